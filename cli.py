@@ -1,0 +1,416 @@
+"""The command line: parse, call, print. Results go to stdout, logs and progress to stderr."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from searcher.config import Config
+    from searcher.report import Row
+    from searcher.store import Lease, Store, StudyBusy
+    from searcher.trial import Study
+    from workers.pool import Pool
+
+app = typer.Typer(
+    name="searcher",
+    help="Search for activation functions: propose, train small networks, rank, with evidence.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+db = typer.Typer(help="The database's tables.", no_args_is_help=True)
+app.add_typer(db, name="db")
+
+log = logging.getLogger("searcher")
+
+
+class Format(StrEnum):
+    table = "table"
+    json = "json"
+    csv = "csv"
+    yaml = "yaml"
+    markdown = "markdown"
+
+
+Storage = Annotated[
+    str,
+    typer.Option(help="Database URL: sqlite:///FILE.db or postgresql://USER:PASSWORD@HOST/NAME.", envvar="SEARCHER_STORAGE"),
+]
+Name = Annotated[str, typer.Argument(help="Name of the study.")]
+Output = Annotated[Format, typer.Option("-f", "--format", help="How to print.")]
+Timeout = Annotated[float | None, typer.Option(help="Seconds after which no new trial begins; 0: no limit.")]
+PoolName = Annotated[str | None, typer.Option(help="ray, or inline: one child at a time in this process, without Ray.")]
+Workers = Annotated[int | None, typer.Option(help="Ray workers; 0: as many as there are CPUs.")]
+Gpus = Annotated[float | None, typer.Option(help="GPUs a worker; a fraction shares one.")]
+Address = Annotated[str | None, typer.Option(help="A running Ray cluster: HOST:PORT, ray://HOST:PORT or auto.", envvar="SEARCHER_RAY_ADDRESS")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads a worker; 0: the cores shared out.")]
+TrialTimeout = Annotated[float | None, typer.Option(help="Seconds a child may take; 0: no limit.")]
+Retries = Annotated[int | None, typer.Option(help="How often a trial runs again after its worker died.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress, no logs; errors only.")]
+
+DEFAULT_STORAGE = "sqlite:///searcher.db"
+
+
+@app.callback()
+def _main(
+    verbose: Annotated[int, typer.Option("-v", "--verbose", count=True, help="More logs; twice for everything.")] = 0,
+) -> None:
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)
+    log.setLevel(logging.INFO)
+    if verbose:
+        logging.getLogger().setLevel(logging.INFO if verbose == 1 else logging.DEBUG)
+
+
+@app.command()
+def launch(
+    experiment: Annotated[Path | None, typer.Argument(help="Experiment file (TOML); flags override it.")] = None,
+    study_name: Annotated[str | None, typer.Option(help="Name of the new study; made up if not given.")] = None,
+    storage: Storage = DEFAULT_STORAGE,
+    preset: Annotated[str, typer.Option(help="Settings to start from: quick or paper.")] = "quick",
+    sampler: Annotated[str | None, typer.Option(help="random, rnn, or optuna:tpe and other Optuna samplers.")] = None,
+    sampler_kwargs: Annotated[str | None, typer.Option(help='The sampler\'s options as JSON: \'{"batch": 20}\'.')] = None,
+    n_trials: Annotated[int | None, typer.Option(help="The study's total of trials, baselines included.")] = None,
+    timeout: Timeout = None,
+    seed: Annotated[int | None, typer.Option(help="Of proposals, initial weights and order of images.")] = None,
+    split_seed: Annotated[int | None, typer.Option(help="Of the split into train, val and test.")] = None,
+    objective: Annotated[str | None, typer.Option(help="Rank by val_loss or val_acc.")] = None,
+    units: Annotated[int | None, typer.Option(help="Core units of the grammar, 1 to 3.")] = None,
+    unary: Annotated[str | None, typer.Option(help="Unary primitives to choose from: x,neg,sin,...")] = None,
+    binary: Annotated[str | None, typer.Option(help="Binary primitives to choose from: add,mul,max,...")] = None,
+    baselines: Annotated[str | None, typer.Option(help="Known functions trained first: relu,swish,..., all or none.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="What the children learn: digits.")] = None,
+    model: Annotated[str | None, typer.Option(help="The child: resnet8 or resnet20.")] = None,
+    width: Annotated[int | None, typer.Option(help="Channels of the child's first stage.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training part.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak of the one-cycle schedule.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Of all weights but the activations'.")] = None,
+    trial_timeout: TrialTimeout = None,
+    max_retries: Retries = None,
+    pool: PoolName = None,
+    workers: Workers = None,
+    gpus_per_worker: Gpus = None,
+    address: Address = None,
+    threads: Threads = None,
+    skip_if_exists: Annotated[bool, typer.Option("--skip-if-exists", help="Go on with the study if it exists.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Start a new study: search, and print the ranked functions."""
+    from searcher import config, session
+    from searcher.store import StudyExists
+
+    recipe = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "weight_decay": weight_decay}
+    given = {name: value for name, value in locals().items() if name in config.Config.__dataclass_fields__}
+    given["sampler_kwargs"] = config.parse_kwargs(sampler_kwargs)
+    given["recipe"] = {name: value for name, value in recipe.items() if value is not None} or None
+    settings = config.load(experiment, given, preset)
+    session.check(settings)
+    if _study_exists(storage, settings.study_name):
+        if not skip_if_exists:
+            raise StudyExists(settings.study_name)
+        log.warning("study %r exists: going on with its stored settings", settings.study_name)
+        _resume(storage, settings.study_name, given, quiet)
+        return
+    with session.open_pool(settings) as opened, _opened(storage, create=True) as store:
+        study = session.create_study(store, settings)
+        with session.held_lease(store, study) as lease:
+            _search(store, lease, study, settings, opened, quiet)
+        _conclude(store, study)
+
+
+@app.command()
+def resume(
+    name: Name,
+    storage: Storage = DEFAULT_STORAGE,
+    n_trials: Annotated[int | None, typer.Option(help="The study's new total of trials.")] = None,
+    timeout: Timeout = None,
+    trial_timeout: TrialTimeout = None,
+    max_retries: Retries = None,
+    pool: PoolName = None,
+    workers: Workers = None,
+    gpus_per_worker: Gpus = None,
+    address: Address = None,
+    threads: Threads = None,
+    quiet: Quiet = False,
+) -> None:
+    """Go on with a study that was stopped or killed, or extend one that is done."""
+    _resume(storage, name, dict(locals()), quiet)
+
+
+@app.command()
+def studies(storage: Storage = DEFAULT_STORAGE, output: Output = Format.table) -> None:
+    """List the studies of a database."""
+    from searcher import report
+
+    with _opened(storage) as store:
+        _print_rows(report.study_rows(store), output)
+
+
+@app.command()
+def top(
+    name: Name,
+    storage: Storage = DEFAULT_STORAGE,
+    limit: Annotated[int | None, typer.Option(min=1, help="How many functions; all if not given.")] = None,
+    output: Output = Format.table,
+) -> None:
+    """Rank a study's functions, best first, by the study's objective on the validation part."""
+    with _opened(storage) as store:
+        rows = store.leaderboard(store.study(name), limit)
+    _print_rows(_for_table(rows) if output is Format.table else rows, output)
+
+
+@app.command()
+def trial(
+    name: Name,
+    number: Annotated[int, typer.Argument(min=0, help="Number of the trial in its study.")],
+    storage: Storage = DEFAULT_STORAGE,
+    output: Output = Format.table,
+) -> None:
+    """Show one trial: what was trained, how it ended, its learning curve."""
+    from searcher import report
+
+    with _opened(storage) as store:
+        facts, curve = report.trial_card(store, store.study(name), number)
+    if output is not Format.table:
+        _print_rows([{**facts, "curve": curve}], output)
+        return
+    _print_rows([{"": key, " ": value} for key, value in facts.items() if value not in (None, "")], output)
+    if curve:
+        _print_rows(curve, output)
+
+
+@app.command()
+def query(
+    sql: Annotated[str, typer.Argument(help="One SELECT, as in: SELECT * FROM leaderboard")],
+    storage: Storage = DEFAULT_STORAGE,
+    output: Output = Format.table,
+) -> None:
+    """Run your own SQL, read only. Tables: searcher_study, searcher_trial, searcher_epoch; view: leaderboard."""
+    from searcher.query import run_query
+
+    _print_rows(run_query(storage, sql), output)
+
+
+@app.command()
+def export(
+    name: Name,
+    file: Annotated[Path, typer.Argument(help="FILE.csv, FILE.json or FILE.parquet.")],
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Write every trial of a study to a file."""
+    from searcher import report
+
+    with _opened(storage) as store:
+        rows = report.trial_rows(store, store.study(name))
+    report.export(rows, file)
+    print(f"{len(rows)} trials written to {file}")
+
+
+@app.command()
+def doctor(storage: Storage = DEFAULT_STORAGE) -> None:
+    """Check versions, devices, Ray, storage and data sets."""
+    from searcher.doctor import examine
+
+    healthy = True
+    for finding in examine(storage):
+        healthy &= finding.ok
+        print(f"{'ok' if finding.ok else 'NO':3} {finding.what}: {finding.found}")
+    if not healthy:
+        raise typer.Exit(1)
+
+
+@db.command()
+def upgrade(storage: Storage = DEFAULT_STORAGE) -> None:
+    """Make the tables, or bring those of an older searcher up to date."""
+    from searcher.database import masked
+    from searcher.schema import HEAD
+
+    with _opened(storage, create=True):
+        print(f"{masked(storage)} is at schema {HEAD}")
+
+
+def _resume(storage: str, name: str, changes: dict[str, Any], quiet: bool) -> None:
+    from searcher import session
+
+    with _opened(storage, create=True, existing=True) as store:
+        study = store.study(name)
+        settings = session.stored_settings(study, changes)
+        session.check(settings)
+        with session.held_lease(store, study, _say_waiting) as lease:
+            study = session.extended(store, lease, study, settings.n_trials)
+            with session.open_pool(settings) as opened:
+                _search(store, lease, study, settings, opened, quiet)
+        _conclude(store, study)
+
+
+def _search(store: Store, lease: Lease, study: Study, settings: Config, pool: Pool, quiet: bool) -> None:
+    from searcher import session
+    from searcher.progress import Display
+
+    stop = _StopSignal()
+    if not quiet:
+        log.info("study %s: %d trials, sampler %s, in %s", study.name, study.n_trials, settings.sampler, store.shown_url)
+    with stop, Display(study.name, quiet) as display:
+        for progress in session.search(store, lease, study, settings, pool, stop.requested):
+            display.update(progress)
+    if stop.requested():
+        print(f"stopped; nothing is lost. Go on with: searcher resume {study.name}{_storage_flag(store)}", file=sys.stderr)
+        raise typer.Exit(130)
+
+
+class _StopSignal:
+    """Turns the first Ctrl-C (or SIGTERM) into a wish to stop; the second ends the process as usual."""
+
+    def __init__(self) -> None:
+        self._requested = False
+        self._former: dict[int, Any] = {}
+
+    def requested(self) -> bool:
+        return self._requested
+
+    def __enter__(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._former[number] = signal.signal(number, self._request)
+
+    def __exit__(self, *_: object) -> None:
+        for number, former in self._former.items():
+            signal.signal(number, former)
+
+    def _request(self, number: int, _: object) -> None:
+        if self._requested:
+            raise KeyboardInterrupt
+        self._requested = True
+        log.warning("stopping (%s); once more to stop at once", signal.Signals(number).name)
+
+
+def _conclude(store: Store, study: Study) -> None:
+    """The ranked table, the best function against ReLU, and what to type next."""
+    from searcher import report
+
+    board = store.leaderboard(study)
+    shown = [row for row in board if row["rank"] <= 15 or row["kind"] == "baseline"]
+    _print_rows(_for_table(shown), Format.table)
+    print(report.conclusion(store.trials(study), board, study.objective))
+    flag = _storage_flag(store)
+    print(f"Next: searcher top {study.name}{flag}")
+    print(f"      searcher resume {study.name} --n-trials {2 * study.n_trials}{flag}")
+
+
+def _for_table(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """A leaderboard as people read it: baselines by name, four decimals."""
+    return [
+        {
+            "rank": row["rank"],
+            "expression": row["expression"],
+            "baseline": row["name"],
+            "trials": row["n_trials"],
+            "val_loss": f"{row['val_loss']:.4f}",
+            "val_acc": f"{row['val_acc']:.4f}",
+            "number": row["number"],
+        }
+        for row in rows
+    ]
+
+
+def _print_rows(rows: Sequence[Row], output: Format) -> None:
+    from searcher import report
+
+    if output is Format.table:
+        _print_table(rows)
+        return
+    writers = {"json": report.as_json, "csv": report.as_csv, "yaml": report.as_yaml, "markdown": report.as_markdown}
+    print(writers[output.value](rows))
+
+
+def _print_table(rows: Sequence[Row]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    if not rows:
+        print("(no rows)")
+        return
+    table = Table(box=box.SIMPLE_HEAD)
+    for name, value in rows[0].items():
+        number = isinstance(value, (int, float)) or name.startswith("val_")
+        table.add_column(name, justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+def _study_exists(storage: str, name: str) -> bool:
+    """Opens the database if there is one, so that what is wrong with it is said before workers are started."""
+    from searcher.database import is_there
+    from searcher.store import UnknownStudy
+
+    if not is_there(storage):
+        return False
+    with _opened(storage, create=True) as store:
+        try:
+            return bool(name and store.study(name))
+        except UnknownStudy:
+            return False
+
+
+@contextmanager
+def _opened(storage: str, *, create: bool = False, existing: bool = False) -> Iterator[Store]:
+    """The store at a URL. `create` makes or upgrades tables, `existing` insists that the database is there."""
+    from searcher.database import require
+    from searcher.store import Store
+
+    if existing:
+        require(storage)
+    store = Store(storage, create=create)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def _storage_flag(store: Store) -> str:
+    return "" if store.shown_url == DEFAULT_STORAGE else f" --storage {store.shown_url}"
+
+
+def _say_waiting(busy: StudyBusy) -> None:
+    log.warning("the study is held by %s; taking over in %.0f s if it does not answer", busy.holder, busy.expires_in)
+
+
+def main() -> None:
+    """The console script. Exit status: 0 done, 1 it could not be done, 2 it was asked for wrongly, 130 stopped."""
+    from searcher import SearcherError
+    from workers.job import WorkersError
+
+    try:
+        app()
+    except BrokenPipeError:  # `searcher top ... | head`
+        sys.stderr.close()
+    except (SearcherError, WorkersError) as error:
+        _fail(error)
+    except Exception as error:
+        from search_space import SpaceError  # if this is one, torch has been imported already
+
+        if not isinstance(error, SpaceError):
+            raise
+        _fail(error)
+
+
+def _fail(error: Exception) -> None:
+    from searcher.config import ConfigError
+
+    print(f"searcher: {error}", file=sys.stderr)
+    raise SystemExit(2 if isinstance(error, (ValueError, ConfigError)) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""The space of activation functions: expressions, grammars, keys and modules. Needs torch only.
+
+>>> from search_space import Activation, Grammar, key, parse
+>>> swish = parse("x * sigmoid(beta * x)")
+>>> str(Grammar(units=1).decode((0, 0, 0, 10, 0)))
+'x + sin(x)'
+>>> key(parse("max(x, sigmoid(x))")) == key(parse("max(sigmoid(x), x)"))
+True
+>>> Activation(swish, channels=16).beta.shape
+torch.Size([1, 16])
+"""
+
+from search_space.activation import Activation, undecayed
+from search_space.baselines import ALIASES, BASELINES, Baseline, baseline
+from search_space.canonical import canonical, key
+from search_space.expression import Expression, ParseError, parse
+from search_space.grammar import Choices, Decision, Grammar
+from search_space.primitives import BINARY, FUNCTIONS, UNARY, SpaceError, nearest
+
+__all__ = [
+    "ALIASES",
+    "BASELINES",
+    "BINARY",
+    "FUNCTIONS",
+    "UNARY",
+    "Activation",
+    "Baseline",
+    "Choices",
+    "Decision",
+    "Expression",
+    "Grammar",
+    "ParseError",
+    "SpaceError",
+    "baseline",
+    "canonical",
+    "key",
+    "nearest",
+    "parse",
+    "undecayed",
+]

@@ -1,0 +1,55 @@
+"""The known activation functions, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from search_space.primitives import SpaceError, nearest
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """A known function: its text, and where it comes from."""
+
+    name: str
+    expression: str
+    reference: str
+
+
+# The most compared-to first: a small study takes as many as fit, in this order.
+BASELINES: Mapping[str, Baseline] = {
+    row.name: row
+    for row in (
+        Baseline("relu", "max(x, 0)", "Nair and Hinton 2010"),
+        Baseline("swish", "x * sigmoid(beta * x)", "Ramachandran et al. 2017"),
+        Baseline("gelu", "0.5 * x * (1 + erf(0.7071067811865476 * x))", "Hendrycks and Gimpel 2016"),
+        Baseline("swish1", "x * sigmoid(x)", "Elfwing et al. 2017, as SiLU"),
+        Baseline("elu", "max(x, 0) + expm1(min(x, 0))", "Clevert et al. 2015, alpha 1"),
+        Baseline("leaky_relu", "max(x, 0) + 0.01 * min(x, 0)", "Maas et al. 2013, slope 0.01"),
+        Baseline("prelu", "max(x, 0) + 0.25 * beta * min(x, 0)", "He et al. 2015; the slope starts at 0.25, as there"),
+        Baseline(
+            "selu",
+            "1.0507009873554805 * max(x, 0) + 1.7580993408473766 * expm1(min(x, 0))",
+            "Klambauer et al. 2017; 1.7581 is scale times alpha",
+        ),
+        Baseline("softplus", "softplus(x)", "Dugas et al. 2001"),
+        Baseline("tanh", "tanh(x)", "LeCun et al. 1998"),
+        Baseline("sigmoid", "sigmoid(x)", "logistic function"),
+        Baseline("linear", "x", "identity"),
+    )
+}
+
+ALIASES: Mapping[str, str] = {"silu": "swish1"}
+
+
+def baseline(name: str) -> Baseline:
+    """The known function of that name (or alias).
+
+    Raises:
+        SpaceError: no such function.
+    """
+    found = BASELINES.get(ALIASES.get(name, name))
+    if found is None:
+        raise SpaceError(f"unknown baseline {name!r}; {nearest(name, [*BASELINES, *ALIASES])}")
+    return found

@@ -1,0 +1,285 @@
+"""Expressions: scalar functions of x as frozen trees, and their text.
+
+The text is infix (`x * sigmoid(beta * x)`) and goes both ways: `parse(str(e)) == e`. A bare `beta` is a new trainable
+parameter wherever it stands; `beta1`, `beta2`, ... name one, so that it can stand in two places. `str` numbers
+parameters in order of appearance and writes a bare `beta` where there is only one place.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from search_space.primitives import FUNCTIONS, SpaceError, nearest
+
+MAX_CHARACTERS, MAX_DEPTH, MAX_NODES = 1_000, 32, 128
+
+T = TypeVar("T")
+
+_BINDING = {"+": 1, "-": 1, "*": 2, "/": 2, "neg": 3, "^": 4}
+_ATOM = 5
+_TOKEN = re.compile(r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<name>[A-Za-z_][A-Za-z_0-9]*)|(?P<sign>[-+*/^(),]))")
+
+
+class ParseError(SpaceError):
+    """Text that is no expression; the message marks the position."""
+
+    def __init__(self, message: str, text: str, position: int) -> None:
+        start = max(0, position - 40)
+        shown = "".join(c if c.isprintable() else "?" for c in text[start : position + 40])
+        super().__init__(f"{message}\n  {shown}\n  {' ' * (position - start)}^ position {position}")
+        self.position = position
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """A node: a function of `FUNCTIONS` with its arguments, or a leaf.
+
+    Leaves: a variable (`op` is its name: "x"; "a" and "b" in templates), "eps", "number" (its `value`, not negative)
+    and "beta" (its `value` tells parameters apart).
+    """
+
+    op: str
+    args: tuple[Expression, ...] = ()
+    value: float = 0.0
+
+    def fold(self, combine: Callable[[Expression, tuple[T, ...]], T]) -> T:
+        """Bottom-up: `combine(node, results of its arguments)`, once for a subtree that several places share."""
+        done: dict[int, T] = {}
+
+        def visit(node: Expression) -> T:
+            if id(node) not in done:
+                done[id(node)] = combine(node, tuple(visit(arg) for arg in node.args))
+            return done[id(node)]
+
+        return visit(self)
+
+    @property
+    def size(self) -> int:
+        """Nodes in the tree."""
+        return self.fold(lambda _, sizes: 1 + sum(sizes))
+
+    @property
+    def depth(self) -> int:
+        """Nodes on the longest way from the root to a leaf."""
+        return self.fold(lambda _, depths: 1 + max(depths, default=0))
+
+    @property
+    def betas(self) -> tuple[int, ...]:
+        """The trainable parameters, in order of first appearance in the text."""
+        return tuple(dict.fromkeys(int(node.value) for node in self.leaves() if node.op == "beta"))
+
+    def leaves(self) -> Iterator[Expression]:
+        """Leaves from left to right."""
+        if not self.args:
+            yield self
+        for arg in self.args:
+            yield from arg.leaves()
+
+    def substitute(self, variables: Mapping[str, Expression]) -> Expression:
+        """This tree with each variable replaced."""
+        return self.fold(lambda node, args: variables.get(node.op, node) if not args else Expression(node.op, args))
+
+    def with_betas(self, numbers: Mapping[int, int]) -> Expression:
+        """This tree with its parameters renumbered."""
+
+        def renumber(node: Expression, args: tuple[Expression, ...]) -> Expression:
+            if node.op == "beta":
+                return beta(numbers[int(node.value)])
+            return Expression(node.op, args, node.value)
+
+        return self.fold(renumber)
+
+    def normal(self) -> Expression:
+        """This tree with its parameters numbered 1, 2, ... in order of appearance."""
+        return self.with_betas({old: new for new, old in enumerate(self.betas, start=1)})
+
+    def __str__(self) -> str:
+        tree = self.normal()
+        bare = sum(leaf.op == "beta" for leaf in tree.leaves()) == 1
+        return tree.fold(lambda node, args: _write(node, args, bare))[0]
+
+
+X = Expression("x")
+
+
+def number(value: float) -> Expression:
+    """A constant; a negative one is the negation of a positive one, as in the text."""
+    if not math.isfinite(value):
+        raise SpaceError(f"a constant must be finite, not {value!r}")
+    return Expression("neg", (number(-value),)) if value < 0 else Expression("number", value=float(value))
+
+
+def beta(index: int) -> Expression:
+    """The trainable parameter of that number."""
+    return Expression("beta", value=float(index))
+
+
+def _write(node: Expression, args: tuple[tuple[str, int], ...], bare: bool) -> tuple[str, int]:
+    """A node's text and how tightly it binds."""
+
+    def enclosed(index: int, binding: int) -> str:
+        text, tightness = args[index]
+        return text if tightness >= binding else f"({text})"
+
+    own = _BINDING.get(node.op, _ATOM)
+    if node.op == "number":
+        return f"{node.value:.0f}" if node.value.is_integer() and node.value < 1e15 else repr(node.value), _ATOM
+    if node.op == "beta":
+        return "beta" if bare else f"beta{int(node.value)}", _ATOM
+    if node.op == "neg":
+        return "-" + enclosed(0, own), own
+    if node.op == "^":
+        return f"{enclosed(0, _ATOM)}^{enclosed(1, _ATOM)}", own
+    if own < _ATOM:  # + - * / group from the left
+        return f"{enclosed(0, own)} {node.op} {enclosed(1, own + 1)}", own
+    if node.args:
+        return f"{node.op}({', '.join(text for text, _ in args)})", _ATOM
+    return node.op, _ATOM
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    kind: str
+    text: str
+    position: int
+
+
+def _tokens(text: str) -> list[_Token]:
+    if len(text) > MAX_CHARACTERS:
+        raise ParseError(f"an expression has at most {MAX_CHARACTERS} characters, this has {len(text)}", text, MAX_CHARACTERS)
+    found, position = [], 0
+    end = len(text.rstrip())
+    while position < end:
+        match = _TOKEN.match(text, position)
+        if match is None:
+            at = position + len(text[position:]) - len(text[position:].lstrip())
+            raise ParseError(f"unexpected character {ascii(text[at])}", text, at)
+        kind = str(match.lastgroup)
+        found.append(_Token(kind, match[kind], match.start(kind)))
+        position = match.end()
+    return [*found, _Token("end", "", end)]
+
+
+class _Parser:
+    """Precedence climbing. Limits are checked before each step down, so that no text can exhaust the stack."""
+
+    def __init__(self, text: str, variables: tuple[str, ...]) -> None:
+        self.text, self.variables = text, variables
+        self.tokens = _tokens(text)
+        self.at = self.nodes = self.nesting = 0
+        self.depths: dict[int, int] = {}  # of the nodes made so far, by id: asking each tree anew would be quadratic
+        self.fresh = 1_000  # the last bare beta; names go up to beta999
+
+    def parse(self) -> Expression:
+        tree = self.level(1)
+        if self.next.kind != "end":
+            raise self.error(f"expected an operator or the end, not {self.next.text!r}")
+        return tree.normal()
+
+    @property
+    def next(self) -> _Token:
+        return self.tokens[self.at]
+
+    def error(self, message: str, token: _Token | None = None) -> ParseError:
+        return ParseError(message, self.text, (token or self.next).position)
+
+    def take(self, *texts: str) -> _Token | None:
+        token = self.next
+        if token.kind == "sign" and token.text in texts:
+            self.at += 1
+            return token
+        return None
+
+    def expect(self, text: str) -> None:
+        if not self.take(text):
+            got = repr(self.next.text) if self.next.text else "the end"
+            raise self.error(f"expected {text!r}, not {got}")
+
+    def node(self, token: _Token, op: str, *args: Expression, value: float = 0.0) -> Expression:
+        self.nodes += 1
+        if self.nodes > MAX_NODES:
+            raise self.error(f"an expression has at most {MAX_NODES} nodes", token)
+        tree = Expression(op, args, value)
+        self.depths[id(tree)] = depth = 1 + max((self.depths[id(arg)] for arg in args), default=0)
+        if depth > MAX_DEPTH:
+            raise self.error(f"an expression is at most {MAX_DEPTH} nodes deep", token)
+        return tree
+
+    def level(self, binding: int) -> Expression:
+        """Operators that bind at least so tightly, grouped from the left."""
+        self.nesting += 1
+        if self.nesting > 4 * MAX_DEPTH:
+            raise self.error("too deeply nested")
+        left = self.sign()
+        while (token := self.next).kind == "sign" and binding <= _BINDING.get(token.text, 0) < _BINDING["neg"]:
+            self.at += 1
+            left = self.node(token, token.text, left, self.level(_BINDING[token.text] + 1))
+        self.nesting -= 1
+        return left
+
+    def sign(self) -> Expression:
+        self.nesting += 1
+        if self.nesting > 4 * MAX_DEPTH:
+            raise self.error("too deeply nested")
+        if token := self.take("-"):
+            tree = self.node(token, "neg", self.sign())
+        else:
+            tree = self.power()
+        self.nesting -= 1
+        return tree
+
+    def power(self) -> Expression:
+        base = self.atom()
+        if token := self.take("^"):
+            return self.node(token, "^", base, self.sign())  # groups from the right; a^-b is allowed
+        return base
+
+    def atom(self) -> Expression:
+        token = self.next
+        self.at += 1
+        if token.kind == "number":
+            if not math.isfinite(value := float(token.text)):
+                raise self.error(f"{token.text} is too large for a number", token)
+            return self.node(token, "number", value=value)
+        if token.kind == "name":
+            return self.name(token)
+        if token.text == "(":
+            tree = self.level(1)
+            self.expect(")")
+            return tree
+        raise self.error("expected a number, a name or '(', not " + (repr(token.text) if token.text else "the end"), token)
+
+    def name(self, token: _Token) -> Expression:
+        if token.text in self.variables or token.text == "eps":
+            return self.node(token, token.text)
+        if match := re.fullmatch(r"beta(\d{0,3})", token.text):
+            self.fresh += 1
+            return self.node(token, "beta", value=float(match[1] or self.fresh))
+        function = FUNCTIONS.get(token.text)
+        if function is None or not token.text.isidentifier() or token.text == "neg":
+            words = [*self.variables, "beta", "eps", *(n for n in FUNCTIONS if n.isidentifier() and n != "neg")]
+            raise self.error(f"unknown name {token.text!r}; {nearest(token.text, words)}", token)
+        return self.node(token, token.text, *self.arguments(token, function.arity))
+
+    def arguments(self, token: _Token, arity: int) -> list[Expression]:
+        self.expect("(")
+        args = [self.level(1)]
+        while self.take(","):
+            args.append(self.level(1))
+        self.expect(")")
+        if len(args) != arity:
+            raise self.error(f"{token.text} takes {arity} argument{'s' * (arity > 1)}, not {len(args)}", token)
+        return args
+
+
+def parse(text: str, variables: tuple[str, ...] = ("x",)) -> Expression:
+    """The expression that `text` writes.
+
+    Raises:
+        ParseError: text over 1,000 characters, 32 nodes deep or 128 nodes, or that is no expression.
+    """
+    return _Parser(text, variables).parse()

@@ -1,0 +1,149 @@
+"""What an activation function may be made of.
+
+`FUNCTIONS` are the words of the expression language: name -> torch function. `UNARY` and `BINARY` are the choices of
+the search space of Ramachandran, Zoph and Le 2017 (arXiv 1710.05941, section 2), each written as text in that language.
+
+The paper leaves some things open; here they are decided so (docs/search-space.md): eps is 1e-6, sinc is sin(x)/x, the
+square root of a negative number is not a number, and every beta starts at 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+EPS = 1e-6
+
+Value = Any  # a Tensor, or a Python number where an operand is constant; at least one operand is a Tensor
+
+
+class SpaceError(ValueError):
+    """A request that the search space cannot serve; the message says what it accepts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """One word of the language: how it is written, how it is computed."""
+
+    name: str
+    arity: int
+    apply: Callable[..., Value]
+    meaning: str
+
+
+def _maximum(a: Value, b: Value) -> Value:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return torch.maximum(a, b)
+    tensor, number = (a, b) if isinstance(a, Tensor) else (b, a)
+    # relu's gradient at its kink is 0, clamp's is 1; the first is what everybody trains with.
+    return torch.relu(tensor) if number == 0 else torch.clamp_min(tensor, number)
+
+
+def _minimum(a: Value, b: Value) -> Value:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return torch.minimum(a, b)
+    tensor, number = (a, b) if isinstance(a, Tensor) else (b, a)
+    return -torch.relu(-tensor) if number == 0 else torch.clamp_max(tensor, number)
+
+
+def _sqrt(a: Tensor) -> Tensor:
+    # The slope of sqrt at 0 is infinite and would turn the 0 slope of sqrt(max(x, 0)) at x < 0 into NaN: it is set to 0.
+    zero = a == 0
+    return torch.sqrt(a.masked_fill(zero, 1.0)).masked_fill(zero, 0.0)
+
+
+def _sinc(a: Tensor) -> Tensor:
+    return torch.sinc(a / math.pi)
+
+
+def _softplus(a: Tensor) -> Tensor:
+    # Past 40, log(1 + exp(a)) - a is below the resolution of float64 at 40.
+    return torch.nn.functional.softplus(a, threshold=40.0)
+
+
+FUNCTIONS: Mapping[str, Function] = {
+    row.name: row
+    for row in (
+        Function("+", 2, lambda a, b: a + b, "sum"),
+        Function("-", 2, lambda a, b: a - b, "difference"),
+        Function("*", 2, lambda a, b: a * b, "product"),
+        Function("/", 2, lambda a, b: a / b, "quotient"),
+        Function("^", 2, lambda a, b: a**b, "power"),
+        Function("neg", 1, lambda a: -a, "negation, written -a"),
+        Function("abs", 1, torch.abs, "absolute value"),
+        Function("sqrt", 1, _sqrt, "square root; NaN below 0; its slope at 0 is taken as 0"),
+        Function("log", 1, torch.log, "natural logarithm"),
+        Function("exp", 1, torch.exp, "exponential"),
+        Function("expm1", 1, torch.expm1, "exp(a) - 1, exact near 0"),
+        Function("sin", 1, torch.sin, "sine"),
+        Function("cos", 1, torch.cos, "cosine"),
+        Function("sinh", 1, torch.sinh, "hyperbolic sine"),
+        Function("cosh", 1, torch.cosh, "hyperbolic cosine"),
+        Function("tanh", 1, torch.tanh, "hyperbolic tangent"),
+        Function("asinh", 1, torch.asinh, "inverse hyperbolic sine"),
+        Function("atan", 1, torch.atan, "inverse tangent"),
+        Function("sinc", 1, _sinc, "sin(a)/a, and 1 at 0"),
+        Function("sigmoid", 1, torch.sigmoid, "1/(1 + exp(-a))"),
+        Function("softplus", 1, _softplus, "log(1 + exp(a))"),
+        Function("erf", 1, torch.erf, "error function"),
+        Function("max", 2, _maximum, "the greater of two"),
+        Function("min", 2, _minimum, "the smaller of two"),
+    )
+}
+
+# The paper's 25 unary functions of x, in its order: name -> text.
+UNARY: Mapping[str, str] = {
+    "x": "x",
+    "neg": "-x",
+    "abs": "abs(x)",
+    "square": "x^2",
+    "cube": "x^3",
+    "sqrt": "sqrt(x)",
+    "scale": "beta * x",
+    "shift": "x + beta",
+    "log_abs": "log(abs(x) + eps)",
+    "exp": "exp(x)",
+    "sin": "sin(x)",
+    "cos": "cos(x)",
+    "sinh": "sinh(x)",
+    "cosh": "cosh(x)",
+    "tanh": "tanh(x)",
+    "asinh": "asinh(x)",
+    "atan": "atan(x)",
+    "sinc": "sinc(x)",
+    "max0": "max(x, 0)",
+    "min0": "min(x, 0)",
+    "sigmoid": "sigmoid(x)",
+    "softplus": "softplus(x)",
+    "gauss": "exp(-x^2)",
+    "erf": "erf(x)",
+    "beta": "beta",
+}
+
+# The paper's 10 binary functions of a and b, in its order: name -> text.
+BINARY: Mapping[str, str] = {
+    "add": "a + b",
+    "mul": "a * b",
+    "sub": "a - b",
+    "div": "a / (b + eps)",
+    "max": "max(a, b)",
+    "min": "min(a, b)",
+    "gate": "sigmoid(a) * b",
+    "rbf": "exp(-beta * (a - b)^2)",
+    "laplace": "exp(-beta * abs(a - b))",
+    "mix": "beta1 * a + (1 - beta1) * b",
+}
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`accepted: a, b, c; did you mean b?`: the tail of every message about an unknown name."""
+    from difflib import get_close_matches
+
+    names = list(known)
+    close = get_close_matches(word, names, n=1, cutoff=0.5)
+    return (f"did you mean {close[0]!r}? " if close else "") + f"accepted: {', '.join(names)}"

@@ -1,0 +1,219 @@
+"""The settings of a search: defaults, a preset, an experiment file and flags, in that order, make one frozen `Config`.
+
+Keys of the file are the names of the flags with underscores; `[recipe]` and `[sampler_kwargs]` are tables. See
+docs/experiments.md.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from searcher import SearcherError
+from searcher.trial import Objective
+from workers.job import Recipe
+
+T = TypeVar("T", "Config", Recipe)
+
+
+class ConfigError(SearcherError):
+    """A setting that is unknown or has a value that is not accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that decides what a study finds, and how it is run. Stored with the study.
+
+    Attributes:
+        study_name: empty: the first free of `<dataset>-<sampler>-1`, `-2`, ...
+        sampler: `random`, `rnn` or `optuna:NAME`; `sampler_kwargs` are its options.
+        n_trials: the study's total, baselines included.
+        timeout: seconds after which no new trial begins; 0 for no limit.
+        seed: of the sampler's proposals and of the children's weights and order of images; `split_seed` of what is held out.
+        units, unary, binary: the grammar: core units, and the primitives to choose from.
+        baselines: known functions trained first; they take at most half of the total.
+        trial_timeout: seconds a child may take; 0 for no limit. `max_retries`: how often a trial is run again after its
+            worker died or ran out of time.
+        pool: `ray`, or `inline` (one child at a time in this process). `workers` 0: as many as there are CPUs.
+        address: a running Ray cluster; `local` starts Ray here. `threads` a worker; 0 shares the cores out.
+    """
+
+    study_name: str = ""
+    objective: str = "val_loss"
+    sampler: str = "rnn"
+    sampler_kwargs: dict[str, Any] = field(default_factory=dict)
+    n_trials: int = 80
+    timeout: float = 0.0
+    seed: int = 0
+    split_seed: int = 0
+    units: int = 1
+    unary: tuple[str, ...] = ()
+    binary: tuple[str, ...] = ()
+    baselines: tuple[str, ...] = ("all",)
+    dataset: str = "digits"
+    model: str = "resnet8"
+    width: int = 8
+    recipe: Recipe = Recipe()
+    trial_timeout: float = 0.0
+    max_retries: int = 2
+    pool: str = "ray"
+    workers: int = 0
+    gpus_per_worker: float = 0.0
+    address: str = "local"
+    threads: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        return asdict(self)
+
+
+# What may change when a study goes on: how it is run, never what is measured.
+RUNTIME = ("n_trials", "timeout", "pool", "workers", "gpus_per_worker", "address", "threads", "trial_timeout", "max_retries")
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "quick": {},
+    # Ramachandran et al. 2017 as far as it says; the controller's constants are NASNet's (Zoph et al. 2018), the child's
+    # those of He et al. 2015. Both are for thousands of trials.
+    "paper": {
+        "objective": "val_acc",
+        "units": 2,
+        "n_trials": 20_000,
+        "model": "resnet20",
+        "width": 16,
+        "recipe": {"batch_size": 128, "learning_rate": 0.1, "weight_decay": 1e-4, "epochs": 28},
+        "sampler_kwargs": {"batch": 20, "learning_rate": 0.00035, "entropy_weight": 0.00001},
+    },
+}
+
+
+def load(path: Path | None, flags: Mapping[str, Any], preset: str = "quick") -> Config:
+    """The settings of a preset, then the file, then the flags that were given (not None).
+
+    Raises:
+        ConfigError: an unreadable file, an unknown key or preset, a value of the wrong kind or out of range.
+    """
+    if preset not in PRESETS:
+        raise ConfigError(f"unknown preset {preset!r}; {_nearest(preset, PRESETS)}")
+    config = _merge(Config(), PRESETS[preset], "preset")
+    if path is not None:
+        config = _merge(config, _read(path), str(path))
+    config = _merge(config, {name: value for name, value in flags.items() if value is not None}, "")
+    _check_ranges(config)
+    return config
+
+
+def from_dict(stored: Mapping[str, Any]) -> Config:
+    """The settings of a stored study."""
+    return _merge(Config(), stored, "the stored study")
+
+
+def parse_kwargs(text: str | None) -> dict[str, Any] | None:
+    """The value of `--sampler-kwargs`.
+
+    Raises:
+        ConfigError: not a JSON object.
+    """
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"--sampler-kwargs is not JSON ({error}); write it as '{{\"batch\": 20}}'") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"--sampler-kwargs must be a JSON object, not {text!r}; write it as '{{\"batch\": 20}}'")
+    return value
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"cannot read the experiment file {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the experiment file {path} is not TOML: {error}") from error
+
+
+def _merge(base: T, values: Mapping[str, Any], source: str) -> T:
+    """`base` with the given fields replaced, each checked against its type."""
+    hints = get_type_hints(type(base))
+    changes: dict[str, Any] = {}
+    where = f" in {source}" if source else ""
+    for name, value in values.items():
+        if name not in hints:
+            raise ConfigError(f"unknown setting {name!r}{where}; {_nearest(name, hints)}")
+        if hints[name] is Recipe:
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"recipe{where} must be a table, as in: [recipe] epochs = 8")
+            changes[name] = _merge(getattr(base, name), value, f"recipe{where}")
+        else:
+            changes[name] = _typed(name, value, hints[name], where)
+    return replace(base, **changes)
+
+
+def _typed(name: str, value: Any, hint: Any, where: str) -> Any:
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if get_args(hint) == (str, ...):
+        names = value.split(",") if isinstance(value, str) else value
+        if isinstance(names, (list, tuple)) and all(isinstance(item, str) for item in names):
+            return tuple(item.strip() for item in names if item.strip())
+        raise ConfigError(f"{name}{where} must be a list of names, not {value!r}")
+    kind = dict if get_args(hint) else hint
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        expected = {int: "a whole number", float: "a number", str: "text", dict: "a table"}.get(kind, kind.__name__)
+        raise ConfigError(f"{name}{where} must be {expected}, not {value!r}")
+    return value
+
+
+_AT_LEAST: Mapping[str, float] = {
+    "n_trials": 1,
+    "timeout": 0,
+    "seed": 0,
+    "split_seed": 0,
+    "units": 1,
+    "width": 1,
+    "trial_timeout": 0,
+    "max_retries": 0,
+    "workers": 0,
+    "gpus_per_worker": 0,
+    "threads": 0,
+    "epochs": 1,
+    "batch_size": 2,  # batch normalisation cannot train on one image
+    "learning_rate": 0,
+    "momentum": 0,
+    "weight_decay": 0,
+    "warmup": 0,
+}
+_AT_MOST: Mapping[str, float] = {"momentum": 0.999999, "warmup": 1, "seed": 2**31 - 1, "split_seed": 2**31 - 1}
+_ONE_OF: Mapping[str, Iterable[str]] = {"objective": tuple(Objective), "pool": ("ray", "inline")}
+
+
+def _check_ranges(config: Config) -> None:
+    values = {f.name: getattr(config, f.name) for f in fields(config)} | asdict(config.recipe)
+    for name, low in _AT_LEAST.items():
+        high = _AT_MOST.get(name, math.inf)
+        if not low <= values[name] <= high or values[name] == math.inf:
+            limit = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+            raise ConfigError(f"{_flag(name)} must be {limit}, not {values[name]!r}")
+    for name, accepted in _ONE_OF.items():
+        if values[name] not in accepted:
+            raise ConfigError(f"unknown {name} {values[name]!r}; {_nearest(values[name], accepted)}")
+    if config.study_name.strip() != config.study_name or len(config.study_name) > 200:
+        raise ConfigError(f"--study-name must be at most 200 characters without blanks around them, not {config.study_name!r}")
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    names = [str(name) for name in known]
+    close = get_close_matches(word, names, n=1, cutoff=0.5)
+    return (f"did you mean {close[0]!r}? " if close else "") + f"accepted: {', '.join(names)}"

@@ -1,0 +1,188 @@
+"""Connections: opening a database, its migrations, and its errors in plain words."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine import URL, Connection, Engine
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+
+from searcher import SearcherError
+from searcher.schema import HEAD, REVISIONS, VERSION_TABLE
+
+BUSY_SECONDS = 30.0  # how long a write waits for another process's
+CONNECT_SECONDS = 10
+MIGRATION_LOCK = 0x5EA2C4E2  # PostgreSQL advisory lock: one migration at a time
+
+
+class StoreError(SearcherError):
+    """The database cannot be used; the message names it (without its password) and the way out."""
+
+
+def masked(url: str | URL) -> str:
+    """A database URL as it may be shown: without its password.
+
+    Raises:
+        StoreError: not a database URL.
+    """
+    return parse_url(url).render_as_string(hide_password=True)
+
+
+def parse_url(url: str | URL) -> URL:
+    """Raises StoreError if `url` names no SQLite file or PostgreSQL database."""
+    accepted = "use sqlite:///FILE.db or postgresql://USER:PASSWORD@HOST/DATABASE"
+    try:
+        parsed = sa.make_url(url)
+        backend = parsed.get_backend_name()
+    except (ArgumentError, NoSuchModuleError, ValueError):
+        # The text is not shown: it can hold a password that could not be told apart from the rest.
+        raise StoreError(f"the storage is not a database URL; {accepted}") from None
+    if backend not in ("sqlite", "postgresql"):
+        raise StoreError(f"storage of kind {backend!r} is not supported; {accepted}")
+    if backend == "sqlite" and parsed.database in (None, "", ":memory:"):
+        raise StoreError(f"a store must outlive the process, an in-memory database does not; {accepted}")
+    return parsed
+
+
+def connect(url: str | URL, *, create: bool) -> Engine:
+    """An engine on a database whose tables are there and current.
+
+    Args:
+        create: make the file and the tables where there are none, and upgrade older ones; else the database is
+            expected to be there, and is only looked at.
+
+    Raises:
+        StoreError: no database, no searcher tables, tables of a newer version, or no access.
+    """
+    parsed = parse_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        _check_file(parsed, create)
+    engine = _engine(parsed)
+    with plain_errors(parsed):
+        revision = current_revision(engine)
+        if revision == HEAD:
+            return engine
+        if revision is not None and revision not in REVISIONS:
+            raise StoreError(
+                f"{masked(parsed)} has schema {revision!r}, newer than this searcher knows ({HEAD!r}); upgrade searcher"
+            )
+        if not create:
+            found = "no searcher tables" if revision is None else f"schema {revision!r}, this searcher needs {HEAD!r}"
+            raise StoreError(f"{masked(parsed)} has {found}; `searcher launch` or `searcher db upgrade` makes them")
+        migrate(engine)
+    return engine
+
+
+def is_there(url: str | URL) -> bool:
+    """Whether there is a database to look into: always said of PostgreSQL; of SQLite if the file exists.
+
+    Raises:
+        StoreError: it is not there and could not be made.
+    """
+    parsed = parse_url(url)
+    if parsed.get_backend_name() == "postgresql":
+        return True
+    _check_file(parsed, create=True)
+    return Path(str(parsed.database)).exists()
+
+
+def require(url: str | URL) -> None:
+    """Raises StoreError if `url` is a SQLite file that does not exist."""
+    parsed = parse_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        _check_file(parsed, create=False)
+
+
+def current_revision(engine: Engine) -> str | None:
+    """The migration that the tables are at; None where there are none."""
+    with engine.connect() as connection:
+        if not sa.inspect(connection).has_table(VERSION_TABLE):
+            return None
+        return connection.execute(sa.text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
+
+
+def migrate(engine: Engine) -> None:
+    """Brings the tables to the newest migration, in one transaction."""
+    from alembic import command
+    from alembic.config import Config
+
+    with engine.execution_options(writes=True).begin() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def _check_file(url: URL, create: bool) -> None:
+    path = Path(str(url.database))
+    if path.is_dir():
+        raise StoreError(f"{path} is a directory; name a file, as in sqlite:///{path}/searcher.db")
+    if not path.exists() and not create:
+        raise StoreError(f"there is no database {path}; give --storage or SEARCHER_STORAGE, or start with `searcher launch`")
+    if not path.parent.is_dir():
+        raise StoreError(f"there is no directory {path.parent} for the database {path.name}; make it first")
+    if not path.exists() and not os.access(path.parent, os.W_OK):
+        raise StoreError(f"the directory {path.parent} cannot be written to; name a database elsewhere with --storage")
+
+
+def _engine(url: URL) -> Engine:
+    if url.get_backend_name() == "postgresql":
+        return sa.create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": CONNECT_SECONDS})
+    engine = sa.create_engine(url, connect_args={"timeout": BUSY_SECONDS})
+    event.listen(engine, "connect", _set_up_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _set_up_sqlite(connection: sqlite3.Connection, _: object) -> None:
+    connection.isolation_level = None  # transactions begin where _begin_sqlite says
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA synchronous = FULL")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A transaction that will write takes the write lock at once: a lock asked for half-way can only fail.
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+@contextmanager
+def plain_errors(url: str | URL) -> Iterator[None]:
+    """Turns the database's exceptions into StoreError with a way out."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise StoreError(_plain(parse_url(url), error)) from error
+
+
+def _plain(url: URL, error: DBAPIError) -> str:
+    text = str(error.orig).strip()
+    where = masked(url)
+    if url.get_backend_name() == "postgresql":
+        first = text.splitlines()[0] if text else type(error.orig).__name__
+        if isinstance(error, sa.exc.OperationalError):
+            return f"PostgreSQL does not answer at {where}: {first}"
+        return f"{where}: {first}"
+    for sign, message in _SQLITE_ERRORS.items():
+        if sign in text:
+            return f"{url.database}: {message}"
+    return f"{where}: {text}"
+
+
+_SQLITE_ERRORS: dict[str, str] = {
+    "not a database": "this file is not a SQLite database; name another file",
+    "malformed": "this database is damaged; restore a copy, or recover it with: sqlite3 FILE .recover",
+    "readonly": "this database cannot be written to; check the rights of the file and of its directory",
+    "unable to open": "this file cannot be opened; check the path and the rights of its directory",
+    "locked": f"another process has kept this database locked for {BUSY_SECONDS:.0f} s; stop it or try again",
+    "full": "the disk is full; make room, then resume",
+    "disk I/O": "the disk fails to read or write this file; check the disk, then resume",
+}

@@ -1,0 +1,81 @@
+"""What this machine can do: the checks behind `searcher doctor`."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+from searcher import SearcherError, __version__
+
+PACKAGES = ("torch", "ray", "optuna", "sqlalchemy", "alembic", "typer", "scikit-learn", "psycopg", "pyarrow")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report; `ok` is false where something that a search may need is missing."""
+
+    what: str
+    ok: bool
+    found: str
+
+
+def examine(storage: str) -> Iterator[Finding]:
+    """Looks at versions, devices, Ray, storage and data sets; starts and writes nothing."""
+    yield Finding("searcher", True, f"{__version__}, Python {platform.python_version()}, {platform.platform()}")
+    for package in PACKAGES:
+        try:
+            yield Finding(package, True, version(package))
+        except PackageNotFoundError:
+            yield Finding(package, False, f"not installed; pip install {package}")
+    for what, look in (("devices", _devices), ("ray cluster", _ray), ("datasets", _datasets)):
+        yield _examined(what, look)
+    yield _examined("storage", lambda: _storage(storage))
+
+
+def _examined(what: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what, True, look())
+    except (SearcherError, ImportError, OSError, ValueError) as error:
+        return Finding(what, False, str(error))
+
+
+def _devices() -> str:
+    import torch
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return f"{os.cpu_count()} CPU cores; GPUs: {', '.join(gpus) or 'none, children train on the CPU'}"
+
+
+def _ray() -> str:
+    address = os.environ.get("RAY_ADDRESS")
+    token = "token authentication" if os.environ.get("RAY_AUTH_MODE") == "token" else "RAY_AUTH_MODE is not set"
+    return f"RAY_ADDRESS {address}, {token}" if address else f"none named (--address), Ray starts here; {token}"
+
+
+def _datasets() -> str:
+    import torch
+
+    from workers.data import DATASETS, load
+
+    sizes = []
+    for name in DATASETS:
+        data = load(name, 0, torch.device("cpu"))
+        sizes.append(f"{name} ({len(data.train)} train, {len(data.val)} val, {len(data.test)} test)")
+    return ", ".join(sizes)
+
+
+def _storage(url: str) -> str:
+    from searcher.database import masked
+    from searcher.store import Store
+
+    if url.startswith("sqlite") and not os.path.exists(url.removeprefix("sqlite:///")):
+        return f"{masked(url)}: not there yet, the first launch makes it; SQLite {sqlite3.sqlite_version}"
+    store = Store(url)
+    try:
+        return f"{masked(url)}: {len(store.studies())} studies"
+    finally:
+        store.close()

@@ -1,0 +1,180 @@
+"""Reading results: rankings, comparisons, exports. Writes nothing to the store."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from searcher import SearcherError
+from searcher.store import Store
+from searcher.trial import Kind, Objective, Study, Trial, TrialState
+
+Row = Mapping[str, Any]
+FORMATS = ("table", "json", "csv", "yaml", "markdown")
+
+
+class ReportError(SearcherError):
+    """A report that cannot be written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The best function against ReLU, on the validation part. Differences are best minus ReLU."""
+
+    best: Row
+    relu: Row
+
+    @property
+    def val_acc_difference(self) -> float:
+        return float(self.best["val_acc"] - self.relu["val_acc"])
+
+    @property
+    def val_loss_difference(self) -> float:
+        return float(self.best["val_loss"] - self.relu["val_loss"])
+
+    @property
+    def seeds(self) -> int:
+        """Trainings behind the weaker of the two means."""
+        return int(min(self.best["n_trials"], self.relu["n_trials"]))
+
+
+def compare_with_relu(board: Sequence[Row]) -> Comparison | None:
+    """The best of a leaderboard against its ReLU; None if either is missing."""
+    relu = next((row for row in board if row["name"] == "relu"), None)
+    return Comparison(board[0], relu) if relu else None
+
+
+def conclusion(trials: Sequence[Trial], board: Sequence[Row], objective: Objective) -> str:
+    """What a search has found, in words."""
+    if not board:
+        return "No function could be trained to the end; see the reasons with: searcher query 'SELECT reason FROM searcher_trial'"
+    states = Counter(trial.state for trial in trials)
+    cited = sum(trial.cites is not None for trial in trials)
+    candidates = sum(t.kind is Kind.CANDIDATE and t.state is TrialState.COMPLETE and t.cites is None for t in trials)
+    lines = [
+        f"{len(trials)} trials: {candidates} candidates and {sum(t.kind is Kind.BASELINE for t in trials)} baselines "
+        f"trained, {cited} answered from the store, {states[TrialState.INFEASIBLE]} infeasible, "
+        f"{states[TrialState.FAILED]} failed."
+    ]
+    found = compare_with_relu(board)
+    if found is None:
+        return lines[0]
+    if found.best is found.relu:
+        return f"{lines[0]}\nNothing beat ReLU by {objective}."
+    seeds = "1 seed each: weak evidence" if found.seeds == 1 else f"{found.seeds} seeds or more each"
+    lines.append(
+        f"Best by {objective}: {found.best['expression']}. Against ReLU: val_loss {found.val_loss_difference:+.4f}, "
+        f"val_acc {found.val_acc_difference:+.4f} ({seeds})."
+    )
+    if found.seeds == 1:
+        lines.append("The best of many single runs looks better than it is; train it with more seeds before you trust it.")
+    return "\n".join(lines)
+
+
+def study_rows(store: Store) -> list[dict[str, Any]]:
+    """A row a study: settings, progress, and who drives it."""
+    return [
+        {
+            "study": summary.study.name,
+            "sampler": summary.study.config["sampler"],
+            "dataset": summary.study.config["dataset"],
+            "objective": str(summary.study.objective),
+            "done": sum(n for state, n in summary.counts.items() if state.finished),
+            "total": summary.study.n_trials,
+            "complete": summary.counts.get(TrialState.COMPLETE, 0),
+            "infeasible": summary.counts.get(TrialState.INFEASIBLE, 0),
+            "failed": summary.counts.get(TrialState.FAILED, 0),
+            "created": f"{summary.study.created_at:%Y-%m-%d %H:%M}",
+            "driver": summary.holder,
+        }
+        for summary in store.studies()
+    ]
+
+
+def trial_card(store: Store, study: Study, number: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """One trial's facts, with the settings it was trained under, and its learning curve (a cited trial's is that of the
+    trial it cites).
+
+    Raises:
+        UnknownStudy: the study has no such trial.
+    """
+    trial = store.trial(study, number)
+    trained = ("dataset", "model", "width", "split_seed", "recipe")
+    settings = {name: study.config[name] for name in trained}
+    recipe = {f"recipe.{name}": value for name, value in settings.pop("recipe").items()}
+    facts = {"study": study.name, **_plain(asdict(trial)), **settings, **recipe}
+    curve = store.curve(study, number if trial.cites is None else trial.cites)
+    return facts, [asdict(point) for point in curve]
+
+
+def trial_rows(store: Store, study: Study) -> list[dict[str, Any]]:
+    """Every trial of a study as plain values, by number."""
+    return [_plain(asdict(trial)) for trial in store.trials(study)]
+
+
+def export(rows: Sequence[Row], path: Path) -> None:
+    """Writes rows to a `.csv`, `.json` or `.parquet` file.
+
+    Raises:
+        ReportError: another ending, or a file that cannot be written.
+    """
+    writers = {".csv": _export_text, ".json": _export_text, ".parquet": _export_parquet}
+    if path.suffix not in writers:
+        raise ReportError(f"cannot export to {path.name!r}; accepted: names that end in {', '.join(writers)}")
+    try:
+        writers[path.suffix](rows, path)
+    except OSError as error:
+        raise ReportError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def as_json(rows: Sequence[Row]) -> str:
+    """Raises ValueError on a number that is not finite: it would not be JSON."""
+    return json.dumps([dict(row) for row in rows], indent=2, allow_nan=False)
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+    if rows:
+        writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().rstrip("\n")
+
+
+def as_yaml(rows: Sequence[Row]) -> str:
+    import yaml
+
+    return yaml.safe_dump([dict(row) for row in rows], sort_keys=False, allow_unicode=True).rstrip("\n")
+
+
+def as_markdown(rows: Sequence[Row]) -> str:
+    if not rows:
+        return ""
+    lines = [list(rows[0]), ["---"] * len(rows[0])]
+    lines += [[str("" if value is None else value).replace("|", "\\|") for value in row.values()] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _export_text(rows: Sequence[Row], path: Path) -> None:
+    text = as_csv(rows) if path.suffix == ".csv" else as_json(rows)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def _export_parquet(rows: Sequence[Row], path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([dict(row) for row in rows]), path)
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    choices = row["choices"]
+    return {name: str(value) if name in ("kind", "state") else value for name, value in row.items()} | {
+        "choices": None if choices is None else json.dumps(choices)
+    }

@@ -1,0 +1,21 @@
+"""Uniform sampling of the grammar's choices: the yardstick for every other sampler."""
+
+from __future__ import annotations
+
+from search_space import Choices, Grammar
+from searcher.samplers.base import generator
+from searcher.trial import Trial
+
+
+class RandomSampler:
+    """Each decision independently and uniformly."""
+
+    def __init__(self, *, grammar: Grammar, seed: int) -> None:
+        self._grammar, self._seed = grammar, seed
+
+    def ask(self, number: int) -> Choices | None:
+        draw = generator(self._seed, number)
+        return tuple(draw.randrange(len(decision.options)) for decision in self._grammar.decisions)
+
+    def tell(self, trial: Trial) -> None:
+        """Learns nothing."""

@@ -1,0 +1,120 @@
+"""The tables. They change by migration only (`searcher/migrations`); a test compares the two.
+
+All names begin with `searcher_`, so that the database can be shared, except the view `leaderboard`.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    column,
+)
+from sqlalchemy import table as sqltable
+
+VERSION_TABLE = "searcher_version"
+REVISIONS = ("0001",)  # all migrations, oldest first
+HEAD = REVISIONS[-1]
+
+metadata = MetaData()
+
+study = Table(
+    "searcher_study",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(200), nullable=False, unique=True),
+    Column("n_trials", Integer, nullable=False),
+    Column("objective", String(16), nullable=False),
+    Column("config", JSON, nullable=False),
+    Column("versions", JSON, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+)
+
+# One row a study: who may write to it. `generation` grows with each driver; `expires_at` is in seconds since 1970 by the
+# database's clock.
+lease = Table(
+    "searcher_lease",
+    metadata,
+    Column("study_id", Integer, ForeignKey("searcher_study.id"), primary_key=True),
+    Column("generation", Integer, nullable=False),
+    Column("holder", Text, nullable=False),
+    Column("expires_at", Float, nullable=False),
+)
+
+# NaN is refused too: SQLite stores it as NULL, which a COMPLETE row may not have; for PostgreSQL it is above all numbers.
+trial = Table(
+    "searcher_trial",
+    metadata,
+    Column("study_id", Integer, ForeignKey("searcher_study.id"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("kind", String(16), nullable=False),
+    Column("name", String(64), nullable=False),
+    Column("expression", Text, nullable=False),
+    Column("key", String(32), nullable=False),
+    Column("choices", Text),
+    Column("seed", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("cites", Integer),
+    Column("retries", Integer, nullable=False),
+    Column("val_loss", Float),
+    Column("val_acc", Float),
+    Column("parameters", Integer),
+    Column("seconds", Float, nullable=False),
+    Column("worker", Text, nullable=False),
+    Column("finish_order", Integer),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("finished_at", DateTime(timezone=True)),
+    UniqueConstraint("study_id", "finish_order", name="uq_searcher_trial_finish_order"),
+    CheckConstraint("number >= 0", name="ck_searcher_trial_number"),
+    CheckConstraint("kind IN ('baseline', 'candidate')", name="ck_searcher_trial_kind"),
+    CheckConstraint(
+        "state IN ('WAITING', 'RUNNING', 'COMPLETE', 'PRUNED', 'INFEASIBLE', 'FAILED')", name="ck_searcher_trial_state"
+    ),
+    CheckConstraint(
+        "(state IN ('WAITING', 'RUNNING')) = (finish_order IS NULL)", name="ck_searcher_trial_finished"
+    ),
+    CheckConstraint(
+        "state <> 'COMPLETE' OR (val_loss IS NOT NULL AND val_acc IS NOT NULL)", name="ck_searcher_trial_complete"
+    ),
+    CheckConstraint("val_loss >= -1e300 AND val_loss <= 1e300", name="ck_searcher_trial_val_loss"),
+    CheckConstraint("val_acc >= 0 AND val_acc <= 1", name="ck_searcher_trial_val_acc"),
+    CheckConstraint("seconds >= 0 AND seconds <= 1e300", name="ck_searcher_trial_seconds"),
+    Index("ix_searcher_trial_key", "study_id", "key"),
+    Index("ix_searcher_trial_state", "study_id", "state"),
+)
+
+epoch = Table(
+    "searcher_epoch",
+    metadata,
+    Column("study_id", Integer, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("epoch", Integer, primary_key=True, autoincrement=False),
+    Column("train_loss", Float, nullable=False),
+    Column("val_loss", Float, nullable=False),
+    Column("val_acc", Float, nullable=False),
+    ForeignKeyConstraint(["study_id", "number"], ["searcher_trial.study_id", "searcher_trial.number"]),
+    CheckConstraint("train_loss <= 1e300 AND val_loss <= 1e300", name="ck_searcher_epoch_loss"),
+    CheckConstraint("val_acc >= 0 AND val_acc <= 1", name="ck_searcher_epoch_val_acc"),
+)
+
+# A view: ranked functions, their mean results over the trained trials of each key, and the expression of the first one.
+leaderboard = sqltable(
+    "leaderboard",
+    *map(
+        column,
+        "study rank expression key kind name n_trials val_acc val_loss state number".split(),
+    ),
+)

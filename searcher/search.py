@@ -1,0 +1,311 @@
+"""The loop: propose -> submit -> wait -> record -> tell. The only module that knows everyone.
+
+One transaction records what has ended and what comes next; only then is the next submitted. So whatever is killed, the
+store holds every acknowledged result and the row of everything that runs, and a search goes on from the store alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+from search_space import BASELINES, Grammar, baseline, key, parse
+from searcher.config import Config
+from searcher.samplers.base import Sampler
+from searcher.store import Batch, Lease, Store
+from searcher.trial import Kind, Study, Trial, TrialState
+from workers.job import Job, Outcome, Verdict
+from workers.pool import Pool
+
+WAKE_SECONDS = 1.0  # how often the loop looks up while children train: renews the lease, hears a wish to stop
+CITED_AT_ONCE = 100  # most trials answered from the store in one transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a search is, after a transaction. `counts` are of finished trials by state. `trained` counts finished trainings, those of earlier sessions included;
+    `session_trained` and `session_done` those of this one, in `seconds`."""
+
+    total: int
+    counts: Counter[TrialState]
+    trained: int
+    cited: int
+    functions: int
+    running: int
+    session_done: int
+    session_trained: int
+    seconds: float
+    best: Trial | None
+    ended: tuple[Trial, ...]
+
+    @property
+    def done(self) -> int:
+        return self.counts.total()
+
+
+@dataclass(slots=True)
+class _Book:
+    """What the loop knows of its study, in memory: every row is in it, unfinished ones in `queue` or `flying`."""
+
+    study: Study
+    judged: dict[str, Trial] = field(default_factory=dict)  # by key: the trial that others cite
+    queue: deque[Trial] = field(default_factory=deque)  # WAITING, to be placed
+    flying: dict[int, Trial] = field(default_factory=dict)  # handed to the pool
+    counts: Counter[TrialState] = field(default_factory=Counter)
+    keys: set[str] = field(default_factory=set)
+    proposed: int = 0  # rows; the next number
+    finished: int = 0  # the next finish_order
+    cited: int = 0
+    best: Trial | None = None
+
+    def finish(self, trial: Trial) -> None:
+        """Enters a finished trial."""
+        self.finished = max(self.finished, (trial.finish_order or 0) + 1)
+        self.counts[trial.state] += 1
+        self.cited += trial.cites is not None
+        if trial.state.judged and trial.cites is None:
+            self.judged.setdefault(trial.key, trial)
+        if trial.state is TrialState.COMPLETE and (self.best is None or self._better(trial, self.best)):
+            self.best = trial
+
+    def _better(self, one: Trial, other: Trial) -> bool:
+        name = self.study.objective
+        gain = (getattr(other, name) or 0.0) - (getattr(one, name) or 0.0)
+        return gain > 0 if name == "val_loss" else gain < 0
+
+
+class Search:
+    """One session of one study, from what the store holds to the study's total.
+
+    Args:
+        lease: the right to write, held by the caller and renewed here.
+        sampler: fresh; it is told every judged trial of the study first.
+        should_stop: asked about once a second; true ends the session with the study ready to go on.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        lease: Lease,
+        study: Study,
+        config: Config,
+        sampler: Sampler,
+        pool: Pool,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self._store, self._lease, self._config = store, lease, config
+        self._sampler, self._pool, self._should_stop = sampler, pool, should_stop
+        self._grammar = grammar_of(config)
+        self._book = _Book(study)
+        self._begun = time.monotonic()
+        self._exhausted = False
+        self._session_done = self._session_trained = 0
+
+    def run(self) -> Iterator[Progress]:
+        """Runs to the total, to the time-out, or to `should_stop`; yields after every transaction that changed something.
+
+        Raises:
+            LeaseLost: another driver has taken the study over.
+            StoreError: the database has failed. Everything written until then stands.
+        """
+        self._restore()
+        try:
+            while not self._should_stop() and (self._may_propose() or self._book.queue or self._book.flying):
+                batch, submitted, ended = Batch(), [], []
+                if self._book.flying:
+                    self._collect(batch, ended)
+                self._place(batch, submitted, ended)
+                self._store.commit(self._lease, batch)
+                for trial in submitted:
+                    self._pool.submit(self._job(trial))
+                if batch:
+                    yield self._progress(ended)
+        finally:
+            self._give_up_flying()
+
+    # Beginning and end ------------------------------------------------------------------------------------------------
+
+    def _restore(self) -> None:
+        """Learns from the store what earlier sessions did; trials that they left running wait again."""
+        batch = Batch()
+        trials = self._store.trials(self._book.study)
+        for trial in sorted((t for t in trials if t.state.finished), key=lambda t: t.finish_order or 0):
+            self._book.finish(trial)
+            if trial.state.judged:
+                self._sampler.tell(trial)
+        for trial in trials:
+            self._book.keys.add(trial.key)
+            if trial.state.finished:
+                continue
+            waiting = replace(trial, state=TrialState.WAITING)
+            if trial.state is TrialState.RUNNING:
+                batch.changed.append((TrialState.RUNNING, waiting))
+            self._book.queue.append(waiting)
+        self._book.proposed = len(trials)
+        self._store.commit(self._lease, batch)
+
+    def _give_up_flying(self) -> None:
+        """What was still running waits for the next session. If the store or the lease is gone, that session sees to it."""
+        batch = Batch()
+        for trial in self._book.flying.values():
+            if trial.state is TrialState.RUNNING:
+                batch.changed.append((TrialState.RUNNING, replace(trial, state=TrialState.WAITING)))
+        self._store.commit(self._lease, batch)
+
+    def _may_propose(self) -> bool:
+        late = self._config.timeout and time.monotonic() - self._begun > self._config.timeout
+        return not (late or self._exhausted) and self._book.proposed < self._book.study.n_trials
+
+    # One turn ---------------------------------------------------------------------------------------------------------
+
+    def _collect(self, batch: Batch, ended: list[Trial]) -> None:
+        """Waits for the pool, and enters what it gives back."""
+        for job, outcome in self._pool.wait(WAKE_SECONDS):
+            trial = self._book.flying.pop(job.number)
+            if outcome.verdict is Verdict.FAILED and trial.retries < self._config.max_retries:
+                again = replace(trial, state=TrialState.WAITING, retries=trial.retries + 1, reason=outcome.reason)
+                batch.changed.append((trial.state, again))
+                self._book.queue.append(again)
+                continue
+            done = self._finished(trial, outcome)
+            batch.changed.append((trial.state, done))
+            if outcome.curve:
+                batch.curves[trial.number] = outcome.curve
+            self._session_trained += 1
+            self._enter(done, ended)
+        for trial in self._book.flying.values():
+            if trial.state is TrialState.WAITING:
+                running = replace(trial, state=TrialState.RUNNING)
+                batch.changed.append((TrialState.WAITING, running))
+                self._book.flying[trial.number] = running
+
+    def _place(self, batch: Batch, submitted: list[Trial], ended: list[Trial]) -> None:
+        """Fills the pool: first with trials that wait, then with new proposals; what is known is cited, not trained."""
+        postponed: deque[Trial] = deque()
+        for _ in range(CITED_AT_ONCE):
+            if len(self._book.flying) >= self._pool.capacity:
+                break
+            new = not self._book.queue
+            trial = self._propose() if new else self._book.queue.popleft()
+            if trial is None:
+                break
+            known = self._book.judged.get(trial.key)
+            placed = self._cited(trial, known) if known else trial
+            if new:
+                batch.added.append(placed)
+            elif known:
+                batch.changed.append((TrialState.WAITING, placed))
+            if known:
+                self._enter(placed, ended)
+            elif any(trial.key == other.key for other in self._book.flying.values()):
+                postponed.append(trial)  # the same function is being trained: its result will be cited
+            else:
+                self._book.flying[trial.number] = trial
+                submitted.append(trial)
+        self._book.queue.extend(postponed)
+
+    def _propose(self) -> Trial | None:
+        if not self._may_propose():
+            return None
+        number = self._book.proposed
+        choices = self._sampler.ask(number)
+        if choices is None:
+            self._exhausted = True
+            return None
+        expression = self._grammar.decode(choices)
+        self._book.proposed += 1
+        trial = Trial(number, Kind.CANDIDATE, str(expression), key(expression), self._config.seed, choices=choices)
+        self._book.keys.add(trial.key)
+        return trial
+
+    # Small things -----------------------------------------------------------------------------------------------------
+
+    def _finished(self, trial: Trial, outcome: Outcome) -> Trial:
+        return replace(
+            trial,
+            state=TrialState(outcome.verdict.value),
+            reason=outcome.reason,
+            val_loss=outcome.val_loss,
+            val_acc=outcome.val_acc,
+            parameters=outcome.parameters,
+            seconds=outcome.seconds,
+            worker=outcome.worker,
+            finish_order=self._book.finished,
+        )
+
+    def _cited(self, trial: Trial, known: Trial) -> Trial:
+        return replace(
+            trial,
+            state=known.state,
+            reason=known.reason,
+            cites=known.number,
+            val_loss=known.val_loss,
+            val_acc=known.val_acc,
+            parameters=known.parameters,
+            finish_order=self._book.finished,
+        )
+
+    def _enter(self, trial: Trial, ended: list[Trial]) -> None:
+        self._book.finish(trial)
+        self._session_done += 1
+        ended.append(trial)
+        if trial.state.judged:
+            self._sampler.tell(trial)
+
+    def _job(self, trial: Trial) -> Job:
+        config = self._config
+        return Job(
+            number=trial.number,
+            expression=trial.expression,
+            dataset=config.dataset,
+            model=config.model,
+            width=config.width,
+            recipe=config.recipe,
+            seed=trial.seed,
+            split_seed=config.split_seed,
+            timeout_seconds=config.trial_timeout,
+        )
+
+    def _progress(self, ended: list[Trial]) -> Progress:
+        book = self._book
+        done = book.counts.total()
+        return Progress(
+            total=book.study.n_trials,
+            counts=Counter(book.counts),
+            trained=done - book.cited,
+            cited=book.cited,
+            functions=len(book.keys),
+            running=len(book.flying),
+            session_done=self._session_done,
+            session_trained=self._session_trained,
+            seconds=time.monotonic() - self._begun,
+            best=book.best,
+            ended=tuple(ended),
+        )
+
+
+def grammar_of(config: Config) -> Grammar:
+    """The search space of a study.
+
+    Raises:
+        SpaceError: too many units, an unknown primitive.
+    """
+    chosen = {"unary": config.unary, "binary": config.binary}
+    return Grammar(config.units, **{name: names for name, names in chosen.items() if names})
+
+
+def baseline_trials(config: Config) -> list[Trial]:
+    """A new study's first trials: as many of the chosen known functions as fit into half of its total.
+
+    Raises:
+        SpaceError: an unknown baseline.
+    """
+    names = tuple(BASELINES) if config.baselines == ("all",) else config.baselines
+    chosen = [baseline(name) for name in names if name != "none"][: config.n_trials // 2]
+    return [
+        Trial(number, Kind.BASELINE, str(tree), key(tree), config.seed, name=row.name)
+        for number, row in enumerate(chosen)
+        for tree in (parse(row.expression),)
+    ]

@@ -1,0 +1,200 @@
+"""Putting a search together: settings checked, a pool, a study, its lease."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+
+from search_space import nearest
+from searcher import __version__, config
+from searcher.config import Config
+from searcher.samplers.base import make_sampler
+from searcher.search import Progress, Search, baseline_trials, grammar_of
+from searcher.store import Lease, Store, StudyBusy
+from searcher.trial import Objective, Study
+from workers.data import DATASETS
+from workers.job import WorkersError
+from workers.models import BLOCKS
+from workers.pool import InlinePool, Pool
+
+
+def check(settings: Config) -> None:
+    """Everything that can be known to be wrong before anything is started or written.
+
+    Raises:
+        SpaceError, SamplerError, WorkersError: an unknown name, an option that is not taken.
+    """
+    for kind, name, known in (("dataset", settings.dataset, DATASETS), ("model", settings.model, BLOCKS)):
+        if name not in known:
+            raise WorkersError(f"unknown {kind} {name!r}; {nearest(name, known)}")
+    baseline_trials(settings)
+    _sampler(settings)
+
+
+def create_study(store: Store, settings: Config) -> Study:
+    """A new study, named by the settings or, if they name none, `<dataset>-<sampler>-<n>`.
+
+    Raises:
+        StudyExists: the name is taken.
+    """
+    stem = f"{settings.dataset}-{settings.sampler.replace(':', '-')}"
+    taken = {summary.study.name for summary in store.studies()}
+    free = (name for n in range(1, len(taken) + 2) if (name := f"{stem}-{n}") not in taken)
+    named = replace(settings, study_name=settings.study_name or next(free))
+    return store.create_study(
+        named.study_name,
+        named.n_trials,
+        Objective(named.objective),
+        named.to_dict(),
+        versions(),
+        baseline_trials(named),
+    )
+
+
+@contextmanager
+def open_pool(settings: Config) -> Iterator[Pool]:
+    """The workers that the settings ask for.
+
+    Raises:
+        RayUnavailable: no cluster, or not what was asked of it.
+    """
+    if settings.pool == "inline":
+        pool: Pool = InlinePool(settings.threads or os.cpu_count() or 1)
+    else:
+        from workers.ray_pool import RayPool
+
+        pool = RayPool(settings.workers, settings.gpus_per_worker, settings.address, settings.threads)
+    try:
+        yield pool
+    finally:
+        pool.close()
+
+
+@contextmanager
+def held_lease(store: Store, study: Study, patience: Callable[[StudyBusy], None] = lambda busy: None) -> Iterator[Lease]:
+    """The study's lease, for the length of the block. That of a dead process is taken over: at once if it ran on this
+    machine, else when it runs out; `patience` is called before that wait.
+
+    Raises:
+        StudyBusy: a live process holds it.
+    """
+    lease = _acquire(store, study, patience)
+    try:
+        yield lease
+    finally:
+        store.release(lease)
+
+
+def search(
+    store: Store, lease: Lease, study: Study, settings: Config, pool: Pool, should_stop: Callable[[], bool]
+) -> Iterator[Progress]:
+    """One session of a study; see `Search.run`."""
+    return Search(store, lease, study, settings, _sampler(settings), pool, should_stop).run()
+
+
+def extended(store: Store, lease: Lease, study: Study, n_trials: int) -> Study:
+    """The study with that total, which may grow but not fall below the trials it has.
+
+    Raises:
+        ConfigError: a total below that.
+    """
+    if n_trials == study.n_trials:
+        return study
+    there = len(store.trials(study))
+    if n_trials < there:
+        raise config.ConfigError(f"--n-trials is the study's total and it has {there} trials already; not {n_trials}")
+    store.extend(lease, n_trials)
+    return replace(study, n_trials=n_trials)
+
+
+def stored_settings(study: Study, changes: dict[str, object]) -> Config:
+    """A study's settings for another session, with changes to how it is run.
+
+    Raises:
+        ConfigError: a change of what is measured, or a value that is not accepted.
+    """
+    merged = {**study.config, "n_trials": study.n_trials}
+    merged |= {name: value for name, value in changes.items() if value is not None and name in config.RUNTIME}
+    return config.load(None, merged)
+
+
+def versions() -> dict[str, str]:
+    """What a study was made with."""
+    found = {"searcher": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    for package in ("torch", "ray", "optuna", "sqlalchemy", "scikit-learn"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    if commit := _git_commit():
+        found["git_commit"] = commit
+    return found
+
+
+def _git_commit() -> str:
+    """The commit of the source tree that this runs from; empty if it is installed."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return ""
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _sampler(settings: Config) -> object:
+    return make_sampler(
+        settings.sampler,
+        grammar_of(settings),
+        seed=settings.seed,
+        objective=Objective(settings.objective),
+        kwargs=settings.sampler_kwargs,
+    )
+
+
+def _holder() -> str:
+    process = psutil.Process()
+    return f"process {process.pid} on {socket.gethostname()}, started {process.create_time():.2f}"
+
+
+def _is_dead(holder: str) -> bool:
+    """Whether that holder ran on this machine and is gone (its number may have gone to another process since)."""
+    words = holder.split()
+    if len(words) != 6 or words[3].rstrip(",") != socket.gethostname():
+        return False
+    try:
+        return abs(psutil.Process(int(words[1])).create_time() - float(words[5])) > 1.0
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _acquire(store: Store, study: Study, patience: Callable[[StudyBusy], None]) -> Lease:
+    try:
+        return store.acquire(study, _holder())
+    except StudyBusy as busy:
+        if _is_dead(busy.holder):
+            return store.acquire(study, _holder(), evict=busy.generation)
+        first = busy
+    patience(first)
+    end = time.monotonic() + first.expires_in
+    while True:
+        try:
+            return store.acquire(study, _holder())
+        except StudyBusy as busy:
+            renewed = time.monotonic() + busy.expires_in > end + 0.5
+            if renewed or busy.generation != first.generation:
+                raise
+            time.sleep(min(0.5, max(0.05, busy.expires_in)))
+
+

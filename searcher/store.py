@@ -1,0 +1,376 @@
+"""The store: studies, trials and learning curves in SQL. Returns records, never rows.
+
+One process a study may write, the holder of its lease. Every write checks the lease's generation in the same
+transaction, and every change of state names the state it expects, so that a driver that was overtaken changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, Connection, RowMapping
+from sqlalchemy.exc import IntegrityError
+
+from searcher import SearcherError, database, schema
+from searcher.database import StoreError, plain_errors
+from searcher.trial import Kind, Objective, Study, Trial, TrialState
+from workers.job import Epoch
+
+LEASE_SECONDS = 15.0
+
+
+class StudyExists(SearcherError):
+    """A new study has the name of an old one."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"study {name!r} exists; go on with it: searcher resume {name}; "
+            "or give another --study-name, or --skip-if-exists"
+        )
+
+
+class UnknownStudy(SearcherError):
+    """No study, or no trial, of that name or number."""
+
+
+class StudyBusy(SearcherError):
+    """Another live driver holds the study."""
+
+    def __init__(self, study: str, holder: str, generation: int, expires_in: float) -> None:
+        super().__init__(
+            f"study {study!r} is being driven by {holder} (its lease is renewed every few seconds); "
+            "stop that process, or wait for it to end"
+        )
+        self.holder, self.generation, self.expires_in = holder, generation, expires_in
+
+
+class LeaseLost(SearcherError):
+    """Another driver has taken the study over; nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to write to one study."""
+
+    study_id: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A study and how far it is."""
+
+    study: Study
+    counts: Mapping[TrialState, int]
+    holder: str
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one transaction writes. `changed` pairs the state that a trial must be in with its new record; `curves` are by
+    trial number."""
+
+    added: list[Trial] = field(default_factory=list)
+    changed: list[tuple[TrialState, Trial]] = field(default_factory=list)
+    curves: dict[int, Sequence[Epoch]] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.changed)
+
+
+class Store:
+    """A database of studies.
+
+    Raises (here and in every method):
+        StoreError: the database cannot be used.
+    """
+
+    def __init__(self, url: str | URL, *, create: bool = False) -> None:
+        self.url = database.parse_url(url)
+        self._engine = database.connect(self.url, create=create)
+        self._writer = self._engine.execution_options(writes=True)
+
+    @property
+    def shown_url(self) -> str:
+        """The database's URL without its password."""
+        return database.masked(self.url)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    # Studies ----------------------------------------------------------------------------------------------------------
+
+    def create_study(
+        self,
+        name: str,
+        n_trials: int,
+        objective: Objective,
+        config: dict[str, Any],
+        versions: dict[str, str],
+        trials: Sequence[Trial] = (),
+    ) -> Study:
+        """A new study with its first trials.
+
+        Raises:
+            StudyExists: the name is taken.
+        """
+        now = datetime.now(UTC)
+        row = {"name": name, "n_trials": n_trials, "objective": objective, "config": config, "versions": versions}
+        try:
+            with plain_errors(self.url), self._writer.begin() as connection:
+                study_id = connection.execute(
+                    sa.insert(schema.study).values(**row, created_at=now).returning(schema.study.c.id)
+                ).scalar_one()
+                connection.execute(
+                    sa.insert(schema.lease).values(study_id=study_id, generation=0, holder="", expires_at=0.0)
+                )
+                _add(connection, study_id, trials, now)
+        except StoreError as error:
+            if isinstance(error.__cause__, IntegrityError):
+                raise StudyExists(name) from None
+            raise
+        return self.study(name)
+
+    def study(self, name: str) -> Study:
+        """Raises UnknownStudy, which names those there are."""
+        with plain_errors(self.url), self._engine.connect() as connection:
+            row = connection.execute(sa.select(schema.study).where(schema.study.c.name == name)).mappings().first()
+            if row is None:
+                names = connection.execute(sa.select(schema.study.c.name).order_by(schema.study.c.id.desc()).limit(10))
+                known = ", ".join(names.scalars())
+                there = f"the latest are: {known}" if known else "there are none yet; `searcher launch` makes one"
+                raise UnknownStudy(f"no study {name!r} in {self.shown_url}; {there}")
+            return _study(row)
+
+    def studies(self) -> list[Summary]:
+        """All studies, oldest first."""
+        t = schema.trial.c
+        counts: dict[int, dict[TrialState, int]] = {}
+        with plain_errors(self.url), self._engine.connect() as connection:
+            for study_id, state, n in connection.execute(
+                sa.select(t.study_id, t.state, sa.func.count()).group_by(t.study_id, t.state)
+            ):
+                counts.setdefault(study_id, {})[TrialState(state)] = n
+            rows = connection.execute(
+                sa.select(schema.study, schema.lease.c.holder, (schema.lease.c.expires_at > self._now()).label("live"))
+                .join(schema.lease)
+                .order_by(schema.study.c.id)
+            ).mappings()
+            return [Summary(_study(row), counts.get(row["id"], {}), row["holder"] if row["live"] else "") for row in rows]
+
+    def extend(self, lease: Lease, n_trials: int) -> None:
+        """Sets a study's total."""
+        with plain_errors(self.url), self._writer.begin() as connection:
+            self._renew(connection, lease)
+            connection.execute(
+                sa.update(schema.study).where(schema.study.c.id == lease.study_id).values(n_trials=n_trials)
+            )
+
+    # Trials -----------------------------------------------------------------------------------------------------------
+
+    def trials(self, study: Study) -> list[Trial]:
+        """A study's trials, by number."""
+        t = schema.trial
+        with plain_errors(self.url), self._engine.connect() as connection:
+            rows = connection.execute(sa.select(t).where(t.c.study_id == study.id).order_by(t.c.number)).mappings()
+            return [_trial(row) for row in rows]
+
+    def trial(self, study: Study, number: int) -> Trial:
+        """Raises UnknownStudy if the study has no such trial."""
+        t = schema.trial
+        with plain_errors(self.url), self._engine.connect() as connection:
+            found = connection.execute(sa.select(t).where(t.c.study_id == study.id, t.c.number == number))
+            row = found.mappings().first()
+        if row is None:
+            raise UnknownStudy(f"study {study.name!r} has no trial {number}; see: searcher top {study.name}")
+        return _trial(row)
+
+    def curve(self, study: Study, number: int) -> list[Epoch]:
+        """A trial's learning curve."""
+        e = schema.epoch.c
+        with plain_errors(self.url), self._engine.connect() as connection:
+            rows = connection.execute(
+                sa.select(e.epoch, e.train_loss, e.val_loss, e.val_acc)
+                .where(e.study_id == study.id, e.number == number)
+                .order_by(e.epoch)
+            )
+            return [Epoch(*row) for row in rows]
+
+    def leaderboard(self, study: Study, limit: int | None = None) -> list[dict[str, Any]]:
+        """The study's functions, best first; the columns of the view `leaderboard` except `study`."""
+        board = schema.leaderboard
+        columns = [column for column in board.c if column.name != "study"]
+        query = sa.select(*columns).where(board.c.study == study.name).order_by(board.c.rank).limit(limit)
+        with plain_errors(self.url), self._engine.connect() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+    # The lease --------------------------------------------------------------------------------------------------------
+
+    def acquire(self, study: Study, holder: str, *, evict: int | None = None) -> Lease:
+        """Takes the study's lease.
+
+        Args:
+            holder: who asks, in words.
+            evict: a generation whose holder is known to be dead, so that its lease need not run out.
+
+        Raises:
+            StudyBusy: another driver holds it.
+        """
+        c = schema.lease.c
+        free = c.expires_at <= self._now()
+        if evict is not None:
+            free = sa.or_(free, c.generation == evict)
+        with plain_errors(self.url), self._writer.begin() as connection:
+            taken = connection.execute(
+                sa.update(schema.lease)
+                .where(c.study_id == study.id, free)
+                .values(generation=c.generation + 1, holder=holder, expires_at=self._now() + LEASE_SECONDS)
+                .returning(c.generation)
+            ).scalar()
+            if taken is not None:
+                return Lease(study.id, taken)
+            row = connection.execute(
+                sa.select(c.holder, c.generation, (c.expires_at - self._now()).label("left")).where(c.study_id == study.id)
+            ).one()
+        raise StudyBusy(study.name, row.holder, row.generation, row.left)
+
+    def release(self, lease: Lease) -> None:
+        """Gives the lease back; nothing happens if it was lost."""
+        c = schema.lease.c
+        with plain_errors(self.url), self._writer.begin() as connection:
+            connection.execute(
+                sa.update(schema.lease)
+                .where(c.study_id == lease.study_id, c.generation == lease.generation)
+                .values(expires_at=0.0)
+            )
+
+    def commit(self, lease: Lease, batch: Batch) -> None:
+        """Writes a batch and renews the lease, in one transaction; an empty batch renews the lease.
+
+        Raises:
+            LeaseLost: another driver has the study, or a trial was not in the state expected; nothing was written.
+        """
+        with plain_errors(self.url), self._writer.begin() as connection:
+            self._renew(connection, lease)
+            now = datetime.now(UTC)
+            _add(connection, lease.study_id, batch.added, now)
+            for expected, trial in batch.changed:
+                changed = connection.execute(_UPDATE, {**_row(lease.study_id, trial, now), **_where(lease, expected, trial)})
+                if changed.rowcount != 1:
+                    raise LeaseLost(f"trial {trial.number} is no longer {expected}: another process has changed it")
+            if curves := list(_epoch_rows(lease.study_id, batch.curves)):
+                connection.execute(sa.insert(schema.epoch), curves)
+
+    def _renew(self, connection: Connection, lease: Lease) -> None:
+        c = schema.lease.c
+        renewed = connection.execute(
+            sa.update(schema.lease)
+            .where(c.study_id == lease.study_id, c.generation == lease.generation)
+            .values(expires_at=self._now() + LEASE_SECONDS)
+        )
+        if renewed.rowcount != 1:
+            raise LeaseLost("another driver has taken this study over; this one has stopped and written nothing since")
+
+    def _now(self) -> sa.ColumnElement[float]:
+        """Seconds since 1970 by the database's clock, the only one that all drivers share."""
+        if self._engine.dialect.name == "sqlite":
+            return sa.literal_column("((julianday('now') - 2440587.5) * 86400.0)", sa.Float)
+        return sa.literal_column("CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION)", sa.Float)
+
+
+_T = schema.trial.c
+_MUTABLE = "state reason cites retries val_loss val_acc parameters seconds worker finish_order finished_at".split()
+_UPDATE = (
+    sa.update(schema.trial)
+    .where(
+        _T.study_id == sa.bindparam("in_study"),
+        _T.number == sa.bindparam("is_number"),
+        _T.state == sa.bindparam("was_state"),
+    )
+    .values({name: sa.bindparam(name) for name in _MUTABLE})
+)
+
+
+def _add(connection: Connection, study_id: int, trials: Sequence[Trial], now: datetime) -> None:
+    if rows := [{**_row(study_id, trial, now), "created_at": now} for trial in trials]:
+        connection.execute(sa.insert(schema.trial), rows)
+
+
+def _where(lease: Lease, expected: TrialState, trial: Trial) -> dict[str, Any]:
+    return {"in_study": lease.study_id, "is_number": trial.number, "was_state": expected}
+
+
+def _row(study_id: int, trial: Trial, now: datetime) -> dict[str, Any]:
+    return {
+        "study_id": study_id,
+        "number": trial.number,
+        "kind": trial.kind,
+        "name": trial.name,
+        "expression": trial.expression,
+        "key": trial.key,
+        "choices": None if trial.choices is None else json.dumps(trial.choices),
+        "seed": trial.seed,
+        "state": trial.state,
+        "reason": trial.reason,
+        "cites": trial.cites,
+        "retries": trial.retries,
+        "val_loss": trial.val_loss,
+        "val_acc": trial.val_acc,
+        "parameters": trial.parameters,
+        "seconds": trial.seconds,
+        "worker": trial.worker,
+        "finish_order": trial.finish_order,
+        "finished_at": now if trial.state.finished else None,
+    }
+
+
+def _trial(row: RowMapping) -> Trial:
+    return Trial(
+        number=row["number"],
+        kind=Kind(row["kind"]),
+        expression=row["expression"],
+        key=row["key"],
+        seed=row["seed"],
+        name=row["name"],
+        choices=None if row["choices"] is None else tuple(json.loads(row["choices"])),
+        state=TrialState(row["state"]),
+        reason=row["reason"],
+        cites=row["cites"],
+        retries=row["retries"],
+        val_loss=row["val_loss"],
+        val_acc=row["val_acc"],
+        parameters=row["parameters"],
+        seconds=row["seconds"],
+        worker=row["worker"],
+        finish_order=row["finish_order"],
+    )
+
+
+def _study(row: RowMapping) -> Study:
+    return Study(
+        id=row["id"],
+        name=row["name"],
+        n_trials=row["n_trials"],
+        objective=Objective(row["objective"]),
+        config=row["config"],
+        versions=row["versions"],
+        created_at=row["created_at"],
+    )
+
+
+def _epoch_rows(study_id: int, curves: Mapping[int, Sequence[Epoch]]) -> Iterable[dict[str, Any]]:
+    for number, curve in curves.items():
+        for point in curve:
+            yield {
+                "study_id": study_id,
+                "number": number,
+                "epoch": point.epoch,
+                "train_loss": point.train_loss,
+                "val_loss": point.val_loss,
+                "val_acc": point.val_acc,
+            }

@@ -1,0 +1,74 @@
+"""Where jobs run. `Pool` is the contract; `InlinePool` needs neither Ray nor a second process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Protocol
+
+from workers.job import Job, Outcome, Verdict
+
+Evaluate = Callable[[Job], Outcome]
+
+
+class Pool(Protocol):
+    """Takes jobs, gives back outcomes, in any order, each job's exactly once."""
+
+    @property
+    def capacity(self) -> int:
+        """How many jobs it holds at a time, those queued behind a running one included."""
+
+    def submit(self, job: Job) -> None:
+        """Takes a job; at most `capacity` may be held."""
+
+    def wait(self, timeout_seconds: float) -> list[tuple[Job, Outcome]]:
+        """The jobs that have ended, as soon as there is one, or nothing after `timeout_seconds`."""
+
+    def close(self) -> None:
+        """Drops what is still held and frees the workers."""
+
+
+def evaluate(job: Job) -> Outcome:
+    """Trains a child; an exception becomes FAILED with its text, so that one bad job cannot end a worker."""
+    from workers.train import train
+
+    return guarded(train, job)
+
+
+def guarded(run: Evaluate, job: Job) -> Outcome:
+    """`run(job)`, with what it raises as an outcome."""
+    try:
+        return run(job)
+    except Exception as error:
+        return Outcome(Verdict.FAILED, reason=f"{type(error).__name__}: {error}")
+
+
+def prepare(threads: int) -> None:
+    """Sets up the calling thread and its process for training."""
+    import torch
+
+    torch.set_num_threads(threads)
+    # Tails like exp(-x^2) are full of denormal numbers, which a CPU multiplies many times slower.
+    torch.set_flush_denormal(True)
+
+
+class InlinePool:
+    """One worker thread in this process. It holds one job at a time, so that a search's next proposal always knows every
+    result before it: the same seed gives the same study."""
+
+    capacity = 1
+
+    def __init__(self, threads: int = 1, run: Evaluate = evaluate) -> None:
+        self._run = run
+        self._executor = ThreadPoolExecutor(1, "searcher-worker", initializer=prepare, initargs=(threads,))
+        self._held: dict[Future[Outcome], Job] = {}
+
+    def submit(self, job: Job) -> None:
+        self._held[self._executor.submit(guarded, self._run, job)] = job
+
+    def wait(self, timeout_seconds: float) -> list[tuple[Job, Outcome]]:
+        done, _ = wait(self._held, timeout_seconds, return_when=FIRST_COMPLETED)
+        return [(self._held.pop(future), future.result()) for future in done]
+
+    def close(self) -> None:
+        self._executor.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,249 @@
+"""A pool of Ray actors that live as long as the search and keep their data and compiled code.
+
+An actor runs one job and may hold one more in its queue, so that it does not stand idle while the driver writes a result
+down. Ray's own retries are all off: this pool replaces a dead actor and reports the job it was running as FAILED, and
+the search, which keeps count in its store, decides whether to run it again.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import ray
+from ray.exceptions import RayActorError, RayError
+
+from workers.job import Job, Outcome, Verdict, WorkersError
+from workers.pool import Evaluate, evaluate, guarded, prepare
+
+CONNECT_SECONDS = 15.0  # how long an --address may take to answer
+GRACE_SECONDS = 3.0  # how long past its time-out a job may take to notice by itself
+QUEUE = 2  # jobs an actor holds: one running, one waiting
+MAX_FAILED_STARTS = 3  # actors in a row that die before they are ready
+
+
+class RayUnavailable(WorkersError):
+    """No Ray cluster, or not what was asked of it."""
+
+
+class Worker:
+    """The actor."""
+
+    def __init__(self, threads: int, run: Evaluate) -> None:
+        prepare(threads)
+        self._run = run
+        self._name = f"{socket.gethostname()}:{os.getpid()}"
+
+    def ready(self) -> str:
+        return self._name
+
+    def run(self, job: Job) -> Outcome:
+        from dataclasses import replace
+
+        return replace(guarded(self._run, job), worker=self._name)
+
+
+@dataclass(slots=True)
+class _Seat:
+    """An actor and what it was given, in order; the first entry is what it works on. No job: it is starting up."""
+
+    actor: Any
+    queue: deque[tuple[ray.ObjectRef, Job | None]] = field(default_factory=deque)
+    since: float = 0.0  # when the first entry began
+
+    def room(self) -> int:
+        return QUEUE - sum(job is not None for _, job in self.queue)
+
+
+class RayPool:
+    """`workers` actors of one CPU and `gpus_per_worker` GPUs each, on a cluster of their own or the one at `address`.
+
+    Args:
+        workers: how many; 0 takes as many as there are CPUs (or, with `gpus_per_worker`, as the GPUs allow).
+        address: "local" starts Ray on this machine; else as in `ray.init`.
+        threads: CPU threads a child; 0 shares this machine's cores among the workers, and is 1 on a cluster.
+        run: what a worker does with a job.
+
+    Raises:
+        RayUnavailable: no answer from `address` within 15 s, GPUs that the cluster has not, workers that cannot start.
+    """
+
+    def __init__(
+        self,
+        workers: int = 0,
+        gpus_per_worker: float = 0.0,
+        address: str = "local",
+        threads: int = 0,
+        run: Evaluate = evaluate,
+    ) -> None:
+        self._started_ray = not ray.is_initialized()
+        if self._started_ray:
+            _connect(address, workers)
+        total = ray.cluster_resources()
+        self.workers = workers or _workers_that_fit(total, gpus_per_worker)
+        if gpus_per_worker and gpus_per_worker > total.get("GPU", 0):
+            self.close()
+            raise RayUnavailable(
+                f"{gpus_per_worker:g} GPUs a worker were asked for, this Ray cluster has {total.get('GPU', 0):g}; "
+                "use --gpus-per-worker 0 to train on CPUs"
+            )
+        self._threads = threads or (max(1, (os.cpu_count() or 1) // self.workers) if address == "local" else 1)
+        self._run = ray.put(run)
+        self._gpus = gpus_per_worker
+        self._failed_starts = 0
+        self._backlog: deque[Job] = deque()
+        self._seats = [self._seat() for _ in range(self.workers)]
+
+    @property
+    def capacity(self) -> int:
+        return QUEUE * self.workers
+
+    def submit(self, job: Job) -> None:
+        self._backlog.append(job)
+        self._deal()
+
+    def wait(self, timeout_seconds: float) -> list[tuple[Job, Outcome]]:
+        ended: list[tuple[Job, Outcome]] = []
+        end = time.monotonic() + timeout_seconds
+        while not ended and (left := end - time.monotonic()) > 0:
+            seats = {ref: seat for seat in self._seats for ref, _ in seat.queue}
+            if not seats:
+                break
+            ready, _ = ray.wait(list(seats), num_returns=1, timeout=min(left, 1.0))
+            if ready:
+                ready, _ = ray.wait(list(seats), num_returns=len(seats), timeout=0)
+            for seat in {id(seats[ref]): seats[ref] for ref in ready}.values():
+                ended += self._collect(seat, set(ready))
+            ended += self._stop_overdue()
+        self._deal()
+        return ended
+
+    def close(self) -> None:
+        for seat in getattr(self, "_seats", []):
+            ray.kill(seat.actor, no_restart=True)
+        if self._started_ray:
+            ray.shutdown()
+
+    def _seat(self) -> _Seat:
+        options = {
+            "num_cpus": 1,
+            "num_gpus": self._gpus,
+            "max_restarts": 0,
+            "max_task_retries": 0,
+            "max_concurrency": 1,
+        }
+        actor = ray.remote(Worker).options(**options).remote(self._threads, self._run)
+        return _Seat(actor, deque([(actor.ready.remote(), None)]), time.monotonic())
+
+    def _deal(self) -> None:
+        """Hands waiting jobs to the actors with the shortest queues."""
+        while self._backlog:
+            seat = max(self._seats, key=_Seat.room)
+            if seat.room() <= 0:
+                return
+            job = self._backlog.popleft()
+            if not seat.queue:
+                seat.since = time.monotonic()
+            seat.queue.append((seat.actor.run.remote(job), job))
+
+    def _collect(self, seat: _Seat, ready: set[ray.ObjectRef]) -> list[tuple[Job, Outcome]]:
+        ended = []
+        while seat.queue and seat.queue[0][0] in ready:
+            ref, job = seat.queue[0]
+            try:
+                outcome = ray.get(ref)
+            except RayActorError as error:
+                return ended + self._replace(seat, f"the worker process died ({_first_line(error)})")
+            except RayError as error:
+                outcome = Outcome(Verdict.FAILED, reason=f"Ray could not run it: {_first_line(error)}")
+            seat.queue.popleft()
+            seat.since = time.monotonic()
+            if job is None:
+                self._failed_starts = 0
+            else:
+                ended.append((job, outcome))
+        return ended
+
+    def _stop_overdue(self) -> list[tuple[Job, Outcome]]:
+        """Kills actors whose job has run past its time-out without noticing: a hung child."""
+        ended = []
+        for seat in list(self._seats):
+            job = seat.queue[0][1] if seat.queue else None
+            limit = job.timeout_seconds + GRACE_SECONDS if job and job.timeout_seconds else float("inf")
+            if job and time.monotonic() - seat.since > limit:
+                ray.kill(seat.actor, no_restart=True)
+                ended += self._replace(seat, f"timed out after {job.timeout_seconds:g} s and was killed")
+        return ended
+
+    def _replace(self, seat: _Seat, reason: str) -> list[tuple[Job, Outcome]]:
+        """A new actor for a dead one. The job it was working on has failed, those behind it have not been touched."""
+        at_work, *behind = [job for _, job in seat.queue]
+        if at_work is None:
+            self._failed_starts += 1
+            if self._failed_starts >= MAX_FAILED_STARTS:
+                raise RayUnavailable(f"{MAX_FAILED_STARTS} workers in a row could not start: {reason}")
+        self._backlog.extendleft(job for job in reversed(behind) if job)
+        self._seats[self._seats.index(seat)] = self._seat()
+        return [(at_work, Outcome(Verdict.FAILED, reason))] if at_work else []
+
+
+def _connect(address: str, workers: int) -> None:
+    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+    if address == "local":
+        ray.init(address="local", num_cpus=max(workers, os.cpu_count() or 1), **quiet)
+        return
+    _check_port(address)
+    _within(CONNECT_SECONDS, lambda: ray.init(address=address, log_to_driver=False, logging_level="ERROR"), address)
+
+
+def _check_port(address: str) -> None:
+    """A closed port is found at once, where Ray itself would go on trying."""
+    parts = urlsplit(address if "://" in address else f"//{address}")
+    try:
+        port = parts.port
+    except ValueError as error:
+        raise RayUnavailable(f"{address!r} is no Ray address: {error}; use HOST:PORT, ray://HOST:PORT or auto") from error
+    if not parts.hostname or not port:
+        return  # "auto", or something that Ray will judge itself
+    try:
+        socket.create_connection((parts.hostname, port), timeout=CONNECT_SECONDS / 3).close()
+    except OSError as error:
+        raise RayUnavailable(f"no Ray cluster answers at {address!r} ({error}); start one with: ray start --head") from error
+
+
+def _within(seconds: float, connect: Callable[[], object], address: str) -> None:
+    """Calls `connect`, which cannot be told when to give up, in a thread that is left behind if it is late."""
+    failures: list[BaseException] = []
+
+    def attempt() -> None:
+        try:
+            connect()
+        except BaseException as error:  # handed to the caller's thread below
+            failures.append(error)
+
+    thread = threading.Thread(target=attempt, daemon=True, name="ray-connect")
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise RayUnavailable(f"no Ray cluster answered at {address!r} within {seconds:g} s; is it a Ray head's GCS port?")
+    if failures:
+        raise RayUnavailable(f"cannot join the Ray cluster at {address!r}: {_first_line(failures[0])}") from failures[0]
+
+
+def _workers_that_fit(total: dict[str, float], gpus_per_worker: float) -> int:
+    fit = total.get("CPU", 1.0)
+    if gpus_per_worker:
+        fit = min(fit, total.get("GPU", 0.0) / gpus_per_worker)
+    return max(1, int(fit))
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__

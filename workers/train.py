@@ -1,0 +1,163 @@
+"""The only training loop: a `Job` in, an `Outcome` out.
+
+The data stay on the device and batches are slices of a permutation, so there is no loader between the images and the
+network. On CUDA the forward pass runs in bfloat16 and channels_last.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from search_space import Activation, parse, undecayed
+from workers.data import Dataset, Part, load
+from workers.job import Epoch, Job, Outcome, Recipe, Verdict
+from workers.models import build, default_device, parameter_count
+
+CHECK_EVERY = {"cpu": 1, "cuda": 25}  # steps between looks at the loss; on a GPU each look stalls it
+
+
+class NotFinite(ArithmeticError):
+    """The candidate's mathematics failed; the message says where."""
+
+
+class TimedOut(RuntimeError):
+    """The job's time is up."""
+
+
+def train(job: Job, device: torch.device | None = None) -> Outcome:
+    """Trains one child. Everything random comes from the job's seeds; on a CPU with the same number of threads the
+    same job gives the same bits.
+
+    Raises:
+        ParseError, WorkersError: a job that names what there is not.
+    """
+    started = time.monotonic()
+    deadline = started + job.timeout_seconds if job.timeout_seconds else math.inf
+    device = device or default_device()
+    child = _Child(job, load(job.dataset, job.split_seed, device), device)
+    curve: list[Epoch] = []
+    verdict, reason = Verdict.COMPLETE, ""
+    try:
+        for epoch in child.epochs(deadline):
+            curve.append(epoch)
+    except NotFinite as error:
+        verdict, reason = Verdict.INFEASIBLE, str(error)
+    except TimedOut:
+        verdict, reason = Verdict.FAILED, f"timed out after {job.timeout_seconds:g} s"
+    except torch.OutOfMemoryError as error:
+        verdict, reason = Verdict.FAILED, f"out of memory: {str(error).splitlines()[0]}"
+    complete = verdict is Verdict.COMPLETE
+    return Outcome(
+        verdict,
+        reason,
+        val_loss=curve[-1].val_loss if complete else None,
+        val_acc=curve[-1].val_acc if complete else None,
+        curve=tuple(curve),
+        parameters=parameter_count(child.model),
+        seconds=time.monotonic() - started,
+    )
+
+
+class _Child:
+    """A network, its optimiser and its data."""
+
+    def __init__(self, job: Job, data: Dataset, device: torch.device) -> None:
+        torch.manual_seed(job.seed)
+        expression = parse(job.expression)
+        memory_format = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+        model = build(job.model, job.width, lambda channels: Activation(expression, channels), data.channels, data.classes)
+        self.model = model.to(device, memory_format=memory_format)
+        self.data, self.device, self.recipe = data, device, job.recipe
+        self.steps_per_epoch = max(1, len(data.train) // job.recipe.batch_size)
+        self.optimizer = _optimizer(model, job.recipe)
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer,
+            max_lr=job.recipe.learning_rate,
+            total_steps=job.recipe.epochs * self.steps_per_epoch,
+            pct_start=job.recipe.warmup,
+            cycle_momentum=False,
+        )
+        self.order = torch.Generator().manual_seed(job.seed)
+
+    def epochs(self, deadline: float) -> Iterator[Epoch]:
+        for epoch in range(1, self.recipe.epochs + 1):
+            train_loss = self._train_epoch(epoch, deadline)
+            val_loss, val_acc = self._evaluate(self.data.val)
+            if not math.isfinite(val_loss):
+                raise NotFinite(f"validation loss is not finite after epoch {epoch}")
+            yield Epoch(epoch, train_loss, val_loss, val_acc)
+
+    def _train_epoch(self, epoch: int, deadline: float) -> float:
+        """The epoch's mean training loss. A last batch smaller than the others is left out."""
+        self.model.train()
+        rows = torch.randperm(len(self.data.train), generator=self.order).to(self.device)
+        every = CHECK_EVERY.get(self.device.type, 1)
+        total, unseen = 0.0, []
+        for step in range(1, self.steps_per_epoch + 1):
+            batch = rows[(step - 1) * self.recipe.batch_size : step * self.recipe.batch_size]
+            unseen.append(self._step(self.data.train.images[batch], self.data.train.labels[batch]))
+            if step % every == 0 or step == self.steps_per_epoch:
+                total += _finite_sum(unseen, epoch, step)
+                unseen = []
+                if time.monotonic() > deadline:
+                    raise TimedOut
+        return total / self.steps_per_epoch
+
+    def _step(self, images: Tensor, labels: Tensor) -> Tensor:
+        with self._autocast():
+            loss = F.cross_entropy(self.model(images).float(), labels)
+        loss.backward()
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return loss.detach()
+
+    @torch.no_grad()
+    def _evaluate(self, part: Part) -> tuple[float, float]:
+        """Mean loss in nats, and accuracy, over all images of a part."""
+        self.model.eval()
+        loss, right = 0.0, 0
+        for images, labels in zip(part.images.split(500), part.labels.split(500), strict=True):
+            with self._autocast():
+                logits = self.model(images).float()
+            loss += float(F.cross_entropy(logits, labels, reduction="sum"))
+            right += int((logits.argmax(dim=1) == labels).sum())
+        return loss / len(part), right / len(part)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda")
+
+
+def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    free = undecayed(model)
+    groups = [
+        {"params": [p for p in model.parameters() if p not in free]},
+        {"params": [p for p in model.parameters() if p in free], "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(
+        [group for group in groups if group["params"]],
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=recipe.momentum > 0,
+        fused=True,
+    )
+
+
+def _finite_sum(losses: list[Tensor], epoch: int, step: int) -> float:
+    """The sum of the losses of the steps up to `step`.
+
+    Raises:
+        NotFinite: one of them is not finite.
+    """
+    values: list[float] = torch.stack(losses).tolist()
+    for at, value in enumerate(values, start=step - len(values) + 1):
+        if not math.isfinite(value):
+            raise NotFinite(f"training loss is not finite at epoch {epoch}, step {at}")
+    return sum(values)
