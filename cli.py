@@ -43,7 +43,9 @@ class Format(StrEnum):
 
 Storage = Annotated[
     str,
-    typer.Option(help="Database URL: sqlite:///FILE.db or postgresql://USER:PASSWORD@HOST/NAME.", envvar="SEARCHER_STORAGE"),
+    typer.Option(
+        help="Database URL: sqlite:///FILE.db or postgresql://USER:PASSWORD@HOST/NAME.", envvar="SEARCHER_STORAGE"
+    ),
 ]
 Name = Annotated[str, typer.Argument(help="Name of the study.")]
 Output = Annotated[Format, typer.Option("-f", "--format", help="How to print.")]
@@ -51,7 +53,10 @@ Timeout = Annotated[float | None, typer.Option(help="Seconds after which no new 
 PoolName = Annotated[str | None, typer.Option(help="ray, or inline: one child at a time in this process, without Ray.")]
 Workers = Annotated[int | None, typer.Option(help="Ray workers; 0: as many as there are CPUs.")]
 Gpus = Annotated[float | None, typer.Option(help="GPUs a worker; a fraction shares one.")]
-Address = Annotated[str | None, typer.Option(help="A running Ray cluster: HOST:PORT, ray://HOST:PORT or auto.", envvar="SEARCHER_RAY_ADDRESS")]
+Address = Annotated[
+    str | None,
+    typer.Option(help="A running Ray cluster: HOST:PORT, ray://HOST:PORT or auto.", envvar="SEARCHER_RAY_ADDRESS"),
+]
 Threads = Annotated[int | None, typer.Option(help="CPU threads a worker; 0: the cores shared out.")]
 TrialTimeout = Annotated[float | None, typer.Option(help="Seconds a child may take; 0: no limit.")]
 Retries = Annotated[int | None, typer.Option(help="How often a trial runs again after its worker died.")]
@@ -77,7 +82,9 @@ def launch(
     storage: Storage = DEFAULT_STORAGE,
     preset: Annotated[str, typer.Option(help="Settings to start from: quick or paper.")] = "quick",
     sampler: Annotated[str | None, typer.Option(help="random, rnn, or optuna:tpe and other Optuna samplers.")] = None,
-    sampler_kwargs: Annotated[str | None, typer.Option(help='The sampler\'s options as JSON: \'{"batch": 20}\'.')] = None,
+    sampler_kwargs: Annotated[
+        str | None, typer.Option(help="The sampler's options as JSON: '{\"batch\": 20}'.")
+    ] = None,
     n_trials: Annotated[int | None, typer.Option(help="The study's total of trials, baselines included.")] = None,
     timeout: Timeout = None,
     seed: Annotated[int | None, typer.Option(help="Of proposals, initial weights and order of images.")] = None,
@@ -86,7 +93,9 @@ def launch(
     units: Annotated[int | None, typer.Option(help="Core units of the grammar, 1 to 3.")] = None,
     unary: Annotated[str | None, typer.Option(help="Unary primitives to choose from: x,neg,sin,...")] = None,
     binary: Annotated[str | None, typer.Option(help="Binary primitives to choose from: add,mul,max,...")] = None,
-    baselines: Annotated[str | None, typer.Option(help="Known functions trained first: relu,swish,..., all or none.")] = None,
+    baselines: Annotated[
+        str | None, typer.Option(help="Known functions trained first: relu,swish,..., all or none.")
+    ] = None,
     dataset: Annotated[str | None, typer.Option(help="What the children learn: digits.")] = None,
     model: Annotated[str | None, typer.Option(help="The child: resnet8 or resnet20.")] = None,
     width: Annotated[int | None, typer.Option(help="Channels of the child's first stage.")] = None,
@@ -101,7 +110,9 @@ def launch(
     gpus_per_worker: Gpus = None,
     address: Address = None,
     threads: Threads = None,
-    skip_if_exists: Annotated[bool, typer.Option("--skip-if-exists", help="Go on with the study if it exists.")] = False,
+    skip_if_exists: Annotated[
+        bool, typer.Option("--skip-if-exists", help="Go on with the study if it exists.")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Start a new study: search, and print the ranked functions."""
@@ -258,12 +269,16 @@ def _search(store: Store, lease: Lease, study: Study, settings: Config, pool: Po
 
     stop = _StopSignal()
     if not quiet:
-        log.info("study %s: %d trials, sampler %s, in %s", study.name, study.n_trials, settings.sampler, store.shown_url)
+        log.info(
+            "study %s: %d trials, sampler %s, in %s", study.name, study.n_trials, settings.sampler, store.shown_url
+        )
     with stop, Display(study.name, quiet) as display:
         for progress in session.search(store, lease, study, settings, pool, stop.requested):
             display.update(progress)
     if stop.requested():
-        print(f"stopped; nothing is lost. Go on with: searcher resume {study.name}{_storage_flag(store)}", file=sys.stderr)
+        print(
+            f"stopped; nothing is lost. Go on with: searcher resume {study.name}{_storage_flag(store)}", file=sys.stderr
+        )
         raise typer.Exit(130)
 
 
@@ -406,10 +421,12 @@ def main() -> None:
 
 
 def _fail(error: Exception) -> None:
-    from searcher.config import ConfigError
+    from searcher import UsageError
 
-    print(f"searcher: {error}", file=sys.stderr)
-    raise SystemExit(2 if isinstance(error, (ValueError, ConfigError)) else 1)
+    print(
+        f"searcher: {error}", file=sys.stderr
+    )  # SpaceError is a ValueError: a name or a text that was asked for wrongly
+    raise SystemExit(2 if isinstance(error, (UsageError, ValueError)) else 1)
 
 
 if __name__ == "__main__":

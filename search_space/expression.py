@@ -21,7 +21,9 @@ T = TypeVar("T")
 
 _BINDING = {"+": 1, "-": 1, "*": 2, "/": 2, "neg": 3, "^": 4}
 _ATOM = 5
-_TOKEN = re.compile(r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<name>[A-Za-z_][A-Za-z_0-9]*)|(?P<sign>[-+*/^(),]))")
+_TOKEN = re.compile(
+    r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<name>[A-Za-z_][A-Za-z_0-9]*)|(?P<sign>[-+*/^(),]))"
+)
 
 
 class ParseError(SpaceError):
@@ -150,14 +152,16 @@ class _Token:
 
 def _tokens(text: str) -> list[_Token]:
     if len(text) > MAX_CHARACTERS:
-        raise ParseError(f"an expression has at most {MAX_CHARACTERS} characters, this has {len(text)}", text, MAX_CHARACTERS)
+        raise ParseError(
+            f"an expression has at most {MAX_CHARACTERS} characters, this has {len(text)}", text, MAX_CHARACTERS
+        )
     found, position = [], 0
     end = len(text.rstrip())
     while position < end:
         match = _TOKEN.match(text, position)
         if match is None:
             at = position + len(text[position:]) - len(text[position:].lstrip())
-            raise ParseError(f"unexpected character {ascii(text[at])}", text, at)
+            raise ParseError(f"unexpected character {text[at]!a}", text, at)
         kind = str(match.lastgroup)
         found.append(_Token(kind, match[kind], match.start(kind)))
         position = match.end()
@@ -251,7 +255,9 @@ class _Parser:
             tree = self.level(1)
             self.expect(")")
             return tree
-        raise self.error("expected a number, a name or '(', not " + (repr(token.text) if token.text else "the end"), token)
+        raise self.error(
+            "expected a number, a name or '(', not " + (repr(token.text) if token.text else "the end"), token
+        )
 
     def name(self, token: _Token) -> Expression:
         if token.text in self.variables or token.text == "eps":

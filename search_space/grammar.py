@@ -67,7 +67,13 @@ class Grammar:
         found = []
         for unit in range(1, self.units + 1):
             inputs = ("x", *(f"unit{earlier}" for earlier in range(1, unit)))
-            named = {"input1": inputs, "input2": inputs, "unary1": self.unary, "unary2": self.unary, "binary": self.binary}
+            named = {
+                "input1": inputs,
+                "input2": inputs,
+                "unary1": self.unary,
+                "unary2": self.unary,
+                "binary": self.binary,
+            }
             found += [Decision(f"unit{unit}.{name}", options) for name, options in named.items()]
         return tuple(found)
 

@@ -52,7 +52,8 @@ def _minimum(a: Value, b: Value) -> Value:
 
 
 def _sqrt(a: Tensor) -> Tensor:
-    # The slope of sqrt at 0 is infinite and would turn the 0 slope of sqrt(max(x, 0)) at x < 0 into NaN: it is set to 0.
+    # The slope of sqrt at 0 is infinite and would turn the slope 0 of sqrt(max(x, 0)) at x < 0 into NaN: it is set
+    # to 0.
     zero = a == 0
     return torch.sqrt(a.masked_fill(zero, 1.0)).masked_fill(zero, 0.0)
 

@@ -11,6 +11,16 @@ except PackageNotFoundError:  # run from a source tree that is not installed
 class SearcherError(RuntimeError):
     """Something the user can mend; the message says what and how.
 
-    ConfigError, SamplerError: a value that is not accepted.
-    StoreError: the database. StudyExists, StudyBusy, UnknownStudy, LeaseLost, QueryRefused: the state of a study.
+    SearcherError
+    |- UsageError: asked for wrongly
+    |  |- ConfigError: a setting
+    |  `- SamplerError: a sampler or one of its options
+    |- StoreError: the database
+    |- StudyExists, UnknownStudy, StudyBusy, LeaseLost: the state of a study
+    |- QueryRefused: a query that would write, or is wrong
+    `- ReportError: a file that cannot be written
     """
+
+
+class UsageError(SearcherError):
+    """Something was asked for wrongly: the command line exits with 2 instead of 1."""

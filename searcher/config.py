@@ -15,14 +15,14 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
-from searcher import SearcherError
+from searcher import UsageError
 from searcher.trial import Objective
 from workers.job import Recipe
 
 T = TypeVar("T", "Config", Recipe)
 
 
-class ConfigError(SearcherError):
+class ConfigError(UsageError):
     """A setting that is unknown or has a value that is not accepted."""
 
 
@@ -35,7 +35,8 @@ class Config:
         sampler: `random`, `rnn` or `optuna:NAME`; `sampler_kwargs` are its options.
         n_trials: the study's total, baselines included.
         timeout: seconds after which no new trial begins; 0 for no limit.
-        seed: of the sampler's proposals and of the children's weights and order of images; `split_seed` of what is held out.
+        seed: of the sampler's proposals and of the children's weights and order of images; `split_seed`: of what is
+            held out.
         units, unary, binary: the grammar: core units, and the primitives to choose from.
         baselines: known functions trained first; they take at most half of the total.
         trial_timeout: seconds a child may take; 0 for no limit. `max_retries`: how often a trial is run again after its
@@ -74,12 +75,22 @@ class Config:
 
 
 # What may change when a study goes on: how it is run, never what is measured.
-RUNTIME = ("n_trials", "timeout", "pool", "workers", "gpus_per_worker", "address", "threads", "trial_timeout", "max_retries")
+RUNTIME = (
+    "n_trials",
+    "timeout",
+    "pool",
+    "workers",
+    "gpus_per_worker",
+    "address",
+    "threads",
+    "trial_timeout",
+    "max_retries",
+)
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "quick": {},
-    # Ramachandran et al. 2017 as far as it says; the controller's constants are NASNet's (Zoph et al. 2018), the child's
-    # those of He et al. 2015. Both are for thousands of trials.
+    # Ramachandran et al. 2017 as far as it says; the controller's constants are NASNet's (Zoph et al. 2018), the
+    # child's those of He et al. 2015. Both are for thousands of trials.
     "paper": {
         "objective": "val_acc",
         "units": 2,
@@ -206,7 +217,9 @@ def _check_ranges(config: Config) -> None:
         if values[name] not in accepted:
             raise ConfigError(f"unknown {name} {values[name]!r}; {_nearest(values[name], accepted)}")
     if config.study_name.strip() != config.study_name or len(config.study_name) > 200:
-        raise ConfigError(f"--study-name must be at most 200 characters without blanks around them, not {config.study_name!r}")
+        raise ConfigError(
+            f"--study-name must be at most 200 characters without blanks around them, not {config.study_name!r}"
+        )
 
 
 def _flag(name: str) -> str:

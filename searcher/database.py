@@ -64,19 +64,27 @@ def connect(url: str | URL, *, create: bool) -> Engine:
     if parsed.get_backend_name() == "sqlite":
         _check_file(parsed, create)
     engine = _engine(parsed)
-    with plain_errors(parsed):
-        revision = current_revision(engine)
-        if revision == HEAD:
-            return engine
-        if revision is not None and revision not in REVISIONS:
-            raise StoreError(
-                f"{masked(parsed)} has schema {revision!r}, newer than this searcher knows ({HEAD!r}); upgrade searcher"
-            )
-        if not create:
-            found = "no searcher tables" if revision is None else f"schema {revision!r}, this searcher needs {HEAD!r}"
-            raise StoreError(f"{masked(parsed)} has {found}; `searcher launch` or `searcher db upgrade` makes them")
-        migrate(engine)
+    try:
+        with plain_errors(parsed):
+            _make_current(engine, create)
+    except BaseException:
+        engine.dispose()
+        raise
     return engine
+
+
+def _make_current(engine: Engine, create: bool) -> None:
+    revision, shown = current_revision(engine), masked(engine.url)
+    if revision == HEAD:
+        return
+    if revision is not None and revision not in REVISIONS:
+        raise StoreError(
+            f"{shown} has schema {revision!r}, newer than this searcher knows ({HEAD!r}); upgrade searcher"
+        )
+    if not create:
+        found = "no searcher tables" if revision is None else f"schema {revision!r}, this searcher needs {HEAD!r}"
+        raise StoreError(f"{shown} has {found}; `searcher launch` or `searcher db upgrade` makes them")
+    migrate(engine)
 
 
 def is_there(url: str | URL) -> bool:
@@ -126,7 +134,9 @@ def _check_file(url: URL, create: bool) -> None:
     if path.is_dir():
         raise StoreError(f"{path} is a directory; name a file, as in sqlite:///{path}/searcher.db")
     if not path.exists() and not create:
-        raise StoreError(f"there is no database {path}; give --storage or SEARCHER_STORAGE, or start with `searcher launch`")
+        raise StoreError(
+            f"there is no database {path}; give --storage or SEARCHER_STORAGE, or start with `searcher launch`"
+        )
     if not path.parent.is_dir():
         raise StoreError(f"there is no directory {path.parent} for the database {path.name}; make it first")
     if not path.exists() and not os.access(path.parent, os.W_OK):

@@ -69,10 +69,10 @@ def _datasets() -> str:
 
 
 def _storage(url: str) -> str:
-    from searcher.database import masked
+    from searcher.database import is_there, masked
     from searcher.store import Store
 
-    if url.startswith("sqlite") and not os.path.exists(url.removeprefix("sqlite:///")):
+    if not is_there(url):
         return f"{masked(url)}: not there yet, the first launch makes it; SQLite {sqlite3.sqlite_version}"
     store = Store(url)
     try:

@@ -45,7 +45,9 @@ class Display:
             self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar:
             self._bar.stop()
         elif self._latest:
@@ -73,9 +75,9 @@ def describe(progress: SearchProgress) -> str:
     infeasible = progress.counts[TrialState.INFEASIBLE]
     failed = progress.counts[TrialState.FAILED]
     parts = [
-        f"{progress.functions} functions",
+        f"{progress.proposed} proposed",
+        f"{progress.unique} unique",
         f"{progress.trained} trained",
-        f"{progress.cited} known",
         f"{infeasible} infeasible",
         *([f"{failed} failed"] if failed else []),
         f"{rate(progress):,.0f} trials/h",

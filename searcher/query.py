@@ -1,8 +1,9 @@
 """A person's own SQL, read only.
 
 SQLite: an authorizer admits reading and nothing else (`mode=ro` alone would let ATTACH and VACUUM INTO write), and a
-progress handler ends a query that runs too long. PostgreSQL: the text becomes the body of a server-side cursor, sent as a
-single statement, in a read-only transaction whose snapshot has been taken, so that it cannot be made writable again.
+progress handler ends a query that runs too long. PostgreSQL: the text becomes the body of a server-side cursor, sent
+as a single statement, in a read-only transaction whose snapshot has been taken, so that it cannot be made writable
+again.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def _query_sqlite(path: str, sql: str, time_limit_seconds: float) -> Rows:
             raise QueryRefused(_refusal(str(error), time_limit_seconds)) from error
 
 
-def _authorize(action: int, first: str | None, second: str | None, *_: object) -> int:
+def _authorize(action: int, _first: str | None, second: str | None, *_: object) -> int:
     if action not in _READING or (action == sqlite3.SQLITE_FUNCTION and (second or "").lower() in _UNSAFE_FUNCTIONS):
         return sqlite3.SQLITE_DENY
     return sqlite3.SQLITE_OK

@@ -53,7 +53,9 @@ def compare_with_relu(board: Sequence[Row]) -> Comparison | None:
 def conclusion(trials: Sequence[Trial], board: Sequence[Row], objective: Objective) -> str:
     """What a search has found, in words."""
     if not board:
-        return "No function could be trained to the end; see the reasons with: searcher query 'SELECT reason FROM searcher_trial'"
+        return (
+            "No function could be trained to the end; the reasons: searcher query 'SELECT reason FROM searcher_trial'"
+        )
     states = Counter(trial.state for trial in trials)
     cited = sum(trial.cites is not None for trial in trials)
     candidates = sum(t.kind is Kind.CANDIDATE and t.state is TrialState.COMPLETE and t.cites is None for t in trials)
@@ -73,7 +75,9 @@ def conclusion(trials: Sequence[Trial], board: Sequence[Row], objective: Objecti
         f"val_acc {found.val_acc_difference:+.4f} ({seeds})."
     )
     if found.seeds == 1:
-        lines.append("The best of many single runs looks better than it is; train it with more seeds before you trust it.")
+        lines.append(
+            "The best of many single runs looks better than it is; train it with more seeds before you trust it."
+        )
     return "\n".join(lines)
 
 

@@ -42,8 +42,8 @@ study = Table(
     Column("created_at", DateTime(timezone=True), nullable=False),
 )
 
-# One row a study: who may write to it. `generation` grows with each driver; `expires_at` is in seconds since 1970 by the
-# database's clock.
+# One row a study: who may write to it. `generation` grows with each driver; `expires_at` is in seconds since 1970 by
+# the database's clock.
 lease = Table(
     "searcher_lease",
     metadata,
@@ -53,7 +53,8 @@ lease = Table(
     Column("expires_at", Float, nullable=False),
 )
 
-# NaN is refused too: SQLite stores it as NULL, which a COMPLETE row may not have; for PostgreSQL it is above all numbers.
+# NaN is refused too: SQLite stores it as NULL, which a COMPLETE row may not have; for PostgreSQL it is above all
+# numbers.
 trial = Table(
     "searcher_trial",
     metadata,
@@ -83,13 +84,11 @@ trial = Table(
     CheckConstraint(
         "state IN ('WAITING', 'RUNNING', 'COMPLETE', 'PRUNED', 'INFEASIBLE', 'FAILED')", name="ck_searcher_trial_state"
     ),
-    CheckConstraint(
-        "(state IN ('WAITING', 'RUNNING')) = (finish_order IS NULL)", name="ck_searcher_trial_finished"
-    ),
+    CheckConstraint("(state IN ('WAITING', 'RUNNING')) = (finish_order IS NULL)", name="ck_searcher_trial_finished"),
     CheckConstraint(
         "state <> 'COMPLETE' OR (val_loss IS NOT NULL AND val_acc IS NOT NULL)", name="ck_searcher_trial_complete"
     ),
-    CheckConstraint("val_loss >= -1e300 AND val_loss <= 1e300", name="ck_searcher_trial_val_loss"),
+    CheckConstraint("abs(val_loss) <= 1e300", name="ck_searcher_trial_val_loss"),
     CheckConstraint("val_acc >= 0 AND val_acc <= 1", name="ck_searcher_trial_val_acc"),
     CheckConstraint("seconds >= 0 AND seconds <= 1e300", name="ck_searcher_trial_seconds"),
     Index("ix_searcher_trial_key", "study_id", "key"),
@@ -106,7 +105,7 @@ epoch = Table(
     Column("val_loss", Float, nullable=False),
     Column("val_acc", Float, nullable=False),
     ForeignKeyConstraint(["study_id", "number"], ["searcher_trial.study_id", "searcher_trial.number"]),
-    CheckConstraint("train_loss <= 1e300 AND val_loss <= 1e300", name="ck_searcher_epoch_loss"),
+    CheckConstraint("abs(train_loss) <= 1e300 AND abs(val_loss) <= 1e300", name="ck_searcher_epoch_loss"),
     CheckConstraint("val_acc >= 0 AND val_acc <= 1", name="ck_searcher_epoch_val_acc"),
 )
 
@@ -115,6 +114,6 @@ leaderboard = sqltable(
     "leaderboard",
     *map(
         column,
-        "study rank expression key kind name n_trials val_acc val_loss state number".split(),
+        ["study", "rank", "expression", "key", "kind", "name", "n_trials", "val_acc", "val_loss", "state", "number"],
     ),
 )

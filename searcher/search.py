@@ -25,17 +25,19 @@ CITED_AT_ONCE = 100  # most trials answered from the store in one transaction
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a search is, after a transaction. `counts` are of finished trials by state. `trained` counts finished trainings, those of earlier sessions included;
-    `session_trained` and `session_done` those of this one, in `seconds`."""
+    """How far a search is, after a transaction.
+
+    `counts` are of finished trials by state; `proposed` of all rows; `unique` of different functions among them;
+    `trained` of finished trainings. All include earlier sessions, except `session_done`, the trials that ended in the
+    `seconds` of this one.
+    """
 
     total: int
     counts: Counter[TrialState]
+    proposed: int
+    unique: int
     trained: int
-    cited: int
-    functions: int
-    running: int
     session_done: int
-    session_trained: int
     seconds: float
     best: Trial | None
     ended: tuple[Trial, ...]
@@ -101,10 +103,10 @@ class Search:
         self._book = _Book(study)
         self._begun = time.monotonic()
         self._exhausted = False
-        self._session_done = self._session_trained = 0
+        self._session_done = 0
 
     def run(self) -> Iterator[Progress]:
-        """Runs to the total, to the time-out, or to `should_stop`; yields after every transaction that changed something.
+        """Runs to the total, the time-out or `should_stop`; yields after every transaction that changed something.
 
         Raises:
             LeaseLost: another driver has taken the study over.
@@ -113,7 +115,9 @@ class Search:
         self._restore()
         try:
             while not self._should_stop() and (self._may_propose() or self._book.queue or self._book.flying):
-                batch, submitted, ended = Batch(), [], []
+                batch = Batch()
+                submitted: list[Trial] = []
+                ended: list[Trial] = []
                 if self._book.flying:
                     self._collect(batch, ended)
                 self._place(batch, submitted, ended)
@@ -147,7 +151,7 @@ class Search:
         self._store.commit(self._lease, batch)
 
     def _give_up_flying(self) -> None:
-        """What was still running waits for the next session. If the store or the lease is gone, that session sees to it."""
+        """What was still running waits for the next session (which sees to it itself if the store is out of reach)."""
         batch = Batch()
         for trial in self._book.flying.values():
             if trial.state is TrialState.RUNNING:
@@ -173,7 +177,6 @@ class Search:
             batch.changed.append((trial.state, done))
             if outcome.curve:
                 batch.curves[trial.number] = outcome.curve
-            self._session_trained += 1
             self._enter(done, ended)
         for trial in self._book.flying.values():
             if trial.state is TrialState.WAITING:
@@ -270,16 +273,13 @@ class Search:
 
     def _progress(self, ended: list[Trial]) -> Progress:
         book = self._book
-        done = book.counts.total()
         return Progress(
             total=book.study.n_trials,
             counts=Counter(book.counts),
-            trained=done - book.cited,
-            cited=book.cited,
-            functions=len(book.keys),
-            running=len(book.flying),
+            proposed=book.proposed,
+            unique=len(book.keys),
+            trained=book.counts.total() - book.cited,
             session_done=self._session_done,
-            session_trained=self._session_trained,
             seconds=time.monotonic() - self._begun,
             best=book.best,
             ended=tuple(ended),

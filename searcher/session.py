@@ -18,12 +18,11 @@ import psutil
 from search_space import nearest
 from searcher import __version__, config
 from searcher.config import Config
-from searcher.samplers.base import make_sampler
+from searcher.samplers.base import Sampler, make_sampler
 from searcher.search import Progress, Search, baseline_trials, grammar_of
 from searcher.store import Lease, Store, StudyBusy
 from searcher.trial import Objective, Study
 from workers.data import DATASETS
-from workers.job import WorkersError
 from workers.models import BLOCKS
 from workers.pool import InlinePool, Pool
 
@@ -32,11 +31,11 @@ def check(settings: Config) -> None:
     """Everything that can be known to be wrong before anything is started or written.
 
     Raises:
-        SpaceError, SamplerError, WorkersError: an unknown name, an option that is not taken.
+        ConfigError, SpaceError, SamplerError: an unknown name, an option that is not taken.
     """
     for kind, name, known in (("dataset", settings.dataset, DATASETS), ("model", settings.model, BLOCKS)):
         if name not in known:
-            raise WorkersError(f"unknown {kind} {name!r}; {nearest(name, known)}")
+            raise config.ConfigError(f"unknown {kind} {name!r}; {nearest(name, known)}")
     baseline_trials(settings)
     _sampler(settings)
 
@@ -81,7 +80,7 @@ def open_pool(settings: Config) -> Iterator[Pool]:
 
 
 @contextmanager
-def held_lease(store: Store, study: Study, patience: Callable[[StudyBusy], None] = lambda busy: None) -> Iterator[Lease]:
+def held_lease(store: Store, study: Study, patience: Callable[[StudyBusy], None] | None = None) -> Iterator[Lease]:
     """The study's lease, for the length of the block. That of a dead process is taken over: at once if it ran on this
     machine, else when it runs out; `patience` is called before that wait.
 
@@ -153,7 +152,7 @@ def _git_commit() -> str:
         return ""
 
 
-def _sampler(settings: Config) -> object:
+def _sampler(settings: Config) -> Sampler:
     return make_sampler(
         settings.sampler,
         grammar_of(settings),
@@ -179,14 +178,15 @@ def _is_dead(holder: str) -> bool:
         return True
 
 
-def _acquire(store: Store, study: Study, patience: Callable[[StudyBusy], None]) -> Lease:
+def _acquire(store: Store, study: Study, patience: Callable[[StudyBusy], None] | None) -> Lease:
     try:
         return store.acquire(study, _holder())
     except StudyBusy as busy:
         if _is_dead(busy.holder):
             return store.acquire(study, _holder(), evict=busy.generation)
         first = busy
-    patience(first)
+    if patience:
+        patience(first)
     end = time.monotonic() + first.expires_in
     while True:
         try:
@@ -196,5 +196,3 @@ def _acquire(store: Store, study: Study, patience: Callable[[StudyBusy], None]) 
             if renewed or busy.generation != first.generation:
                 raise
             time.sleep(min(0.5, max(0.05, busy.expires_in)))
-
-

@@ -72,8 +72,8 @@ class Summary:
 
 @dataclass(slots=True)
 class Batch:
-    """What one transaction writes. `changed` pairs the state that a trial must be in with its new record; `curves` are by
-    trial number."""
+    """What one transaction writes. `changed` pairs the state that a trial must be in with its new record; `curves` are
+    by trial number."""
 
     added: list[Trial] = field(default_factory=list)
     changed: list[tuple[TrialState, Trial]] = field(default_factory=list)
@@ -161,7 +161,9 @@ class Store:
                 .join(schema.lease)
                 .order_by(schema.study.c.id)
             ).mappings()
-            return [Summary(_study(row), counts.get(row["id"], {}), row["holder"] if row["live"] else "") for row in rows]
+            return [
+                Summary(_study(row), counts.get(row["id"], {}), row["holder"] if row["live"] else "") for row in rows
+            ]
 
     def extend(self, lease: Lease, n_trials: int) -> None:
         """Sets a study's total."""
@@ -235,7 +237,9 @@ class Store:
             if taken is not None:
                 return Lease(study.id, taken)
             row = connection.execute(
-                sa.select(c.holder, c.generation, (c.expires_at - self._now()).label("left")).where(c.study_id == study.id)
+                sa.select(c.holder, c.generation, (c.expires_at - self._now()).label("left")).where(
+                    c.study_id == study.id
+                )
             ).one()
         raise StudyBusy(study.name, row.holder, row.generation, row.left)
 
@@ -260,7 +264,9 @@ class Store:
             now = datetime.now(UTC)
             _add(connection, lease.study_id, batch.added, now)
             for expected, trial in batch.changed:
-                changed = connection.execute(_UPDATE, {**_row(lease.study_id, trial, now), **_where(lease, expected, trial)})
+                changed = connection.execute(
+                    _UPDATE, {**_row(lease.study_id, trial, now), **_where(lease, expected, trial)}
+                )
                 if changed.rowcount != 1:
                     raise LeaseLost(f"trial {trial.number} is no longer {expected}: another process has changed it")
             if curves := list(_epoch_rows(lease.study_id, batch.curves)):
@@ -284,7 +290,19 @@ class Store:
 
 
 _T = schema.trial.c
-_MUTABLE = "state reason cites retries val_loss val_acc parameters seconds worker finish_order finished_at".split()
+_MUTABLE = [
+    "state",
+    "reason",
+    "cites",
+    "retries",
+    "val_loss",
+    "val_acc",
+    "parameters",
+    "seconds",
+    "worker",
+    "finish_order",
+    "finished_at",
+]
 _UPDATE = (
     sa.update(schema.trial)
     .where(

@@ -59,14 +59,22 @@ def _digits(split_seed: int) -> Dataset:
 
 
 def _normalised(
-    name: str, classes: int, images: np.ndarray, labels: np.ndarray, train: np.ndarray, val: np.ndarray, test: np.ndarray
+    name: str,
+    classes: int,
+    images: np.ndarray,
+    labels: np.ndarray,
+    train: np.ndarray,
+    val: np.ndarray,
+    test: np.ndarray,
 ) -> Dataset:
     """Each channel to mean 0 and variance 1, by the training part alone."""
     mean = images[train].mean(axis=(0, 2, 3), keepdims=True)
     deviation = images[train].std(axis=(0, 2, 3), keepdims=True)
     scaled = torch.from_numpy((images - mean) / deviation)
     targets = torch.from_numpy(labels)
-    return Dataset(name, classes, *(Part(scaled[rows], targets[rows]) for rows in map(torch.from_numpy, (train, val, test))))
+    return Dataset(
+        name, classes, *(Part(scaled[rows], targets[rows]) for rows in map(torch.from_numpy, (train, val, test)))
+    )
 
 
 DATASETS: Mapping[str, Callable[[int], Dataset]] = {"digits": _digits}

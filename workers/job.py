@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class WorkersError(ValueError):
+class WorkersError(RuntimeError):
     """A request that the workers cannot serve; the message says what they accept."""
 
 
@@ -29,8 +29,8 @@ class Recipe:
 class Job:
     """One training run: everything a worker needs, as plain values.
 
-    `number` is the trial's in its study; `seed` fixes initial weights and the order of images, `split_seed` which images
-    are held out. `timeout_seconds` 0 means no limit.
+    `number` is the trial's in its study; `seed` fixes initial weights and the order of images, `split_seed` which
+    images are held out. `timeout_seconds` 0 means no limit.
     """
 
     number: int

@@ -53,8 +53,8 @@ def prepare(threads: int) -> None:
 
 
 class InlinePool:
-    """One worker thread in this process. It holds one job at a time, so that a search's next proposal always knows every
-    result before it: the same seed gives the same study."""
+    """One worker thread in this process. It holds one job at a time, so that a search's next proposal always knows
+    every result before it: the same seed gives the same study."""
 
     capacity = 1
 

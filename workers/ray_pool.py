@@ -1,12 +1,13 @@
 """A pool of Ray actors that live as long as the search and keep their data and compiled code.
 
-An actor runs one job and may hold one more in its queue, so that it does not stand idle while the driver writes a result
-down. Ray's own retries are all off: this pool replaces a dead actor and reports the job it was running as FAILED, and
-the search, which keeps count in its store, decides whether to run it again.
+An actor runs one job and may hold one more in its queue, so that it does not stand idle while the driver writes a
+result down. Ray's own retries are all off: this pool replaces a dead actor and reports the job it was running as
+FAILED, and the search, which keeps count in its store, decides whether to run it again.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import threading
@@ -55,7 +56,7 @@ class _Seat:
     """An actor and what it was given, in order; the first entry is what it works on. No job: it is starting up."""
 
     actor: Any
-    queue: deque[tuple[ray.ObjectRef, Job | None]] = field(default_factory=deque)
+    queue: deque[tuple[Any, Job | None]] = field(default_factory=deque)
     since: float = 0.0  # when the first entry began
 
     def room(self) -> int:
@@ -139,7 +140,7 @@ class RayPool:
             "max_task_retries": 0,
             "max_concurrency": 1,
         }
-        actor = ray.remote(Worker).options(**options).remote(self._threads, self._run)
+        actor: Any = ray.remote(Worker).options(**options).remote(self._threads, self._run)
         return _Seat(actor, deque([(actor.ready.remote(), None)]), time.monotonic())
 
     def _deal(self) -> None:
@@ -153,8 +154,8 @@ class RayPool:
                 seat.since = time.monotonic()
             seat.queue.append((seat.actor.run.remote(job), job))
 
-    def _collect(self, seat: _Seat, ready: set[ray.ObjectRef]) -> list[tuple[Job, Outcome]]:
-        ended = []
+    def _collect(self, seat: _Seat, ready: set[Any]) -> list[tuple[Job, Outcome]]:
+        ended: list[tuple[Job, Outcome]] = []
         while seat.queue and seat.queue[0][0] in ready:
             ref, job = seat.queue[0]
             try:
@@ -195,12 +196,12 @@ class RayPool:
 
 
 def _connect(address: str, workers: int) -> None:
-    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
-        ray.init(address="local", num_cpus=max(workers, os.cpu_count() or 1), **quiet)
+        ray.init(address="local", num_cpus=max(workers, os.cpu_count() or 1), include_dashboard=False, **quiet)
         return
     _check_port(address)
-    _within(CONNECT_SECONDS, lambda: ray.init(address=address, log_to_driver=False, logging_level="ERROR"), address)
+    _within(CONNECT_SECONDS, lambda: ray.init(address=address, **quiet), address)
 
 
 def _check_port(address: str) -> None:
@@ -209,13 +210,17 @@ def _check_port(address: str) -> None:
     try:
         port = parts.port
     except ValueError as error:
-        raise RayUnavailable(f"{address!r} is no Ray address: {error}; use HOST:PORT, ray://HOST:PORT or auto") from error
+        raise RayUnavailable(
+            f"{address!r} is no Ray address: {error}; use HOST:PORT, ray://HOST:PORT or auto"
+        ) from error
     if not parts.hostname or not port:
         return  # "auto", or something that Ray will judge itself
     try:
         socket.create_connection((parts.hostname, port), timeout=CONNECT_SECONDS / 3).close()
     except OSError as error:
-        raise RayUnavailable(f"no Ray cluster answers at {address!r} ({error}); start one with: ray start --head") from error
+        raise RayUnavailable(
+            f"no Ray cluster answers at {address!r} ({error}); start one with: ray start --head"
+        ) from error
 
 
 def _within(seconds: float, connect: Callable[[], object], address: str) -> None:
@@ -232,7 +237,9 @@ def _within(seconds: float, connect: Callable[[], object], address: str) -> None
     thread.start()
     thread.join(seconds)
     if thread.is_alive():
-        raise RayUnavailable(f"no Ray cluster answered at {address!r} within {seconds:g} s; is it a Ray head's GCS port?")
+        raise RayUnavailable(
+            f"no Ray cluster answered at {address!r} within {seconds:g} s; is it a Ray head's GCS port?"
+        )
     if failures:
         raise RayUnavailable(f"cannot join the Ray cluster at {address!r}: {_first_line(failures[0])}") from failures[0]
 

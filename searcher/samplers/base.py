@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import inspect
 import random
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeVar
 
 from search_space import Choices, Grammar, nearest
-from searcher import SearcherError
+from searcher import UsageError
 from searcher.trial import Objective, Trial
 
 BUILT_IN = ("random", "rnn")
 
+T = TypeVar("T")
 
-class SamplerError(SearcherError):
+
+class SamplerError(UsageError):
     """A sampler that does not exist, cannot serve, or does not take an option."""
 
 
@@ -57,7 +59,7 @@ def make_sampler(
     raise SamplerError(f"unknown sampler {name!r}; {nearest(name, [*BUILT_IN, 'optuna:tpe', 'optuna:NAME'])}")
 
 
-def configured(make: Any, name: str, options: Mapping[str, Any], **fixed: Any) -> Any:
+def configured(make: Callable[..., T], name: str, options: Mapping[str, Any], **fixed: Any) -> T:
     """`make(**options, **fixed)`, with a clear message about options it does not take."""
     taken = [p for p in inspect.signature(make).parameters if p not in fixed]
     for option in options:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import optuna
-from optuna.distributions import CategoricalDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState as OptunaState
@@ -68,7 +68,9 @@ class OptunaSampler:
         if self._name not in SAMPLERS:
             raise SamplerError(f"unknown Optuna sampler {name!r}; {nearest(name, SAMPLERS)}")
         self._kwargs, self._grammar, self._seed, self._objective = dict(kwargs), grammar, seed, objective
-        self._space = {d.name: CategoricalDistribution(range(len(d.options))) for d in grammar.decisions}
+        self._space: dict[str, BaseDistribution] = {
+            d.name: CategoricalDistribution(range(len(d.options))) for d in grammar.decisions
+        }
         self._storage = _Storage()
         self._told: set[Choices] = set()
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -112,4 +114,5 @@ class OptunaSampler:
         sampler = self._study.sampler
         if not isinstance(sampler, optuna.samplers.NSGAIISampler):
             return {}
-        return {sampler._get_generation_key(): len(self._study.get_trials(deepcopy=False)) // sampler.population_size}
+        told = len(self._study.get_trials(deepcopy=False))
+        return {sampler._get_generation_key(): told // (sampler.population_size or 1)}

@@ -2,10 +2,10 @@
 
 Ramachandran, Zoph and Le 2017 (arXiv 1710.05941, section 2) say: an RNN whose predictions are fed back, trained with
 proximal policy optimisation on the validation accuracy, with an exponential moving average of rewards as baseline, on
-batches of candidates. What they leave open follows NASNet (Zoph et al. 2018, arXiv 1707.07012, appendix A.2): one layer of
-100 LSTM units, weights uniform in +-0.1, baseline decay 0.95. NASNet's learning rate (0.00035) and entropy weight (0.00001)
-are for 20,000 children; the defaults here learn within some hundreds. The clip of 0.2 is that of Schulman et al. 2017
-(arXiv 1707.06347, table 3).
+batches of candidates. What they leave open follows NASNet (Zoph et al. 2018, arXiv 1707.07012, appendix A.2): one
+layer of 100 LSTM units, weights uniform in +-0.1, baseline decay 0.95. NASNet's learning rate (0.00035) and entropy
+weight (0.00001) are for 20,000 children; the defaults here were chosen on a synthetic reward to learn within some
+hundreds. The clip of 0.2 is that of Schulman et al. 2017 (arXiv 1707.06347, table 3).
 """
 
 from __future__ import annotations
@@ -70,8 +70,9 @@ def clipped_loss(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip
 class RnnSampler:
     """PPO over the grammar's decisions. One update for every `batch` judged trials, in the order they are told.
 
-    The ratio's denominator is the policy before the update. With several workers a batch can hold a proposal of the policy
-    one or two updates older; it is treated as if drawn from the newer one, so that nothing but the trials need be stored.
+    The ratio's denominator is the policy before the update. With several workers a batch can hold a proposal of the
+    policy one or two updates older; it is treated as if drawn from the newer one, so that nothing but the trials need
+    be stored.
 
     Args:
         batch: trials an update (NASNet: 20).
@@ -101,7 +102,9 @@ class RnnSampler:
             if value <= 0:
                 raise ValueError(f"{name} must be positive, not {value!r}")
         if not 0 < clip < 1 or not 0 <= baseline_decay < 1:
-            raise ValueError(f"clip must be in (0, 1) and baseline_decay in [0, 1), not {clip!r} and {baseline_decay!r}")
+            raise ValueError(
+                f"clip must be in (0, 1) and baseline_decay in [0, 1), not {clip!r} and {baseline_decay!r}"
+            )
         self._seed, self._objective = seed, objective
         self._batch, self._epochs, self._clip = batch, epochs, clip
         self._entropy_weight, self._baseline_decay = entropy_weight, baseline_decay

@@ -101,7 +101,7 @@ def _trial() -> None:
         sa.CheckConstraint(STATES, name="ck_searcher_trial_state"),
         sa.CheckConstraint(FINISHED, name="ck_searcher_trial_finished"),
         sa.CheckConstraint(COMPLETE, name="ck_searcher_trial_complete"),
-        sa.CheckConstraint("val_loss >= -1e300 AND val_loss <= 1e300", name="ck_searcher_trial_val_loss"),
+        sa.CheckConstraint("abs(val_loss) <= 1e300", name="ck_searcher_trial_val_loss"),
         sa.CheckConstraint("val_acc >= 0 AND val_acc <= 1", name="ck_searcher_trial_val_acc"),
         sa.CheckConstraint("seconds >= 0 AND seconds <= 1e300", name="ck_searcher_trial_seconds"),
         sa.Index("ix_searcher_trial_key", "study_id", "key"),
@@ -119,6 +119,6 @@ def _epoch() -> None:
         sa.Column("val_loss", sa.Float, nullable=False),
         sa.Column("val_acc", sa.Float, nullable=False),
         sa.ForeignKeyConstraint(["study_id", "number"], ["searcher_trial.study_id", "searcher_trial.number"]),
-        sa.CheckConstraint("train_loss <= 1e300 AND val_loss <= 1e300", name="ck_searcher_epoch_loss"),
+        sa.CheckConstraint("abs(train_loss) <= 1e300 AND abs(val_loss) <= 1e300", name="ck_searcher_epoch_loss"),
         sa.CheckConstraint("val_acc >= 0 AND val_acc <= 1", name="ck_searcher_epoch_val_acc"),
     )

@@ -1,0 +1,362 @@
+"""The command line as a user types it: real processes, real children on digits, a real database file."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet
+import pytest
+import yaml
+
+from searcher.store import Store
+from searcher.trial import TrialState
+
+from .conftest import ROOT, Cli
+
+QUICK = ("--pool", "inline", "--epochs", "1", "--sampler", "random", "--threads", "1", "-q")
+STATES = {state.value for state in TrialState}
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with one finished study, `s`."""
+    directory = tmp_path_factory.mktemp("searched")
+    command = [sys.executable, "-m", "cli", "launch", "--study-name", "s", "--n-trials", "14", *QUICK]
+    done = subprocess.run(command, cwd=directory, env=environment(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    (directory / "launch.txt").write_text(done.stdout)
+    return directory
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "160"}
+
+
+def call(directory: Path, *args: str) -> str:
+    command = [sys.executable, "-m", "cli", *args]
+    done = subprocess.run(command, cwd=directory, env=environment(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_help_needs_nothing_heavy() -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "cli", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if "|" in line}
+    assert "typer" in imported
+    assert not imported & {"torch", "ray", "optuna", "sqlalchemy", "numpy", "pandas", "sklearn", "alembic"}
+
+
+@pytest.mark.parametrize("command", "launch resume studies top trial query export doctor".split())
+def test_every_command_says_what_it_does(cli: Cli, command: str) -> None:
+    done = cli(command, "--help")
+    assert done.returncode == 0
+    for line in done.stdout.splitlines():
+        if line.strip().startswith("--") and "--help" not in line:
+            assert len(line.split()) > 2, f"an option of {command} without help: {line}"
+
+
+def test_the_table_at_the_end_is_what_the_store_holds(searched: Path) -> None:
+    text = (searched / "launch.txt").read_text()
+    for row in json.loads(call(searched, "top", "s", "-f", "json")):
+        if row["rank"] <= 15 or row["kind"] == "baseline":
+            (line,) = [line for line in text.splitlines() if line.split()[:1] == [str(row["rank"])]]
+            assert row["expression"] in line
+            assert f"{row['val_loss']:.4f}" in line
+            assert f"{row['val_acc']:.4f}" in line
+            assert (row["name"] or row["expression"]) in line
+    assert "1 seed each: weak evidence" in text
+    assert "searcher resume s --n-trials 28" in text
+
+
+def test_top_is_ranked_finite_and_complete(searched: Path) -> None:
+    rows = json.loads(call(searched, "top", "s", "-f", "json"))
+    for row in rows:
+        assert {"rank", "expression", "key", "kind", "n_trials", "val_acc", "val_loss", "state"} <= set(row)
+        assert 0 <= row["val_acc"] <= 1
+        assert 0 < row["val_loss"] < 1e300
+        assert row["state"] == "COMPLETE"
+    assert [row["rank"] for row in rows] == list(range(1, len(rows) + 1))
+    assert [row["val_loss"] for row in rows] == sorted(row["val_loss"] for row in rows)
+    assert sum(row["kind"] == "baseline" for row in rows) == 7
+    assert json.loads(call(searched, "top", "s", "-f", "json", "--limit", "2")) == rows[:2]
+
+
+def test_all_formats_hold_the_same_rows(searched: Path) -> None:
+    rows = json.loads(call(searched, "top", "s", "-f", "json"))
+    assert yaml.safe_load(call(searched, "top", "s", "-f", "yaml")) == rows
+    from_csv = list(csv.DictReader(call(searched, "top", "s", "-f", "csv").splitlines()))
+    assert [row["key"] for row in from_csv] == [row["key"] for row in rows]
+    assert [float(row["val_loss"]) for row in from_csv] == [row["val_loss"] for row in rows]
+    markdown = call(searched, "top", "s", "-f", "markdown").splitlines()
+    assert len(markdown) == len(rows) + 2
+    assert markdown[1] == "| " + " | ".join(["---"] * len(rows[0])) + " |"
+
+
+def test_exports_hold_every_trial(searched: Path) -> None:
+    for name in ("all.csv", "all.json", "all.parquet"):
+        assert call(searched, "export", "s", name) == f"14 trials written to {name}\n"
+    from_json = json.loads((searched / "all.json").read_text())
+    assert [row["number"] for row in from_json] == list(range(14))
+    assert {row["state"] for row in from_json} <= STATES
+    assert pyarrow.parquet.read_table(searched / "all.parquet").to_pylist() == from_json
+    with (searched / "all.csv").open() as file:
+        assert [row["expression"] for row in csv.DictReader(file)] == [row["expression"] for row in from_json]
+
+
+def test_a_trial_shows_its_settings_state_and_curve(searched: Path) -> None:
+    text = call(searched, "trial", "s", "0")
+    for fact in ("max(x, 0)", "relu", "COMPLETE", "digits", "resnet8", "recipe.learning_rate", "train_loss"):
+        assert fact in text
+    (card,) = json.loads(call(searched, "trial", "s", "0", "-f", "json"))
+    assert card["recipe.epochs"] == len(card["curve"]) == 1
+    assert card["curve"][-1]["val_loss"] == card["val_loss"]
+    unhappy = [row for row in json.loads(call(searched, "query", "SELECT * FROM searcher_trial", "-f", "json"))]
+    infeasible = [row for row in unhappy if row["state"] == "INFEASIBLE"]
+    assert infeasible, "the seed was chosen so that one function cannot be trained"
+    assert "not finite" in call(searched, "trial", "s", str(infeasible[0]["number"]))
+
+
+def test_studies_and_queries(searched: Path) -> None:
+    (study,) = json.loads(call(searched, "studies", "-f", "json"))
+    assert (study["study"], study["done"], study["total"], study["driver"]) == ("s", 14, 14, "")
+    sql = "SELECT state, COUNT(*) AS n FROM searcher_trial GROUP BY state ORDER BY state"
+    counted = json.loads(call(searched, "query", sql, "-f", "json"))
+    assert sum(row["n"] for row in counted) == 14
+
+
+def test_the_same_seed_inline_gives_the_same_table(cli: Cli) -> None:
+    for name in ("a", "b"):
+        done = cli("launch", "--study-name", name, "--n-trials", "8", "--sampler", "rnn", *QUICK[:4], "-q")
+        assert done.returncode == 0, done.stderr
+    tables = [json.loads(cli("top", name, "-f", "json").stdout) for name in ("a", "b")]
+    assert tables[0] == tables[1]
+    assert len(tables[0]) > 4
+
+
+def test_an_experiment_file_is_read_and_flags_override_it(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "e.toml").write_text(
+        'study_name = "f"\nn_trials = 50\nsampler = "random"\npool = "inline"\nobjective = "val_acc"\n'
+        'unary = ["x", "sin", "tanh"]\nbinary = ["add"]\nbaselines = ["relu"]\n[recipe]\nepochs = 2\nbatch_size = 100\n'
+    )
+    done = cli("launch", "e.toml", "--n-trials", "3", "--epochs", "1")
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(cli("query", "SELECT config, n_trials, objective FROM searcher_study", "-f", "json").stdout)
+    config = json.loads(row["config"])
+    assert (row["n_trials"], row["objective"]) == (3, "val_acc")
+    assert config["recipe"]["epochs"] == 1
+    assert config["recipe"]["batch_size"] == 100
+    assert config["unary"] == ["x", "sin", "tanh"]
+
+
+BAD_LAUNCHES = [
+    (("--dataset", "digit"), 2, "did you mean 'digits'"),
+    (("--model", "resnet9"), 2, "did you mean 'resnet8'"),
+    (("--sampler", "optuna:tpee"), 2, "did you mean 'tpe'"),
+    (("--sampler", "optuna:cmaes"), 2, "every decision of a grammar is categorical"),
+    (("--unary", "x,sinn"), 2, "did you mean 'sin'"),
+    (("--binary", "ad"), 2, "did you mean 'add'"),
+    (("--baselines", "rleu"), 2, "did you mean 'relu'"),
+    (("--objective", "val_los"), 2, "did you mean 'val_loss'"),
+    (("--pool", "inlin"), 2, "did you mean 'inline'"),
+    (("--preset", "papers"), 2, "did you mean 'paper'"),
+    (("--units", "4"), 2, "1 to 3, not 4"),
+    (("--n-trials", "0"), 2, "--n-trials must be at least 1, not 0"),
+    (("--workers", "-1"), 2, "--workers must be at least 0, not -1"),
+    (("--epochs", "0"), 2, "--epochs must be at least 1, not 0"),
+    (("--learning-rate", "nan"), 2, "--learning-rate must be"),
+    (("--sampler-kwargs", "{"), 2, "not JSON"),
+    (("--sampler-kwargs", '{"bacth": 1}'), 2, "did you mean 'batch'"),
+    (("missing.toml",), 2, "cannot read the experiment file missing.toml"),
+    (("--storage", "mysql://u:canary@h/d"), 1, "use sqlite:///"),
+    (("--storage", "sqlite:////no/such/place.db"), 1, "there is no directory /no/such"),
+    (("--storage", "postgresql://u:canary@127.0.0.1:1/d"), 1, "PostgreSQL does not answer"),
+    (("--address", "127.0.0.1:1"), 1, "no Ray cluster answers"),
+    (("--gpus-per-worker", "1"), 1, "this Ray cluster has 0"),
+]
+
+
+@pytest.mark.parametrize(("args", "status", "message"), BAD_LAUNCHES, ids=lambda value: str(value)[:40])
+def test_bad_input_gets_one_message_and_writes_nothing(
+    cli: Cli, tmp_path: Path, args: tuple[str, ...], status: int, message: str
+) -> None:
+    done = cli("launch", *args)
+    assert done.returncode == status
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len([line for line in done.stderr.splitlines() if line.startswith("searcher:")]) == 1
+    assert "canary" not in done.stderr + done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('dataste = "digits"', "unknown setting 'dataste' in e.toml; did you mean 'dataset'"),
+        ("[recipe]\nepoch = 3", "unknown setting 'epoch' in recipe in e.toml; did you mean 'epochs'"),
+        ('n_trials = "3"', "n_trials in e.toml must be a whole number, not '3'"),
+        ("n_trials = true", "must be a whole number, not True"),
+        ("unary = [1]", "must be a list of names"),
+        ("x = [", "is not TOML"),
+    ],
+)
+def test_bad_experiment_files(cli: Cli, tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "e.toml").write_text(text)
+    done = cli("launch", "e.toml")
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert message in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["e.toml"]
+
+
+def test_existing_and_missing_studies(searched: Path, tmp_path: Path, cli: Cli) -> None:
+    storage = f"sqlite:///{searched}/searcher.db"
+    again = cli("launch", "--study-name", "s", "--storage", storage, *QUICK)
+    assert again.returncode == 1
+    assert "searcher resume s" in again.stderr
+    assert "--skip-if-exists" in again.stderr
+    skipped = cli("launch", "--study-name", "s", "--storage", storage, "--skip-if-exists", "--n-trials", "14", *QUICK)
+    assert skipped.returncode == 0, skipped.stderr
+    for command in (("top", "t"), ("resume", "t"), ("trial", "t", "0"), ("export", "t", "a.csv")):
+        done = cli(*command, "--storage", storage)
+        assert done.returncode == 1
+        assert "no study 't'" in done.stderr
+    assert cli("trial", "s", "99", "--storage", storage).returncode == 1
+    assert cli("export", "s", "a.xls", "--storage", storage).returncode == 1
+    shrunk = cli("resume", "s", "--n-trials", "3", "--storage", storage)
+    assert shrunk.returncode == 2
+    assert "14 trials already" in shrunk.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [("top", "s"), ("resume", "s"), ("studies",), ("query", "SELECT 1")])
+def test_no_database(cli: Cli, tmp_path: Path, command: tuple[str, ...]) -> None:
+    done = cli(*command)
+    assert done.returncode == 1
+    assert "there is no database" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_doctor(cli: Cli, tmp_path: Path) -> None:
+    done = cli("doctor")
+    assert done.returncode == 0, done.stdout
+    for what in ("torch", "ray", "devices", "digits (1000 train, 500 val, 297 test)", "sqlite:///searcher.db"):
+        assert what in done.stdout
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "bad.db").write_text("x" * 2000)
+    sick = cli("doctor", "--storage", "sqlite:///bad.db")
+    assert sick.returncode == 1
+    assert "NO  storage" in sick.stdout
+
+
+def test_upgrade_makes_the_tables(cli: Cli, tmp_path: Path) -> None:
+    assert "is at schema" in cli("db", "upgrade").stdout
+    assert (tmp_path / "searcher.db").exists()
+    assert json.loads(cli("studies", "-f", "json").stdout) == []
+
+
+# Stopping, killing, going on -------------------------------------------------------------------------------------
+
+
+def start(directory: Path, *args: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "cli", "launch", "--study-name", "k", "--seed", "3", *args]
+    return subprocess.Popen(
+        command, cwd=directory, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for(directory: Path, finished: int, process: subprocess.Popen[str]) -> None:
+    """Until that many trials have ended."""
+    end = time.monotonic() + 90
+    while time.monotonic() < end and process.poll() is None:
+        if (directory / "searcher.db").exists():
+            try:
+                trials = read(directory)
+            except Exception:  # noqa: BLE001 - the tables are still being made
+                trials = []
+            if sum(trial.state.finished for trial in trials) >= finished:
+                return
+        time.sleep(0.1)
+    raise AssertionError(f"the search did not get so far: {process.communicate(timeout=5)}")
+
+
+def read(directory: Path) -> list:  # type: ignore[type-arg]
+    store = Store(f"sqlite:///{directory}/searcher.db")
+    try:
+        return store.trials(store.study("k"))
+    finally:
+        store.close()
+
+
+def assert_exact(directory: Path, total: int) -> None:
+    trials = read(directory)
+    assert [trial.number for trial in trials] == list(range(total))
+    assert all(trial.state.finished for trial in trials)
+    assert sorted(trial.finish_order for trial in trials) == list(range(total))
+
+
+def test_a_killed_driver_is_resumed_to_the_exact_total(tmp_path: Path, cli: Cli) -> None:
+    process = start(tmp_path, *QUICK, "--n-trials", "12", "--epochs", "2")
+    wait_for(tmp_path, 3, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=30)
+    before = [trial for trial in read(tmp_path) if trial.state.finished]
+    assert len(before) < 12
+    done = cli("resume", "k", "-q")
+    assert done.returncode == 0, done.stderr
+    assert_exact(tmp_path, 12)
+    assert [trial for trial in read(tmp_path) if trial.number in {t.number for t in before}] == before
+    extended = cli("resume", "k", "--n-trials", "14", "-q")
+    assert extended.returncode == 0, extended.stderr
+    assert_exact(tmp_path, 14)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_driver_says_how_to_go_on(tmp_path: Path, cli: Cli, number: signal.Signals) -> None:
+    process = start(tmp_path, *QUICK, "--n-trials", "40")
+    wait_for(tmp_path, 2, process)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "searcher resume k" in errors
+    assert "Traceback" not in errors
+    assert {trial.state for trial in read(tmp_path)} & {TrialState.RUNNING} == set()
+    assert cli("resume", "k", "--n-trials", str(len(read(tmp_path)) + 1), "-q").returncode == 0
+
+
+def test_a_second_driver_is_refused_and_told_who_drives(tmp_path: Path, cli: Cli) -> None:
+    process = start(tmp_path, *QUICK, "--n-trials", "200")
+    try:
+        wait_for(tmp_path, 1, process)
+        second = cli("resume", "k", "-q")
+        assert second.returncode == 1
+        assert f"process {process.pid} on " in second.stderr
+        (study,) = json.loads(cli("studies", "-f", "json").stdout)
+        assert f"process {process.pid} on " in study["driver"]
+    finally:
+        process.kill()
+        process.communicate(timeout=30)
+
+
+def test_with_ray_workers_and_the_driver_may_be_killed(tmp_path: Path, cli: Cli) -> None:
+    """A worker is killed in the middle of a trial, later the driver; the study still ends with its exact total."""
+    arguments = ("--sampler", "random", "--workers", "2", "--n-trials", "16", "--epochs", "2")
+    process = start(tmp_path, *arguments)
+    wait_for(tmp_path, 2, process)
+    workers = {int(trial.worker.rsplit(":", 1)[1]) for trial in read(tmp_path) if trial.worker}
+    os.kill(workers.pop(), signal.SIGKILL)
+    wait_for(tmp_path, 7, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=30)
+    done = cli("resume", "k")
+    assert done.returncode == 0, done.stderr
+    assert_exact(tmp_path, 16)
+    trials = read(tmp_path)
+    assert not [trial for trial in trials if trial.state is TrialState.FAILED]
+    assert sum(trial.retries for trial in trials) == 1

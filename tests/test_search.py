@@ -1,0 +1,341 @@
+"""The loop, with children that take no time: budgets, citations, retries, resuming, leases."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+
+from search_space import Choices, Grammar, key, parse
+from searcher import session
+from searcher.config import Config
+from searcher.search import Progress, Search
+from searcher.store import LeaseLost, Store
+from searcher.trial import Kind, Study, Trial, TrialState
+from workers.job import Epoch, Job, Outcome, Verdict
+from workers.pool import InlinePool, Pool
+
+SETTINGS = Config(sampler="random", n_trials=40, baselines=("relu", "swish"), pool="inline")
+
+
+def judge(job: Job) -> Outcome:
+    """A pure stand-in for training: some functions are infeasible, each of the others has its own loss."""
+    digest = int(key(parse(job.expression)), 16)
+    if digest % 5 == 0:
+        return Outcome(Verdict.INFEASIBLE, "training loss is not finite at epoch 1, step 1", seconds=0.0)
+    loss = (digest % 1000) / 500
+    curve = (Epoch(1, loss + 1, loss, 0.5),)
+    return Outcome(Verdict.COMPLETE, val_loss=loss, val_acc=1 - loss / 2, curve=curve, parameters=10)
+
+
+@pytest.fixture
+def store(sqlite_url: str) -> Iterator[Store]:
+    opened = Store(sqlite_url, create=True)
+    yield opened
+    opened.close()
+
+
+def never() -> bool:
+    return False
+
+
+def run(
+    store: Store, study: Study, settings: Config, pool: Pool | None = None, should_stop: Callable[[], bool] = never
+) -> list[Progress]:
+    pool = pool or InlinePool(run=judge)
+    try:
+        with session.held_lease(store, study) as lease:
+            return list(session.search(store, lease, study, settings, pool, should_stop))
+    finally:
+        pool.close()
+
+
+def completed(store: Store, settings: Config = SETTINGS, **options: object) -> tuple[Study, list[Trial]]:
+    study = session.create_study(store, settings)
+    run(store, study, settings, **options)  # type: ignore[arg-type]
+    return study, store.trials(study)
+
+
+def test_a_study_ends_with_its_exact_total(store: Store) -> None:
+    _, trials = completed(store)
+    assert [trial.number for trial in trials] == list(range(40))
+    assert all(trial.state.finished for trial in trials)
+    assert sorted(t.finish_order for t in trials if t.finish_order is not None) == list(range(40))
+    assert [trial.name for trial in trials[:2]] == ["relu", "swish"]
+    assert all(trial.kind is Kind.CANDIDATE for trial in trials[2:])
+    states = Counter(trial.state for trial in trials)
+    assert states[TrialState.COMPLETE] > 10
+    assert states[TrialState.INFEASIBLE] > 2
+
+
+@pytest.mark.parametrize("sampler", ["random", "rnn", "optuna:tpe"])
+def test_the_same_seed_gives_the_same_table(store: Store, sampler: str) -> None:
+    first, second, other = (
+        completed(store, replace(SETTINGS, sampler=sampler, study_name=name, seed=seed))[1]
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    )
+    assert first == second
+    assert [t.expression for t in first] != [t.expression for t in other]
+
+
+class Crash(BaseException):
+    """A driver that dies: nothing after it is run."""
+
+
+@pytest.mark.parametrize("sampler", ["random", "rnn", "optuna:tpe"])
+@pytest.mark.parametrize("how", ["stopped", "killed"])
+def test_interrupted_and_resumed_is_the_same_as_uninterrupted(
+    store: Store, sampler: str, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = replace(SETTINGS, sampler=sampler, study_name="whole")
+    _, whole = completed(store, settings)
+    study = session.create_study(store, replace(settings, study_name="parts"))
+    sessions = 0
+    while any(not t.state.finished for t in store.trials(study)) or len(store.trials(study)) < 40:
+        sessions += 1
+        if how == "stopped":
+            asked = iter(range(9))
+            run(store, study, settings, should_stop=lambda asked=asked: next(asked, None) is None)  # type: ignore[misc]
+        else:
+            _run_and_die(store, study, settings, after=7, monkeypatch=monkeypatch)
+    assert sessions > 3
+    assert store.trials(study) == whole
+
+
+def _run_and_die(store: Store, study: Study, settings: Config, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session that ends in the middle of its `after`th transaction and cleans nothing up but its lease."""
+    commits = iter(range(after))
+    commit = store.commit
+
+    def mortal(*args: object) -> None:
+        if next(commits, None) is None:
+            raise Crash
+        commit(*args)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "commit", mortal)
+        try:
+            run(store, study, settings)
+        except Crash:
+            return
+
+
+def test_a_killed_session_leaves_rows_that_the_next_one_takes_up(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = session.create_study(store, SETTINGS)
+    _run_and_die(store, study, SETTINGS, after=6, monkeypatch=monkeypatch)
+    left = [t for t in store.trials(study) if not t.state.finished]
+    assert left, "the kill was to leave work behind"
+    run(store, study, SETTINGS)
+    assert Counter(t.state.finished for t in store.trials(study)) == {True: 40}
+
+
+class CountingJudge:
+    """Counts runs by key, and can take its time."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.runs: Counter[str] = Counter()
+        self.seconds = seconds
+
+    def __call__(self, job: Job) -> Outcome:
+        self.runs[key(parse(job.expression))] += 1
+        time.sleep(self.seconds)
+        return judge(job)
+
+
+def test_no_function_is_trained_twice_and_citations_repeat_the_result(store: Store) -> None:
+    small = replace(SETTINGS, unary=("x", "neg", "sin"), binary=("add", "sub", "max"))
+    judged = CountingJudge()
+    _, trials = completed(store, small, pool=InlinePool(run=judged))
+    assert max(judged.runs.values()) == 1
+    cited = [trial for trial in trials if trial.cites is not None]
+    assert len(cited) > 10
+    for trial in cited:
+        source = trials[trial.cites or 0]
+        assert source.cites is None
+        assert (trial.key, trial.state, trial.val_loss, trial.val_acc, trial.reason) == (
+            source.key,
+            source.state,
+            source.val_loss,
+            source.val_acc,
+            source.reason,
+        )
+        assert trial.seconds == 0
+
+
+class ThreadPool:
+    """Four at a time, ending in any order: what a cluster does, in one process."""
+
+    capacity = 8
+
+    def __init__(self, run: Callable[[Job], Outcome]) -> None:
+        self._run, self._executor = run, ThreadPoolExecutor(4)
+        self._held: dict[object, Job] = {}
+
+    def submit(self, job: Job) -> None:
+        assert len(self._held) < self.capacity
+        self._held[self._executor.submit(self._run, job)] = job
+
+    def wait(self, timeout_seconds: float) -> list[tuple[Job, Outcome]]:
+        end = time.monotonic() + timeout_seconds
+        while time.monotonic() < end:
+            done = [future for future in self._held if future.done()]  # type: ignore[attr-defined]
+            if done:
+                return [(self._held.pop(future), future.result()) for future in done]  # type: ignore[attr-defined]
+            time.sleep(0.001)
+        return []
+
+    def close(self) -> None:
+        self._executor.shutdown(cancel_futures=True)
+
+
+def test_in_parallel_too_no_function_is_trained_twice(store: Store) -> None:
+    small = replace(SETTINGS, unary=("x", "neg", "sin"), binary=("add", "sub", "max"), n_trials=120)
+    judged = CountingJudge(seconds=0.01)
+    _, trials = completed(store, small, pool=ThreadPool(judged))
+    assert max(judged.runs.values()) == 1
+    assert [trial.number for trial in trials] == list(range(120))
+    assert all(trial.state.finished for trial in trials)
+
+
+class CheckingPool(ThreadPool):
+    """Checks at every submission that all results given out so far are in the store."""
+
+    def __init__(self, run: Callable[[Job], Outcome], store: Store) -> None:
+        super().__init__(run)
+        self.given: set[int] = set()
+        self.store = store
+
+    def submit(self, job: Job) -> None:
+        trials = self.store.trials(self.store.studies()[0].study)
+        assert trials[job.number].state is TrialState.WAITING, "a row must be there before its job is"
+        durable = {trial.number for trial in trials if trial.state.finished}
+        assert self.given <= durable, "a result must be durable before the next job is given out"
+        super().submit(job)
+
+    def wait(self, timeout_seconds: float) -> list[tuple[Job, Outcome]]:
+        ended = super().wait(timeout_seconds)
+        self.given |= {job.number for job, _ in ended}
+        return ended
+
+
+def test_results_are_durable_before_more_work_is_given_out(store: Store) -> None:
+    completed(store, pool=CheckingPool(CountingJudge(seconds=0.002), store))
+
+
+class FailsAtFirst:
+    """Fails the first `times` runs of each trial."""
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+        self.runs: Counter[int] = Counter()
+
+    def __call__(self, job: Job) -> Outcome:
+        self.runs[job.number] += 1
+        if self.runs[job.number] <= self.times:
+            return Outcome(Verdict.FAILED, "the worker process died")
+        return judge(job)
+
+
+def test_failures_are_retried_so_often_and_no_more(store: Store) -> None:
+    settings = replace(SETTINGS, n_trials=8, max_retries=2)
+    _, saved = completed(store, settings, pool=InlinePool(run=FailsAtFirst(2)))
+    assert all(t.state.judged for t in saved)
+    assert {t.retries for t in saved if t.cites is None} == {2}
+    judged = FailsAtFirst(3)
+    _, lost = completed(store, replace(settings, study_name="lost"), pool=InlinePool(run=judged))
+    assert {t.state for t in lost} == {TrialState.FAILED}
+    assert {t.reason for t in lost} == {"the worker process died"}
+    assert set(judged.runs.values()) == {3}
+
+
+def test_failed_trials_are_not_told_and_not_cited(store: Store) -> None:
+    class Recorder:
+        def __init__(self) -> None:
+            self.told: list[Trial] = []
+
+        def ask(self, number: int) -> Choices | None:
+            return (0, 0, 0, 10, 0) if number < 4 else None
+
+        def tell(self, trial: Trial) -> None:
+            self.told.append(trial)
+
+    settings = replace(SETTINGS, baselines=("none",), max_retries=0)
+    study = session.create_study(store, settings)
+    recorder = Recorder()
+    fails_once = iter([Outcome(Verdict.FAILED, "no")])
+    pool = InlinePool(run=lambda job: next(fails_once, None) or judge(job))
+    with session.held_lease(store, study) as lease:
+        list(Search(store, lease, study, settings, recorder, pool, never).run())
+    pool.close()
+    states = [(t.state is TrialState.FAILED, t.cites) for t in store.trials(study)]
+    assert states == [(True, None), (False, None), (False, 1), (False, 1)]
+    assert [t.number for t in recorder.told] == [1, 2, 3]
+
+
+def test_an_exhausted_sampler_ends_the_search(store: Store) -> None:
+    small = replace(SETTINGS, sampler="optuna:bruteforce", unary=("x", "sin"), binary=("add", "max"))
+    _, trials = completed(store, small)
+    assert len(trials) == 2 + Grammar(1, unary=("x", "sin"), binary=("add", "max")).size
+    assert all(trial.state.finished for trial in trials)
+
+
+def test_the_time_limit_lets_what_runs_end(store: Store) -> None:
+    settings = replace(SETTINGS, timeout=0.3, n_trials=1000)
+    judged = CountingJudge(seconds=0.1)
+    _, trials = completed(store, settings, pool=InlinePool(run=judged))
+    assert 2 <= len(trials) < 50
+    assert all(trial.state.finished for trial in trials)
+
+
+def test_a_driver_that_was_overtaken_stops_and_writes_nothing_more(store: Store) -> None:
+    study = session.create_study(store, SETTINGS)
+    pool = InlinePool(run=judge)
+    lease = store.acquire(study, "first")
+    running = session.search(store, lease, study, SETTINGS, pool, never)
+    for _ in range(5):
+        next(running)
+    store.acquire(study, "second", evict=lease.generation)
+    before = store.trials(study)
+    with pytest.raises(LeaseLost):
+        list(running)
+    assert store.trials(study) == before
+    pool.close()
+
+
+def test_a_study_is_extended_but_not_cut(store: Store) -> None:
+    study, before = completed(store)
+    with session.held_lease(store, study) as lease:
+        longer = session.extended(store, lease, study, 50)
+        with pytest.raises(Exception, match="has 40 trials already"):
+            session.extended(store, lease, study, 39)
+    run(store, longer, SETTINGS)
+    after = store.trials(study)
+    assert after[:40] == before
+    assert [trial.number for trial in after] == list(range(50))
+    assert store.study(study.name).n_trials == 50
+
+
+def test_baselines_take_at_most_half(store: Store) -> None:
+    _, trials = completed(store, replace(SETTINGS, n_trials=7, baselines=("all",)))
+    assert [trial.kind for trial in trials] == [Kind.BASELINE] * 3 + [Kind.CANDIDATE] * 4
+
+
+def test_progress_counts_what_the_store_holds(store: Store) -> None:
+    study = session.create_study(store, SETTINGS)
+    last = run(store, study, SETTINGS)[-1]
+    trials = store.trials(study)
+    assert last.done == last.proposed == last.total == 40
+    assert last.trained == sum(t.cites is None for t in trials)
+    assert last.unique == len({t.key for t in trials})
+    assert last.counts == Counter(t.state for t in trials)
+    assert last.best is not None
+    assert last.best.val_loss == min(t.val_loss for t in trials if t.val_loss is not None)
+
+
+def test_names_are_made_up_one_after_the_other(store: Store) -> None:
+    names = [session.create_study(store, SETTINGS).name for _ in range(3)]
+    assert names == ["digits-random-1", "digits-random-2", "digits-random-3"]
