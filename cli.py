@@ -69,7 +69,9 @@ DEFAULT_STORAGE = "sqlite:///searcher.db"
 def _main(
     verbose: Annotated[int, typer.Option("-v", "--verbose", count=True, help="More logs; twice for everything.")] = 0,
 ) -> None:
-    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)
+    logging.basicConfig(
+        stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING, force=True
+    )
     log.setLevel(logging.INFO)
     if verbose:
         logging.getLogger().setLevel(logging.INFO if verbose == 1 else logging.DEBUG)

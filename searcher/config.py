@@ -49,7 +49,7 @@ class Config:
     objective: str = "val_loss"
     sampler: str = "rnn"
     sampler_kwargs: dict[str, Any] = field(default_factory=dict)
-    n_trials: int = 80
+    n_trials: int = 90
     timeout: float = 0.0
     seed: int = 0
     split_seed: int = 0

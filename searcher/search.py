@@ -101,7 +101,7 @@ class Search:
         self._sampler, self._pool, self._should_stop = sampler, pool, should_stop
         self._grammar = grammar_of(config)
         self._book = _Book(study)
-        self._begun = time.monotonic()
+        self._begun = self._marked = time.monotonic()
         self._exhausted = False
         self._session_done = 0
 
@@ -178,6 +178,12 @@ class Search:
             if outcome.curve:
                 batch.curves[trial.number] = outcome.curve
             self._enter(done, ended)
+        if time.monotonic() - self._marked >= WAKE_SECONDS:
+            self._mark_running(batch)
+
+    def _mark_running(self, batch: Batch) -> None:
+        """Says in the store what runs. About once a second: children of a few milliseconds go without."""
+        self._marked = time.monotonic()
         for trial in self._book.flying.values():
             if trial.state is TrialState.WAITING:
                 running = replace(trial, state=TrialState.RUNNING)

@@ -263,12 +263,7 @@ class Store:
             self._renew(connection, lease)
             now = datetime.now(UTC)
             _add(connection, lease.study_id, batch.added, now)
-            for expected, trial in batch.changed:
-                changed = connection.execute(
-                    _UPDATE, {**_row(lease.study_id, trial, now), **_where(lease, expected, trial)}
-                )
-                if changed.rowcount != 1:
-                    raise LeaseLost(f"trial {trial.number} is no longer {expected}: another process has changed it")
+            _change(connection, lease.study_id, batch.changed, now)
             if curves := list(_epoch_rows(lease.study_id, batch.curves)):
                 connection.execute(sa.insert(schema.epoch), curves)
 
@@ -319,8 +314,14 @@ def _add(connection: Connection, study_id: int, trials: Sequence[Trial], now: da
         connection.execute(sa.insert(schema.trial), rows)
 
 
-def _where(lease: Lease, expected: TrialState, trial: Trial) -> dict[str, Any]:
-    return {"in_study": lease.study_id, "is_number": trial.number, "was_state": expected}
+def _change(connection: Connection, study_id: int, changes: Sequence[tuple[TrialState, Trial]], now: datetime) -> None:
+    rows = [
+        {**_row(study_id, trial, now), "in_study": study_id, "is_number": trial.number, "was_state": expected}
+        for expected, trial in changes
+    ]
+    if rows and connection.execute(_UPDATE, rows).rowcount != len(rows):
+        expected = ", ".join(f"{trial.number} {state}" for state, trial in changes)
+        raise LeaseLost(f"a trial is no longer as it was left ({expected}): another process has changed it")
 
 
 def _row(study_id: int, trial: Trial, now: datetime) -> dict[str, Any]:

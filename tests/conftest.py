@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
+from cli import main
+
 ROOT = Path(__file__).parents[1]
 
-Cli = Callable[..., subprocess.CompletedProcess[str]]
+Cli = Callable[..., "Done"]
 
 
 @pytest.fixture(scope="session")
@@ -50,18 +52,30 @@ def database_url(request: pytest.FixtureRequest) -> str:
     return str(request.getfixturevalue(f"{request.param}_url"))
 
 
-@pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    """Runs `searcher ARGS` in an empty directory."""
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a command left behind."""
 
-    def call(*args: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "cli", *args],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "160", **environment},
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Runs `searcher ARGS` in an empty directory, in this process (a new one would import torch each time)."""
+
+    def call(*args: str) -> Done:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("COLUMNS", "160")
+        monkeypatch.setattr(sys, "argv", ["searcher", *args])
+        capsys.readouterr()
+        status = 0
+        try:
+            main()
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        out, err = capsys.readouterr()
+        return Done(status, out, err)
 
     return call

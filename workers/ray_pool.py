@@ -161,9 +161,9 @@ class RayPool:
             try:
                 outcome = ray.get(ref)
             except RayActorError as error:
-                return ended + self._replace(seat, f"the worker process died ({_first_line(error)})")
+                return ended + self._replace(seat, f"the worker process died ({_in_short(error)})")
             except RayError as error:
-                outcome = Outcome(Verdict.FAILED, reason=f"Ray could not run it: {_first_line(error)}")
+                outcome = Outcome(Verdict.FAILED, reason=f"Ray could not run it: {_in_short(error)}")
             seat.queue.popleft()
             seat.since = time.monotonic()
             if job is None:
@@ -241,7 +241,7 @@ def _within(seconds: float, connect: Callable[[], object], address: str) -> None
             f"no Ray cluster answered at {address!r} within {seconds:g} s; is it a Ray head's GCS port?"
         )
     if failures:
-        raise RayUnavailable(f"cannot join the Ray cluster at {address!r}: {_first_line(failures[0])}") from failures[0]
+        raise RayUnavailable(f"cannot join the Ray cluster at {address!r}: {_in_short(failures[0])}") from failures[0]
 
 
 def _workers_that_fit(total: dict[str, float], gpus_per_worker: float) -> int:
@@ -251,6 +251,9 @@ def _workers_that_fit(total: dict[str, float], gpus_per_worker: float) -> int:
     return max(1, int(fit))
 
 
-def _first_line(error: BaseException) -> str:
+def _in_short(error: BaseException) -> str:
+    """What an exception says in short: the first line, or, if it quotes a traceback, the last."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    return lines[-1 if any(line.startswith("File ") for line in lines) else 0][:300]

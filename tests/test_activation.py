@@ -1,0 +1,330 @@
+"""Expressions as modules: shapes, parameters, gradients, and the known functions against torch's own."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from search_space import (
+    ALIASES,
+    BASELINES,
+    FUNCTIONS,
+    Activation,
+    ParseError,
+    SpaceError,
+    baseline,
+    key,
+    parse,
+    undecayed,
+)
+
+torch.set_num_threads(1)
+
+SWISH = "x * sigmoid(beta * x)"
+CONSTANT = ["1", "beta", "eps + 1", "0", "beta * 2", "-1", "max(beta, 3)", "sqrt(4) / 2", "beta1 + beta2"]
+
+
+def torch_equal(one: Tensor, other: Tensor) -> None:
+    torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
+
+
+# Parameters
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("x", 0), (SWISH, 1), ("beta * x + beta", 2), ("beta1 * x + beta1", 1), ("exp(-beta * x)", 1)]
+)
+@pytest.mark.parametrize("channels", [1, 6])
+def test_parameters_start_at_one(text: str, count: int, channels: int) -> None:
+    module = Activation(text, channels)
+    if not count:
+        assert module.beta is None and not list(module.parameters())
+        return
+    assert isinstance(module.beta, nn.Parameter)
+    assert list(module.parameters()) == [module.beta]
+    torch_equal(module.beta.detach(), torch.ones(count, channels))
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (5, 3, 4, 7), (5, 3, 9), (3, 3), (3, 3, 3), (3, 3, 3, 3)])
+def test_one_value_a_channel(shape: tuple[int, ...]) -> None:
+    """Dimension 1 is the channel, whatever the sizes of the others."""
+    module = Activation("beta * x + beta", 3)
+    assert module.beta is not None
+    module.beta.data = torch.tensor([[2.0, 3.0, 5.0], [7.0, 11.0, 13.0]])
+    x = torch.randn(shape)
+    y = module(x)
+    for channel in range(3):
+        torch_equal(y[:, channel], x[:, channel] * module.beta[0, channel] + module.beta[1, channel])
+    y.sum().backward()
+    assert module.beta.grad is not None and module.beta.grad.shape == (2, 3)
+    torch.testing.assert_close(module.beta.grad[0], x.transpose(0, 1).reshape(3, -1).sum(1))
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (5, 3), (5, 3, 4, 7)])
+def test_one_channel_is_shared_by_all(shape: tuple[int, ...]) -> None:
+    module = Activation("beta * x")
+    assert module.beta is not None
+    nn.init.constant_(module.beta, 3)
+    x = torch.randn(shape)
+    torch_equal(module(x), 3 * x)
+
+
+def test_values_follow_the_places_of_the_parameters() -> None:
+    module = Activation("beta2 * x + max(beta1, x) * beta2", 2)
+    assert module.beta is not None and str(module.expression) == "beta1 * x + max(beta2, x) * beta1"
+    module.beta.data = torch.tensor([[2.0, 3.0], [0.5, -0.5]])
+    torch_equal(module(torch.tensor([[1.0, -1.0]])), torch.tensor([[2 + 2.0, -3 - 1.5]]))
+
+
+@pytest.mark.parametrize("channels", [0, -1])
+def test_no_channels(channels: int) -> None:
+    with pytest.raises(SpaceError, match=f"channels must be at least 1, not {channels}"):
+        Activation("x", channels)
+
+
+def test_text_and_tree_alike() -> None:
+    assert Activation(SWISH).expression == Activation(parse(SWISH)).expression
+    with pytest.raises(ParseError):
+        Activation("x +")
+
+
+def test_undecayed_is_all_parameters_of_activations_and_no_other() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), Activation(SWISH, 4), nn.Sequential(nn.BatchNorm2d(4), Activation("x^2")))
+    model.append(Activation("beta + beta * x", 4))
+    assert undecayed(model) == {model[1].beta, model[3].beta}
+    assert undecayed(nn.Linear(2, 2)) == set()
+
+
+# Shapes and types
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str)
+@pytest.mark.parametrize("text", [SWISH, "max(x, 0)", "x", "2^-x + 0.5", "exp(-beta * (x - beta)^2)", *CONSTANT])
+def test_dtype_and_shape_are_kept(text: str, dtype: torch.dtype) -> None:
+    for shape in [(2, 3), (2, 3, 4, 4), (2, 3, 5), (0, 3, 4, 4), (1, 3, 1, 1)]:
+        x = torch.randn(shape, dtype=dtype)
+        y = Activation(text, 3)(x)
+        assert y.dtype == dtype and y.shape == x.shape and y.device == x.device
+        assert bool(torch.isfinite(y).all())
+
+
+@pytest.mark.parametrize("text", [SWISH, "max(x, 0)", "x", "-x", "beta - x", "max(beta, x) / (cosh(x) + eps)"])
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
+def test_memory_format_is_kept(text: str, memory_format: torch.memory_format) -> None:
+    x = torch.randn(2, 3, 4, 5).to(memory_format=memory_format)
+    y = Activation(text, 3)(x)
+    assert y.is_contiguous(memory_format=memory_format) and y.stride() == x.stride()
+
+
+@pytest.mark.parametrize("text", CONSTANT)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_constant_fills_the_shape(text: str, channels: int) -> None:
+    module = Activation(text, channels).double()
+    x = torch.randn(4, 3, 2, 2, dtype=torch.float64)
+    value = {"0": 0, "eps + 1": 1 + 1e-6, "beta * 2": 2, "-1": -1, "max(beta, 3)": 3, "beta1 + beta2": 2}.get(text, 1)
+    torch_equal(module(x), torch.full_like(x, value))
+    if module.beta is not None and text != "max(beta, 3)":
+        module(x).sum().backward()
+        assert module.beta.grad is not None
+        assert module.beta.grad.sum() == len(module.beta) * x.numel() * (2 if text == "beta * 2" else 1)
+
+
+def test_a_constant_in_each_channel() -> None:
+    module = Activation("beta", 3)
+    assert module.beta is not None
+    module.beta.data = torch.tensor([[1.0, 2.0, 3.0]])
+    for shape in [(2, 3), (2, 3, 5), (3, 3, 3, 3), (0, 3, 2, 2), (1, 3, 1, 1)]:
+        y = module(torch.randn(shape))
+        assert y.shape == shape
+        assert all(bool((y[:, channel] == channel + 1).all()) for channel in range(3))
+
+
+def test_a_constant_lets_a_network_train() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), Activation("beta", 4), nn.Linear(4, 2))
+    model(torch.randn(5, 3)).sum().backward()
+    assert model[1].beta.grad is not None and bool((model[1].beta.grad != 0).any())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("form", ["{}", "x + {}", "x - {}", "{} * x", "{} / x", "x / {}", "{}^x", "x^{}", "beta * {}"])
+@pytest.mark.parametrize("constant", ["1e300", "1e39", "1e5", "exp(9e9)", "-1e300", "sqrt(-1)", "1e-300", "1e-39"])
+def test_constants_that_the_type_cannot_hold(constant: str, form: str, dtype: torch.dtype) -> None:
+    """Bad mathematics is a result, infinite or not a number; an exception would be a broken machine."""
+    module = Activation(form.format(f"({constant})"), 3)
+    x = torch.ones(2, 3, dtype=dtype, requires_grad=True)
+    assert module(x).shape == x.shape
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("constant", ["1e300", "1e39", "1e5"])
+def test_greater_of_x_and_a_constant_that_the_type_cannot_hold(constant: str, dtype: torch.dtype) -> None:
+    x = torch.ones(2, 3, dtype=dtype, requires_grad=True)
+    wanted = torch.tensor(float(constant), dtype=torch.float64).to(dtype).expand(2, 3)
+    for text in (f"max(x, {constant})", f"max({constant}, x)", f"-min(x, -{constant})", f"max(beta, {constant})"):
+        torch_equal(Activation(text)(x).detach(), wanted)
+    torch_equal(Activation(f"min(x, {constant})")(x), x)
+
+
+# Gradients and evaluation
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        SWISH,
+        "x^3 - x",
+        "beta * x + beta",
+        "beta1 * x + (1 - beta1) * tanh(x)",
+        "exp(-beta * (x - beta)^2)",
+        "exp(-beta * abs(x - cos(x)))",
+        "x * asinh(x)^2",
+        "sinc(x) + x",
+        "atan(x)^2 - x",
+        "log(abs(x) + eps) * erf(x)",
+        "softplus(beta * x) / (cosh(x) + eps)",
+        "max(x, sigmoid(x)) - min(x, beta)",
+        "sqrt(x^2 + 1) * sinh(x)",
+        "expm1(min(x, 0)) + 2^-x",
+        "(x^2 + 1)^beta",
+    ],
+)
+def test_gradients(text: str) -> None:
+    """torch's check by finite differences, of x and of every parameter, two channels."""
+    module = Activation(text, 2).double()
+    torch.manual_seed(0)
+    x = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
+    if module.beta is None:
+        assert torch.autograd.gradcheck(module, (x,))
+        return
+    values = (1 + torch.rand(module.beta.shape, dtype=torch.float64)).requires_grad_()
+
+    def apply(x: Tensor, values: Tensor) -> Tensor:
+        found: Tensor = torch.func.functional_call(module, {"beta": values}, (x,))
+        return found
+
+    assert torch.autograd.gradcheck(apply, (x, values))
+
+
+def test_every_subtree_is_computed_once_and_constants_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: Counter[str] = Counter()
+
+    def counting(name: str) -> Callable[..., object]:
+        apply = FUNCTIONS[name].apply
+
+        def counted(*args: object) -> object:
+            calls[name] += 1
+            return apply(*args)
+
+        return counted
+
+    unit = "sin(beta1 * x)"
+    module = Activation(f"({unit} + exp(2) * {unit}) / max({unit} + exp(2) * {unit}, -{unit})")
+    wanted = module(torch.ones(1, 1))
+    for name in ("sin", "+", "*", "/", "max", "neg", "exp"):
+        monkeypatch.setitem(FUNCTIONS, name, replace(FUNCTIONS[name], apply=counting(name)))  # type: ignore[arg-type]
+    torch_equal(module(torch.ones(1, 1)), wanted)
+    assert calls == {"sin": 1, "*": 2, "+": 1, "max": 1, "neg": 1, "/": 1}
+
+
+# Copies
+
+
+def trained() -> Activation:
+    module = Activation("beta * x * sigmoid(beta * x) + 0.5", 3)
+    with torch.no_grad():
+        next(module.parameters()).uniform_(-2, 2)
+    return module
+
+
+def saved(module: Activation) -> Activation:
+    file = io.BytesIO()
+    torch.save(module.state_dict(), file)
+    file.seek(0)
+    other = Activation(module.expression, module.channels)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    return other
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, saved, lambda module: pickle.loads(pickle.dumps(module))], ids=["deepcopy", "state", "pickle"]
+)
+def test_a_copy_is_equal_and_apart(copied: Callable[[Activation], Activation]) -> None:
+    module = trained()
+    other, x = copied(module), torch.randn(4, 3, 2, 2)
+    assert other.expression == module.expression and other.channels == 3
+    torch_equal(other(x), module(x))
+    before = module(x).detach()
+    next(other.parameters()).data.zero_()
+    torch_equal(module(x), before)
+
+
+def test_state_and_looks() -> None:
+    assert list(trained().state_dict()) == ["beta"]
+    assert list(Activation("x").state_dict()) == []
+    assert repr(Activation(SWISH, 16)) == "Activation('x * sigmoid(beta * x)', channels=16)"
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        Activation(SWISH, 4).load_state_dict(Activation(SWISH, 3).state_dict())
+
+
+# Known functions
+
+TORCH: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "swish": F.silu,
+    "gelu": F.gelu,
+    "swish1": F.silu,
+    "elu": F.elu,
+    "leaky_relu": F.leaky_relu,
+    "prelu": lambda x: F.prelu(x, torch.full((3,), 0.25, dtype=x.dtype)),
+    "selu": F.selu,
+    "softplus": lambda x: F.softplus(x, threshold=40),
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "linear": lambda x: x * 1,
+}
+
+
+def test_every_baseline_is_compared_here() -> None:
+    assert set(BASELINES) == set(TORCH)
+    assert all(name == row.name and row.reference for name, row in BASELINES.items())
+
+
+@pytest.mark.parametrize("name", TORCH)
+def test_baseline_is_the_function_of_torch(name: str) -> None:
+    points = torch.cat([torch.linspace(-12, 12, 97), torch.tensor([-1e3, 1e3])]).double()
+    one = points.repeat(3, 1).T.clone().requires_grad_()
+    other = one.detach().clone().requires_grad_()
+    module = Activation(baseline(name).expression, 3).double()
+    value, wanted = module(one), TORCH[name](other)
+    torch.testing.assert_close(value, wanted, rtol=1e-12, atol=1e-12)
+    value.sum().backward()
+    wanted.sum().backward()
+    assert one.grad is not None and other.grad is not None
+    away = points != 0  # at their kinks some of torch's own take the slope from the left
+    torch.testing.assert_close(one.grad[away], other.grad[away], rtol=1e-12, atol=1e-12)
+    assert bool(torch.isfinite(one.grad).all())
+
+
+def test_parameters_of_prelu_and_swish_are_trained() -> None:
+    assert {name for name, row in BASELINES.items() if parse(row.expression).betas} == {"prelu", "swish"}
+
+
+def test_baselines_are_written_as_the_language_writes_and_have_keys_of_their_own() -> None:
+    assert all(str(parse(row.expression)) == row.expression for row in BASELINES.values())
+    assert len({key(parse(row.expression)) for row in BASELINES.values()}) == len(BASELINES)
+
+
+def test_names_of_baselines() -> None:
+    assert baseline("silu") is baseline("swish1") is BASELINES["swish1"]
+    assert set(ALIASES.values()) <= set(BASELINES) and not set(ALIASES) & set(BASELINES)
+    with pytest.raises(SpaceError, match="unknown baseline 'rellu'; did you mean 'relu'"):
+        baseline("rellu")

@@ -1,0 +1,99 @@
+"""The documents: their commands run, their tables are current, their links lead somewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from search_space import BINARY, UNARY
+from searcher.config import Config
+from searcher.trial import TrialState
+from workers.job import Recipe
+
+from .conftest import ROOT
+
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def run(directory: Path, command: str) -> str:
+    words = shlex.split(command)
+    assert words[0] == "searcher"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-m", "cli", *words[1:]], cwd=directory, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, f"{command}\n{done.stderr}"
+    return done.stdout
+
+
+def commands(document: Path) -> list[str]:
+    """The commands in blocks that begin with ```console run."""
+    blocks = re.findall(r"^```console run\n(.*?)^```", document.read_text(), re.DOTALL | re.MULTILINE)
+    return [line.removeprefix("$ ") for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+
+
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory in which the README's first command has run as it stands."""
+    directory = tmp_path_factory.mktemp("reader")
+    shutil.copytree(ROOT / "examples", directory / "examples")
+    (directory / "launch.txt").write_text(run(directory, "searcher launch"))
+    return directory
+
+
+def test_the_main_job(launched: Path) -> None:
+    """A ranked table, at least 40 candidates trained beside the baselines, every number read back from the store."""
+    trials = json.loads(run(launched, 'searcher query "SELECT * FROM searcher_trial" -f json'))
+    assert sorted(t["number"] for t in trials) == list(range(Config().n_trials))
+    complete = [t for t in trials if t["state"] == TrialState.COMPLETE and t["cites"] is None]
+    assert sum(t["kind"] == "candidate" for t in complete) >= 40
+    assert sum(t["kind"] == "baseline" for t in complete) == 12
+    text = (launched / "launch.txt").read_text()
+    stored = {(f"{t['val_loss']:.4f}", f"{t['val_acc']:.4f}") for t in complete}
+    shown = re.findall(r"(\d+\.\d{4})\s+(\d\.\d{4})\s+\d+\s*$", text, re.MULTILINE)
+    assert len(shown) >= 15
+    assert set(shown) <= stored
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_run(launched: Path, document: Path) -> None:
+    for command in commands(document):
+        run(launched, command)
+
+
+def test_there_are_commands_to_run() -> None:
+    assert len(commands(ROOT / "README.md")) >= 9
+    assert len(commands(ROOT / "docs" / "results.md")) >= 5
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text()):
+        if "://" not in target:
+            assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_every_setting_and_primitive_is_documented() -> None:
+    text = (ROOT / "docs" / "experiments.md").read_text()
+    for name in [field.name for field in (*fields(Config), *fields(Recipe))]:
+        assert f"`{name}`" in text or f"[{name}]" in text, name
+    for name, formula in {**UNARY, **BINARY}.items():
+        assert f"| `{name}` | {formula} |" in text, name
+
+
+def test_documented_defaults_are_the_defaults() -> None:
+    text = (ROOT / "docs" / "experiments.md").read_text()
+    for field in fields(Config):
+        row = re.search(rf"^\| `{field.name}`[^|]*\| `?([^|`]+?)`? \|", text, re.MULTILINE)
+        default = getattr(Config(), field.name)
+        if row and isinstance(default, (int, float, str)) and default != "":
+            assert row[1] == (f"{default:g}" if not isinstance(default, str) else default), field.name
