@@ -275,13 +275,19 @@ def _search(store: Store, lease: Lease, study: Study, settings: Config, pool: Po
             "study %s: %d trials, sampler %s, in %s", study.name, study.n_trials, settings.sampler, store.shown_url
         )
     with stop, Display(study.name, quiet) as display:
-        for progress in session.search(store, lease, study, settings, pool, stop.requested):
-            display.update(progress)
+        try:
+            for progress in session.search(store, lease, study, settings, pool, stop.requested):
+                display.update(progress)
+        except BaseException:
+            print(f"What is in the store stands. {_how_to_go_on(store, study)}", file=sys.stderr)
+            raise
     if stop.requested():
-        print(
-            f"stopped; nothing is lost. Go on with: searcher resume {study.name}{_storage_flag(store)}", file=sys.stderr
-        )
+        print(f"Stopped; nothing is lost. {_how_to_go_on(store, study)}", file=sys.stderr)
         raise typer.Exit(130)
+
+
+def _how_to_go_on(store: Store, study: Study) -> str:
+    return f"Go on with: searcher resume {study.name}{_storage_flag(store)}"
 
 
 class _StopSignal:

@@ -2,13 +2,13 @@
 
 What is compared, on the same machine in the same run, with the same number of workers:
 
-* searcher: propose, canonical key, record, submit to a Ray actor, return, record in SQLite (synchronous=FULL), tell.
+* searcher: propose, key, record, submit to a Ray actor, return, record in SQLite (synchronous=FULL), tell.
 * Ray Tune, class API with `reuse_actors=True`: sample, start or reset an actor, one `step`, log the result.
 * Ray Tune, function API: the same with a function that reports once.
 
 The rate is taken between the first and the last result, so that starting up is left out of all three. Only candidates
-that went to a worker count: what searcher answers from its store does not. The last line is the ratio of searcher to Ray
-Tune with `reuse_actors`.
+that went to a worker count: what searcher answers from its store does not. The last line is the ratio of searcher to
+Ray Tune with `reuse_actors`.
 
     python -m benchmarks.overhead --candidates 500
 """
@@ -134,7 +134,6 @@ def main() -> None:
         f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
     )
     print(f"{packages}; {arguments.workers} workers", flush=True)
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "0"
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as name:
         directory = Path(name)
         ours = searcher_rate(arguments.candidates, arguments.workers, directory)

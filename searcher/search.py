@@ -114,13 +114,14 @@ class Search:
         """
         self._restore()
         try:
-            while not self._should_stop() and (self._may_propose() or self._book.queue or self._book.flying):
+            while not self._should_stop() and (self._book.flying or self._more()):
                 batch = Batch()
                 submitted: list[Trial] = []
                 ended: list[Trial] = []
                 if self._book.flying:
                     self._collect(batch, ended)
-                self._place(batch, submitted, ended)
+                if self._more():
+                    self._place(batch, submitted, ended)
                 self._store.commit(self._lease, batch)
                 for trial in submitted:
                     self._pool.submit(self._job(trial))
@@ -158,9 +159,13 @@ class Search:
                 batch.changed.append((TrialState.RUNNING, replace(trial, state=TrialState.WAITING)))
         self._store.commit(self._lease, batch)
 
-    def _may_propose(self) -> bool:
+    def _more(self) -> bool:
+        """Whether there is something to begin, and time for it."""
         late = self._config.timeout and time.monotonic() - self._begun > self._config.timeout
-        return not (late or self._exhausted) and self._book.proposed < self._book.study.n_trials
+        return not late and (bool(self._book.queue) or self._may_propose())
+
+    def _may_propose(self) -> bool:
+        return not self._exhausted and self._book.proposed < self._book.study.n_trials
 
     # One turn ---------------------------------------------------------------------------------------------------------
 

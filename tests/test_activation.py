@@ -156,22 +156,21 @@ def test_a_constant_lets_a_network_train() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("form", ["{}", "x + {}", "x - {}", "{} * x", "{} / x", "x / {}", "{}^x", "x^{}", "beta * {}"])
-@pytest.mark.parametrize("constant", ["1e300", "1e39", "1e5", "exp(9e9)", "-1e300", "sqrt(-1)", "1e-300", "1e-39"])
-def test_constants_that_the_type_cannot_hold(constant: str, form: str, dtype: torch.dtype) -> None:
+def test_constants_that_the_type_cannot_hold(form: str, dtype: torch.dtype) -> None:
     """Bad mathematics is a result, infinite or not a number; an exception would be a broken machine."""
-    module = Activation(form.format(f"({constant})"), 3)
     x = torch.ones(2, 3, dtype=dtype, requires_grad=True)
-    assert module(x).shape == x.shape
+    for constant in ("1e300", "1e39", "1e5", "exp(9e9)", "-1e300", "sqrt(-1)", "1e-300", "1e-39"):
+        assert Activation(form.format(f"({constant})"), 3)(x).shape == x.shape
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("constant", ["1e300", "1e39", "1e5"])
-def test_greater_of_x_and_a_constant_that_the_type_cannot_hold(constant: str, dtype: torch.dtype) -> None:
+def test_greater_of_x_and_a_constant_that_the_type_cannot_hold(dtype: torch.dtype) -> None:
     x = torch.ones(2, 3, dtype=dtype, requires_grad=True)
-    wanted = torch.tensor(float(constant), dtype=torch.float64).to(dtype).expand(2, 3)
-    for text in (f"max(x, {constant})", f"max({constant}, x)", f"-min(x, -{constant})", f"max(beta, {constant})"):
-        torch_equal(Activation(text)(x).detach(), wanted)
-    torch_equal(Activation(f"min(x, {constant})")(x), x)
+    for constant in ("1e300", "1e39", "1e5"):
+        wanted = torch.tensor(float(constant), dtype=torch.float64).to(dtype).expand(2, 3)
+        for text in (f"max(x, {constant})", f"max({constant}, x)", f"-min(x, -{constant})", f"max(beta, {constant})"):
+            torch_equal(Activation(text)(x).detach(), wanted)
+        torch_equal(Activation(f"min(x, {constant})")(x), x)
 
 
 # Gradients and evaluation
@@ -254,9 +253,12 @@ def saved(module: Activation) -> Activation:
     return other
 
 
-@pytest.mark.parametrize(
-    "copied", [copy.deepcopy, saved, lambda module: pickle.loads(pickle.dumps(module))], ids=["deepcopy", "state", "pickle"]
-)
+def pickled(module: Activation) -> Activation:
+    found: Activation = pickle.loads(pickle.dumps(module))
+    return found
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, saved, pickled])
 def test_a_copy_is_equal_and_apart(copied: Callable[[Activation], Activation]) -> None:
     module = trained()
     other, x = copied(module), torch.randn(4, 3, 2, 2)

@@ -1,7 +1,7 @@
 """The deploy files, parsed; no container is run. The password's way into the database is tried on a real PostgreSQL.
 
-A check takes the parsed compose file, or the Dockerfile's text, and returns what breaks a rule. Each is also given broken
-copies, to show that it can fail.
+A check takes the parsed compose file, or the Dockerfile's text, and returns what breaks a rule. Each is also given
+broken copies, to show that it can fail.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from urllib.parse import quote
 import pytest
 import yaml
 
+from searcher.database import StoreError
 from searcher.query import run_query
-from searcher.store import Store, StoreError
+from searcher.store import Store
+from searcher.trial import Objective
 
 from .conftest import ROOT
 
@@ -101,14 +103,13 @@ def published_ports(compose: Compose) -> list[str]:
     for name, service in services(compose).items():
         if service.get("network_mode") == "host":
             found.append(f"{name} is on the host's network")
-        for port in service.get("ports", []):
-            if not (name == "head" and port == "127.0.0.1:8265:8265"):
-                found.append(f"{name} publishes {port}")
+        allowed = ["127.0.0.1:8265:8265"] if name == "head" else []
+        found += [f"{name} publishes {port}" for port in service.get("ports", []) if port not in allowed]
     return found
 
 
 def ray_without_token(compose: Compose) -> list[str]:
-    found = [] if len(ray_nodes(compose)) >= 2 else ["there is no cluster"]
+    found = [] if 0 < len(ray_workers(compose)) < len(ray_nodes(compose)) else ["no head, or no workers"]
     for name, service in ray_nodes(compose).items():
         given = environment(service)
         if given.get("RAY_AUTH_MODE") != "token":
@@ -169,9 +170,8 @@ def undeclared(compose: Compose) -> list[str]:
             "services": set(service.get("depends_on", {})),
         }
         found += [f"{name}: {kind} {missing}" for kind, names in used.items() for missing in names - set(compose[kind])]
-        for path in (PGPASS,):
-            if path in str(service.get("environment")) and "pgpass" not in service.get("secrets", []):
-                found.append(f"{name}: {path} is not mounted")
+        if PGPASS in str(service.get("environment")) and "pgpass" not in service.get("secrets", []):
+            found.append(f"{name}: {PGPASS} is not mounted")
     return found
 
 
@@ -306,7 +306,8 @@ def test_a_broken_dockerfile_is_caught(old: str, new: str) -> None:
 @pytest.fixture
 def secrets(tmp_path: Path) -> Path:
     """The directory that the commands of docs/cluster.md make."""
-    (commands,) = re.findall(r"```sh\n(umask .*?)```", (ROOT / "docs" / "cluster.md").read_text(), re.DOTALL)
+    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / "docs" / "cluster.md").read_text(), re.DOTALL | re.MULTILINE)
+    (commands,) = [block for block in blocks if "umask" in block]
     subprocess.run(["sh", "-euc", commands], cwd=tmp_path, check=True)
     return tmp_path / "secrets"
 
@@ -317,7 +318,7 @@ def test_the_documented_commands_make_the_secrets_for_their_owner_only(secrets: 
     assert stat.S_IMODE(secrets.stat().st_mode) == 0o700
     for file in secrets.iterdir():
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
-        assert re.search(r"[0-9a-f]{64}\n?$", file.read_text())
+        assert re.fullmatch(r"(postgres:5432:searcher:searcher:)?[0-9a-f]{64}\n?", file.read_text())
     written = (secrets.parent / ".env").read_text()
     assert written == f"SEARCHER_UID={os.getuid()}\nSEARCHER_GID={os.getgid()}\n"
 
@@ -349,13 +350,13 @@ def test_the_password_file_opens_the_database_and_the_role_is_no_superuser(
         server.psql("SELECT pg_reload_conf()")
 
         store = Store(url, create=True)
-        store.create_study("s", 1, "val_loss", {}, {})
+        store.create_study("s", 1, Objective.VAL_LOSS, {}, {})
         store.close()
         assert run_query(url, "SELECT name FROM searcher_study") == [{"name": "s"}]
         assert run_query(url, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user") == [{"rolsuper": False}]
         assert pgpass.read_text().split(":")[-1].strip() not in store.shown_url
 
-        pgpass.write_text(pgpass.read_text().replace("a", "b").replace("1", "2"))
+        pgpass.write_text(f"{pgpass.read_text().strip()}x\n")
         with pytest.raises(StoreError, match="password authentication failed"):
             Store(url)
     finally:

@@ -108,7 +108,7 @@ def contents(url: str) -> list[object]:
 def test_writing_is_refused_and_changes_nothing(
     filled: str, sql: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if filled.startswith("sqlite") and sql in POSTGRESQL or filled.startswith("postgresql") and sql in SQLITE:
+    if (filled.startswith("sqlite") and sql in POSTGRESQL) or (filled.startswith("postgresql") and sql in SQLITE):
         pytest.skip("a statement of the other database")
     monkeypatch.chdir(tmp_path)
     before = contents(filled)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Protocol
@@ -29,14 +30,14 @@ class Pool(Protocol):
 
 
 def evaluate(job: Job) -> Outcome:
-    """Trains a child; an exception becomes FAILED with its text, so that one bad job cannot end a worker."""
+    """Trains a child."""
     from workers.train import train
 
-    return guarded(train, job)
+    return train(job)
 
 
 def guarded(run: Evaluate, job: Job) -> Outcome:
-    """`run(job)`, with what it raises as an outcome."""
+    """`run(job)`; what it raises becomes FAILED with its text, so that one bad job cannot end a worker."""
     try:
         return run(job)
     except Exception as error:
@@ -58,8 +59,9 @@ class InlinePool:
 
     capacity = 1
 
-    def __init__(self, threads: int = 1, run: Evaluate = evaluate) -> None:
-        self._run = run
+    def __init__(self, threads: int = 1, run: Evaluate | None = None) -> None:
+        self._closing = threading.Event()
+        self._run = run or self._evaluate
         self._executor = ThreadPoolExecutor(1, "searcher-worker", initializer=prepare, initargs=(threads,))
         self._held: dict[Future[Outcome], Job] = {}
 
@@ -71,4 +73,11 @@ class InlinePool:
         return [(self._held.pop(future), future.result()) for future in done]
 
     def close(self) -> None:
+        self._closing.set()
         self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def _evaluate(self, job: Job) -> Outcome:
+        """Like `evaluate`; a child that is being trained when the pool closes stops, for a thread cannot be killed."""
+        from workers.train import train
+
+        return train(job, stopped=self._closing.is_set)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -28,30 +28,41 @@ class NotFinite(ArithmeticError):
     """The candidate's mathematics failed; the message says where."""
 
 
-class TimedOut(RuntimeError):
-    """The job's time is up."""
+class Interrupted(RuntimeError):
+    """The job's time is up, or nobody wants its result any more."""
 
 
-def train(job: Job, device: torch.device | None = None) -> Outcome:
+def train(job: Job, device: torch.device | None = None, stopped: Callable[[], bool] = lambda: False) -> Outcome:
     """Trains one child. Everything random comes from the job's seeds; on a CPU with the same number of threads the
     same job gives the same bits.
+
+    Args:
+        device: CUDA if there is one, else the CPU, if not given.
+        stopped: asked between steps; true ends the training as FAILED.
 
     Raises:
         ParseError, WorkersError: a job that names what there is not.
     """
     started = time.monotonic()
-    deadline = started + job.timeout_seconds if job.timeout_seconds else math.inf
+    deadline = started + (job.timeout_seconds or math.inf)
+
+    def interrupt() -> None:
+        if stopped():
+            raise Interrupted("stopped")
+        if time.monotonic() > deadline:
+            raise Interrupted(f"timed out after {job.timeout_seconds:g} s")
+
     device = device or default_device()
     child = _Child(job, load(job.dataset, job.split_seed, device), device)
     curve: list[Epoch] = []
     verdict, reason = Verdict.COMPLETE, ""
     try:
-        for point in child.epochs(deadline):
+        for point in child.epochs(interrupt):
             curve.append(point)  # noqa: PERF402 - what came before an exception is kept
     except NotFinite as error:
         verdict, reason = Verdict.INFEASIBLE, str(error)
-    except TimedOut:
-        verdict, reason = Verdict.FAILED, f"timed out after {job.timeout_seconds:g} s"
+    except Interrupted as error:
+        verdict, reason = Verdict.FAILED, str(error)
     except torch.OutOfMemoryError as error:
         verdict, reason = Verdict.FAILED, f"out of memory: {str(error).splitlines()[0]}"
     complete = verdict is Verdict.COMPLETE
@@ -88,15 +99,15 @@ class _Child:
         )
         self.order = torch.Generator().manual_seed(job.seed)
 
-    def epochs(self, deadline: float) -> Iterator[Epoch]:
+    def epochs(self, interrupt: Callable[[], None]) -> Iterator[Epoch]:
         for epoch in range(1, self.recipe.epochs + 1):
-            train_loss = self._train_epoch(epoch, deadline)
+            train_loss = self._train_epoch(epoch, interrupt)
             val_loss, val_acc = self._evaluate(self.data.val)
             if not math.isfinite(val_loss):
                 raise NotFinite(f"validation loss is not finite after epoch {epoch}")
             yield Epoch(epoch, train_loss, val_loss, val_acc)
 
-    def _train_epoch(self, epoch: int, deadline: float) -> float:
+    def _train_epoch(self, epoch: int, interrupt: Callable[[], None]) -> float:
         """The epoch's mean training loss. A last batch smaller than the others is left out."""
         self.model.train()
         rows = torch.randperm(len(self.data.train), generator=self.order).to(self.device)
@@ -108,8 +119,7 @@ class _Child:
             if step % every == 0 or step == self.steps_per_epoch:
                 total += _finite_sum(unseen, epoch, step)
                 unseen = []
-                if time.monotonic() > deadline:
-                    raise TimedOut
+                interrupt()
         return total / self.steps_per_epoch
 
     def _step(self, images: Tensor, labels: Tensor) -> Tensor:
