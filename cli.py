@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import shlex
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -402,7 +404,10 @@ def _opened(storage: str, *, create: bool = False, existing: bool = False) -> It
 
 
 def _storage_flag(store: Store) -> str:
-    return "" if store.shown_url == DEFAULT_STORAGE else f" --storage {store.shown_url}"
+    """What a command needs to find the same store: nothing if the environment or the default says it."""
+    if store.url.render_as_string(hide_password=False) == os.environ.get("SEARCHER_STORAGE", DEFAULT_STORAGE):
+        return ""
+    return f" --storage {shlex.quote(store.shown_url)}"
 
 
 def _say_waiting(busy: StudyBusy) -> None:

@@ -130,9 +130,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
     packages = ", ".join(f"{name} {version(name)}" for name in ("ray", "torch", "sqlalchemy"))
-    print(
-        f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
-    )
+    print(f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, Python {platform.python_version()}")
     print(f"{packages}; {arguments.workers} workers", flush=True)
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as name:
         directory = Path(name)

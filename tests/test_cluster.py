@@ -159,7 +159,7 @@ def test_a_ray_job_and_a_driver_outside_search_at_the_same_time(cluster: Cluster
         _assert_complete(postgresql_url, name, 6)
 
 
-def test_whoever_has_not_the_token_is_refused(cluster: Cluster, postgresql_url: str, tmp_path: Path) -> None:
+def test_whoever_has_not_the_token_is_refused(cluster: Cluster, tmp_path: Path) -> None:
     assert _status(cluster, "") == 401
     assert _status(cluster, "beef" * 16) == 403
     wrong = tmp_path / "token"

@@ -14,7 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,7 +26,7 @@ from workers.pool import Evaluate, evaluate, guarded, prepare
 
 CONNECT_SECONDS = 15.0  # how long an --address may take to answer
 GRACE_SECONDS = 3.0  # how long past its time-out a job may take to notice by itself
-QUEUE = 2  # jobs an actor holds: one running, one waiting
+QUEUE = 2  # jobs an actor holds: one running, one waiting, so that a result is written down before the next but one
 MAX_FAILED_STARTS = 3  # actors in a row that die before they are ready
 
 
@@ -56,11 +56,12 @@ class _Seat:
     """An actor and what it was given, in order; the first entry is what it works on. No job: it is starting up."""
 
     actor: Any
-    queue: deque[tuple[Any, Job | None]] = field(default_factory=deque)
+    queue: deque[tuple[Any, Job | None]]
+    ready: bool = False  # an actor that the cluster has no room for yet gets no jobs
     since: float = 0.0  # when the first entry began
 
     def room(self) -> int:
-        return QUEUE - sum(job is not None for _, job in self.queue)
+        return QUEUE - len(self.queue) if self.ready else 0
 
 
 class RayPool:
@@ -87,14 +88,12 @@ class RayPool:
         self._started_ray = not ray.is_initialized()
         if self._started_ray:
             _connect(address, workers)
-        total = ray.cluster_resources()
-        self.workers = workers or _workers_that_fit(total, gpus_per_worker)
-        if gpus_per_worker and gpus_per_worker > total.get("GPU", 0):
+        try:
+            self.workers = workers or _workers_that_fit(ray.cluster_resources(), gpus_per_worker)
+            _check_gpus(ray.cluster_resources(), gpus_per_worker)
+        except RayUnavailable:
             self.close()
-            raise RayUnavailable(
-                f"{gpus_per_worker:g} GPUs a worker were asked for, this Ray cluster has {total.get('GPU', 0):g}; "
-                "use --gpus-per-worker 0 to train on CPUs"
-            )
+            raise
         self._threads = threads or (max(1, (os.cpu_count() or 1) // self.workers) if address == "local" else 1)
         self._run = ray.put(run)
         self._gpus = gpus_per_worker
@@ -108,12 +107,12 @@ class RayPool:
 
     def submit(self, job: Job) -> None:
         self._backlog.append(job)
-        self._deal()
 
     def wait(self, timeout_seconds: float) -> list[tuple[Job, Outcome]]:
         ended: list[tuple[Job, Outcome]] = []
         end = time.monotonic() + timeout_seconds
         while not ended and (left := end - time.monotonic()) > 0:
+            self._deal()  # here, where the caller has dealt with all results: see QUEUE
             seats = {ref: seat for seat in self._seats for ref, _ in seat.queue}
             if not seats:
                 break
@@ -123,7 +122,6 @@ class RayPool:
             for seat in {id(seats[ref]): seats[ref] for ref in ready}.values():
                 ended += self._collect(seat, set(ready))
             ended += self._stop_overdue()
-        self._deal()
         return ended
 
     def close(self) -> None:
@@ -141,7 +139,7 @@ class RayPool:
             "max_concurrency": 1,
         }
         actor: Any = ray.remote(Worker).options(**options).remote(self._threads, self._run)
-        return _Seat(actor, deque([(actor.ready.remote(), None)]), time.monotonic())
+        return _Seat(actor, deque([(actor.ready.remote(), None)]))
 
     def _deal(self) -> None:
         """Hands waiting jobs to the actors with the shortest queues."""
@@ -167,7 +165,7 @@ class RayPool:
             seat.queue.popleft()
             seat.since = time.monotonic()
             if job is None:
-                self._failed_starts = 0
+                seat.ready, self._failed_starts = True, 0
             else:
                 ended.append((job, outcome))
         return ended
@@ -245,10 +243,22 @@ def _within(seconds: float, connect: Callable[[], object], address: str) -> None
 
 
 def _workers_that_fit(total: dict[str, float], gpus_per_worker: float) -> int:
-    fit = total.get("CPU", 1.0)
+    fit = total.get("CPU", 0.0)
+    if fit < 1:
+        raise RayUnavailable(
+            "this Ray cluster has no CPUs yet; start its nodes, or say with --workers how many to wait for"
+        )
     if gpus_per_worker:
         fit = min(fit, total.get("GPU", 0.0) / gpus_per_worker)
     return max(1, int(fit))
+
+
+def _check_gpus(total: dict[str, float], gpus_per_worker: float) -> None:
+    if gpus_per_worker > total.get("GPU", 0.0):
+        raise RayUnavailable(
+            f"{gpus_per_worker:g} GPUs a worker were asked for, this Ray cluster has {total.get('GPU', 0):g}; "
+            "use --gpus-per-worker 0 to train on CPUs"
+        )
 
 
 def _in_short(error: BaseException) -> str:
