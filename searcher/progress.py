@@ -8,8 +8,10 @@ import time
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from searcher.search import Progress as SearchProgress
 from searcher.trial import TrialState
@@ -24,57 +26,54 @@ class Display:
 
     def __init__(self, study: str, quiet: bool = False) -> None:
         self._study, self._quiet = study, quiet
-        self._bar: Progress | None = None
-        self._task = TaskID(0)
+        self._live: Live | None = None
+        self._bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]} left"),
+        )
+        self._task = self._bar.add_task(study, total=None, left="?")
         self._last_line = 0.0
         self._latest: SearchProgress | None = None
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty() and not self._quiet:
-            self._bar = Progress(
-                TextColumn("[bold]{task.description}"),
-                BarColumn(bar_width=24),
-                TextColumn("{task.completed}/{task.total}"),
-                TimeElapsedColumn(),
-                TextColumn("{task.fields[left]}"),
-                TextColumn("{task.fields[text]}"),
-                console=Console(stderr=True),
-                transient=False,
-            )
-            self._task = self._bar.add_task(self._study, total=None, left="", text="")
-            self._bar.start()
+            self._live = Live(self._bar, console=Console(stderr=True), refresh_per_second=4)
+            self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar:
-            self._bar.stop()
+        if self._live:
+            self._live.stop()
         elif self._latest:
             self._line(self._latest)
 
     def update(self, progress: SearchProgress) -> None:
         self._latest = progress
-        if self._bar:
-            left = f"{_clock(time_left(progress))} left"
-            self._bar.update(
-                self._task, total=progress.total, completed=progress.done, left=left, text=describe(progress)
-            )
+        if self._live:
+            left = _clock(time_left(progress))
+            self._bar.update(self._task, total=progress.total, completed=progress.done, left=left)
+            self._live.update(Group(self._bar, *(Text(line, no_wrap=True) for line in describe(progress))))
         elif time.monotonic() - self._last_line >= LINE_SECONDS:
             self._line(progress)
 
     def _line(self, progress: SearchProgress) -> None:
         self._last_line = time.monotonic()
         if not self._quiet:
+            counts, best = describe(progress)
             left = _clock(time_left(progress))
-            log.info("%s %d/%d, %s left, %s", self._study, progress.done, progress.total, left, describe(progress))
+            log.info("%s %d/%d, %s left, %s; %s", self._study, progress.done, progress.total, left, counts, best)
 
 
-def describe(progress: SearchProgress) -> str:
-    """The counts, the rate and the best so far, in one line."""
+def describe(progress: SearchProgress) -> tuple[str, str]:
+    """The counts and the rate, and the best so far."""
     infeasible = progress.counts[TrialState.INFEASIBLE]
     failed = progress.counts[TrialState.FAILED]
-    parts = [
+    counts = [
         f"{progress.proposed} proposed",
         f"{progress.unique} unique",
         f"{progress.trained} trained",
@@ -82,10 +81,9 @@ def describe(progress: SearchProgress) -> str:
         *([f"{failed} failed"] if failed else []),
         f"{rate(progress):,.0f} trials/h",
     ]
-    if progress.best:
-        best = progress.best
-        parts.append(f"best {best.expression} loss {best.val_loss:.4f} acc {best.val_acc:.4f}")
-    return " · ".join(parts)
+    best = progress.best
+    found = f"best {best.expression}, val_loss {best.val_loss:.4f}, val_acc {best.val_acc:.4f}" if best else "none yet"
+    return ", ".join(counts), found
 
 
 def rate(progress: SearchProgress) -> float:

@@ -236,7 +236,8 @@ def _within(seconds: float, connect: Callable[[], object], address: str) -> None
     thread.join(seconds)
     if thread.is_alive():
         raise RayUnavailable(
-            f"no Ray cluster answered at {address!r} within {seconds:g} s; is it a Ray head's GCS port?"
+            f"no Ray cluster answered at {address!r} within {seconds:g} s; is it a Ray head's GCS port, "
+            "and is its token ours (RAY_AUTH_MODE, RAY_AUTH_TOKEN_PATH)?"
         )
     if failures:
         raise RayUnavailable(f"cannot join the Ray cluster at {address!r}: {_in_short(failures[0])}") from failures[0]
