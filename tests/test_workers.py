@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -89,7 +90,7 @@ def test_normalised_by_the_training_part_alone() -> None:
     data = load("digits", 0, CPU)
     assert abs(float(data.train.images.mean())) < 1e-5 and abs(float(data.train.images.std()) - 1) < 1e-4
     for part in (data.val, data.test):
-        assert abs(float(part.images.mean())) > 1e-4 and abs(float(part.images.std()) - 1) > 1e-4
+        assert abs(float(part.images.mean())) > 1e-3
         for end in (torch.min, torch.max):
             assert float(end(part.images)) == float(end(data.train.images)), "one scale for all parts"
 
@@ -234,6 +235,13 @@ def test_a_job_whose_time_is_up_has_failed() -> None:
     assert outcome.seconds < 20
 
 
+def test_a_job_that_nobody_wants_any_more_has_failed() -> None:
+    answers = iter([False, False, True])
+    outcome = train(QUICK, CPU, stopped=lambda: next(answers))
+    assert outcome.verdict is Verdict.FAILED and outcome.reason == "stopped"
+    assert list(answers) == [] and outcome.curve == ()
+
+
 @pytest.mark.parametrize(
     ("change", "error"),
     [({"expression": "x +"}, ParseError), ({"dataset": "digit"}, WorkersError), ({"model": "resnet9"}, WorkersError)],
@@ -242,7 +250,7 @@ def test_a_job_that_names_what_there_is_not(change: dict[str, str], error: type[
     job = replace(QUICK, **change)  # type: ignore[arg-type]
     with pytest.raises(error):
         train(job, CPU)
-    outcome = evaluate(job)
+    outcome = guarded(evaluate, job)
     assert outcome.verdict is Verdict.FAILED and outcome.reason.startswith(f"{error.__name__}: ")
 
 
@@ -284,9 +292,9 @@ def test_without_parameters_of_activations_there_is_one_group(optimizers: list[t
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_the_first_bad_step_is_named_when_several_are_looked_at_at_once(bad: float) -> None:
     losses = [torch.tensor(value) for value in (1.0, 2.0, bad, 3.0, math.nan)]
-    with pytest.raises(NotFinite, match="epoch 4, step 23$"):
+    with pytest.raises(NotFinite, match="epoch 4, step 23"):
         _finite_sum(losses, 4, 25)
-    with pytest.raises(NotFinite, match="epoch 1, step 3$"):
+    with pytest.raises(NotFinite, match="epoch 1, step 3"):
         _finite_sum(losses[:3], 1, 3)
     assert _finite_sum(losses[:2], 1, 2) == 3.0
 
@@ -379,8 +387,26 @@ def collect(pool: Pool, count: int, seconds: float = PATIENCE) -> dict[Job, Outc
     return dict(found)
 
 
+def begin(pool: Pool, desk: Desk, jobs: list[Job]) -> None:
+    """Waits until these are at work; none may end meanwhile."""
+
+    def all_begun() -> bool:
+        assert pool.wait(0.05) == []
+        return all(desk.processes(job) for job in jobs)
+
+    eventually(all_begun)
+
+
+def emptied(pool: Pool, desk: Desk) -> Iterator[Pool]:
+    """A pool that many tests share; a failed one leaves nothing behind."""
+    yield pool
+    desk.gate.touch()
+    while pool.wait(5):
+        pass
+
+
 class PoolContract:
-    """What every pool does; a subclass says which `pool`. Every test leaves it empty."""
+    """What every pool does; a subclass says which `pool`."""
 
     def test_every_job_is_run_once_and_every_outcome_comes_once(self, pool: Pool, desk: Desk) -> None:
         jobs = [desk.job("sleep 0.01") for _ in range(3 * pool.capacity)]
@@ -402,7 +428,7 @@ class PoolContract:
         jobs = [desk.waiting() for _ in range(pool.capacity)]
         for job in jobs:
             pool.submit(job)
-        eventually(lambda: desk.processes(jobs[0]))
+        begin(pool, desk, jobs[:1])
         started = time.monotonic()
         assert pool.wait(0.3) == []
         assert 0.2 < time.monotonic() - started < 10
@@ -464,8 +490,19 @@ def inline_pool() -> Iterator[InlinePool]:
 
 class TestInlinePool(PoolContract):
     @pytest.fixture
-    def pool(self, inline_pool: InlinePool) -> Pool:
-        return inline_pool
+    def pool(self, inline_pool: InlinePool, desk: Desk) -> Iterator[Pool]:
+        yield from emptied(inline_pool, desk)
+
+    def test_a_child_stops_when_its_pool_closes(self) -> None:
+        """A thread cannot be killed, and would keep the process from ending."""
+        pool = InlinePool()
+        before = set(threading.enumerate())
+        pool.submit(replace(QUICK, recipe=Recipe(epochs=10_000)))
+        [thread] = set(threading.enumerate()) - before
+        assert pool.wait(0.5) == []
+        pool.close()
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
 
     def test_holds_one_job(self, pool: Pool) -> None:
         """So that a proposal knows every result before it, and the same seed gives the same study."""
@@ -497,16 +534,16 @@ def gone(process: int) -> bool:
 
 class TestRayPool(PoolContract):
     @pytest.fixture
-    def pool(self, ray_pool: Pool) -> Pool:
-        return ray_pool
+    def pool(self, ray_pool: Pool, desk: Desk) -> Iterator[Pool]:
+        yield from emptied(ray_pool, desk)
 
     def test_holds_a_job_behind_each_running_one(self, pool: Pool, desk: Desk) -> None:
         assert pool.capacity == 4
         jobs = [desk.waiting() for _ in range(4)]
         for job in jobs:
             pool.submit(job)
-        eventually(lambda: sum(bool(desk.processes(job)) for job in jobs) == 2)
-        time.sleep(0.3)
+        begin(pool, desk, jobs[:2])
+        assert pool.wait(0.3) == []
         assert sum(bool(desk.processes(job)) for job in jobs) == 2, "one job at a time in a worker"
         desk.gate.touch()
         found = collect(pool, 4)
@@ -518,7 +555,7 @@ class TestRayPool(PoolContract):
         jobs = [desk.waiting() for _ in range(2)] + [desk.job("sleep 0") for _ in range(2)]
         for job in jobs:
             pool.submit(job)
-        eventually(lambda: all(desk.processes(job) for job in jobs[:2]))
+        begin(pool, desk, jobs[:2])
         [victim] = desk.processes(jobs[0])
         os.kill(victim, signal.SIGKILL)
         [(failed, outcome)] = eventually(lambda: pool.wait(1.0))  # type: ignore[misc]
@@ -537,7 +574,8 @@ class TestRayPool(PoolContract):
         hung, other = desk.job("sleep 600", timeout_seconds=1.0), desk.waiting()
         pool.submit(hung)
         pool.submit(other)
-        [hung_process] = eventually(lambda: desk.processes(hung))  # type: ignore[misc]
+        begin(pool, desk, [hung])
+        [hung_process] = desk.processes(hung)
         started = time.monotonic()
         [(failed, outcome)] = eventually(lambda: pool.wait(1.0))  # type: ignore[misc]
         assert time.monotonic() - started < 1 + 5 + 10  # 5 s are promised, 10 are for a busy machine
@@ -566,7 +604,8 @@ class TestClosing:
         jobs = [desk.waiting() for _ in range(pool.capacity)]
         for job in jobs:
             pool.submit(job)
-        [process] = eventually(lambda: desk.processes(jobs[0]))  # type: ignore[misc]
+        begin(pool, desk, jobs[:1])
+        [process] = desk.processes(jobs[0])
         started = time.monotonic()
         pool.close()
         assert time.monotonic() - started < 20

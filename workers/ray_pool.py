@@ -107,12 +107,13 @@ class RayPool:
 
     def submit(self, job: Job) -> None:
         self._backlog.append(job)
+        self._deal()
 
     def wait(self, timeout_seconds: float) -> list[tuple[Job, Outcome]]:
         ended: list[tuple[Job, Outcome]] = []
         end = time.monotonic() + timeout_seconds
         while not ended and (left := end - time.monotonic()) > 0:
-            self._deal()  # here, where the caller has dealt with all results: see QUEUE
+            self._deal()  # only here and in submit, when the caller has written down what it was given: see QUEUE
             seats = {ref: seat for seat in self._seats for ref, _ in seat.queue}
             if not seats:
                 break
