@@ -10,12 +10,16 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import permutations
 
 from search_space.expression import Expression, parse
 
 _COMMUTATIVE = frozenset({"+", "*", "max", "min"})
 _EVEN = frozenset({"abs", "cos", "cosh", "sinc"})
+_PARTIAL = frozenset({"sqrt", "log", "/"})  # not defined everywhere
 _WILD = ("a", "b", "c")
+
+MAX_RENUMBERED = 4
 
 Binding = dict[str, Expression]
 
@@ -63,10 +67,13 @@ _RULES_TEXT: tuple[tuple[str, str], ...] = (
     ("min(a, min(a, b))", "min(a, b)"),
 )
 
-_RULES: dict[str, list[tuple[Expression, Expression]]] = defaultdict(list)  # by the pattern's root
+Rule = tuple[Expression, Expression, frozenset[str]]  # pattern, replacement, what stands in the first only
+
+_RULES: dict[str, list[Rule]] = defaultdict(list)  # by the pattern's root
 for _pattern, _replacement in _RULES_TEXT:
-    _tree = parse(_pattern, _WILD)
-    _RULES[_tree.op].append((_tree, parse(_replacement, _WILD)))
+    _from, _to = parse(_pattern, _WILD), parse(_replacement, _WILD)
+    _lost = frozenset(leaf.op for leaf in _from.leaves()) - {leaf.op for leaf in _to.leaves()}
+    _RULES[_from.op].append((_from, _to, _lost.intersection(_WILD)))
 
 
 def key(expression: Expression) -> str:
@@ -75,8 +82,17 @@ def key(expression: Expression) -> str:
 
 
 def canonical(expression: Expression) -> Expression:
-    """The normal form: no rule applies anywhere, and the operands of +, *, max and min are in order."""
-    return _normalise(expression).normal()
+    """The normal form: no rule applies anywhere, and the operands of +, *, max and min are in order.
+
+    Where a parameter stands in several places, the order of operands can depend on the parameters' numbers: then all
+    numberings are tried and the first of their normal forms is taken, up to four parameters.
+    """
+    places = [leaf.value for leaf in expression.leaves() if leaf.op == "beta"]
+    betas = expression.betas
+    if len(places) == len(betas) or len(betas) > MAX_RENUMBERED:
+        return _normalise(expression.normal()).normal()
+    numberings = (dict(zip(betas, numbers, strict=True)) for numbers in permutations(range(1, len(betas) + 1)))
+    return min((_normalise(expression.with_betas(new)).normal() for new in numberings), key=_order)
 
 
 @lru_cache(maxsize=65_536)
@@ -89,16 +105,29 @@ def _normalise(node: Expression) -> Expression:
     elif node.op in _EVEN or (node.op == "^" and args[1] == Expression("number", value=2.0)):
         args = (min(args[0], _normalise(Expression("neg", args[:1])), key=_order), *args[1:])
     node = Expression(node.op, args)
-    for pattern, replacement in _RULES[node.op]:
+    for pattern, replacement, lost in _RULES[node.op]:
         for found in _match(pattern, node, {}):
-            return _normalise(replacement.substitute(found))
+            if all(_is_total(found[name]) for name in lost):
+                return _normalise(replacement.substitute(found))
     return node
 
 
-def _order(node: Expression) -> tuple[int, str, str]:
-    """Small before large, then by the text without and with the parameters' numbers."""
+def _is_total(node: Expression) -> bool:
+    """Whether a subtree is a number for every x: only then may it be dropped (sqrt(x) - sqrt(x) is not 0 at -1)."""
+
+    def total(node: Expression, args: tuple[bool, ...]) -> bool:
+        if node.op == "^":
+            exponent = node.args[1]
+            return args[0] and exponent.op == "number" and exponent.value.is_integer()
+        return all(args) and node.op not in _PARTIAL
+
+    return node.fold(total)
+
+
+def _order(node: Expression) -> tuple[int, str, tuple[float, ...]]:
+    """Small before large, then by the text without the parameters' numbers, then by these."""
     blank = node.with_betas(dict.fromkeys(node.betas, 0))
-    return node.size, str(blank), str(node)
+    return node.size, str(blank), tuple(leaf.value for leaf in node.leaves())
 
 
 def _match(pattern: Expression, node: Expression, bound: Binding) -> Iterator[Binding]:

@@ -22,7 +22,8 @@ T = TypeVar("T")
 _BINDING = {"+": 1, "-": 1, "*": 2, "/": 2, "neg": 3, "^": 4}
 _ATOM = 5
 _TOKEN = re.compile(
-    r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<name>[A-Za-z_][A-Za-z_0-9]*)|(?P<sign>[-+*/^(),]))"
+    r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<name>[A-Za-z_][A-Za-z_0-9]*)|(?P<sign>[-+*/^(),]))",
+    re.ASCII,  # the digits of other scripts are no digits here
 )
 
 
@@ -112,7 +113,9 @@ def number(value: float) -> Expression:
     """A constant; a negative one is the negation of a positive one, as in the text."""
     if not math.isfinite(value):
         raise SpaceError(f"a constant must be finite, not {value!r}")
-    return Expression("neg", (number(-value),)) if value < 0 else Expression("number", value=float(value))
+    return (
+        Expression("neg", (number(-value),)) if value < 0 else Expression("number", value=value + 0.0)
+    )  # + 0.0: no -0
 
 
 def beta(index: int) -> Expression:
@@ -182,7 +185,12 @@ class _Parser:
         tree = self.level(1)
         if self.next.kind != "end":
             raise self.error(f"expected an operator or the end, not {self.next.text!r}")
-        return tree.normal()
+        tree = tree.normal()
+        if (
+            len(written := str(tree)) > MAX_CHARACTERS
+        ):  # "1e14" is written 100000000000000: what is read can be read again
+            raise ParseError(f"written out, this has {len(written)} characters, over {MAX_CHARACTERS}", self.text, 0)
+        return tree
 
     @property
     def next(self) -> _Token:
@@ -262,7 +270,7 @@ class _Parser:
     def name(self, token: _Token) -> Expression:
         if token.text in self.variables or token.text == "eps":
             return self.node(token, token.text)
-        if match := re.fullmatch(r"beta(\d{0,3})", token.text):
+        if match := re.fullmatch(r"beta([0-9]{0,3})", token.text):
             self.fresh += 1
             return self.node(token, "beta", value=float(match[1] or self.fresh))
         function = FUNCTIONS.get(token.text)

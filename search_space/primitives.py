@@ -36,19 +36,28 @@ class Function:
     meaning: str
 
 
+def _within(number: float, tensor: Tensor) -> float:
+    """A constant as the tensor's type holds it: torch refuses one beyond the type's range, where a tensor is infinite."""
+    return number if abs(number) <= torch.finfo(tensor.dtype).max else math.copysign(math.inf, number)
+
+
 def _maximum(a: Value, b: Value) -> Value:
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         return torch.maximum(a, b)
     tensor, number = (a, b) if isinstance(a, Tensor) else (b, a)
     # relu's gradient at its kink is 0, clamp's is 1; the first is what everybody trains with.
-    return torch.relu(tensor) if number == 0 else torch.clamp_min(tensor, number)
+    return torch.relu(tensor) if number == 0 else torch.clamp_min(tensor, _within(number, tensor))
 
 
 def _minimum(a: Value, b: Value) -> Value:
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         return torch.minimum(a, b)
     tensor, number = (a, b) if isinstance(a, Tensor) else (b, a)
-    return -torch.relu(-tensor) if number == 0 else torch.clamp_max(tensor, number)
+    return -torch.relu(-tensor) if number == 0 else torch.clamp_max(tensor, _within(number, tensor))
+
+
+def _power(a: Value, b: Value) -> Value:
+    return a ** (b if isinstance(b, Tensor) else _within(b, a))
 
 
 def _sqrt(a: Tensor) -> Tensor:
@@ -74,7 +83,7 @@ FUNCTIONS: Mapping[str, Function] = {
         Function("-", 2, lambda a, b: a - b, "difference"),
         Function("*", 2, lambda a, b: a * b, "product"),
         Function("/", 2, lambda a, b: a / b, "quotient"),
-        Function("^", 2, lambda a, b: a**b, "power"),
+        Function("^", 2, _power, "power"),
         Function("neg", 1, lambda a: -a, "negation, written -a"),
         Function("abs", 1, torch.abs, "absolute value"),
         Function("sqrt", 1, _sqrt, "square root; NaN below 0; its slope at 0 is taken as 0"),

@@ -112,18 +112,18 @@ class RayPool:
     def wait(self, timeout_seconds: float) -> list[tuple[Job, Outcome]]:
         ended: list[tuple[Job, Outcome]] = []
         end = time.monotonic() + timeout_seconds
-        while not ended and (left := end - time.monotonic()) > 0:
+        while True:
             self._deal()  # only here and in submit, when the caller has written down what it was given: see QUEUE
             seats = {ref: seat for seat in self._seats for ref, _ in seat.queue}
-            if not seats:
-                break
-            ready, _ = ray.wait(list(seats), num_returns=1, timeout=min(left, 1.0))
-            if ready:
+            left = max(0.0, end - time.monotonic())
+            ready: list[Any] = []
+            if seats and ray.wait(list(seats), num_returns=1, timeout=min(left, 1.0))[0]:
                 ready, _ = ray.wait(list(seats), num_returns=len(seats), timeout=0)
             for seat in {id(seats[ref]): seats[ref] for ref in ready}.values():
                 ended += self._collect(seat, set(ready))
             ended += self._stop_overdue()
-        return ended
+            if ended or not seats or not left:
+                return ended
 
     def close(self) -> None:
         for seat in getattr(self, "_seats", []):
