@@ -98,7 +98,7 @@ def launch(
     unary: Annotated[str | None, typer.Option(help="Unary primitives to choose from: x,neg,sin,...")] = None,
     binary: Annotated[str | None, typer.Option(help="Binary primitives to choose from: add,mul,max,...")] = None,
     baselines: Annotated[
-        str | None, typer.Option(help="Known functions trained first: relu,swish,..., all or none.")
+        str | None, typer.Option(help="Functions trained first: relu,swish,..., x*tanh(x), all, none.")
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="What the children learn: digits.")] = None,
     model: Annotated[str | None, typer.Option(help="The child: resnet8 or resnet20.")] = None,

@@ -50,7 +50,7 @@ def rate(ends: list[float]) -> float:
 
 
 def searcher_rate(candidates: int, workers: int, directory: Path) -> float:
-    settings = Config(sampler="random", units=2, n_trials=2 * candidates, baselines=("none",), workers=workers)
+    settings = Config(sampler="random", n_trials=2 * candidates, baselines=("none",), workers=workers)
     store = Store(f"sqlite:///{directory}/overhead.db", create=True)
     study = session.create_study(store, settings)
     pool = RayPool(workers, run=nothing)

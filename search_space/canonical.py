@@ -124,9 +124,10 @@ def _is_total(node: Expression) -> bool:
     return node.fold(total)
 
 
+@lru_cache(maxsize=65_536)
 def _order(node: Expression) -> tuple[int, str, tuple[float, ...]]:
     """Small before large, then by the text without the parameters' numbers, then by these."""
-    blank = node.with_betas(dict.fromkeys(node.betas, 0))
+    blank = node.with_betas(dict.fromkeys(node.betas, 0)) if node.betas else node
     return node.size, str(blank), tuple(leaf.value for leaf in node.leaves())
 
 

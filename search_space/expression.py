@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from search_space.primitives import FUNCTIONS, SpaceError, nearest
@@ -48,6 +48,17 @@ class Expression:
     op: str
     args: tuple[Expression, ...] = ()
     value: float = 0.0
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Once a node: the default would walk the whole tree each time a subtree is looked up.
+        object.__setattr__(self, "_hash", hash((self.op, self.args, self.value)))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __reduce__(self) -> tuple[type[Expression], tuple[object, ...]]:
+        return Expression, (self.op, self.args, self.value)  # the hash of a text is another in each process
 
     def fold(self, combine: Callable[[Expression, tuple[T, ...]], T]) -> T:
         """Bottom-up: `combine(node, results of its arguments)`, once for a subtree that several places share."""
@@ -98,7 +109,9 @@ class Expression:
 
     def normal(self) -> Expression:
         """This tree with its parameters numbered 1, 2, ... in order of appearance."""
-        return self.with_betas({old: new for new, old in enumerate(self.betas, start=1)})
+        betas = self.betas
+        in_order = betas == tuple(range(1, len(betas) + 1))
+        return self if in_order else self.with_betas({old: new for new, old in enumerate(betas, start=1)})
 
     def __str__(self) -> str:
         tree = self.normal()

@@ -37,7 +37,7 @@ class Function:
 
 
 def _within(number: float, tensor: Tensor) -> float:
-    """A constant as the tensor's type holds it: torch refuses one beyond the type's range, where a tensor is infinite."""
+    """A constant as the tensor's type holds it: torch refuses one beyond its range; a tensor is infinite."""
     return number if abs(number) <= torch.finfo(tensor.dtype).max else math.copysign(math.inf, number)
 
 

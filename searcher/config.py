@@ -38,7 +38,7 @@ class Config:
         seed: of the sampler's proposals and of the children's weights and order of images; `split_seed`: of what is
             held out.
         units, unary, binary: the grammar: core units, and the primitives to choose from.
-        baselines: known functions trained first; they take at most half of the total.
+        baselines: functions trained first, by name (`all`: those known) or written out; at most half of the total.
         trial_timeout: seconds a child may take; 0 for no limit. `max_retries`: how often a trial is run again after its
             worker died or ran out of time.
         pool: `ray`, or `inline` (one child at a time in this process). `workers` 0: as many as there are CPUs.
@@ -172,7 +172,7 @@ def _typed(name: str, value: Any, hint: Any, where: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if get_args(hint) == (str, ...):
-        names = value.split(",") if isinstance(value, str) else value
+        names = _split(value) if isinstance(value, str) else value
         if isinstance(names, (list, tuple)) and all(isinstance(item, str) for item in names):
             return tuple(item.strip() for item in names if item.strip())
         raise ConfigError(f"{name}{where} must be a list of names, not {value!r}")
@@ -181,6 +181,18 @@ def _typed(name: str, value: Any, hint: Any, where: str) -> Any:
         expected = {int: "a whole number", float: "a number", str: "text", dict: "a table"}.get(kind, kind.__name__)
         raise ConfigError(f"{name}{where} must be {expected}, not {value!r}")
     return value
+
+
+def _split(text: str) -> list[str]:
+    """The parts between commas, except those in parentheses: `relu,max(x, sin(x))` has two."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if character == "," and depth <= 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
 
 
 _AT_LEAST: Mapping[str, float] = {

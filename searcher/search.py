@@ -308,15 +308,20 @@ def grammar_of(config: Config) -> Grammar:
 
 
 def baseline_trials(config: Config) -> list[Trial]:
-    """A new study's first trials: as many of the chosen known functions as fit into half of its total.
+    """A new study's first trials: as many of the chosen functions, known by name or written out, as fit into half of
+    its total.
 
     Raises:
-        SpaceError: an unknown baseline.
+        SpaceError: an unknown baseline. ParseError: one written out that is no expression.
     """
     names = tuple(BASELINES) if config.baselines == ("all",) else config.baselines
-    chosen = [baseline(name) for name in names if name != "none"][: config.n_trials // 2]
+    chosen = [(name, parse(_text(name))) for name in names if name != "none"][: config.n_trials // 2]
     return [
-        Trial(number, Kind.BASELINE, str(tree), key(tree), config.seed, name=row.name)
-        for number, row in enumerate(chosen)
-        for tree in (parse(row.expression),)
+        Trial(number, Kind.BASELINE, str(tree), key(tree), config.seed, name=name if name.isidentifier() else "own")
+        for number, (name, tree) in enumerate(chosen)
     ]
+
+
+def _text(name: str) -> str:
+    """The expression of a baseline: `x` and names of known functions stand for these, anything else for itself."""
+    return baseline(name).expression if name.isidentifier() and name != "x" else name

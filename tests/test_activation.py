@@ -173,6 +173,14 @@ def test_greater_of_x_and_a_constant_that_the_type_cannot_hold(dtype: torch.dtyp
         torch_equal(Activation(f"min(x, {constant})")(x), x)
 
 
+@pytest.mark.parametrize("constant", ["sqrt(-1)", "0 / 0", "log(-2)", "exp(999) - exp(999)"])
+@pytest.mark.parametrize("form", ["{}", "x + {}", "0 * {}", "max(x, {})", "min(x, {})", "max({}, beta)", "(x + 1)^{}"])
+def test_a_constant_that_is_not_a_number_spoils_everything(form: str, constant: str) -> None:
+    for dtype in (torch.bfloat16, torch.float32, torch.float64):
+        value = Activation(form.format(f"({constant})"), 3)(torch.ones(2, 3, dtype=dtype))
+        assert bool(value.isnan().all()), value
+
+
 # Gradients and evaluation
 
 

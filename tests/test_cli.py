@@ -164,6 +164,7 @@ BAD_LAUNCHES = [
     (("--unary", "x,sinn"), 2, "did you mean 'sin'"),
     (("--binary", "ad"), 2, "did you mean 'add'"),
     (("--baselines", "rleu"), 2, "did you mean 'relu'"),
+    (("--baselines", "relu,x * tanh(x"), 2, "expected ')', not the end\n  x * tanh(x\n            ^ position 10"),
     (("--objective", "val_los"), 2, "did you mean 'val_loss'"),
     (("--pool", "inlin"), 2, "did you mean 'inline'"),
     (("--preset", "papers"), 2, "did you mean 'paper'"),

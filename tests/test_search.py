@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from search_space import Choices, Grammar, key, parse
-from searcher import session
+from searcher import config, session
 from searcher.config import Config
 from searcher.search import Progress, Search
 from searcher.store import LeaseLost, Store
@@ -339,3 +339,13 @@ def test_progress_counts_what_the_store_holds(store: Store) -> None:
 def test_names_are_made_up_one_after_the_other(store: Store) -> None:
     names = [session.create_study(store, SETTINGS).name for _ in range(3)]
     assert names == ["digits-random-1", "digits-random-2", "digits-random-3"]
+
+
+def test_baselines_may_be_written_out(store: Store) -> None:
+    chosen = config.load(None, {"baselines": "relu, max(x, sin(x)), x", "n_trials": 6, "sampler": "random"})
+    _, trials = completed(store, chosen)
+    assert [(t.name, t.expression) for t in trials[:3]] == [
+        ("relu", "max(x, 0)"),
+        ("own", "max(x, sin(x))"),
+        ("x", "x"),
+    ]

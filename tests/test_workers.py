@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -171,6 +172,16 @@ def test_the_same_job_gives_the_same_bits() -> None:
     assert untimed(train(replace(job, number=5), CPU)) == first
     assert train(replace(job, seed=1), CPU).curve != first.curve
     assert train(replace(job, split_seed=1), CPU).curve != first.curve
+
+
+def test_the_seed_is_also_that_of_the_order_of_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    def same_weights(*args: Any) -> nn.Module:
+        torch.manual_seed(0)
+        return build(*args)
+
+    monkeypatch.setattr("workers.train.build", same_weights)
+    one, other, again = (untimed(train(replace(QUICK, seed=seed), CPU)) for seed in (0, 1, 0))
+    assert one == again != other
 
 
 def test_relu_learns_digits() -> None:

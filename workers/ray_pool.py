@@ -25,6 +25,7 @@ from workers.job import Job, Outcome, Verdict, WorkersError
 from workers.pool import Evaluate, evaluate, guarded, prepare
 
 CONNECT_SECONDS = 15.0  # how long an --address may take to answer
+LINGER_SECONDS = 0.003  # how long a first result waits for others, so that one transaction can record them together
 GRACE_SECONDS = 3.0  # how long past its time-out a job may take to notice by itself
 QUEUE = 2  # jobs an actor holds: one running, one waiting, so that a result is written down before the next but one
 MAX_FAILED_STARTS = 3  # actors in a row that die before they are ready
@@ -118,7 +119,7 @@ class RayPool:
             left = max(0.0, end - time.monotonic())
             ready: list[Any] = []
             if seats and ray.wait(list(seats), num_returns=1, timeout=min(left, 1.0))[0]:
-                ready, _ = ray.wait(list(seats), num_returns=len(seats), timeout=0)
+                ready, _ = ray.wait(list(seats), num_returns=len(seats), timeout=LINGER_SECONDS)
             for seat in {id(seats[ref]): seats[ref] for ref in ready}.values():
                 ended += self._collect(seat, set(ready))
             ended += self._stop_overdue()
