@@ -108,7 +108,6 @@ def tune_rate(trainable: Any, candidates: int, workers: int, directory: Path, re
         tune_config=tune.TuneConfig(
             num_samples=candidates,
             reuse_actors=reuse_actors,
-            max_concurrent_trials=workers,
             metric="val_loss",
             mode="min",
         ),

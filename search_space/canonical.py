@@ -63,6 +63,8 @@ _RULES_TEXT: tuple[tuple[str, str], ...] = (
     ("min(a, a)", "a"),
     ("max(-a, -b)", "-min(a, b)"),
     ("min(-a, -b)", "-max(a, b)"),
+    ("max(-a, 0)", "-min(a, 0)"),
+    ("min(-a, 0)", "-max(a, 0)"),
     ("max(a, max(a, b))", "max(a, b)"),
     ("min(a, min(a, b))", "min(a, b)"),
 )

@@ -35,6 +35,10 @@ class ParseError(SpaceError):
         shown = "".join(c if c.isprintable() else "?" for c in text[start : position + 40])
         super().__init__(f"{message}\n  {shown}\n  {' ' * (position - start)}^ position {position}")
         self.position = position
+        self._made_of = message, text, position
+
+    def __reduce__(self) -> tuple[type[ParseError], tuple[str, str, int]]:
+        return ParseError, self._made_of  # exceptions cross processes by pickle, which would pass one argument
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,14 +240,10 @@ class _Parser:
 
     def level(self, binding: int) -> Expression:
         """Operators that bind at least so tightly, grouped from the left."""
-        self.nesting += 1
-        if self.nesting > 4 * MAX_DEPTH:
-            raise self.error("too deeply nested")
         left = self.sign()
         while (token := self.next).kind == "sign" and binding <= _BINDING.get(token.text, 0) < _BINDING["neg"]:
             self.at += 1
             left = self.node(token, token.text, left, self.level(_BINDING[token.text] + 1))
-        self.nesting -= 1
         return left
 
     def sign(self) -> Expression:

@@ -38,7 +38,7 @@ class Function:
 
 def _within(number: float, tensor: Tensor) -> float:
     """A constant as the tensor's type holds it: torch refuses one beyond its range; a tensor is infinite."""
-    return number if abs(number) <= torch.finfo(tensor.dtype).max else math.copysign(math.inf, number)
+    return math.copysign(math.inf, number) if abs(number) > torch.finfo(tensor.dtype).max else number
 
 
 def _maximum(a: Value, b: Value) -> Value:
@@ -151,7 +151,7 @@ BINARY: Mapping[str, str] = {
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """`accepted: a, b, c; did you mean b?`: the tail of every message about an unknown name."""
+    """`did you mean 'b'? accepted: a, b, c`: the tail of every message about an unknown name."""
     from difflib import get_close_matches
 
     names = list(known)

@@ -94,6 +94,12 @@ class Store:
         self.url = database.parse_url(url)
         self._engine = database.connect(self.url, create=create)
         self._writer = self._engine.execution_options(writes=True)
+        c = schema.lease.c
+        self._renewal = (  # made once: every commit needs it
+            sa.update(schema.lease)
+            .where(c.study_id == sa.bindparam("in_study"), c.generation == sa.bindparam("is_generation"))
+            .values(expires_at=self._now() + LEASE_SECONDS)
+        )
 
     @property
     def shown_url(self) -> str:
@@ -268,13 +274,8 @@ class Store:
                 connection.execute(sa.insert(schema.epoch), curves)
 
     def _renew(self, connection: Connection, lease: Lease) -> None:
-        c = schema.lease.c
-        renewed = connection.execute(
-            sa.update(schema.lease)
-            .where(c.study_id == lease.study_id, c.generation == lease.generation)
-            .values(expires_at=self._now() + LEASE_SECONDS)
-        )
-        if renewed.rowcount != 1:
+        which = {"in_study": lease.study_id, "is_generation": lease.generation}
+        if connection.execute(self._renewal, which).rowcount != 1:
             raise LeaseLost("another driver has taken this study over; this one has stopped and written nothing since")
 
     def _now(self) -> sa.ColumnElement[float]:
