@@ -239,6 +239,7 @@ def _flag(name: str) -> str:
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
+    # As search_space.nearest, which cannot be had without importing torch.
     names = [str(name) for name in known]
     close = get_close_matches(word, names, n=1, cutoff=0.5)
     return (f"did you mean {close[0]!r}? " if close else "") + f"accepted: {', '.join(names)}"

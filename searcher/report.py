@@ -16,7 +16,6 @@ from searcher.store import Store
 from searcher.trial import Kind, Objective, Study, Trial, TrialState
 
 Row = Mapping[str, Any]
-FORMATS = ("table", "json", "csv", "yaml", "markdown")
 
 
 class ReportError(SearcherError):
@@ -58,9 +57,9 @@ def conclusion(trials: Sequence[Trial], board: Sequence[Row], objective: Objecti
         )
     states = Counter(trial.state for trial in trials)
     cited = sum(trial.cites is not None for trial in trials)
-    candidates = sum(t.kind is Kind.CANDIDATE and t.state is TrialState.COMPLETE and t.cites is None for t in trials)
+    trained = Counter(t.kind for t in trials if t.state is TrialState.COMPLETE and t.cites is None)
     lines = [
-        f"{len(trials)} trials: {candidates} candidates and {sum(t.kind is Kind.BASELINE for t in trials)} baselines "
+        f"{len(trials)} trials: {trained[Kind.CANDIDATE]} candidates and {trained[Kind.BASELINE]} baselines "
         f"trained, {cited} answered from the store, {states[TrialState.INFEASIBLE]} infeasible, "
         f"{states[TrialState.FAILED]} failed."
     ]

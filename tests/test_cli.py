@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from searcher.store import Store
-from searcher.trial import TrialState
+from searcher.trial import Trial, TrialState
 
 from .conftest import ROOT, Cli
 
@@ -287,7 +287,7 @@ def wait_for(directory: Path, finished: int, process: subprocess.Popen[str]) -> 
     raise AssertionError(f"the search did not get so far: {process.communicate(timeout=5)}")
 
 
-def read(directory: Path) -> list:  # type: ignore[type-arg]
+def read(directory: Path) -> list[Trial]:
     store = Store(f"sqlite:///{directory}/searcher.db")
     try:
         return store.trials(store.study("k"))

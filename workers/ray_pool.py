@@ -86,6 +86,7 @@ class RayPool:
         threads: int = 0,
         run: Evaluate = evaluate,
     ) -> None:
+        self._seats: list[_Seat] = []
         self._started_ray = not ray.is_initialized()
         if self._started_ray:
             _connect(address, workers)
@@ -127,7 +128,7 @@ class RayPool:
                 return ended
 
     def close(self) -> None:
-        for seat in getattr(self, "_seats", []):
+        for seat in self._seats:
             ray.kill(seat.actor, no_restart=True)
         if self._started_ray:
             ray.shutdown()
