@@ -7,8 +7,9 @@ What is compared, on the same machine in the same run, with the same number of w
 * Ray Tune, function API: the same with a function that reports once.
 
 The rate is taken between the first and the last result, so that starting up is left out of all three. Only candidates
-that went to a worker count: what searcher answers from its store does not. The last line is the ratio of searcher to
-Ray Tune with `reuse_actors`.
+that went to a worker count: what searcher answers from its store does not. Both are run in turn, several rounds of
+them, since the speed of a shared machine drifts. The last line is the median ratio of searcher to Ray Tune with
+`reuse_actors`.
 
     python -m benchmarks.overhead --candidates 500
 """
@@ -24,6 +25,7 @@ import time
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import ray
@@ -127,21 +129,27 @@ def main() -> None:
         "--function-candidates", type=int, default=40, help="for Ray Tune's function API, which is slow"
     )
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5, help="of searcher and Ray Tune's class API, in turn")
     arguments = parser.parse_args()
     packages = ", ".join(f"{name} {version(name)}" for name in ("ray", "torch", "sqlalchemy"))
     print(f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, Python {platform.python_version()}")
     print(f"{packages}; {arguments.workers} workers", flush=True)
+    n, ratios = arguments.candidates, []
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as name:
-        directory = Path(name)
-        ours = searcher_rate(arguments.candidates, arguments.workers, directory)
-        print(f"searcher                         {ours:8.2f} candidates/s ({arguments.candidates})", flush=True)
-        reused = tune_rate(Nothing, arguments.candidates, arguments.workers, directory / "class", True)
-        print(f"Ray Tune, class, reuse_actors    {reused:8.2f} candidates/s ({arguments.candidates})", flush=True)
+        for number in range(1, arguments.rounds + 1):
+            directory = Path(name) / f"round{number}"
+            directory.mkdir()
+            ours = searcher_rate(n, arguments.workers, directory)
+            print(f"searcher                         {ours:8.2f} candidates/s ({n})", flush=True)
+            reused = tune_rate(Nothing, n, arguments.workers, directory / "class", True)
+            print(f"Ray Tune, class, reuse_actors    {reused:8.2f} candidates/s ({n})", flush=True)
+            ratios.append(ours / reused)
         n = arguments.function_candidates
-        function = tune_rate(nothing_reported, n, arguments.workers, directory / "function", False)
+        function = tune_rate(nothing_reported, n, arguments.workers, Path(name) / "function", False)
         print(f"Ray Tune, function               {function:8.2f} candidates/s ({n})", flush=True)
     print(f"searcher / Ray Tune, function: {ours / function:.0f}x", flush=True)
-    print(f"{ours / reused:.1f}x")
+    print(f"searcher / Ray Tune, class: {', '.join(f'{ratio:.1f}' for ratio in ratios)}; the median:", flush=True)
+    print(f"{median(ratios):.1f}x")
 
 
 if __name__ == "__main__":

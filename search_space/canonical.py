@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import permutations
 
@@ -69,13 +70,25 @@ _RULES_TEXT: tuple[tuple[str, str], ...] = (
     ("min(a, min(a, b))", "min(a, b)"),
 )
 
-Rule = tuple[Expression, Expression, frozenset[str]]  # pattern, replacement, what stands in the first only
 
-_RULES: dict[str, list[Rule]] = defaultdict(list)  # by the pattern's root
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    pattern: Expression
+    replacement: Expression
+    needs: frozenset[str]  # operations that the arguments must have: a quick look before matching
+    lost: frozenset[str]  # wild cards that only the pattern has
+
+
+def _rule(pattern: Expression, replacement: Expression) -> _Rule:
+    needs = {arg.op for arg in pattern.args}.difference(_WILD)
+    lost = {leaf.op for leaf in pattern.leaves()}.intersection(_WILD) - {leaf.op for leaf in replacement.leaves()}
+    return _Rule(pattern, replacement, frozenset(needs), frozenset(lost))
+
+
+_RULES: dict[str, list[_Rule]] = defaultdict(list)  # by the pattern's root
 for _pattern, _replacement in _RULES_TEXT:
-    _from, _to = parse(_pattern, _WILD), parse(_replacement, _WILD)
-    _lost = frozenset(leaf.op for leaf in _from.leaves()) - {leaf.op for leaf in _to.leaves()}
-    _RULES[_from.op].append((_from, _to, _lost.intersection(_WILD)))
+    _new = _rule(parse(_pattern, _WILD), parse(_replacement, _WILD))
+    _RULES[_new.pattern.op].append(_new)
 
 
 def key(expression: Expression) -> str:
@@ -107,10 +120,13 @@ def _normalise(node: Expression) -> Expression:
     elif node.op in _EVEN or (node.op == "^" and args[1] == Expression("number", value=2.0)):
         args = (min(args[0], _normalise(Expression("neg", args[:1])), key=_order), *args[1:])
     node = Expression(node.op, args)
-    for pattern, replacement, lost in _RULES[node.op]:
-        for found in _match(pattern, node, {}):
-            if all(_is_total(found[name]) for name in lost):
-                return _normalise(replacement.substitute(found))
+    ops = {arg.op for arg in args}
+    for rule in _RULES[node.op]:
+        if not rule.needs <= ops:
+            continue
+        for found in _match(rule.pattern, node, {}):
+            if all(_is_total(found[name]) for name in rule.lost):
+                return _normalise(rule.replacement.substitute(found))
     return node
 
 

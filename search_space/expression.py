@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TypeVar
 
 from search_space.primitives import FUNCTIONS, SpaceError, nearest
@@ -52,11 +53,17 @@ class Expression:
     op: str
     args: tuple[Expression, ...] = ()
     value: float = 0.0
+    size: int = field(init=False, repr=False, compare=False)  # nodes in the tree
+    betas: tuple[int, ...] = field(init=False, repr=False, compare=False)  # parameters, in order of first appearance
     _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # Once a node: the default would walk the whole tree each time a subtree is looked up.
-        object.__setattr__(self, "_hash", hash((self.op, self.args, self.value)))
+        # Once a node: asking the whole tree each time a subtree is looked up would be quadratic.
+        own = (int(self.value),) if self.op == "beta" else ()
+        set_once = object.__setattr__
+        set_once(self, "size", 1 + sum([arg.size for arg in self.args]))
+        set_once(self, "betas", tuple(dict.fromkeys(chain(own, *[arg.betas for arg in self.args]))))
+        set_once(self, "_hash", hash((self.op, self.args, self.value)))
 
     def __hash__(self) -> int:
         return self._hash
@@ -70,25 +77,15 @@ class Expression:
 
         def visit(node: Expression) -> T:
             if id(node) not in done:
-                done[id(node)] = combine(node, tuple(visit(arg) for arg in node.args))
+                done[id(node)] = combine(node, tuple([visit(arg) for arg in node.args]))
             return done[id(node)]
 
         return visit(self)
 
     @property
-    def size(self) -> int:
-        """Nodes in the tree."""
-        return self.fold(lambda _, sizes: 1 + sum(sizes))
-
-    @property
     def depth(self) -> int:
         """Nodes on the longest way from the root to a leaf."""
         return self.fold(lambda _, depths: 1 + max(depths, default=0))
-
-    @property
-    def betas(self) -> tuple[int, ...]:
-        """The trainable parameters, in order of first appearance in the text."""
-        return tuple(dict.fromkeys(int(node.value) for node in self.leaves() if node.op == "beta"))
 
     def leaves(self) -> Iterator[Expression]:
         """Leaves from left to right."""
@@ -99,17 +96,18 @@ class Expression:
 
     def substitute(self, variables: Mapping[str, Expression]) -> Expression:
         """This tree with each variable replaced."""
-        return self.fold(lambda node, args: variables.get(node.op, node) if not args else Expression(node.op, args))
+        if not self.args:
+            return variables.get(self.op, self)
+        return Expression(self.op, tuple([arg.substitute(variables) for arg in self.args]))
 
     def with_betas(self, numbers: Mapping[int, int]) -> Expression:
         """This tree with its parameters renumbered."""
 
-        def renumber(node: Expression, args: tuple[Expression, ...]) -> Expression:
-            if node.op == "beta":
-                return beta(numbers[int(node.value)])
-            return Expression(node.op, args, node.value)
-
-        return self.fold(renumber)
+        if not self.betas:
+            return self
+        if self.op == "beta":
+            return beta(numbers[int(self.value)])
+        return Expression(self.op, tuple([arg.with_betas(numbers) for arg in self.args]), self.value)
 
     def normal(self) -> Expression:
         """This tree with its parameters numbered 1, 2, ... in order of appearance."""

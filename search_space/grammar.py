@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 from search_space.expression import Expression, X, parse
 from search_space.primitives import BINARY, UNARY, SpaceError, nearest
@@ -39,17 +39,12 @@ class Grammar:
     units: int = 1
     unary: tuple[str, ...] = tuple(UNARY)
     binary: tuple[str, ...] = tuple(BINARY)
-    _templates: dict[str, Expression] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not 1 <= self.units <= MAX_UNITS:
             raise SpaceError(f"units must be 1 to {MAX_UNITS}, not {self.units!r}")
         self._check("unary", self.unary, UNARY)
         self._check("binary", self.binary, BINARY)
-        for name in self.unary:
-            self._templates[f"unary {name}"] = parse(UNARY[name])
-        for name in self.binary:
-            self._templates[f"binary {name}"] = parse(BINARY[name], variables=("a", "b"))
 
     @staticmethod
     def _check(kind: str, names: tuple[str, ...], known: Mapping[str, str]) -> None:
@@ -98,15 +93,10 @@ class Grammar:
         for unit in range(self.units):
             input1, input2, unary1, unary2, binary = choices[5 * unit : 5 * unit + 5]
             place = 10 * unit
-            left = self._place(f"unary {self.unary[unary1]}", place, x=outputs[input1])
-            right = self._place(f"unary {self.unary[unary2]}", place + 1, x=outputs[input2])
-            outputs.append(self._place(f"binary {self.binary[binary]}", place + 2, a=left, b=right))
+            left = _placed(UNARY[self.unary[unary1]], place, outputs[input1])
+            right = _placed(UNARY[self.unary[unary2]], place + 1, outputs[input2])
+            outputs.append(_placed(BINARY[self.binary[binary]], place + 2, left, right))
         return outputs[-1].normal()
-
-    def _place(self, template: str, place: int, **inputs: Expression) -> Expression:
-        """A primitive put on its inputs, its parameter (it has at most one) numbered by its place."""
-        tree = self._templates[template]
-        return tree.with_betas(dict.fromkeys(tree.betas, place)).substitute(inputs)
 
     def unrank(self, index: int) -> Choices:
         """The choices at `index` of the enumeration 0 .. size-1 (the last decision turns fastest).
@@ -121,3 +111,19 @@ class Grammar:
             index, choice = divmod(index, len(decision.options))
             found.append(choice)
         return tuple(reversed(found))
+
+
+@lru_cache(maxsize=4_096)
+def _placed(template: str, place: int, *inputs: Expression) -> Expression:
+    """A primitive put on its inputs, its parameter (it has at most one) numbered by its place."""
+    variables = _VARIABLES[len(inputs)]
+    return _template(template, variables, place).substitute(dict(zip(variables, inputs, strict=True)))
+
+
+@lru_cache(maxsize=1_024)
+def _template(text: str, variables: tuple[str, ...], place: int) -> Expression:
+    tree = parse(text, variables)
+    return tree.with_betas(dict.fromkeys(tree.betas, place))
+
+
+_VARIABLES = {1: ("x",), 2: ("a", "b")}

@@ -21,6 +21,7 @@ from workers.pool import Pool
 
 WAKE_SECONDS = 1.0  # how often the loop looks up while children train: renews the lease, hears a wish to stop
 CITED_AT_ONCE = 100  # most trials answered from the store in one transaction
+AHEAD = 8  # most proposals thought of while children train, so that a free worker does not wait for the sampler
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,7 @@ class Search:
         self._grammar = grammar_of(config)
         self._book = _Book(study)
         self._begun = self._marked = time.monotonic()
+        self._ahead: deque[Trial] = deque()  # proposed, not yet in the store
         self._exhausted = False
         self._session_done = 0
 
@@ -123,10 +125,10 @@ class Search:
                 if self._more():
                     self._place(batch, submitted, ended)
                 self._store.commit(self._lease, batch)
-                for trial in submitted:
-                    self._pool.submit(self._job(trial))
+                self._pool.submit(*map(self._job, submitted))
                 if batch:
                     yield self._progress(ended)
+                self._think_ahead()
         finally:
             self._give_up_flying()
 
@@ -162,10 +164,13 @@ class Search:
     def _more(self) -> bool:
         """Whether there is something to begin, and time for it."""
         late = self._config.timeout and time.monotonic() - self._begun > self._config.timeout
-        return not late and (bool(self._book.queue) or self._may_propose())
+        return not late and (bool(self._book.queue or self._ahead) or self._may_propose())
 
     def _may_propose(self) -> bool:
-        return not self._exhausted and self._book.proposed < self._book.study.n_trials
+        return not self._exhausted and self._next_number() < self._book.study.n_trials
+
+    def _next_number(self) -> int:
+        return self._book.proposed + len(self._ahead)
 
     # One turn ---------------------------------------------------------------------------------------------------------
 
@@ -202,7 +207,7 @@ class Search:
             if len(self._book.flying) >= self._pool.capacity:
                 break
             new = not self._book.queue
-            trial = self._propose() if new else self._book.queue.popleft()
+            trial = self._next_proposal() if new else self._book.queue.popleft()
             if trial is None:
                 break
             known = self._book.judged.get(trial.key)
@@ -220,19 +225,30 @@ class Search:
                 submitted.append(trial)
         self._book.queue.extend(postponed)
 
+    def _think_ahead(self) -> None:
+        """Proposes while children train. With a pool of one job at a time proposals wait, to know all results."""
+        wanted = min(AHEAD, self._pool.capacity + 1) if self._pool.capacity > 1 else 0
+        while len(self._ahead) < wanted and (trial := self._propose()):
+            self._ahead.append(trial)
+
+    def _next_proposal(self) -> Trial | None:
+        """The next new trial, from here on a row of the study."""
+        trial = self._ahead.popleft() if self._ahead else self._propose()
+        if trial:
+            self._book.proposed += 1
+            self._book.keys.add(trial.key)
+        return trial
+
     def _propose(self) -> Trial | None:
         if not self._may_propose():
             return None
-        number = self._book.proposed
+        number = self._next_number()
         choices = self._sampler.ask(number)
         if choices is None:
             self._exhausted = True
             return None
         expression = self._grammar.decode(choices)
-        self._book.proposed += 1
-        trial = Trial(number, Kind.CANDIDATE, str(expression), key(expression), self._config.seed, choices=choices)
-        self._book.keys.add(trial.key)
-        return trial
+        return Trial(number, Kind.CANDIDATE, str(expression), key(expression), self._config.seed, choices=choices)
 
     # Small things -----------------------------------------------------------------------------------------------------
 

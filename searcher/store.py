@@ -17,7 +17,7 @@ from sqlalchemy.engine import URL, Connection, RowMapping
 from sqlalchemy.exc import IntegrityError
 
 from searcher import SearcherError, database, schema
-from searcher.database import StoreError, plain_errors
+from searcher.database import Prepared, StoreError, plain_errors
 from searcher.trial import Kind, Objective, Study, Trial, TrialState
 from workers.job import Epoch
 
@@ -95,11 +95,15 @@ class Store:
         self._engine = database.connect(self.url, create=create)
         self._writer = self._engine.execution_options(writes=True)
         c = schema.lease.c
-        self._renewal = (  # made once: every commit needs it
+        renewal = (
             sa.update(schema.lease)
             .where(c.study_id == sa.bindparam("in_study"), c.generation == sa.bindparam("is_generation"))
-            .values(expires_at=self._now() + LEASE_SECONDS)
+            .values(expires_at=self._now(plus_seconds=LEASE_SECONDS))
         )
+        self._renewal = Prepared(renewal, self._engine)
+        self._new_trials = Prepared(sa.insert(schema.trial), self._engine)
+        self._new_states = Prepared(_UPDATE, self._engine)
+        self._new_epochs = Prepared(sa.insert(schema.epoch), self._engine)
 
     @property
     def shown_url(self) -> str:
@@ -135,7 +139,7 @@ class Store:
                 connection.execute(
                     sa.insert(schema.lease).values(study_id=study_id, generation=0, holder="", expires_at=0.0)
                 )
-                _add(connection, study_id, trials, now)
+                self._add(connection, study_id, trials, now)
         except StoreError as error:
             if isinstance(error.__cause__, IntegrityError):
                 raise StudyExists(name) from None
@@ -237,7 +241,7 @@ class Store:
             taken = connection.execute(
                 sa.update(schema.lease)
                 .where(c.study_id == study.id, free)
-                .values(generation=c.generation + 1, holder=holder, expires_at=self._now() + LEASE_SECONDS)
+                .values(generation=c.generation + 1, holder=holder, expires_at=self._now(plus_seconds=LEASE_SECONDS))
                 .returning(c.generation)
             ).scalar()
             if taken is not None:
@@ -268,21 +272,40 @@ class Store:
         with plain_errors(self.url), self._writer.begin() as connection:
             self._renew(connection, lease)
             now = datetime.now(UTC)
-            _add(connection, lease.study_id, batch.added, now)
-            _change(connection, lease.study_id, batch.changed, now)
-            if curves := list(_epoch_rows(lease.study_id, batch.curves)):
-                connection.execute(sa.insert(schema.epoch), curves)
+            self._add(connection, lease.study_id, batch.added, now)
+            self._change(connection, lease.study_id, batch.changed, now)
+            self._new_epochs.execute(connection, list(_epoch_rows(lease.study_id, batch.curves)))
+
+    def _add(self, connection: Connection, study_id: int, trials: Sequence[Trial], now: datetime) -> None:
+        stamp = database.stamp(now, self._engine)
+        self._new_trials.execute(
+            connection, [{**_row(study_id, trial, stamp), "created_at": stamp} for trial in trials]
+        )
+
+    def _change(
+        self, connection: Connection, study_id: int, changes: Sequence[tuple[TrialState, Trial]], now: datetime
+    ) -> None:
+        stamp = database.stamp(now, self._engine)
+        rows = [
+            {**_row(study_id, trial, stamp), "in_study": study_id, "is_number": trial.number, "was_state": expected}
+            for expected, trial in changes
+        ]
+        if self._new_states.execute(connection, rows) != len(rows):
+            expected = ", ".join(f"{trial.number} {state}" for state, trial in changes)
+            raise LeaseLost(f"a trial is no longer as it was left ({expected}): another process has changed it")
 
     def _renew(self, connection: Connection, lease: Lease) -> None:
         which = {"in_study": lease.study_id, "is_generation": lease.generation}
-        if connection.execute(self._renewal, which).rowcount != 1:
+        if self._renewal.execute(connection, [which]) != 1:
             raise LeaseLost("another driver has taken this study over; this one has stopped and written nothing since")
 
-    def _now(self) -> sa.ColumnElement[float]:
+    def _now(self, plus_seconds: float = 0.0) -> sa.ColumnElement[float]:
         """Seconds since 1970 by the database's clock, the only one that all drivers share."""
         if self._engine.dialect.name == "sqlite":
-            return sa.literal_column("((julianday('now') - 2440587.5) * 86400.0)", sa.Float)
-        return sa.literal_column("CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION)", sa.Float)
+            clock = "(julianday('now') - 2440587.5) * 86400.0"
+        else:
+            clock = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION)"
+        return sa.literal_column(f"({clock} + {plus_seconds})", sa.Float)
 
 
 _T = schema.trial.c
@@ -310,22 +333,7 @@ _UPDATE = (
 )
 
 
-def _add(connection: Connection, study_id: int, trials: Sequence[Trial], now: datetime) -> None:
-    if rows := [{**_row(study_id, trial, now), "created_at": now} for trial in trials]:
-        connection.execute(sa.insert(schema.trial), rows)
-
-
-def _change(connection: Connection, study_id: int, changes: Sequence[tuple[TrialState, Trial]], now: datetime) -> None:
-    rows = [
-        {**_row(study_id, trial, now), "in_study": study_id, "is_number": trial.number, "was_state": expected}
-        for expected, trial in changes
-    ]
-    if rows and connection.execute(_UPDATE, rows).rowcount != len(rows):
-        expected = ", ".join(f"{trial.number} {state}" for state, trial in changes)
-        raise LeaseLost(f"a trial is no longer as it was left ({expected}): another process has changed it")
-
-
-def _row(study_id: int, trial: Trial, now: datetime) -> dict[str, Any]:
+def _row(study_id: int, trial: Trial, stamp: Any) -> dict[str, Any]:
     return {
         "study_id": study_id,
         "number": trial.number,
@@ -345,7 +353,7 @@ def _row(study_id: int, trial: Trial, now: datetime) -> dict[str, Any]:
         "seconds": trial.seconds,
         "worker": trial.worker,
         "finish_order": trial.finish_order,
-        "finished_at": now if trial.state.finished else None,
+        "finished_at": stamp if trial.state.finished else None,
     }
 
 

@@ -149,7 +149,7 @@ def test_a_lease_that_ran_out_is_free(store: Store) -> None:
     study = make_study(store)
     old = store.acquire(study, "old")
     with store._writer.begin() as connection:
-        connection.execute(sa.update(schema.lease).values(expires_at=store._now() - 1))
+        connection.execute(sa.update(schema.lease).values(expires_at=store._now(plus_seconds=-1)))
     new = store.acquire(study, "new")
     assert new.generation == old.generation + 1
 

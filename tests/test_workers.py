@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from search_space import Activation, ParseError
 from workers.data import Dataset, Part, load
-from workers.job import Job, Outcome, Recipe, Verdict, WorkersError
+from workers.job import Epoch, Job, Outcome, Recipe, Verdict, WorkersError
 from workers.models import build, parameter_count
 from workers.pool import InlinePool, Pool, evaluate, guarded
 from workers.train import NotFinite, _finite_sum, train
@@ -194,7 +194,6 @@ def test_relu_learns_digits() -> None:
     assert outcome.curve[-1].train_loss < outcome.curve[0].train_loss
     assert all(math.isfinite(v) for p in outcome.curve for v in (p.train_loss, p.val_loss, p.val_acc))
     assert outcome.parameters == parameter_count(build("resnet8", 8, relu, 1, 10))
-    assert 0 < outcome.seconds < PATIENCE
 
 
 def test_a_search_never_sees_the_test_part(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,10 +239,11 @@ def test_validation_that_is_not_finite_is_infeasible(monkeypatch: pytest.MonkeyP
 
 
 def test_a_job_whose_time_is_up_has_failed() -> None:
+    started = time.monotonic()
     outcome = train(replace(QUICK, recipe=Recipe(epochs=10_000), timeout_seconds=0.3), CPU)
     assert outcome.verdict is Verdict.FAILED and outcome.reason == "timed out after 0.3 s"
     assert (outcome.val_loss, outcome.val_acc) == (None, None)
-    assert outcome.seconds < 20
+    assert time.monotonic() - started < 20
 
 
 def test_a_job_that_nobody_wants_any_more_has_failed() -> None:
@@ -608,6 +608,29 @@ class TestRayPool(PoolContract):
         assert all(len(desk.processes(job)) == 1 for job in [bad, *good])
 
 
+def test_quick_jobs_travel_in_pairs_until_a_worker_dies(desk: Desk) -> None:
+    pool: Any = make_ray_pool()
+    quick, slow = [desk.job("quick") for _ in range(40)], [desk.job("sleep 0.02") for _ in range(8)]
+    assert calls(pool, quick) < 36, "a call costs more than such a job: two go in one"
+    assert calls(pool, slow) >= 6, "at most the two calls made before their time was known carry two"
+    pool.submit(bad := desk.job("die"))
+    assert collect(pool, 1)[bad].verdict is Verdict.FAILED
+    assert calls(pool, quick) == 40, "so that the next death has one suspect"
+    pool.close()
+
+
+def calls(pool: Any, jobs: list[Job]) -> int:
+    """In how many calls the pool has its actors run the jobs."""
+    todo, held, seen = list(jobs), 0, set[Any]()
+    while todo or held:
+        room = pool.capacity - held
+        pool.submit(*todo[:room])
+        held, todo = held + len(todo[:room]), todo[room:]
+        seen |= {ref for seat in pool._seats for ref, jobs in seat.queue if jobs}
+        held -= len(pool.wait(PATIENCE))
+    return len(seen)
+
+
 class TestClosing:
     @pytest.mark.parametrize("make", [lambda: InlinePool(run=act), make_ray_pool], ids=["inline", "ray"])
     def test_closing_does_not_wait_for_what_is_held(self, make: Callable[[], Pool], desk: Desk) -> None:
@@ -622,6 +645,20 @@ class TestClosing:
         assert time.monotonic() - started < 20
         if process != os.getpid():
             eventually(lambda: gone(process), 20)
+
+
+# What travels
+
+
+def test_jobs_and_outcomes_travel_as_text() -> None:
+    job = replace(QUICK, recipe=Recipe(epochs=3, learning_rate=0.1 + 0.2), timeout_seconds=1.5)
+    outcome = Outcome(
+        Verdict.COMPLETE, "", 1 / 3, 0.5, (Epoch(1, 0.1, 1e-30, 0.25), Epoch(2, 7.0, 1 / 3, 0.5)), 42, 0.1, "a:1"
+    )
+    failed = Outcome(Verdict.FAILED, reason='ValueError: "\n é')
+    assert Job.from_json(job.to_json()) == job
+    assert [Outcome.from_json(o.to_json()) for o in (outcome, failed)] == [outcome, failed]
+    assert isinstance(Outcome.from_json(failed.to_json()).verdict, Verdict)
 
 
 # What is imported

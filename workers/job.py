@@ -1,9 +1,14 @@
-"""The contract between a search and its workers. Standard library only."""
+"""The contract between a search and its workers. Standard library only.
+
+Between processes a job and its outcome travel as JSON text: readable, and nothing that is received is unpickled.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from enum import StrEnum
+from typing import Self
 
 
 class WorkersError(RuntimeError):
@@ -43,6 +48,14 @@ class Job:
     split_seed: int = 0
     timeout_seconds: float = 0.0
 
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        fields = json.loads(text)
+        return cls(**{**fields, "recipe": Recipe(**fields["recipe"])})
+
 
 class Verdict(StrEnum):
     """How a job ended. Bad mathematics is INFEASIBLE, a broken machine is FAILED."""
@@ -65,7 +78,7 @@ class Epoch:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What came of a job. `val_loss` (nats) and `val_acc` (0 to 1) are those after the last epoch, present and finite
-    if and only if the verdict is COMPLETE. `seconds` is the worker's wall-clock time."""
+    if and only if the verdict is COMPLETE. `seconds` is the worker's wall-clock time; the pool enters it."""
 
     verdict: Verdict
     reason: str = ""
@@ -75,3 +88,12 @@ class Outcome:
     parameters: int | None = None
     seconds: float = 0.0
     worker: str = ""
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        fields = json.loads(text)
+        curve = tuple(Epoch(**point) for point in fields["curve"])
+        return cls(**{**fields, "verdict": Verdict(fields["verdict"]), "curve": curve})

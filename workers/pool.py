@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from typing import Protocol
 
 from workers.job import Job, Outcome, Verdict
@@ -19,8 +21,8 @@ class Pool(Protocol):
     def capacity(self) -> int:
         """How many jobs it holds at a time, those queued behind a running one included."""
 
-    def submit(self, job: Job) -> None:
-        """Takes a job; at most `capacity` may be held."""
+    def submit(self, *jobs: Job) -> None:
+        """Takes jobs; at most `capacity` may be held."""
 
     def wait(self, timeout_seconds: float) -> list[tuple[Job, Outcome]]:
         """The jobs that have ended, as soon as there is one, or nothing after `timeout_seconds`."""
@@ -37,11 +39,13 @@ def evaluate(job: Job) -> Outcome:
 
 
 def guarded(run: Evaluate, job: Job) -> Outcome:
-    """`run(job)`; what it raises becomes FAILED with its text, so that one bad job cannot end a worker."""
+    """`run(job)`, timed; what it raises becomes FAILED with its text, so that one bad job cannot end a worker."""
+    started = time.monotonic()
     try:
-        return run(job)
+        outcome = run(job)
     except Exception as error:
-        return Outcome(Verdict.FAILED, reason=f"{type(error).__name__}: {error}")
+        outcome = Outcome(Verdict.FAILED, reason=f"{type(error).__name__}: {error}")
+    return replace(outcome, seconds=time.monotonic() - started)
 
 
 def prepare(threads: int) -> None:
@@ -65,8 +69,9 @@ class InlinePool:
         self._executor = ThreadPoolExecutor(1, "searcher-worker", initializer=prepare, initargs=(threads,))
         self._held: dict[Future[Outcome], Job] = {}
 
-    def submit(self, job: Job) -> None:
-        self._held[self._executor.submit(guarded, self._run, job)] = job
+    def submit(self, *jobs: Job) -> None:
+        for job in jobs:
+            self._held[self._executor.submit(guarded, self._run, job)] = job
 
     def wait(self, timeout_seconds: float) -> list[tuple[Job, Outcome]]:
         done, _ = wait(self._held, timeout_seconds, return_when=FIRST_COMPLETED)

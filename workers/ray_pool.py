@@ -14,7 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,6 +28,7 @@ CONNECT_SECONDS = 15.0  # how long an --address may take to answer
 LINGER_SECONDS = 0.003  # how long a first result waits for others, so that one transaction can record them together
 GRACE_SECONDS = 3.0  # how long past its time-out a job may take to notice by itself
 QUEUE = 2  # jobs an actor holds: one running, one waiting, so that a result is written down before the next but one
+BRISK_SECONDS = 0.005  # about what a call costs: an actor whose jobs take less gets two a call, as joblib batches
 MAX_FAILED_STARTS = 3  # actors in a row that die before they are ready
 
 
@@ -46,23 +47,22 @@ class Worker:
     def ready(self) -> str:
         return self._name
 
-    def run(self, job: Job) -> Outcome:
-        from dataclasses import replace
-
-        return replace(guarded(self._run, job), worker=self._name)
+    def run(self, *jobs: str) -> list[str]:
+        return [replace(guarded(self._run, Job.from_json(job)), worker=self._name).to_json() for job in jobs]
 
 
 @dataclass(slots=True)
 class _Seat:
-    """An actor and what it was given, in order; the first entry is what it works on. No job: it is starting up."""
+    """An actor and its calls, in order; the first is what it works on. No jobs: it is starting up."""
 
     actor: Any
-    queue: deque[tuple[Any, Job | None]]
+    queue: deque[tuple[Any, tuple[Job, ...]]]
     ready: bool = False  # an actor that the cluster has no room for yet gets no jobs
-    since: float = 0.0  # when the first entry began
+    brisk: bool = False  # its last job took less time than the call that brought it
+    since: float = 0.0  # when the first call began
 
     def room(self) -> int:
-        return QUEUE - len(self.queue) if self.ready else 0
+        return QUEUE - sum(len(jobs) for _, jobs in self.queue) if self.ready else 0
 
 
 class RayPool:
@@ -101,14 +101,15 @@ class RayPool:
         self._gpus = gpus_per_worker
         self._failed_starts = 0
         self._backlog: deque[Job] = deque()
+        self._pairs = True  # until an actor dies: then one job a call, so that the next death has one suspect
         self._seats = [self._seat() for _ in range(self.workers)]
 
     @property
     def capacity(self) -> int:
         return QUEUE * self.workers
 
-    def submit(self, job: Job) -> None:
-        self._backlog.append(job)
+    def submit(self, *jobs: Job) -> None:
+        self._backlog.extend(jobs)
         self._deal()
 
     def wait(self, timeout_seconds: float) -> list[tuple[Job, Outcome]]:
@@ -142,58 +143,62 @@ class RayPool:
             "max_concurrency": 1,
         }
         actor: Any = ray.remote(Worker).options(**options).remote(self._threads, self._run)
-        return _Seat(actor, deque([(actor.ready.remote(), None)]))
+        return _Seat(actor, deque([(actor.ready.remote(), ())]))
 
     def _deal(self) -> None:
-        """Hands waiting jobs to the actors with the shortest queues."""
+        """Hands waiting jobs to the actors with the shortest queues: one a call, or all there is room for to an actor
+        whose jobs are over sooner than the call."""
         while self._backlog:
             seat = max(self._seats, key=_Seat.room)
             if seat.room() <= 0:
                 return
-            job = self._backlog.popleft()
+            count = min(seat.room(), len(self._backlog)) if seat.brisk and self._pairs else 1
+            jobs = tuple(self._backlog.popleft() for _ in range(count))
             if not seat.queue:
                 seat.since = time.monotonic()
-            seat.queue.append((seat.actor.run.remote(job), job))
+            seat.queue.append((seat.actor.run.remote(*(job.to_json() for job in jobs)), jobs))
 
     def _collect(self, seat: _Seat, ready: set[Any]) -> list[tuple[Job, Outcome]]:
         ended: list[tuple[Job, Outcome]] = []
         while seat.queue and seat.queue[0][0] in ready:
-            ref, job = seat.queue[0]
+            ref, jobs = seat.queue[0]
             try:
-                outcome = ray.get(ref)
+                outcomes = [Outcome.from_json(text) for text in ray.get(ref)] if jobs else []
             except RayActorError as error:
                 return ended + self._replace(seat, f"the worker process died ({_in_short(error)})")
             except RayError as error:
-                outcome = Outcome(Verdict.FAILED, reason=f"Ray could not run it: {_in_short(error)}")
+                outcomes = [Outcome(Verdict.FAILED, reason=f"Ray could not run it: {_in_short(error)}")] * len(jobs)
             seat.queue.popleft()
             seat.since = time.monotonic()
-            if job is None:
-                seat.ready, self._failed_starts = True, 0
+            if jobs:
+                ended += zip(jobs, outcomes, strict=True)
+                seat.brisk = all(o.verdict is Verdict.COMPLETE and o.seconds < BRISK_SECONDS for o in outcomes)
             else:
-                ended.append((job, outcome))
+                seat.ready, self._failed_starts = True, 0
         return ended
 
     def _stop_overdue(self) -> list[tuple[Job, Outcome]]:
         """Kills actors whose job has run past its time-out without noticing: a hung child."""
         ended = []
         for seat in list(self._seats):
-            job = seat.queue[0][1] if seat.queue else None
-            limit = job.timeout_seconds + GRACE_SECONDS if job and job.timeout_seconds else float("inf")
-            if job and time.monotonic() - seat.since > limit:
+            limits = [job.timeout_seconds for job in seat.queue[0][1]] if seat.queue else []
+            if limits and all(limits) and time.monotonic() - seat.since > sum(limits) + GRACE_SECONDS:
                 ray.kill(seat.actor, no_restart=True)
-                ended += self._replace(seat, f"timed out after {job.timeout_seconds:g} s and was killed")
+                ended += self._replace(seat, f"timed out after {limits[0]:g} s and was killed")
         return ended
 
     def _replace(self, seat: _Seat, reason: str) -> list[tuple[Job, Outcome]]:
         """A new actor for a dead one. The job it was working on has failed, those behind it have not been touched."""
-        at_work, *behind = [job for _, job in seat.queue]
-        if at_work is None:
+        held = [job for _, jobs in seat.queue for job in jobs]
+        at_work = held[:1]
+        self._pairs = False
+        if not seat.ready:
             self._failed_starts += 1
             if self._failed_starts >= MAX_FAILED_STARTS:
                 raise RayUnavailable(f"{MAX_FAILED_STARTS} workers in a row could not start: {reason}")
-        self._backlog.extendleft(job for job in reversed(behind) if job)
+        self._backlog.extendleft(reversed(held[len(at_work) :]))
         self._seats[self._seats.index(seat)] = self._seat()
-        return [(at_work, Outcome(Verdict.FAILED, reason))] if at_work else []
+        return [(job, Outcome(Verdict.FAILED, reason)) for job in at_work]
 
 
 def _connect(address: str, workers: int) -> None:

@@ -43,8 +43,7 @@ def train(job: Job, device: torch.device | None = None, stopped: Callable[[], bo
     Raises:
         ParseError, WorkersError: a job that names what there is not.
     """
-    started = time.monotonic()
-    deadline = started + (job.timeout_seconds or math.inf)
+    deadline = time.monotonic() + (job.timeout_seconds or math.inf)
 
     def interrupt() -> None:
         if stopped():
@@ -73,7 +72,6 @@ def train(job: Job, device: torch.device | None = None, stopped: Callable[[], bo
         val_acc=curve[-1].val_acc if complete else None,
         curve=tuple(curve),
         parameters=parameter_count(child.model),
-        seconds=time.monotonic() - started,
     )
 
 
