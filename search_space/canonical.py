@@ -1,12 +1,12 @@
-"""When two expressions are the same function: a normal form by rewriting, and a key made of it.
+"""When two expressions are the same function: a normal form by rewriting, and a key made of its numbers.
 
-Sound: every rule is an identity of real functions, and parameters keep their places, so equal keys are the same
-function (up to rounding). Not complete: two texts of one function can still have two keys.
+Every rule is an identity of real functions, and parameters keep their places. What the rules do not see, that
+sinh(x) + cosh(x) is exp(x), the fingerprint of the normal form does (search_space/fingerprint.py): equal keys are equal
+functions on its grid, and equal functions have equal keys, up to rounding.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from functools import lru_cache
 from itertools import permutations
 
 from search_space.expression import Expression, parse
+from search_space.fingerprint import fingerprint
 
 _COMMUTATIVE = frozenset({"+", "*", "max", "min"})
 _EVEN = frozenset({"abs", "cos", "cosh", "sinc"})
@@ -92,8 +93,13 @@ for _pattern, _replacement in _RULES_TEXT:
 
 
 def key(expression: Expression) -> str:
-    """16 hexadecimal digits, equal only for expressions that are the same function with the same free parameters."""
-    return hashlib.sha256(str(canonical(expression)).encode()).hexdigest()[:16]
+    """16 hexadecimal digits, equal for expressions that are the same function with the same free parameters."""
+    return _key(canonical(expression))
+
+
+@lru_cache(maxsize=65_536)
+def _key(normal: Expression) -> str:
+    return fingerprint(normal)[:16]
 
 
 def canonical(expression: Expression) -> Expression:

@@ -1,0 +1,471 @@
+"""Networks with their activations swapped: what they compute, which parameters they get, what the report says."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from search_space import Activation, ParseError, SpaceError
+from search_space.surgery import ACTIVATIONS, Surgery, replace_activations
+
+torch.set_num_threads(1)
+
+SWISH = "x * sigmoid(beta * x)"
+RELU = "max(x, 0)"
+IMAGES = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+ROWS = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
+WORDS = torch.randn(2, 7, 8, generator=torch.Generator().manual_seed(0))
+
+
+class Block(nn.Module):
+    """A residual block as torchvision writes it: one ReLU, called twice, in place."""
+
+    def __init__(self, inner: int, outer: int) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(outer, inner, 3, padding=1, bias=False), nn.BatchNorm2d(inner)
+        self.conv2, self.bn2 = nn.Conv2d(inner, outer, 3, padding=1, bias=False), nn.BatchNorm2d(outer)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.relu(self.bn1(self.conv1(x)))
+        found: Tensor = self.relu(self.bn2(self.conv2(out)) + x)
+        return found
+
+
+class Functional(nn.Module):
+    """Activations that are calls: a function, a method, one in place, one inside a module of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.act, self.inner = nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 4)
+        self.gate = Gate()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.first(x)) + self.first(x).relu_()
+        x = torch.relu(self.inner(self.act(x)))
+        found: Tensor = self.gate(x) + F.softmax(x, dim=1) + x.clamp(max=9)
+        return found
+
+
+class Gate(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(x) * torch.sigmoid(-x)
+
+
+class Names(nn.Module):
+    """One activation under two names, of different widths."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.narrow, self.wide = nn.Linear(6, 4), nn.Linear(4, 9)
+        self.act1 = self.act2 = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.act2(self.wide(self.act1(self.narrow(x))))
+        return found
+
+
+def cnn(inner: int = 5) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), Block(inner, 5), nn.Flatten(), nn.Dropout(), nn.Linear(180, 2)
+    )
+
+
+def mlp() -> Any:
+    return nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Sequential(nn.Sequential(nn.Linear(4, 9), nn.Tanh())))
+
+
+def transformer(activation: Any = "relu", **options: Any) -> nn.Module:
+    return nn.TransformerEncoderLayer(8, 2, 12, dropout=0.1, batch_first=True, activation=activation, **options)
+
+
+MODELS: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
+    "cnn": (cnn, IMAGES),
+    "bottleneck": (lambda: cnn(7), IMAGES),
+    "functional": (Functional, ROWS),
+    "names": (Names, ROWS),
+    "transformer": (lambda: transformer(nn.ReLU()), WORDS),
+    "lazy": (lambda: nn.Sequential(nn.LazyConv2d(5, 3), nn.LazyBatchNorm2d(), nn.ReLU(inplace=True)), IMAGES),
+}
+both = pytest.mark.parametrize(("build", "example"), MODELS.values(), ids=list(MODELS))
+
+
+def built(build: Callable[[], nn.Module]) -> nn.Module:
+    torch.manual_seed(1)
+    return build()
+
+
+def state(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items() if not nn.parameter.is_lazy(value)}
+
+
+def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    assert list(one) == list(other)
+    for name, value in one.items():
+        torch.testing.assert_close(value, other[name], rtol=0, atol=0, msg=name)
+
+
+# What is computed
+
+
+@both
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("expression", [RELU, "beta * max(x, 0)"])
+def test_relu_for_relu_changes_no_bit(
+    build: Callable[[], nn.Module], example: Tensor, training: bool, expression: str
+) -> None:
+    """Also in the layers that would compute relu themselves in eval mode, and with parameters that are 1."""
+    model = built(build)
+    model(example.clone())  # running statistics that are not those of the first day, and lazy modules that are ready
+    other = copy.deepcopy(model)
+    replace_activations(other, expression, example, match=nn.ReLU)
+    assert not any(isinstance(module, nn.ReLU) for module in other.modules())
+    outputs = []
+    for network in (model.train(training), other.train(training)):
+        torch.manual_seed(2)
+        outputs.append(network(example.clone()))
+    torch.testing.assert_close(outputs[0], outputs[1], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.GELU()])
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_transformer_in_eval_mode_uses_the_new_function(activation: nn.Module, padded: bool) -> None:
+    """Its fast path would go on with the old one, silently."""
+    model = nn.TransformerEncoder(built(lambda: transformer(activation)), 2)  # type: ignore[arg-type]
+    mask = torch.arange(7) >= torch.tensor([[7], [4]]) if padded else None
+    report = replace_activations(model, "0 * x")
+    assert [name for name, _, _ in report.replaced] == ["layers.0.activation", "layers.1.activation"]
+    with torch.no_grad():
+        before = model.eval()(WORDS, src_key_padding_mask=mask)
+        for layer in model.layers:
+            nn.init.constant_(layer.linear1.bias, 3)  # what goes into the activation counts no more
+        after = model(WORDS, src_key_padding_mask=mask)
+    torch.testing.assert_close(before, after, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("cls", [cls for cls in ACTIVATIONS if cls is not Activation], ids=lambda cls: cls.__name__)
+def test_every_activation_of_torch_is_found_and_known_as_a_call(cls: type[nn.Module]) -> None:
+    class Calls(nn.Module):
+        """The forward of that class as a call, from a module that is no activation."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            found: Tensor = cls.forward(held[0], x)
+            return found
+
+    held = [cls()]
+    model = nn.Sequential(cls(), Calls())
+    report = replace_activations(model, SWISH, ROWS)
+    assert report.replaced == (("0", cls.__name__, 6),) and isinstance(model[0], Activation)
+    assert [(name, count) for name, _, count in report.functional] == [("1", 1)]
+
+
+@pytest.mark.parametrize("module", [nn.Softmax(1), nn.GLU(), nn.LogSoftmax(1), nn.Threshold(0, 0), nn.Dropout()])
+def test_what_is_no_function_of_one_number_stays(module: nn.Module) -> None:
+    model = nn.Sequential(nn.ReLU(), module)
+    replace_activations(model, SWISH, ROWS)
+    assert model[1] is module
+
+
+# Parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [
+        ("cnn", {"2": 5, "3.relu": 5}),
+        ("bottleneck", {"2": 5, "3.relu": 1}),
+        ("functional", {"act": 4}),
+        ("names", {"act1": 4, "act2": 9}),
+        ("transformer", {"activation": 1}),
+        ("lazy", {"2": 5}),
+    ],
+)
+def test_channels(name: str, channels: dict[str, int]) -> None:
+    build, example = MODELS[name]
+    model = built(build)
+    report = replace_activations(model, "beta * x + beta", example)
+    assert report.replaced == tuple((place, "ReLU", count) for place, count in channels.items())
+    for place, count in channels.items():
+        module = model.get_submodule(place)
+        assert isinstance(module, Activation) and module.beta is not None and module.beta.shape == (2, count)
+    model(example.clone())
+    shared = replace_activations(model, SWISH, example, per_channel=False)  # our own are replaced too
+    assert shared.replaced == tuple((place, "Activation", 1) for place in channels)
+
+
+@both
+def test_trains_and_state_is_loaded(build: Callable[[], nn.Module], example: Tensor) -> None:
+    model, other = built(build), built(build)
+    for network in (model, other):
+        network(example.clone())
+        replace_activations(network, SWISH, example)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    before = state(model)
+    outputs = model(example.clone())
+    (outputs * torch.randn_like(outputs)).sum().backward()
+    optimizer.step()
+    betas = {name: p for name, p in model.named_parameters() if name.endswith(".beta")}
+    assert betas and all(p.grad is not None and bool((p.grad != 0).any()) for p in betas.values())
+    assert all(bool((p != before[name]).any()) for name, p in betas.items())
+    other.load_state_dict(model.state_dict())
+    assert_same(state(model), state(other))
+    torch.testing.assert_close(model.eval()(example.clone()), other.eval()(example.clone()), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_type_device_and_mode_are_those_of_the_neighbours(dtype: torch.dtype) -> None:
+    model = mlp().to(dtype)
+    model[2].eval()
+    replace_activations(model, SWISH, ROWS.to(dtype))
+    assert model[1].beta.dtype == model[2][0][1].beta.dtype == dtype
+    assert model[1].training and not model[2][0][1].training
+    assert model(ROWS.to(dtype)).dtype == dtype
+    meta = mlp().to("meta")
+    replace_activations(meta, SWISH, ROWS.to("meta"))
+    assert meta[1].beta.device.type == "meta" and meta[1].beta.shape == (1, 4)
+
+
+def test_channels_of_any_number_of_dimensions() -> None:
+    for shape, channels in [((2, 6), 6), ((2, 6, 3), 6), ((2, 6, 3, 3), 6), ((2, 6, 3, 3, 3), 6), ((2,), 1), ((), 1)]:
+        report = replace_activations(nn.Sequential(nn.ReLU()), SWISH, torch.randn(shape))
+        assert report.replaced == (("0", "ReLU", channels),)
+
+
+def test_features_behind_a_linear_layer_are_last() -> None:
+    model = nn.Sequential(nn.Linear(8, 12), nn.GELU(), nn.Linear(12, 8))
+    report = replace_activations(model, SWISH, WORDS)
+    assert report.replaced == (("1", "GELU", 1),) and "dimension 1 of the input is not the channels" in report.notes[0]
+    model(WORDS[:, :3])  # a shorter sequence
+
+
+# Nothing else changes
+
+
+class Restless(nn.Module):
+    """Changes itself and its input whenever it runs, and draws random numbers even in eval mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Tensor
+        self.register_buffer("calls", torch.zeros(()))
+        self.count, self.act, self.norm = 0, nn.ReLU(inplace=True), nn.BatchNorm1d(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls = self.calls + 1
+        self.count += 1
+        found: Tensor = self.norm(F.dropout(self.act(x), training=True)) + torch.rand(())
+        return found
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_dry_run_leaves_no_trace(training: bool) -> None:
+    model = Restless().train(training)
+    model(ROWS.clone())
+    before, example, random = state(model), ROWS.clone(), torch.get_rng_state()
+    replace_activations(model, SWISH, example)
+    assert torch.equal(torch.get_rng_state(), random) and torch.equal(example, ROWS)
+    after = state(model)
+    assert after.pop("act.beta").shape == (1, 6)
+    assert_same(before, after)
+    assert model.count == 1 and all(module.training == training for module in model.modules())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_the_dry_run_is_in_eval_mode_without_gradients() -> None:
+    seen = []
+
+    class Looking(nn.ReLU):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append((self.training, torch.is_grad_enabled()))
+            return super().forward(x)
+
+    replace_activations(nn.Sequential(nn.BatchNorm1d(6), Looking()).train(), SWISH, ROWS[:1])
+    assert seen == [(False, False)] and torch.is_grad_enabled()
+
+
+@both
+@pytest.mark.parametrize("wrong", [torch.randn(3), (), (IMAGES, IMAGES), (None,)], ids=["shape", "none", "two", "None"])
+def test_an_example_that_does_not_go_through_changes_nothing(
+    build: Callable[[], nn.Module], example: Tensor, wrong: Any
+) -> None:
+    model = built(build)
+    before, modules, random = state(model), list(model.modules()), torch.get_rng_state()
+    with pytest.raises(SpaceError, match=r"the example did not go through the model: [A-Z][A-Za-z]+Error: ") as caught:
+        replace_activations(model, RELU, wrong)
+    assert isinstance(caught.value.__cause__, Exception) and torch.equal(torch.get_rng_state(), random)
+    assert list(model.modules()) == modules and all(module.training for module in modules)
+    assert_same(before, state(model))
+    model(example.clone())
+
+
+def test_lazy_modules_stay_lazy() -> None:
+    model = nn.Sequential(nn.LazyLinear(4), nn.ReLU())
+    assert replace_activations(model, SWISH, ROWS).replaced == (("1", "ReLU", 4),)
+    assert isinstance(model[0], nn.LazyLinear) and model[0].has_uninitialized_params()
+    model(ROWS)
+
+
+# The report
+
+
+def test_calls_are_reported_where_they_are_made() -> None:
+    report = replace_activations(Functional(), SWISH, ROWS)
+    assert report.functional == (
+        ("", "torch.nn.functional.relu", 1),
+        ("", "torch.Tensor.relu_", 1),
+        ("", "torch.relu", 1),
+        ("gate", "torch.sigmoid", 2),
+    )
+    assert report.notes == ()
+    assert str(report) == (
+        "1 module replaced by x * sigmoid(beta * x)\n"
+        "  act: ReLU, 4 channels\n"
+        "stayed, because only a change of the code could replace a call in a forward:\n"
+        "  the model itself: torch.nn.functional.relu, 1 call\n"
+        "  the model itself: torch.Tensor.relu_, 1 call\n"
+        "  the model itself: torch.relu, 1 call\n"
+        "  gate: torch.sigmoid, 2 calls"
+    )
+    assert report == replace_activations(Functional(), SWISH, (ROWS,))
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_calls_in_what_is_replaced_go_with_it(nested: bool) -> None:
+    model = Functional()
+    if nested:
+        model.gate = nn.Sequential(Gate())  # type: ignore[assignment]
+    report = replace_activations(model, SWISH, ROWS, match="gate")
+    assert names(report) == ["gate"] and {name for name, _, _ in report.functional} == {""}
+
+
+def test_a_transformer_layer_that_calls_a_function() -> None:
+    layer = transformer("gelu")
+    report = replace_activations(nn.Sequential(layer, nn.ReLU()), RELU, WORDS)
+    assert report.functional == (("0", "torch.nn.functional.gelu", 1),)
+    assert layer.activation_relu_or_gelu == 2  # untouched, it keeps its fast path
+
+
+def test_what_is_inside_torch_s_modules_is_no_call() -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm, self.cell, self.act, self.other = nn.LSTM(8, 3), nn.GRUCell(3, 3), nn.ReLU(), nn.GELU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            found: Tensor = self.other(self.act(self.cell(self.lstm(x)[0][0])))
+            return found
+
+    report = replace_activations(Recurrent(), SWISH, WORDS, match=nn.ReLU)
+    assert report.functional == () and report.replaced == (("act", "ReLU", 3),)
+
+
+def test_without_an_example_calls_are_not_looked_for() -> None:
+    for expression, per_channel in [(RELU, True), (SWISH, False)]:
+        report = replace_activations(Functional(), expression, per_channel=per_channel)
+        assert report.replaced == (("act", "ReLU", 1),) and report.functional == ()
+        assert "note: without example=... calls such as F.relu(x) in a forward were not looked for" in str(report)
+
+
+def test_shared_modules_are_noted() -> None:
+    def notes(name: str, **options: Any) -> tuple[str, ...]:
+        build, example = MODELS[name]
+        return replace_activations(built(build), SWISH, example, **options).notes
+
+    assert notes("names") == ("act1, act2 were one module and are now 2",)
+    twice = ("3.relu: one module called 2 times, so the calls share its parameters",)
+    assert notes("cnn") == notes("cnn", per_channel=False) == twice
+    assert notes("bottleneck", per_channel=False) == twice
+    assert notes("bottleneck") == (
+        "3.relu: one module called with 7 and 5 channels, so all channels share each parameter",
+    )
+
+
+def test_a_block_with_two_names_has_one_place() -> None:
+    block = mlp()
+    model: Any = nn.ModuleDict({"one": block, "two": block})
+    assert [name for name, _, _ in replace_activations(model, RELU).replaced] == ["one.1", "one.2.0.1"]
+    assert model["two"][1] is model["one"][1]
+
+
+def test_a_module_that_the_example_does_not_reach() -> None:
+    model = Names()
+    model.unused = nn.ReLU()
+    report = replace_activations(model, SWISH, ROWS)
+    assert report.replaced[-1] == ("unused", "ReLU", 1)
+    assert "unused: the example does not come here, so all channels share each parameter" in report.notes
+
+
+def test_a_module_kept_out_of_sight_is_reported_as_a_call() -> None:
+    class Hidden(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.act = nn.ReLU()
+            self.steps = [self.act]
+
+        def forward(self, x: Tensor) -> Tensor:
+            found: Tensor = self.steps[0](x)
+            return found
+
+    report = replace_activations(Hidden(), SWISH, ROWS)
+    assert report.functional == (("", "torch.nn.functional.relu", 1),) and report.replaced == (("act", "ReLU", 1),)
+
+
+# Which modules
+
+
+def names(report: Surgery) -> list[str]:
+    return [name for name, _, _ in report.replaced]
+
+
+def test_match() -> None:
+    assert names(replace_activations(mlp(), RELU)) == ["1", "2.0.1"]
+    assert names(replace_activations(mlp(), RELU, match=nn.Tanh)) == ["2.0.1"]
+    assert names(replace_activations(mlp(), RELU, match=(nn.Tanh, nn.ReLU))) == ["1", "2.0.1"]
+    assert names(replace_activations(mlp(), RELU, match="2.*.1")) == ["2.0.1"]
+    assert names(replace_activations(mlp(), RELU, match=lambda name, module: name == "1")) == ["1"]
+    outer = mlp()
+    assert names(replace_activations(outer, RELU, match="2*")) == ["2"]  # and nothing inside it
+    assert isinstance(outer[2], Activation)
+
+
+# Errors
+
+
+def test_nothing_to_replace() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2)), nn.Softmax(1))
+    found = r"modules found: Linear \(2\), Sequential \(1\), Softmax \(1\); say which with match=<a class>"
+    with pytest.raises(SpaceError, match=f"no module is an activation of torch; {found}"):
+        replace_activations(model, RELU)
+    with pytest.raises(SpaceError, match=f"no module is matched; {found}"):
+        replace_activations(model, RELU, match="layers.*")
+    with pytest.raises(SpaceError, match="modules found: none"):
+        replace_activations(nn.Linear(2, 2), RELU)
+
+
+@pytest.mark.parametrize("model", [nn.ReLU(), nn.PReLU(), Activation(SWISH)], ids=lambda m: type(m).__name__)
+def test_the_model_is_an_activation(model: nn.Module) -> None:
+    with pytest.raises(SpaceError, match=r"an activation itself.* use Activation\(expression, channels\)"):
+        replace_activations(model, RELU, ROWS)
+
+
+def test_channels_need_an_example() -> None:
+    model = mlp()
+    with pytest.raises(SpaceError, match=r"give example=.*, or per_channel=False"):
+        replace_activations(model, SWISH)
+    with pytest.raises(ParseError):
+        replace_activations(model, "x +")
+    assert isinstance(model[1], nn.ReLU)
+
+
+def test_a_model_that_cannot_be_copied() -> None:
+    model = mlp()
+    model.generator = (step for step in range(3))
+    with pytest.raises(SpaceError, match=r"cannot be copied for a dry run \(TypeError: .*per_channel=False none is"):
+        replace_activations(model, SWISH, ROWS)
+    replace_activations(model, SWISH, per_channel=False)
