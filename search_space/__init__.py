@@ -10,18 +10,20 @@ True
 torch.Size([1, 16])
 """
 
-from search_space.activation import Activation, undecayed
-from search_space.baselines import ALIASES, BASELINES, Baseline, baseline
+from search_space.activation import Activation, Maxout, undecayed
+from search_space.baselines import ALIASES, BASELINES, KNOWN, Baseline, baseline
 from search_space.canonical import canonical, key
 from search_space.expression import Expression, ParseError, parse
 from search_space.grammar import Choices, Decision, Grammar
 from search_space.primitives import BINARY, FUNCTIONS, UNARY, SpaceError, nearest
+from search_space.surgery import Surgery, replace_activations
 
 __all__ = [
     "ALIASES",
     "BASELINES",
     "BINARY",
     "FUNCTIONS",
+    "KNOWN",
     "UNARY",
     "Activation",
     "Baseline",
@@ -29,12 +31,15 @@ __all__ = [
     "Decision",
     "Expression",
     "Grammar",
+    "Maxout",
     "ParseError",
     "SpaceError",
+    "Surgery",
     "baseline",
     "canonical",
     "key",
     "nearest",
     "parse",
+    "replace_activations",
     "undecayed",
 ]

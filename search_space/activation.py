@@ -85,6 +85,32 @@ def _fold_constants(node: Expression, args: tuple[Expression, ...]) -> Expressio
     return Expression(node.op, args, node.value)
 
 
+class Maxout(nn.Module):
+    """The greatest of every `pieces` neighbouring channels (Goodfellow et al. 2013): the layer before it makes `pieces`
+    times the channels. Not an expression: it is a function of several inputs.
+
+    Shapes: `(batch, pieces * channels, ...)` to `(batch, channels, ...)`.
+
+    Raises:
+        SpaceError: fewer than two pieces; channels that are no multiple of them.
+    """
+
+    def __init__(self, pieces: int = 2) -> None:
+        super().__init__()
+        if pieces < 2:
+            raise SpaceError(f"maxout takes the greatest of at least 2 pieces, not {pieces!r}")
+        self.pieces = pieces
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] % self.pieces:
+            raise SpaceError(f"an input of {x.shape[1]} channels; maxout needs a multiple of {self.pieces}")
+        pieces: Tensor = x.unflatten(1, (-1, self.pieces))
+        return pieces.amax(2)
+
+    def extra_repr(self) -> str:
+        return f"pieces={self.pieces}"
+
+
 def undecayed(model: nn.Module) -> set[nn.Parameter]:
     """The parameters of all activations in a model: weight decay would pull them to 0, which is no neutral value."""
     return {p for module in model.modules() if isinstance(module, Activation) for p in module.parameters()}

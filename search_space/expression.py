@@ -2,7 +2,8 @@
 
 The text is infix (`x * sigmoid(beta * x)`) and goes both ways: `parse(str(e)) == e`. A bare `beta` is a new trainable
 parameter wherever it stands; `beta1`, `beta2`, ... name one, so that it can stand in two places. `str` numbers
-parameters in order of appearance and writes a bare `beta` where there is only one place.
+parameters in order of appearance and writes a bare `beta` where there is only one place. Names of known functions
+(`mish`, `gelu(2 * x)`) are read and written out.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import chain
 from typing import TypeVar
 
+from search_space.baselines import ALIASES, KNOWN
 from search_space.primitives import FUNCTIONS, SpaceError, nearest
 
 MAX_CHARACTERS, MAX_DEPTH, MAX_NODES = 1_000, 32, 128
@@ -192,7 +195,7 @@ class _Parser:
     def __init__(self, text: str, variables: tuple[str, ...]) -> None:
         self.text, self.variables = text, variables
         self.tokens = _tokens(text)
-        self.at = self.nodes = self.nesting = 0
+        self.at = self.nesting = 0
         self.depths: dict[int, int] = {}  # of the nodes made so far, by id: asking each tree anew would be quadratic
         self.fresh = 1_000  # the last bare beta; names go up to beta999
 
@@ -227,10 +230,9 @@ class _Parser:
             raise self.error(f"expected {text!r}, not {got}")
 
     def node(self, token: _Token, op: str, *args: Expression, value: float = 0.0) -> Expression:
-        self.nodes += 1
-        if self.nodes > MAX_NODES:
-            raise self.error(f"an expression has at most {MAX_NODES} nodes", token)
         tree = Expression(op, args, value)
+        if tree.size > MAX_NODES:
+            raise self.error(f"an expression has at most {MAX_NODES} nodes", token)
         self.depths[id(tree)] = depth = 1 + max((self.depths[id(arg)] for arg in args), default=0)
         if depth > MAX_DEPTH:
             raise self.error(f"an expression is at most {MAX_DEPTH} nodes deep", token)
@@ -284,11 +286,28 @@ class _Parser:
         if match := re.fullmatch(r"beta([0-9]{0,3})", token.text):
             self.fresh += 1
             return self.node(token, "beta", value=float(match[1] or self.fresh))
+        if token.text not in FUNCTIONS and ALIASES.get(token.text, token.text) in KNOWN:
+            return self.known(token)
         function = FUNCTIONS.get(token.text)
         if function is None or not token.text.isidentifier() or token.text == "neg":
-            words = [*self.variables, "beta", "eps", *(n for n in FUNCTIONS if n.isidentifier() and n != "neg")]
+            words = [*self.variables, "beta", "eps", *(n for n in FUNCTIONS if n.isidentifier() and n != "neg"), *KNOWN]
             raise self.error(f"unknown name {token.text!r}; {nearest(token.text, words)}", token)
         return self.node(token, token.text, *self.arguments(token, function.arity))
+
+    def known(self, token: _Token) -> Expression:
+        """A known function, `swish` of x or `swish(...)`, written out: with parameters of its own at each place."""
+        arg = self.arguments(token, 1)[0] if self.next.text == "(" else self.node(token, "x")
+        if not set(self.variables).issuperset(leaf.op for leaf in arg.leaves() if leaf.op == "x"):
+            raise self.error(f"{token.text} takes an argument here: {token.text}(...)", token)
+        body = _known_body(ALIASES.get(token.text, token.text))
+        first, self.fresh = self.fresh, self.fresh + len(body.betas)
+
+        def write(node: Expression, args: tuple[Expression, ...]) -> Expression:
+            if node.op == "x":
+                return arg
+            return self.node(token, node.op, *args, value=node.value + first if node.op == "beta" else node.value)
+
+        return body.fold(write)
 
     def arguments(self, token: _Token, arity: int) -> list[Expression]:
         self.expect("(")
@@ -299,6 +318,11 @@ class _Parser:
         if len(args) != arity:
             raise self.error(f"{token.text} takes {arity} argument{'s' * (arity > 1)}, not {len(args)}", token)
         return args
+
+
+@lru_cache
+def _known_body(name: str) -> Expression:
+    return parse(KNOWN[name].expression)
 
 
 def parse(text: str, variables: tuple[str, ...] = ("x",)) -> Expression:

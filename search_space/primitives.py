@@ -86,6 +86,7 @@ FUNCTIONS: Mapping[str, Function] = {
         Function("^", 2, _power, "power"),
         Function("neg", 1, lambda a: -a, "negation, written -a"),
         Function("abs", 1, torch.abs, "absolute value"),
+        Function("sign", 1, torch.sign, "-1, 0 or 1; its slope is 0"),
         Function("sqrt", 1, _sqrt, "square root; NaN below 0; its slope at 0 is taken as 0"),
         Function("log", 1, torch.log, "natural logarithm"),
         Function("exp", 1, torch.exp, "exponential"),

@@ -11,7 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from search_space import BASELINES, Grammar, baseline, key, parse
+from search_space import BASELINES, BINARY, UNARY, Grammar, baseline, key, parse
 from searcher.config import Config
 from searcher.samplers.base import Sampler
 from searcher.store import Batch, Lease, Store
@@ -319,8 +319,7 @@ def grammar_of(config: Config) -> Grammar:
     Raises:
         SpaceError: too many units, an unknown primitive.
     """
-    chosen = {"unary": config.unary, "binary": config.binary}
-    return Grammar(config.units, **{name: names for name, names in chosen.items() if names})
+    return Grammar(config.units, config.unary or tuple(UNARY), config.binary or tuple(BINARY))
 
 
 def baseline_trials(config: Config) -> list[Trial]:

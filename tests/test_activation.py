@@ -18,7 +18,9 @@ from search_space import (
     ALIASES,
     BASELINES,
     FUNCTIONS,
+    KNOWN,
     Activation,
+    Maxout,
     ParseError,
     SpaceError,
     baseline,
@@ -335,6 +337,38 @@ def test_baselines_are_written_as_the_language_writes_and_have_keys_of_their_own
 
 def test_names_of_baselines() -> None:
     assert baseline("silu") is baseline("swish1") is BASELINES["swish1"]
-    assert set(ALIASES.values()) <= set(BASELINES) and not set(ALIASES) & set(BASELINES)
+    assert set(ALIASES.values()) <= set(KNOWN) and not set(ALIASES) & set(KNOWN)
     with pytest.raises(SpaceError, match="unknown baseline 'rellu'; did you mean 'relu'"):
         baseline("rellu")
+
+
+OTHERS = {
+    "relu6": F.relu6,
+    "mish": F.mish,
+    "hard_sigmoid": F.hardsigmoid,
+    "hard_swish": F.hardswish,
+    "softsign": F.softsign,
+    "celu": F.celu,
+    "squareplus": lambda x: (x + torch.sqrt(x**2 + 4)) / 2,
+    "radial_basis": lambda x: torch.exp(-(x**2)),
+    "sign": torch.sign,
+    "heaviside": lambda x: torch.heaviside(x, torch.zeros_like(x)),
+}
+
+
+def test_the_other_known_functions_are_torchs() -> None:
+    assert set(KNOWN) == set(BASELINES) | set(OTHERS)
+    x = torch.linspace(-9, 9, 361, dtype=torch.float64)
+    for name, function in OTHERS.items():
+        torch.testing.assert_close(Activation(baseline(name).expression).double()(x), function(x), msg=name)
+
+
+def test_a_maxout_is_the_greatest_of_its_groups() -> None:
+    module = Maxout(3)
+    x = torch.randn(4, 12, 5, 5)
+    torch.testing.assert_close(module(x), x.reshape(4, 4, 3, 5, 5).amax(2))
+    assert module(torch.randn(2, 6)).shape == (2, 2)
+    with pytest.raises(SpaceError, match=r"12 channels.*multiple of 5"):
+        Maxout(5)(x)
+    with pytest.raises(SpaceError, match="at least 2"):
+        Maxout(1)

@@ -335,3 +335,28 @@ def test_any_slip_of_the_pen_gives_a_tree_or_a_parse_error(tree: Expression, dat
     at = data.draw(st.integers(0, len(pieces) - 1))
     new = data.draw(st.sampled_from(["", *TOKENS, pieces[at] * 2]))
     _only_parse_errors("".join([*pieces[:at], new, *pieces[at + 1 :]]))
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("mish", "x * tanh(softplus(x))"),
+        ("relu6(2 * x)", "min(max(2 * x, 0), 6)"),
+        ("swish + swish", "x * sigmoid(beta1 * x) + x * sigmoid(beta2 * x)"),
+        ("beta * swish1(x + beta)", "beta1 * ((x + beta2) * sigmoid(x + beta2))"),
+        ("silu - gelu", "x * sigmoid(x) - 0.5 * x * (1 + erf(0.7071067811865476 * x))"),
+        ("relu(-relu(x))", "max(-max(x, 0), 0)"),
+    ],
+)
+def test_known_names_are_written_out(text: str, written: str) -> None:
+    assert str(parse(text)) == written
+
+
+def test_nested_known_names_keep_to_the_limits() -> None:
+    """Each gelu doubles its argument: forty of them would have a million million nodes."""
+    with pytest.raises(ParseError, match="at most 128 nodes"):
+        parse("gelu(" * 28 + "x" + ")" * 28)
+    with pytest.raises(ParseError, match="mish takes 1 argument"):
+        parse("mish(x, x)")
+    with pytest.raises(ParseError, match="mish takes an argument here"):
+        parse("a + mish", variables=("a", "b"))

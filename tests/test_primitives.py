@@ -38,6 +38,7 @@ def softplus(a: Any) -> Any:
 # Every function of the language: what it is, and where it is compared.
 ONE: dict[str, tuple[Real, tuple[float, ...]]] = {
     "neg": (lambda a: -a, WIDE),
+    "sign": (mpmath.sign, WIDE),
     "abs": (abs, WIDE),
     "sqrt": (mpmath.sqrt, POSITIVE),
     "log": (mpmath.log, POSITIVE),
