@@ -16,6 +16,7 @@ from search_space.canonical import canonical, key
 from search_space.expression import Expression, ParseError, parse
 from search_space.grammar import Choices, Decision, Grammar
 from search_space.primitives import BINARY, FUNCTIONS, UNARY, SpaceError, nearest
+from search_space.spaces import SPACES, Space, space
 from search_space.surgery import Surgery, replace_activations
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "BINARY",
     "FUNCTIONS",
     "KNOWN",
+    "SPACES",
     "UNARY",
     "Activation",
     "Baseline",
@@ -33,6 +35,7 @@ __all__ = [
     "Grammar",
     "Maxout",
     "ParseError",
+    "Space",
     "SpaceError",
     "Surgery",
     "baseline",
@@ -41,5 +44,6 @@ __all__ = [
     "nearest",
     "parse",
     "replace_activations",
+    "space",
     "undecayed",
 ]

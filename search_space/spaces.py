@@ -1,0 +1,86 @@
+"""Named search spaces. A name once published keeps its meaning: a space that changes gets a new name (`small2`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from search_space.grammar import Grammar
+from search_space.primitives import BINARY, UNARY, SpaceError, nearest
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """A named space: its primitives (name -> text, in the order of the options), and how many core units it allows."""
+
+    name: str
+    title: str
+    unary: Mapping[str, str]
+    binary: Mapping[str, str]
+    units: tuple[int, ...]
+    reference: str
+
+
+def _of(table: Mapping[str, str], names: str) -> dict[str, str]:
+    return {name: table[name] for name in names.split()}
+
+
+# Parts of later functions: elu is max0 + expm1_min0, leaky_relu max0 + leaky_min0, prelu max0 + prelu_min0.
+_MORE_UNARY: Mapping[str, str] = {
+    "softsign": "x / (1 + abs(x))",
+    "log1p_abs": "log(1 + abs(x))",
+    "inv_root": "1 / sqrt(1 + x^2)",
+    "exp_abs": "exp(-abs(x))",
+    "expm1_min0": "expm1(min(x, 0))",
+    "leaky_min0": "0.01 * min(x, 0)",
+    "prelu_min0": "0.25 * beta * min(x, 0)",
+    "relu6": "min(max(x, 0), 6)",
+    "hard_tanh": "max(min(x, 1), -1)",
+    "hard_sigmoid": "max(min(x / 6 + 0.5, 1), 0)",
+}
+
+# With both operands x these are mish, hard-swish, gelu and x * tanh(x); the last is a division that stays finite.
+_MORE_BINARY: Mapping[str, str] = {
+    "mish_gate": "tanh(softplus(a)) * b",
+    "hard_gate": "max(min(a / 6 + 0.5, 1), 0) * b",
+    "gelu_gate": "0.5 * b * (1 + erf(0.7071067811865476 * a))",
+    "tanh_gate": "tanh(a) * b",
+    "safe_div": "a / (1 + abs(b))",
+}
+
+SPACES: Mapping[str, Space] = {
+    row.name: row
+    for row in (
+        Space("swish2017", "the paper's", UNARY, BINARY, (1, 2, 3), "Ramachandran et al. 2017, section 2"),
+        Space(
+            "small1",
+            "no function grows faster than linearly; holds the paper's six discoveries of one unit",
+            _of(UNARY, "x scale sin cos tanh sinc sigmoid softplus max0 min0"),
+            _of(BINARY, "add sub max min gate"),
+            (1, 2, 3),
+            "this project",
+        ),
+        Space(
+            "large1",
+            "the paper's and parts of later functions (elu, prelu, mish, gelu, hard-swish)",
+            {**UNARY, **_MORE_UNARY},
+            {**BINARY, **_MORE_BINARY},
+            (1, 2),  # the largest functions of three units would be longer than the parser allows
+            "this project",
+        ),
+    )
+}
+
+
+def space(name: str, units: int = 1) -> Grammar:
+    """The named space with so many core units. To leave primitives out: `dataclasses.replace(grammar, unary=...)`.
+
+    Raises:
+        SpaceError: no such space, or not with so many units.
+    """
+    found = SPACES.get(name)
+    if found is None:
+        raise SpaceError(f"unknown space {name!r}; {nearest(name, SPACES)}")
+    if units not in found.units:
+        raise SpaceError(f"space {name!r} has {', '.join(map(str, found.units))} units, not {units!r}")
+    return Grammar(units, tuple(found.unary), tuple(found.binary), found.unary, found.binary)
