@@ -13,9 +13,13 @@ torch.Size([1, 16])
 from search_space.activation import Activation, Maxout, undecayed
 from search_space.baselines import ALIASES, BASELINES, KNOWN, Baseline, baseline
 from search_space.canonical import canonical, key
+from search_space.code import TARGETS, code, onnx_bytes
 from search_space.expression import Expression, ParseError, parse
-from search_space.grammar import Choices, Decision, Grammar
+from search_space.grammar import Decision, Grammar
+from search_space.preflight import preflight
 from search_space.primitives import BINARY, FUNCTIONS, UNARY, SpaceError, nearest
+from search_space.profile import Profile, profile
+from search_space.reading import Choices
 from search_space.spaces import SPACES, Space, space
 from search_space.surgery import Surgery, replace_activations
 
@@ -26,6 +30,7 @@ __all__ = [
     "FUNCTIONS",
     "KNOWN",
     "SPACES",
+    "TARGETS",
     "UNARY",
     "Activation",
     "Baseline",
@@ -35,14 +40,19 @@ __all__ = [
     "Grammar",
     "Maxout",
     "ParseError",
+    "Profile",
     "Space",
     "SpaceError",
     "Surgery",
     "baseline",
     "canonical",
+    "code",
     "key",
     "nearest",
+    "onnx_bytes",
     "parse",
+    "preflight",
+    "profile",
     "replace_activations",
     "space",
     "undecayed",

@@ -59,7 +59,7 @@ def _compile(expression: Expression) -> tuple[tuple[float, ...], tuple[Step, ...
 
     A forward pass has the values `x, constants..., parameters..., one value a step`; steps refer to them by index.
     """
-    folded = expression.fold(_fold_constants)
+    folded = expression.fold(fold_constants)
     leaves = dict.fromkeys(leaf for leaf in folded.leaves() if leaf.op == "number")
     betas = dict.fromkeys(leaf for leaf in folded.leaves() if leaf.op == "beta")
     index = {node: i for i, node in enumerate([Expression("x"), *leaves, *betas])}
@@ -75,7 +75,7 @@ def _compile(expression: Expression) -> tuple[tuple[float, ...], tuple[Step, ...
     return tuple(leaf.value for leaf in leaves), tuple(steps)
 
 
-def _fold_constants(node: Expression, args: tuple[Expression, ...]) -> Expression:
+def fold_constants(node: Expression, args: tuple[Expression, ...]) -> Expression:
     """Subtrees without x or a parameter become one number (here alone it may be negative or not finite)."""
     if node.op == "eps":
         return Expression("number", value=EPS)

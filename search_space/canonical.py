@@ -16,7 +16,7 @@ from itertools import permutations
 from search_space.expression import Expression, parse
 from search_space.fingerprint import fingerprint
 
-_COMMUTATIVE = frozenset({"+", "*", "max", "min"})
+COMMUTATIVE = frozenset({"+", "*", "max", "min"})
 _EVEN = frozenset({"abs", "cos", "cosh", "sinc"})
 _PARTIAL = frozenset({"sqrt", "log", "/"})  # not defined everywhere
 _WILD = ("a", "b", "c")
@@ -121,7 +121,7 @@ def _normalise(node: Expression) -> Expression:
     if not node.args:
         return node
     args = tuple(_normalise(arg) for arg in node.args)
-    if node.op in _COMMUTATIVE:
+    if node.op in COMMUTATIVE:
         args = tuple(sorted(args, key=_order))
     elif node.op in _EVEN or (node.op == "^" and args[1] == Expression("number", value=2.0)):
         args = (min(args[0], _normalise(Expression("neg", args[:1])), key=_order), *args[1:])
@@ -163,7 +163,7 @@ def _match(pattern: Expression, node: Expression, bound: Binding) -> Iterator[Bi
         return
     if (pattern.op, pattern.value, len(pattern.args)) != (node.op, node.value, len(node.args)):
         return
-    orders = [node.args, node.args[::-1]] if node.op in _COMMUTATIVE else [node.args]
+    orders = [node.args, node.args[::-1]] if node.op in COMMUTATIVE else [node.args]
     for args in orders:
         yield from _match_all(pattern.args, args, bound)
 

@@ -15,13 +15,12 @@ from itertools import islice
 from random import Random
 
 from search_space.canonical import canonical, key
-from search_space.expression import Expression, X, parse
+from search_space.expression import Expression, X
 from search_space.primitives import BINARY, UNARY, SpaceError, nearest
+from search_space.reading import VARIABLES, Choices, Reader, parsed
 
 MAX_UNITS = 3
 MAX_READINGS = 100  # most rearranged readings of an expression that `encode` compares by key
-
-Choices = tuple[int, ...]  # one option index a decision
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,17 +130,17 @@ class Grammar:
         return found
 
     def _read(self, expression: Expression) -> Choices | None:
-        for choices in _Reader(self._unary, self._binary, rearranged=False).read(expression, self.units):
+        for choices in Reader(self._unary, self._binary, rearranged=False).read(expression, self.units):
             return choices
         wanted = key(expression)
-        candidates = _Reader(self._unary, self._binary, rearranged=True).read(canonical(expression), self.units)
+        candidates = Reader(self._unary, self._binary, rearranged=True).read(canonical(expression), self.units)
         for choices in islice(candidates, MAX_READINGS):
             if key(self.decode(choices)) == wanted:
                 return choices
         return None
 
     def _why_not(self, expression: Expression) -> str:
-        trees = [_parsed(text, ("x",)) for text in self._unary] + [_parsed(text, ("a", "b")) for text in self._binary]
+        trees = [parsed(text, ("x",)) for text in self._unary] + [parsed(text, ("a", "b")) for text in self._binary]
         known = {"x"}.union(*map(_words, trees))
         if foreign := [word for word in _words(expression) if word not in known]:
             return f"none of its primitives has {', '.join(foreign)}"
@@ -232,24 +231,18 @@ class Grammar:
 @lru_cache(maxsize=4_096)
 def _placed(template: str, place: int, *inputs: Expression) -> Expression:
     """A primitive put on its inputs, its parameter (it has at most one) numbered by its place."""
-    variables = _VARIABLES[len(inputs)]
+    variables = VARIABLES[len(inputs)]
     return _template(template, variables, place).substitute(dict(zip(variables, inputs, strict=True)))
 
 
 @lru_cache(maxsize=1_024)
 def _template(text: str, variables: tuple[str, ...], place: int) -> Expression:
-    tree = _parsed(text, variables)
+    tree = parsed(text, variables)
     return tree.with_betas(dict.fromkeys(tree.betas, place))
 
 
-@lru_cache(maxsize=1_024)
-def _parsed(text: str, variables: tuple[str, ...], rearranged: bool = False) -> Expression:
-    tree = parse(text, variables)
-    return canonical(tree) if rearranged else tree
-
-
 def _check_text(text: str, variables: tuple[str, ...]) -> None:
-    if len(_parsed(text, variables).betas) > 1:
+    if len(parsed(text, variables).betas) > 1:
         raise SpaceError(f"a primitive has at most one parameter; {text!r} has more")
 
 
@@ -259,129 +252,3 @@ def _words(tree: Expression) -> list[str]:
     found: list[str] = []
     tree.fold(lambda node, _: found.append(node.op) if node.args else None)
     return list(dict.fromkeys([*found, *leaves]))
-
-
-_VARIABLES = {1: ("x",), 2: ("a", "b")}
-
-# Backwards: from a tree to choices -----------------------------------------------------------------------------------
-
-Binding = dict[str, Expression]  # what stands for a primitive's variables and its parameter ("beta")
-Outputs = dict[int, Expression]  # which tree a unit makes; 0 is x
-
-
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    """One way to read a tree as a core unit. An input is None where the primitive makes no use of it."""
-
-    inputs: tuple[Expression | None, Expression | None]
-    names: tuple[int, int, int]  # unary 1, unary 2, binary
-    betas: frozenset[float]
-
-
-class _Reader:
-    """Reads trees as core units, from the last unit to the first.
-
-    `rearranged` is for normal forms: against the normal forms of the primitives, with operands in any order, and any
-    tree t also as max(t, t) and the like.
-    """
-
-    def __init__(self, unary: tuple[str, ...], binary: tuple[str, ...], *, rearranged: bool) -> None:
-        self._unary = [_parsed(text, ("x",), rearranged) for text in unary]
-        self._binary = [_parsed(text, ("a", "b"), rearranged) for text in binary]
-        self._rearranged = rearranged
-        self._readings: dict[Expression, list[_Reading]] = {}
-        self._fitting: dict[tuple[Expression, int], bool] = {}
-
-    def read(self, tree: Expression, units: int) -> Iterator[Choices]:
-        """Every choice of so many units that makes the tree, one for the units and inputs that do not matter."""
-        return self._units(units, {0: X, units: tree}, frozenset())
-
-    def _units(self, unit: int, outputs: Outputs, taken: frozenset[float]) -> Iterator[Choices]:
-        """Choices for the units up to this one. `taken` are parameters of later units: each primitive has its own."""
-        if unit == 0:
-            yield ()
-        elif unit not in outputs:
-            yield from ((*earlier, 0, 0, 0, 0, 0) for earlier in self._units(unit - 1, outputs, taken))
-        else:
-            for reading in self._as_unit(outputs[unit]):
-                if taken.isdisjoint(reading.betas):
-                    for sources, wanted in self._sources(unit, reading.inputs, outputs):
-                        for earlier in self._units(unit - 1, wanted, taken | reading.betas):
-                            yield *earlier, *sources, *reading.names
-
-    def _sources(
-        self, unit: int, inputs: tuple[Expression | None, ...], outputs: Outputs
-    ) -> Iterator[tuple[Choices, Outputs]]:
-        """Where a unit's inputs can come from (x or a unit before it), and what those units then have to make."""
-        if not inputs:
-            yield (), outputs
-            return
-        tree, *rest = inputs
-        for source in range(unit) if tree else (0,):
-            made = outputs.get(source, tree)
-            if tree is None or (made == tree and self._fits(tree, source)):
-                wanted = {**outputs, source: tree} if tree else outputs
-                for sources, then in self._sources(unit, tuple(rest), wanted):
-                    yield (source, *sources), then
-
-    def _fits(self, tree: Expression, units: int) -> bool:
-        """Whether so many units, or fewer, can make the tree, parameters aside: a quick look before the search."""
-        if tree == X or units == 0:
-            return tree == X
-        if (tree, units) not in self._fitting:
-            self._fitting[tree, units] = any(
-                all(part is None or self._fits(part, units - 1) for part in reading.inputs)
-                for reading in self._as_unit(tree)
-            )
-        return self._fitting[tree, units]
-
-    def _as_unit(self, tree: Expression) -> list[_Reading]:
-        if tree not in self._readings:
-            self._readings[tree] = list(self._read_unit(tree))
-        return self._readings[tree]
-
-    def _read_unit(self, tree: Expression) -> Iterator[_Reading]:
-        for binary, pattern in enumerate(self._binary):
-            bindings = _match(pattern, tree, {}, self._rearranged)
-            if self._rearranged and _keeps_equals(pattern):
-                bindings.append({"a": tree, "b": tree})
-            for bound in bindings:
-                for unary1, left in self._read_unary(bound.get("a")):
-                    for unary2, right in self._read_unary(bound.get("b")):
-                        betas = [part["beta"].value for part in (bound, left, right) if "beta" in part]
-                        if len(set(betas)) == len(betas):
-                            inputs = left.get("x"), right.get("x")
-                            yield _Reading(inputs, (unary1, unary2, binary), frozenset(betas))
-
-    def _read_unary(self, tree: Expression | None) -> Iterator[tuple[int, Binding]]:
-        if tree is None:
-            yield 0, {}
-            return
-        for unary, pattern in enumerate(self._unary):
-            for bound in _match(pattern, tree, {}, self._rearranged):
-                yield unary, bound
-
-
-@lru_cache(maxsize=1_024)
-def _keeps_equals(binary: Expression) -> bool:
-    """Whether it makes x of x and x, as max does."""
-    return canonical(binary.substitute({"a": X, "b": X})) == X
-
-
-def _match(pattern: Expression, tree: Expression, bound: Binding, any_order: bool) -> list[Binding]:
-    """Every way to read the tree as the pattern, whose leaves, but for constants, stand for something."""
-    if not pattern.args and pattern.op not in ("number", "eps"):
-        fits = bound.get(pattern.op, tree) == tree and (pattern.op != "beta" or tree.op == "beta")
-        return [{**bound, pattern.op: tree}] if fits else []
-    if (pattern.op, pattern.value, len(pattern.args)) != (tree.op, tree.value, len(tree.args)):
-        return []
-    found: list[Binding] = []
-    for args in [tree.args, tree.args[::-1]] if any_order and pattern.op in _COMMUTATIVE else [tree.args]:
-        partial = [bound]
-        for inner, arg in zip(pattern.args, args, strict=True):
-            partial = [more for binding in partial for more in _match(inner, arg, binding, any_order)]
-        found += partial
-    return found
-
-
-_COMMUTATIVE = frozenset({"+", "*", "max", "min"})

@@ -1,0 +1,207 @@
+"""How other languages write an expression.
+
+A language is a table: how it writes each function, how tightly that binds, and how tightly the arguments have to.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from search_space.activation import fold_constants
+from search_space.expression import Expression, parse
+
+Text = tuple[str, int]  # and how tightly it binds
+
+_SUM, _PRODUCT, _NEGATION, _POWER, _ATOM = 1, 2, 3, 4, 5
+_HALF_MAX = 65504  # the greatest float16
+_LONG = 72  # a longer part of a formula gets a line of its own
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    template: str
+    binding: int = _ATOM
+    needs: tuple[int, int] = (0, 0)  # an argument that binds less tightly is put in parentheses
+
+
+@dataclass(frozen=True, slots=True)
+class Language:
+    forms: Mapping[str, Form]
+    number: Callable[[float], Text]
+    beta: str = "beta{}"
+    parentheses: str = "({})"
+
+    def write(self, node: Expression, args: tuple[Text, ...]) -> Text:
+        """One node, its arguments written already."""
+        if node.op == "number":
+            return self.number(node.value)
+        if not node.args:
+            return self.beta.format(int(node.value)) if node.op == "beta" else node.op, _ATOM
+        form = self.forms[node.op]
+        pairs = zip(args, form.needs, strict=False)
+        shown = [text if binding >= need else self.parentheses.format(text) for (text, binding), need in pairs]
+        return form.template.format(*shown), form.binding
+
+
+_CIRCULAR = ["sin", "cos", "sinh", "cosh", "tanh", "asinh", "atan", "sinc"]
+_CALLED = ["abs", "sign", "sqrt", "log", "exp", "expm1", *_CIRCULAR, "sigmoid", "softplus", "erf", "max", "min"]
+
+
+def _calls(prefix: str, **named: str) -> dict[str, Form]:
+    """Functions that are called by their own name in the module `prefix`, and those with another `named` one."""
+    arguments = {name: "({0}, {1})" if name in ("max", "min") else "({0})" for name in _CALLED}
+    return {name: Form(named.get(name, prefix + name) + arguments[name]) for name in _CALLED}
+
+
+def _literal(module: str, infinity: str = "inf") -> Callable[[float], Text]:
+    """Numbers in Python, where `module` names those that have no literal."""
+
+    def write(value: float) -> Text:
+        if math.isnan(value):
+            return f"{module}.nan", _ATOM
+        size = abs(value)
+        text = f"{size:.0f}" if size.is_integer() and 0 < size < 1e15 else repr(size)
+        text = "0" if str(value) == "0.0" else f"{module}.{infinity}" if math.isinf(size) else text
+        return (f"-{text}", _NEGATION) if math.copysign(1, value) < 0 else (text, _ATOM)
+
+    return write
+
+
+def _tex_number(value: float) -> Text:
+    text, _, exponent = _literal("")(value)[0].partition("e")
+    power = f"10^{{{int(exponent)}}}" if exponent else ""
+    return (text, _ATOM) if not power else (power, _POWER) if text == "1" else (rf"{text} \cdot {power}", _PRODUCT)
+
+
+_OPERATORS = {
+    "+": Form("{0} + {1}", _SUM, (_SUM, _PRODUCT)),
+    "-": Form("{0} - {1}", _SUM, (_SUM, _PRODUCT)),
+    "*": Form("{0} * {1}", _PRODUCT, (_PRODUCT, _NEGATION)),
+    "/": Form("{0} / {1}", _PRODUCT, (_PRODUCT, _NEGATION)),
+    "neg": Form("-{0}", _NEGATION, (_POWER, 0)),
+    "^": Form("{0}**{1}", _POWER, (_ATOM, _ATOM)),
+}
+# The operations that `_lower` makes are those of primitives.py: relu has the slope 0 at its kink, clamp has 1.
+TORCH = {
+    **_OPERATORS,
+    **_calls("torch.", sqrt="_sqrt", max="torch.maximum", min="torch.minimum"),
+    "sinc": Form("torch.sinc({0} / math.pi)", needs=(_PRODUCT, 0)),
+    "softplus": Form("F.softplus({0}, threshold=40.0)"),
+    "max_zero": Form("torch.relu({0})"),
+    "min_zero": Form("-torch.relu(-{0})", _NEGATION, (_POWER, 0)),
+    "max_constant": Form("torch.clamp_min({0}, {1})"),
+    "min_constant": Form("torch.clamp_max({0}, {1})"),
+    "within": Form("_within({0}, x)"),
+}
+JAX = {
+    **_OPERATORS,
+    **_calls("jnp.", abs="_abs", asinh="jnp.arcsinh", atan="jnp.arctan", max="jnp.maximum", min="jnp.minimum"),
+    "sqrt": Form("_sqrt({0})"),
+    "sinc": Form("jnp.sinc({0} / jnp.pi)", needs=(_PRODUCT, 0)),
+    "sigmoid": Form("jax.nn.sigmoid({0})"),
+    "softplus": Form("jax.nn.softplus({0})"),
+    "erf": Form("jax.scipy.special.erf({0})"),
+    "max_zero": Form("jax.nn.relu({0})"),
+    "min_zero": Form("-jax.nn.relu(-{0})", _NEGATION, (_POWER, 0)),
+    "max_constant": Form("jnp.maximum({0}, {1})"),
+    "min_constant": Form("jnp.minimum({0}, {1})"),
+}
+SYMPY = {
+    **_OPERATORS,
+    **_calls("sp.", abs="sp.Abs", max="sp.Max", min="sp.Min"),
+    "expm1": Form("sp.exp({0}) - 1", _SUM),
+    "sigmoid": Form("1 / (1 + sp.exp(-{0}))", _PRODUCT, (_POWER, 0)),
+    "softplus": Form("sp.log(1 + sp.exp({0}))"),
+}
+LATEX = {
+    # A call binds as a power does: sin(x)^2 would be read both ways.
+    **{n: Form(rf"\{n}\left({{0}}\right)", _POWER) for n in ("sin", "cos", "sinh", "cosh", "tanh")},
+    **{n: Form(rf"\operatorname{{{{{n}}}}}\left({{0}}\right)", _POWER) for n in ("sinc", "softplus", "erf")},
+    **{n: Form(rf"\{n}\left({{0}}, {{1}}\right)", _POWER) for n in ("max", "min")},
+    "+": _OPERATORS["+"],
+    "-": _OPERATORS["-"],
+    "*": Form(r"{0} \cdot {1}", _PRODUCT, (_PRODUCT, _NEGATION)),
+    "/": Form(r"\frac{{{0}}}{{{1}}}", _NEGATION),
+    "neg": Form("-{0}", _SUM, (_PRODUCT, 0)),
+    "^": Form("{0}^{{{1}}}", _POWER, (_ATOM, 0)),
+    "abs": Form(r"\left|{0}\right|"),
+    "sqrt": Form(r"\sqrt{{{0}}}"),
+    "log": Form(r"\ln\left({0}\right)", _POWER),
+    "exp": Form("e^{{{0}}}", _POWER),
+    "expm1": Form("e^{{{0}}} - 1", _SUM),
+    "sign": Form(r"\operatorname{{sgn}}\left({0}\right)", _POWER),
+    "asinh": Form(r"\operatorname{{arsinh}}\left({0}\right)", _POWER),
+    "atan": Form(r"\arctan\left({0}\right)", _POWER),
+    "sigmoid": Form(r"\sigma\left({0}\right)", _POWER),
+}
+# Where ONNX has no node, the function in terms of others, so that no digits are lost near 0. It has a sigmoid, but
+# onnxruntime's is off by 4e-8, which x * sigmoid(x) multiplies.
+ONNX_TERMS = {
+    "sigmoid": parse("1 / (1 + exp(-a))", ("a",)),
+    "expm1": parse("tanh(a / 2) * (exp(a) + 1)", ("a",)),
+    "sinc": parse("sin(max(abs(a), 1e-20)) / max(abs(a), 1e-20)", ("a",)),
+}
+ONNX = {name: name.capitalize() for name in [*_CALLED, "neg"] if name not in ONNX_TERMS}
+ONNX |= {"+": "Add", "-": "Sub", "*": "Mul", "/": "Div", "^": "Pow"}
+
+LANGUAGES = {
+    "torch": Language(TORCH, _literal("math")),
+    "jax": Language(JAX, _literal("jnp")),
+    "sympy": Language(SYMPY, _literal("sp", "oo")),
+    "latex": Language(LATEX, _tex_number, r"\beta_{{{}}}", r"\left({}\right)"),
+}
+
+
+def distinct(tree: Expression) -> set[Expression]:
+    found: set[Expression] = set()
+    tree.fold(lambda node, _: found.add(node))
+    return found
+
+
+def _lower(node: Expression, args: tuple[Expression, ...], forms: Mapping[str, Form]) -> Expression:
+    """Greater, smaller and powers of a tensor and a constant, as primitives.py computes them."""
+    if node.op in ("max", "min") and f"{node.op}_constant" in forms:
+        tensor, other = args if args[1].op == "number" else args[::-1]
+        if other.op == "number" and other.value == 0:
+            return Expression(f"{node.op}_zero", (tensor,))
+        if other.op == "number":
+            return Expression(f"{node.op}_constant", (tensor, _held(other, forms)))
+    if node.op == "^":
+        return Expression("^", (args[0], _held(args[1], forms)))
+    return Expression(node.op, args, node.value)
+
+
+def _held(node: Expression, forms: Mapping[str, Form]) -> Expression:
+    """A constant that some type cannot hold, where torch would refuse it."""
+    large = node.op == "number" and _HALF_MAX < abs(node.value) < math.inf
+    return Expression("within", (node,)) if large and "within" in forms else node
+
+
+def statements(tree: Expression, to: str) -> tuple[list[str], str]:
+    """Assignments `t1 = ...` for subtrees that are used again or are long, and the text of the value."""
+    language = LANGUAGES[to]
+    root = tree.fold(fold_constants).fold(lambda node, args: _lower(node, args, language.forms))
+    uses = Counter(arg for node in distinct(root) for arg in node.args)
+    language = replace(language, beta="beta") if len(tree.betas) == 1 else language
+    written: dict[Expression, Text] = {}
+    lines: list[str] = []
+
+    def write(node: Expression, args: tuple[Text, ...]) -> Text:
+        if node not in written:
+            text, binding = language.write(node, args)
+            if node.args and (uses[node] > 1 or (len(text) > _LONG and node != root)):
+                lines.append(f"t{len(lines) + 1} = {text}")
+                text, binding = f"t{len(lines)}", _ATOM
+            written[node] = text, binding
+        return written[node]
+
+    return lines, root.fold(write)[0]
+
+
+def in_onnx_terms(node: Expression, args: tuple[Expression, ...]) -> Expression:
+    if node.op in ONNX_TERMS:
+        return ONNX_TERMS[node.op].substitute({"a": args[0]})
+    return Expression(node.op, args, node.value)

@@ -1,0 +1,386 @@
+"""Exported files: each that can run is run, and computes what our module computes."""
+
+from __future__ import annotations
+
+import doctest
+import itertools
+import random
+import re
+import sys
+import types
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from search_space import (
+    BASELINES,
+    FUNCTIONS,
+    Activation,
+    Expression,
+    Grammar,
+    ParseError,
+    SpaceError,
+    key,
+    notation,
+    parse,
+)
+from search_space.code import TARGETS, code, onnx_bytes
+
+torch.set_num_threads(1)
+
+SWISH = "x * sigmoid(beta * x)"
+CHOSEN = [
+    *(row.expression for row in BASELINES.values()),
+    # Ramachandran et al. 2017, table 2
+    "max(x, sigmoid(x))",
+    "cos(x) - x",
+    "min(x, sin(x))",
+    "atan(x)^2 - x",
+    "max(x, tanh(x))",
+    "sinc(x) + x",
+    "x * asinh(x)^2",
+    # parameters: alone, several, shared
+    "beta",
+    "beta * x + beta",
+    "beta1 * x + (1 - beta1) * tanh(x)",
+    "exp(-beta * (x - beta)^2)",
+    "beta2 * x + max(beta1, x) * beta2",
+    # constants
+    "1",
+    "-1",
+    "x + -0.5",
+    "2^x",
+    "(-2)^x",
+    "x / -0",
+    "exp(9e9) * x",
+    "max(x, 1e300) + 1",
+    "x^1e5",
+    "x + sqrt(-1)",
+    "eps * x - 1e-20",
+    # order, signs, kinks and edges
+    "max(min(max(x, 0.3), 2), min(-1, x))",
+    "max(0, x) - min(0, x) + max(x, -x)",
+    "max(sqrt(x), x)",
+    "sqrt(max(x, 0))",
+    "x^3",
+    *(f"sign(x) * {one}" for one in ("sqrt(abs(x))",) if "sign" in FUNCTIONS),
+    "(x^2 + 1)^beta",
+    "(-x)^2 - -x^2",
+    "2^-x^2",
+    "(2^x)^2",
+    "x - (x - (1 - x))",
+    "x / (x / (2 / (x + 3)))",
+    "-(-x) * -(x + 1)",
+    "log(abs(x) + eps) * erf(x)",
+    "expm1(x / 1000) + sinh(x) / (cosh(x) + eps)",
+    "(sin(x) + x) / (sin(x) + x + 3)^2",
+    " + ".join(f"sin({n} * x) * cos({n} * x)" for n in range(1, 9)),
+]
+POINTS = [-30.0, -3.0, -1.0, -0.5, -1e-3, 0.0, 1e-4, 0.3, 0.5, 1.0, 2.0, 3.0, 30.0, 50.0]
+
+
+def random_expressions(count: int) -> list[Expression]:
+    draw = random.Random(0)
+    spaces = [Grammar(units=1), Grammar(units=2)]
+    return [space.decode(space.unrank(draw.randrange(space.size))) for space in spaces for _ in range(count // 2)]
+
+
+def run_text(text: str, **shims: types.ModuleType) -> dict[str, Any]:
+    """What the exported file defines, nothing of this project in its names."""
+    assert "search_space" not in text and "searcher" not in text
+    with pytest.MonkeyPatch.context() as patch:
+        for name, shim in shims.items():
+            patch.setitem(sys.modules, name.replace("__", "."), shim)
+        found: dict[str, Any] = {"__name__": "exported"}
+        exec(compile(text, "exported.py", "exec"), found)
+    return found
+
+
+def exported(expression: Expression | str, channels: int = 1, betas: Any = None) -> torch.nn.Module:
+    made = run_text(code(expression, "torch", name="Exported", channels=channels, betas=betas))["Exported"]()
+    assert isinstance(made, torch.nn.Module)
+    return made
+
+
+def trained(expression: Expression | str, channels: int = 1) -> Activation:
+    module = Activation(expression, channels)
+    if module.beta is not None:
+        torch.manual_seed(1)
+        module.beta.data.uniform_(-1.5, 1.5)
+    return module
+
+
+def values_of(module: Activation) -> Any:
+    return None if module.beta is None else module.beta.tolist()
+
+
+def with_gradients(module: torch.nn.Module, x: Tensor) -> list[Tensor]:
+    """The value, and the slopes of x and of the parameters."""
+    x = x.clone().requires_grad_()
+    value = module(x)
+    assert value.shape == x.shape and value.dtype == x.dtype
+    if not value.requires_grad:
+        return [value]
+    value.sum().backward()
+    slopes = [tensor.grad for tensor in (x, *module.parameters()) if tensor.grad is not None]
+    return [value.detach(), *slopes]
+
+
+def assert_equal(one: torch.nn.Module, other: torch.nn.Module, x: Tensor) -> None:
+    for found, wanted in zip(with_gradients(one, x), with_gradients(other, x), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-6, equal_nan=True)
+
+
+# torch
+
+
+@pytest.mark.parametrize("text", CHOSEN)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16], ids=str)
+def test_torch_equals_ours(text: str, dtype: torch.dtype) -> None:
+    x = torch.tensor(POINTS, dtype=dtype)
+    assert_equal(exported(text), Activation(text), x)
+    for shape in [(2, 3), (2, 3, 4, 5), (1, 3, 1, 1), (0, 3, 2)]:
+        assert_equal(exported(text, 3), Activation(text, 3), torch.randn(shape, dtype=dtype))
+
+
+def test_torch_equals_ours_on_random_expressions_with_trained_values() -> None:
+    for expression in random_expressions(150):
+        for channels in (1, 3):
+            ours = trained(expression, channels)
+            x = torch.cat([torch.tensor(POINTS), torch.randn(10)]).reshape(2, 1, 3, 4).repeat(1, 3, 1, 1)
+            assert_equal(exported(expression, channels, values_of(ours)), ours, x)
+            assert_equal(exported(expression, channels), Activation(expression, channels), x)
+
+
+def test_torch_takes_our_state_and_what_timm_passes() -> None:
+    ours = trained("beta * x + beta", 4)
+    other = run_text(code("beta * x + beta", "torch", name="my_name"))["MyName"](4, inplace=True)
+    other.load_state_dict(ours.state_dict())
+    assert_equal(other, ours, torch.randn(2, 4, 3))
+
+
+def test_torch_file_passes_its_own_doctest() -> None:
+    for expression in [*map(parse, CHOSEN), *random_expressions(40)]:
+        for channels in (1, 5):
+            names = run_text(code(expression, "torch", channels=channels))
+            (name,) = (n for n in names if n.startswith("Activation"))
+            test = doctest.DocTestParser().get_doctest(names[name].__doc__, names, name, None, 0)
+            assert len(test.examples) == 3
+            assert doctest.DocTestRunner(verbose=False).run(test).failed == 0, str(expression)
+
+
+def test_torch_evaluates_a_shared_part_once_and_states_the_formula() -> None:
+    text = code("(sin(x) + x) / (sin(x) + x + 3)^2", "torch")
+    assert text.count("torch.sin(") == 1 and text.count("f(x) = (sin(x) + x) / (sin(x) + x + 3)^2\n") == 2
+    assert "weight decay" in code(SWISH, "torch") and "weight decay" not in text
+
+
+def test_lines_fit() -> None:
+    for text in CHOSEN:
+        for target in ("torch", "jax", "sympy"):
+            assert max(map(len, code(text, target).splitlines())) <= 120
+    for target in ("torch", "jax"):
+        assert max(map(len, code(SWISH, target, channels=99, betas=[[n / 7 for n in range(99)]]).splitlines())) <= 120
+
+
+# jax is not installed here: its functions are stood in for by numpy's and torch's.
+
+
+def numpy_jax() -> dict[str, types.ModuleType]:
+    def through(apply: Callable[[Tensor], Tensor]) -> Callable[[Any], Any]:
+        return lambda a: apply(torch.as_tensor(a)).numpy()
+
+    jax = types.ModuleType("jax")
+    nn = types.SimpleNamespace(
+        relu=lambda a: np.maximum(a, 0), sigmoid=through(torch.sigmoid), softplus=lambda a: np.logaddexp(a, 0)
+    )
+    jax.__dict__.update(nn=nn, scipy=types.SimpleNamespace(special=types.SimpleNamespace(erf=through(torch.erf))))
+    typing = types.ModuleType("jax.typing")
+    typing.ArrayLike = Any  # type: ignore[attr-defined]
+    return {"jax": jax, "jax__numpy": np, "jax__typing": typing}
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_jax_equals_ours() -> None:
+    for expression in [*map(parse, CHOSEN), *random_expressions(100)]:
+        for channels in (1, 3):
+            ours = trained(expression, channels).double()
+            x = torch.tensor(POINTS, dtype=torch.float64).reshape(-1, 1).repeat(1, 3)
+            text = code(expression, "jax", name="exported", channels=channels, betas=values_of(ours))
+            found = run_text(text, **numpy_jax())["exported"](x.numpy())
+            wanted = ours(x).detach().numpy()
+            np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-6, err_msg=str(expression))
+
+
+# sympy
+
+
+def test_sympy_equals_ours() -> None:
+    sympy = pytest.importorskip("sympy", reason="sympy is no dependency of ours; torch usually brings it")
+    checked = 0
+    for expression in [*map(parse, CHOSEN), *random_expressions(20)]:
+        ours = trained(expression).double()
+        names = run_text(code(expression, "sympy", betas=values_of(ours)))
+        formula = names["f"].subs(names["start"])
+        for point in (-1.3, 0.0, 0.7):
+            wanted = float(ours(torch.tensor(point, dtype=torch.float64)).detach())
+            if np.isfinite(wanted) and abs(wanted) < 1e100:
+                found = complex(sympy.N(formula.subs(names["x"], point)))
+                assert found == pytest.approx(wanted, rel=1e-6, abs=1e-6), expression
+                checked += 1
+    assert checked > 120
+
+
+# onnx
+
+
+def run_onnx(content: bytes, x: Tensor) -> Any:
+    onnxruntime = pytest.importorskip("onnxruntime", reason="onnx models need onnxruntime to be run")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return session.run(["y"], {"x": x.numpy()})[0]
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_onnx_equals_ours() -> None:
+    pytest.importorskip("onnx", reason="onnx files need the package onnx")
+    torch.manual_seed(0)
+    x = torch.cat([torch.tensor(POINTS), torch.randn(10)]).reshape(2, 1, 3, 4).repeat(1, 3, 1, 1)
+    for expression in [*map(parse, CHOSEN), *random_expressions(100)]:
+        for channels in (1, 3):
+            ours = trained(expression, channels)
+            found = run_onnx(onnx_bytes(expression, channels=channels, betas=values_of(ours)), x)
+            wanted, exact = ours(x).detach().numpy(), ours.double()(x.double()).detach().numpy()
+            # Both are float32 with other roundings: where ours is off by more than 1e-6, so may be the other.
+            allowed = 1e-6 * (1 + np.abs(wanted)) + 8 * np.abs(wanted - exact)
+            same = np.isclose(found, wanted, 0, np.nan_to_num(allowed), equal_nan=True)
+            assert same.all(), (str(expression), x.numpy()[~same], found[~same], wanted[~same])
+
+
+def test_onnx_parameters_are_initialisers_and_any_rank_can_be_asked_for() -> None:
+    onnx = pytest.importorskip("onnx", reason="onnx files need the package onnx")
+    for rank in (1, 2, 3, 5):
+        ours = trained("beta * x + beta", 3 if rank > 1 else 1)
+        content = onnx_bytes("beta * x + beta", channels=ours.channels, betas=values_of(ours), rank=rank)
+        assert [value.name for value in onnx.load_from_string(content).graph.initializer] == ["beta1", "beta2"]
+        x = torch.randn((2, 3, 4, 2, 2)[:rank])
+        np.testing.assert_allclose(run_onnx(content, x), ours(x).detach().numpy(), rtol=1e-6, atol=1e-6)
+
+
+def test_without_the_package_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(SpaceError, match="pip install onnx; without: torch, jax, sympy, latex, markdown"):
+        onnx_bytes("x")
+
+
+# LaTeX and Markdown
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        (SWISH, r"x \cdot \sigma\left(\beta \cdot x\right)"),
+        ("-x^2 - -x", r"-x^{2} - \left(-x\right)"),
+        ("(-x)^2", r"\left(-x\right)^{2}"),
+        ("sin(x)^2", r"\left(\sin\left(x\right)\right)^{2}"),
+        ("(x + 1) / 2 * x", r"\frac{x + 1}{2} \cdot x"),
+        ("2^(x^2)", "2^{x^{2}}"),
+        ("log(abs(x) + eps)", r"\ln\left(\left|x\right| + 10^{-6}\right)"),
+        ("2.5e-7 * beta + beta", r"2.5 \cdot 10^{-7} \cdot \beta_{1} + \beta_{2}"),
+        ("expm1(x) * x", r"\left(e^{x} - 1\right) \cdot x"),
+        ("max(x, 0) - sinc(x)", r"\max\left(x, 0\right) - \operatorname{sinc}\left(x\right)"),
+    ],
+)
+def test_latex(text: str, wanted: str) -> None:
+    assert code(text, "latex") == f"f(x) = {wanted}\n"
+
+
+def test_latex_is_balanced() -> None:
+    for expression in [*map(parse, CHOSEN), *random_expressions(100)]:
+        text = code(expression, "latex")
+        assert text.count("{") == text.count("}") and text.count(r"\left") == text.count(r"\right")
+        depth = list(itertools.accumulate({"{": 1, "}": -1}.get(letter, 0) for letter in text))
+        assert min(depth) == depth[-1] == 0
+
+
+def test_markdown_has_formula_values_and_a_module_that_runs() -> None:
+    ours = trained(SWISH, 2)
+    text = code(SWISH, "markdown", name="my_swish", channels=2, betas=values_of(ours))
+    assert text.startswith("# my_swish\n\n$$f(x) = x ") and f"`{SWISH}`, key `{key(parse(SWISH))}`" in text
+    assert str(values_of(ours)) in text
+    use, module = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert "from my_swish import MySwish" in use
+    assert_equal(run_text(module)["MySwish"](), ours, torch.randn(3, 2, 4))
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("table", ["TORCH", "JAX", "SYMPY", "LATEX"])
+def test_every_target_can_write_every_function(table: str) -> None:
+    assert set(FUNCTIONS) <= set(getattr(notation, table))
+    assert set(FUNCTIONS) <= {*notation.ONNX, *notation.ONNX_TERMS}
+
+
+def test_unknown_target() -> None:
+    with pytest.raises(SpaceError, match="unknown target 'pytorch'; did you mean 'torch'"):
+        code("x", "pytorch")
+    with pytest.raises(SpaceError, match="onnx_bytes; as text: torch, jax"):
+        code("x", "onnx")
+    assert set(TARGETS) == {"torch", "onnx", "jax", "sympy", "latex", "markdown"}
+
+
+def test_a_target_that_cannot_express_the_function_says_which_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(notation.SYMPY, "erf")
+    monkeypatch.delitem(notation.LATEX, "erf")
+    for target in ("sympy", "latex", "markdown"):
+        with pytest.raises(SpaceError, match=f"{target} cannot express erf; these can: torch, jax, onnx$"):
+            code("erf(x) + sin(x)", target)
+        code("sin(x)", target)
+    with pytest.raises(SpaceError, match="one value a parameter, not one a channel; torch, jax and onnx have both"):
+        code("beta * x", "sympy", channels=2, betas=[[1, 2]])
+
+
+@pytest.mark.parametrize("name", ["1x", "a b", "class", "none", "F", "tensor", "x\n", 'a"""', "jnp", "_", "é", "a-b"])
+def test_bad_names(name: str) -> None:
+    with pytest.raises(SpaceError, match="cannot be a name in the file"):
+        code("x", "torch", name=name)
+    if re.search(r"[^A-Za-z_]|class|jnp", name):
+        for target in ("jax", "sympy", "latex", "markdown"):
+            with pytest.raises(SpaceError, match="cannot be a name in the file"):
+                code("x", target, name=name)
+
+
+@pytest.mark.parametrize("betas", [[], [[1.0]], [[1.0, 2.0], [3.0, 4.0]], [[1.0, float("nan")]]])
+def test_betas_of_another_shape(betas: list[list[float]]) -> None:
+    with pytest.raises(SpaceError, match=r"betas must be 1 rows \(parameters\) of 2 finite values \(channels\)"):
+        code(SWISH, "torch", channels=2, betas=betas)
+
+
+def test_bad_text_and_channels() -> None:
+    with pytest.raises(ParseError):
+        code("x +", "torch")
+    with pytest.raises(SpaceError, match="channels must be at least 1, not 0"):
+        onnx_bytes("x", channels=0)
+
+
+@pytest.mark.parametrize(
+    ("op", "text", "template"),
+    [
+        ("softplus", "softplus(x)", "F.softplus({0}, threshold=5.0)"),
+        ("max_zero", "max(x, 0)", "torch.clamp_min({0}, 0)"),
+        ("sqrt", "sqrt(abs(x))", "torch.sqrt({0})"),
+        ("^", "(-x)^2", "-x**{1}"),
+    ],
+)
+def test_the_comparison_can_fail(op: str, text: str, template: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module that is wrong in one function, in one slope or by a pair of parentheses is found."""
+    monkeypatch.setitem(notation.TORCH, op, replace(notation.TORCH[op], template=template))
+    with pytest.raises(AssertionError):
+        assert_equal(exported(text), Activation(text), torch.tensor([*POINTS, 7.0]))
