@@ -11,10 +11,12 @@ import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from search_space import BINARY, UNARY
+from search_space.__main__ import tables
 from searcher.config import Config
 from searcher.trial import TrialState
 from workers.job import Recipe
@@ -97,3 +99,22 @@ def test_documented_defaults_are_the_defaults() -> None:
         default = getattr(Config(), field.name)
         if row and isinstance(default, (int, float, str)) and default != "":
             assert row[1] == (f"{default:g}" if not isinstance(default, str) else default), field.name
+
+
+def test_the_tables_of_the_search_space_are_current() -> None:
+    """If not: write them anew with `python -m search_space`."""
+    text = (ROOT / "docs" / "search-space.md").read_text()
+    assert text.split("<!-- tables -->\n")[1].strip() == tables().strip()
+
+
+def test_the_python_of_the_search_space_document_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (ROOT / "docs" / "search-space.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 3
+    found: dict[str, Any] = {}
+    for block in blocks:
+        exec(block, found)
+    assert "class Swish" in capsys.readouterr().out
+    assert found["key"](found["parse"]("2 * x * sigmoid(2 * x)")) == found["key"](found["parse"]("x * (1 + tanh(x))"))
+    assert found["profile"]("selu").depth.fixed_point == pytest.approx(1.0, abs=1e-6)
+    assert found["grammar"].size == 156_250_000
