@@ -291,7 +291,7 @@ class _Parser:
         function = FUNCTIONS.get(token.text)
         if function is None or not token.text.isidentifier() or token.text == "neg":
             words = [*self.variables, "beta", "eps", *(n for n in FUNCTIONS if n.isidentifier() and n != "neg"), *KNOWN]
-            raise self.error(f"unknown name {token.text!r}; {nearest(token.text, words)}", token)
+            raise self.error(f"unknown name {token.text!r}; {nearest(token.text, dict.fromkeys(words))}", token)
         return self.node(token, token.text, *self.arguments(token, function.arity))
 
     def known(self, token: _Token) -> Expression:
