@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -83,6 +85,13 @@ def fold_constants(node: Expression, args: tuple[Expression, ...]) -> Expression
         operands = (torch.tensor(arg.value, dtype=torch.float64) for arg in args)
         return Expression("number", value=float(FUNCTIONS[node.op].apply(*operands)))
     return Expression(node.op, args, node.value)
+
+
+def gradients(y: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The slope of each element of y by the element of each input in its place; 0 where y does not depend on it."""
+    if not y.requires_grad:
+        return tuple(torch.zeros_like(x) for x in inputs)
+    return torch.autograd.grad(y, inputs, torch.ones_like(y), allow_unused=True, materialize_grads=True)
 
 
 class Maxout(nn.Module):

@@ -29,10 +29,8 @@ Betas = Sequence[Sequence[float]]  # as `Activation.beta.tolist()`: one row a pa
 
 _OPSET, _IR = 20, 10  # ONNX 1.16, 2024: what runs it is older than what writes it
 
-
-_TAKEN = frozenset(
-    {"F", "Tensor", "float", "jax", "jnp", "tuple", "_abs", "_sqrt"}
-)  # the files use these for other things
+# Names that the files use for other things.
+_TAKEN = frozenset({"F", "Tensor", "float", "jax", "jnp", "tuple", "_abs", "_sqrt"})
 
 _SQRT = '''
 
@@ -319,8 +317,8 @@ def _sympy(export: _Export) -> str:
 def _latex(export: _Export) -> str:
     language = LANGUAGES["latex"]
     language = replace(language, beta=r"\beta") if len(export.symbols) == 1 else language
-    ten = Expression("number", value=EPS)
-    shown = export.tree.fold(lambda node, args: language.write(ten if node.op == "eps" else node, args))
+    eps = Expression("number", value=EPS)
+    shown = export.tree.fold(lambda node, args: language.write(eps if node.op == "eps" else node, args))
     return f"f(x) = {shown[0]}\n"
 
 

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from search_space.activation import gradients
 from search_space.expression import Expression
 from search_space.primitives import EPS, FUNCTIONS
 
@@ -79,19 +80,13 @@ def evaluate(expression: Expression, betas: dict[int, float]) -> Evaluation:
         return x if node.op == "x" else torch.tensor(EPS if node.op == "eps" else node.value, dtype=torch.float64)
 
     value = expression.fold(compute)
-    slope, *gradients = _gradients(value, [x, *free.values()])
+    slope, *by_beta = gradients(value, [x, *free.values()])
     value = value.detach().expand_as(x)
     defined = value.isfinite()
     slope = slope.masked_fill(~defined, torch.nan)  # where there is no value, autograd's slope is an accident
     scale = value[defined].abs().max() if defined.any() else torch.tensor(0.0)
-    moves = tuple(bool((g[defined].abs() > _IDLE * scale).any()) for g in gradients)
+    moves = tuple(bool((g[defined].abs() > _IDLE * scale).any()) for g in by_beta)
     return Evaluation(torch.stack([value, slope]).numpy(), moves)
-
-
-def _gradients(value: Tensor, inputs: list[Tensor]) -> tuple[Tensor, ...]:
-    if not value.requires_grad:
-        return tuple(torch.zeros_like(i) for i in inputs)
-    return torch.autograd.grad(value.sum(), inputs, allow_unused=True, materialize_grads=True)
 
 
 def _generic(count: int) -> tuple[float, ...]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from search_space.activation import Activation
+from search_space.activation import Activation, gradients
 from search_space.expression import Expression, parse
-from search_space.profile import EXACT, gradients
+from search_space.profile import EXACT
 
 
 def preflight(expression: Expression | str) -> str | None:

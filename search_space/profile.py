@@ -1,4 +1,4 @@
-"""What a function is like before anything is trained with it, and whether training it makes sense at all.
+"""What a function is like before anything is trained with it.
 
 Everything here is measured on points, so it holds up to their spacing: 1/512 on [-10, 10]. Parameters have their start
 value 1.
@@ -15,9 +15,8 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from search_space.activation import Activation
+from search_space.activation import Activation, gradients
 from search_space.expression import Expression
 
 LAYERS = 50
@@ -60,9 +59,8 @@ class Depth:
     zero mean output this is the map of Klambauer et al. 2017 at omega 0, tau 1, whose fixed point for SELU is q = 1.
     """
 
-    fixed_point: (
-        float | None
-    )  # the q to which q = 1 leads, 0 (below 1e-6) and inf (above 1e4) included; None: not found
+    # The q to which q = 1 leads, 0 (below 1e-6) and inf (above 1e4) included; None: not found.
+    fixed_point: float | None
     chi: float | None  # E[f'(sqrt(q) z)^2] there; None at inf
     signals: Fate | None  # q after 50 layers from q = 1: below 1e-4, above 1e4, or between; None where f is no number
     gradients: Fate | None  # the product of the 50 factors, by the same bounds
@@ -155,14 +153,6 @@ def _sample(module: Activation, x: Array) -> tuple[Array, Array]:
     slope = gradients(y, [points])[0]
     value: Array = y.detach().numpy()
     return value, np.where(np.isnan(value), math.nan, slope.numpy())  # torch has a slope of log(-1)
-
-
-def gradients(y: Tensor, inputs: list[Tensor]) -> list[Tensor]:
-    """The slope of each element of y by the element of each input in its place; 0 where y does not depend on it."""
-    if not y.requires_grad:
-        return [torch.zeros_like(x) for x in inputs]
-    found = torch.autograd.grad(y, inputs, torch.ones_like(y), allow_unused=True)
-    return [torch.zeros_like(x) if slope is None else slope for x, slope in zip(inputs, found, strict=True)]
 
 
 def _expected(y: Array | NDArray[np.bool_]) -> float:

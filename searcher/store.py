@@ -139,7 +139,7 @@ class Store:
                 connection.execute(
                     sa.insert(schema.lease).values(study_id=study_id, generation=0, holder="", expires_at=0.0)
                 )
-                self._add(connection, study_id, trials, now)
+                self._add(connection, study_id, trials, database.stamp(now, self._engine))
         except StoreError as error:
             if isinstance(error.__cause__, IntegrityError):
                 raise StudyExists(name) from None
@@ -271,21 +271,19 @@ class Store:
         """
         with plain_errors(self.url), self._writer.begin() as connection:
             self._renew(connection, lease)
-            now = datetime.now(UTC)
-            self._add(connection, lease.study_id, batch.added, now)
-            self._change(connection, lease.study_id, batch.changed, now)
+            stamp = database.stamp(datetime.now(UTC), self._engine)
+            self._add(connection, lease.study_id, batch.added, stamp)
+            self._change(connection, lease.study_id, batch.changed, stamp)
             self._new_epochs.execute(connection, list(_epoch_rows(lease.study_id, batch.curves)))
 
-    def _add(self, connection: Connection, study_id: int, trials: Sequence[Trial], now: datetime) -> None:
-        stamp = database.stamp(now, self._engine)
+    def _add(self, connection: Connection, study_id: int, trials: Sequence[Trial], stamp: Any) -> None:
         self._new_trials.execute(
             connection, [{**_row(study_id, trial, stamp), "created_at": stamp} for trial in trials]
         )
 
     def _change(
-        self, connection: Connection, study_id: int, changes: Sequence[tuple[TrialState, Trial]], now: datetime
+        self, connection: Connection, study_id: int, changes: Sequence[tuple[TrialState, Trial]], stamp: Any
     ) -> None:
-        stamp = database.stamp(now, self._engine)
         rows = [
             {**_row(study_id, trial, stamp), "in_study": study_id, "is_number": trial.number, "was_state": expected}
             for expected, trial in changes

@@ -190,15 +190,14 @@ class RayPool:
     def _replace(self, seat: _Seat, reason: str) -> list[tuple[Job, Outcome]]:
         """A new actor for a dead one. The job it was working on has failed, those behind it have not been touched."""
         held = [job for _, jobs in seat.queue for job in jobs]
-        at_work = held[:1]
         self._pairs = False
         if not seat.ready:
             self._failed_starts += 1
             if self._failed_starts >= MAX_FAILED_STARTS:
                 raise RayUnavailable(f"{MAX_FAILED_STARTS} workers in a row could not start: {reason}")
-        self._backlog.extendleft(reversed(held[len(at_work) :]))
+        self._backlog.extendleft(reversed(held[1:]))
         self._seats[self._seats.index(seat)] = self._seat()
-        return [(job, Outcome(Verdict.FAILED, reason)) for job in at_work]
+        return [(job, Outcome(Verdict.FAILED, reason)) for job in held[:1]]
 
 
 def _connect(address: str, workers: int) -> None:

@@ -14,8 +14,7 @@ class RandomSampler:
         self._grammar, self._seed = grammar, seed
 
     def ask(self, number: int) -> Choices | None:
-        draw = generator(self._seed, number)
-        return tuple(draw.randrange(len(decision.options)) for decision in self._grammar.decisions)
+        return self._grammar.sample(generator(self._seed, number))
 
     def tell(self, trial: Trial) -> None:
         """Learns nothing."""
