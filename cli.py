@@ -7,17 +7,16 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from enum import StrEnum
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from searcher.commands.console import DEFAULT_STORAGE, Format, Output, Row, Storage, opened, print_rows
+
 if TYPE_CHECKING:
     from searcher.config import Config
-    from searcher.report import Row
     from searcher.store import Lease, Store, StudyBusy
     from searcher.trial import Study
     from workers.pool import Pool
@@ -34,23 +33,7 @@ app.add_typer(db, name="db")
 
 log = logging.getLogger("searcher")
 
-
-class Format(StrEnum):
-    table = "table"
-    json = "json"
-    csv = "csv"
-    yaml = "yaml"
-    markdown = "markdown"
-
-
-Storage = Annotated[
-    str,
-    typer.Option(
-        help="Database URL: sqlite:///FILE.db or postgresql://USER:PASSWORD@HOST/NAME.", envvar="SEARCHER_STORAGE"
-    ),
-]
 Name = Annotated[str, typer.Argument(help="Name of the study.")]
-Output = Annotated[Format, typer.Option("-f", "--format", help="How to print.")]
 Timeout = Annotated[float | None, typer.Option(help="Seconds after which no new trial begins; 0: no limit.")]
 PoolName = Annotated[str | None, typer.Option(help="ray, or inline: one child at a time in this process, without Ray.")]
 Workers = Annotated[int | None, typer.Option(help="Ray workers; 0: as many as there are CPUs.")]
@@ -63,8 +46,6 @@ Threads = Annotated[int | None, typer.Option(help="CPU threads a worker; 0: the 
 TrialTimeout = Annotated[float | None, typer.Option(help="Seconds a child may take; 0: no limit.")]
 Retries = Annotated[int | None, typer.Option(help="How often a trial runs again after its worker died.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress, no logs; errors only.")]
-
-DEFAULT_STORAGE = "sqlite:///searcher.db"
 
 
 @app.callback()
@@ -135,10 +116,10 @@ def launch(
         log.warning("study %r exists: going on with its stored settings", settings.study_name)
         _resume(storage, settings.study_name, given, quiet)
         return
-    with session.open_pool(settings) as opened, _opened(storage, create=True) as store:
+    with session.open_pool(settings) as children, opened(storage, create=True) as store:
         study = session.create_study(store, settings)
         with session.held_lease(store, study) as lease:
-            _search(store, lease, study, settings, opened, quiet)
+            _search(store, lease, study, settings, children, quiet)
         _conclude(store, study)
 
 
@@ -166,8 +147,8 @@ def studies(storage: Storage = DEFAULT_STORAGE, output: Output = Format.table) -
     """List the studies of a database."""
     from searcher import report
 
-    with _opened(storage) as store:
-        _print_rows(report.study_rows(store), output)
+    with opened(storage) as store:
+        print_rows(report.study_rows(store), output)
 
 
 @app.command()
@@ -178,9 +159,9 @@ def top(
     output: Output = Format.table,
 ) -> None:
     """Rank a study's functions, best first, by the study's objective on the validation part."""
-    with _opened(storage) as store:
+    with opened(storage) as store:
         rows = store.leaderboard(store.study(name), limit)
-    _print_rows(_for_table(rows) if output is Format.table else rows, output)
+    print_rows(_for_table(rows) if output is Format.table else rows, output)
 
 
 @app.command()
@@ -193,14 +174,14 @@ def trial(
     """Show one trial: what was trained, how it ended, its learning curve."""
     from searcher import report
 
-    with _opened(storage) as store:
+    with opened(storage) as store:
         facts, curve = report.trial_card(store, store.study(name), number)
     if output is not Format.table:
-        _print_rows([{**facts, "curve": curve}], output)
+        print_rows([{**facts, "curve": curve}], output)
         return
-    _print_rows([{"": key, " ": value} for key, value in facts.items() if value not in (None, "")], output)
+    print_rows([{"": key, " ": value} for key, value in facts.items() if value not in (None, "")], output)
     if curve:
-        _print_rows(curve, output)
+        print_rows(curve, output)
 
 
 @app.command()
@@ -212,7 +193,7 @@ def query(
     """Run your own SQL, read only. Tables: searcher_study, searcher_trial, searcher_epoch; view: leaderboard."""
     from searcher.query import run_query
 
-    _print_rows(run_query(storage, sql), output)
+    print_rows(run_query(storage, sql), output)
 
 
 @app.command()
@@ -224,7 +205,7 @@ def export(
     """Write every trial of a study to a file."""
     from searcher import report
 
-    with _opened(storage) as store:
+    with opened(storage) as store:
         rows = report.trial_rows(store, store.study(name))
     report.export(rows, file)
     print(f"{len(rows)} trials written to {file}")
@@ -249,21 +230,21 @@ def upgrade(storage: Storage = DEFAULT_STORAGE) -> None:
     from searcher.database import masked
     from searcher.schema import HEAD
 
-    with _opened(storage, create=True):
+    with opened(storage, create=True):
         print(f"{masked(storage)} is at schema {HEAD}")
 
 
 def _resume(storage: str, name: str, changes: dict[str, Any], quiet: bool) -> None:
     from searcher import session
 
-    with _opened(storage, create=True, existing=True) as store:
+    with opened(storage, create=True, existing=True) as store:
         study = store.study(name)
         settings = session.stored_settings(study, changes)
         session.check(settings)
         with session.held_lease(store, study, _say_waiting) as lease:
             study = session.extended(store, lease, study, settings.n_trials)
-            with session.open_pool(settings) as opened:
-                _search(store, lease, study, settings, opened, quiet)
+            with session.open_pool(settings) as workers:
+                _search(store, lease, study, settings, workers, quiet)
         _conclude(store, study)
 
 
@@ -323,7 +304,7 @@ def _conclude(store: Store, study: Study) -> None:
 
     board = store.leaderboard(study)
     shown = [row for row in board if row["rank"] <= 15 or row["kind"] == "baseline"]
-    _print_rows(_for_table(shown), Format.table)
+    print_rows(_for_table(shown), Format.table)
     print(report.conclusion(store.trials(study), board, study.objective))
     flag = _storage_flag(store)
     print(f"Next: searcher top {study.name}{flag}")
@@ -346,34 +327,6 @@ def _for_table(rows: Sequence[Row]) -> list[dict[str, Any]]:
     ]
 
 
-def _print_rows(rows: Sequence[Row], output: Format) -> None:
-    from searcher import report
-
-    if output is Format.table:
-        _print_table(rows)
-        return
-    writers = {"json": report.as_json, "csv": report.as_csv, "yaml": report.as_yaml, "markdown": report.as_markdown}
-    print(writers[output.value](rows))
-
-
-def _print_table(rows: Sequence[Row]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    if not rows:
-        print("(no rows)")
-        return
-    table = Table(box=box.SIMPLE_HEAD)
-    for name, value in rows[0].items():
-        number = isinstance(value, (int, float)) or name.startswith("val_")
-        table.add_column(name, justify="right" if number else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
-
-
 def _study_exists(storage: str, name: str) -> bool:
     """Opens the database if there is one, so that what is wrong with it is said before workers are started."""
     from searcher.database import is_there
@@ -381,26 +334,11 @@ def _study_exists(storage: str, name: str) -> bool:
 
     if not is_there(storage):
         return False
-    with _opened(storage, create=True) as store:
+    with opened(storage, create=True) as store:
         try:
             return bool(name and store.study(name))
         except UnknownStudy:
             return False
-
-
-@contextmanager
-def _opened(storage: str, *, create: bool = False, existing: bool = False) -> Iterator[Store]:
-    """The store at a URL. `create` makes or upgrades tables, `existing` insists that the database is there."""
-    from searcher.database import require
-    from searcher.store import Store
-
-    if existing:
-        require(storage)
-    store = Store(storage, create=create)
-    try:
-        yield store
-    finally:
-        store.close()
 
 
 def _storage_flag(store: Store) -> str:

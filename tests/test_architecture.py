@@ -19,7 +19,7 @@ FORBIDDEN = {
     "workers.job": {"torch", "ray", "numpy", "search_space"},
     "workers.pool": {"ray"},
     "workers.train": {"ray"},
-    "searcher": {"cli", "typer"},
+    "searcher": {"cli", "typer", "searcher.commands"},
     "searcher.trial": {"torch", "ray", "numpy", "sqlalchemy", "search_space", "workers"},
     "searcher.store": {"torch", "ray", "search_space"},
     "searcher.database": {"torch", "ray", "search_space", "workers"},
@@ -27,7 +27,7 @@ FORBIDDEN = {
     "searcher.config": {"torch", "ray", "search_space", "sqlalchemy"},
     "searcher.report": {"torch", "ray", "search_space"},
     "searcher.samplers": {"workers", "sqlalchemy", "ray"},
-}
+}  # searcher.commands is a part of the command line
 SAMPLERS_MAY_SEE = {"searcher", "searcher.trial"}  # and each other, and search_space
 
 
@@ -55,12 +55,16 @@ def imports(source: str) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+def within(module: str, package: str) -> bool:
+    return module == package or module.startswith(package + ".")
+
+
 def broken_rules(module: str, source: str) -> list[str]:
     found = list(imports(source))
     broken = []
     for owner, forbidden in FORBIDDEN.items():
-        if module == owner or module.startswith(owner + "."):
-            broken += [f"{module} imports {name}" for name in found if name.split(".")[0] in forbidden]
+        if within(module, owner) and not within(module, "searcher.commands"):
+            broken += [f"{module} imports {name}" for name in found if any(within(name, f) for f in forbidden)]
     if module.startswith("searcher.samplers"):
         ours = {name for name in found if name.startswith("searcher.") and name[9:10].islower()}
         for name in ours:
@@ -83,6 +87,7 @@ def test_imports_go_one_way(path: Path) -> None:
         ("searcher.store", "from search_space import key"),
         ("searcher.samplers.rnn", "from searcher.store import Store"),
         ("searcher.search", "import cli"),
+        ("searcher.report", "from searcher.commands.console import print_rows"),
     ],
 )
 def test_the_test_can_fail(module: str, source: str) -> None:
@@ -97,7 +102,7 @@ def calls(source: str) -> set[str]:
 def test_nothing_is_evaluated_or_unpickled_and_only_the_command_line_prints(path: Path) -> None:
     called = calls(path.read_text())
     assert not called & {"eval", "exec", "compile", "pickle.load", "pickle.loads", "torch.load", "yaml.load"}
-    if path.name != "cli.py":
+    if path.name != "cli.py" and "commands" not in path.parts:
         assert "print" not in called
 
 

@@ -1,0 +1,79 @@
+"""What commands share: the options that most take, opening the store, printing rows."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from searcher.store import Store
+
+DEFAULT_STORAGE = "sqlite:///searcher.db"
+PLAIN_WIDTH = 140  # columns of a table that goes into a file or a pipe
+
+Row = Mapping[str, Any]
+
+
+class Format(StrEnum):
+    table = "table"
+    json = "json"
+    csv = "csv"
+    yaml = "yaml"
+    markdown = "markdown"
+
+
+Output = Annotated[Format, typer.Option("-f", "--format", help="How to print.")]
+Storage = Annotated[
+    str,
+    typer.Option(
+        help="Database URL: sqlite:///FILE.db or postgresql://USER:PASSWORD@HOST/NAME.", envvar="SEARCHER_STORAGE"
+    ),
+]
+
+
+@contextmanager
+def opened(storage: str, *, create: bool = False, existing: bool = False) -> Iterator[Store]:
+    """The store at a URL. `create` makes or upgrades tables, `existing` insists that the database is there."""
+    from searcher.database import require
+    from searcher.store import Store
+
+    if existing:
+        require(storage)
+    store = Store(storage, create=create)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def print_rows(rows: Sequence[Row], output: Format) -> None:
+    from searcher import report
+
+    if output is Format.table:
+        _print_table(rows)
+        return
+    writers = {"json": report.as_json, "csv": report.as_csv, "yaml": report.as_yaml, "markdown": report.as_markdown}
+    print(writers[output.value](rows))
+
+
+def _print_table(rows: Sequence[Row]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    if not rows:
+        print("(no rows)")
+        return
+    table = Table(box=box.SIMPLE_HEAD)
+    for name, value in rows[0].items():
+        number = isinstance(value, (int, float)) or name.startswith("val_")
+        table.add_column(name, justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
+    Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table)
