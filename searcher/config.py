@@ -37,7 +37,8 @@ class Config:
         timeout: seconds after which no new trial begins; 0 for no limit.
         seed: of the sampler's proposals and of the children's weights and order of images; `split_seed`: of what is
             held out.
-        units, unary, binary: the grammar: core units, and the primitives to choose from.
+        space, units: the named search space, and how many core units; `unary`, `binary`: which of its primitives to
+            choose from, all if empty. `preflight`: candidates that cannot be trained through are refused untrained.
         baselines: functions trained first, by name (`all`: those known) or written out; at most half of the total.
         trial_timeout: seconds a child may take; 0 for no limit. `max_retries`: how often a trial is run again after its
             worker died or ran out of time.
@@ -49,13 +50,15 @@ class Config:
     objective: str = "val_loss"
     sampler: str = "rnn"
     sampler_kwargs: dict[str, Any] = field(default_factory=dict)
-    n_trials: int = 90
+    n_trials: int = 100
     timeout: float = 0.0
     seed: int = 0
     split_seed: int = 0
+    space: str = "swish2017"
     units: int = 1
     unary: tuple[str, ...] = ()
     binary: tuple[str, ...] = ()
+    preflight: bool = True
     baselines: tuple[str, ...] = ("all",)
     dataset: str = "digits"
     model: str = "resnet8"
@@ -178,7 +181,9 @@ def _typed(name: str, value: Any, hint: Any, where: str) -> Any:
         raise ConfigError(f"{name}{where} must be a list of names, not {value!r}")
     kind = dict if get_args(hint) else hint
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        expected = {int: "a whole number", float: "a number", str: "text", dict: "a table"}.get(kind, kind.__name__)
+        expected = {int: "a whole number", float: "a number", str: "text", dict: "a table", bool: "true or false"}.get(
+            kind, kind.__name__
+        )
         raise ConfigError(f"{name}{where} must be {expected}, not {value!r}")
     return value
 

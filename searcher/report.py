@@ -57,11 +57,12 @@ def conclusion(trials: Sequence[Trial], board: Sequence[Row], objective: Objecti
         )
     states = Counter(trial.state for trial in trials)
     cited = sum(trial.cites is not None for trial in trials)
-    trained = Counter(t.kind for t in trials if t.state is TrialState.COMPLETE and t.cites is None)
+    refused = sum(t.state is TrialState.INFEASIBLE and t.cites is None and not t.trained for t in trials)
+    trained = Counter(t.kind for t in trials if t.state is TrialState.COMPLETE and t.trained)
     lines = [
         f"{len(trials)} trials: {trained[Kind.CANDIDATE]} candidates and {trained[Kind.BASELINE]} baselines "
-        f"trained, {cited} answered from the store, {states[TrialState.INFEASIBLE]} infeasible, "
-        f"{states[TrialState.FAILED]} failed."
+        f"trained, {cited} answered from the store, {states[TrialState.INFEASIBLE]} infeasible "
+        f"({refused} of them refused untrained), {states[TrialState.FAILED]} failed."
     ]
     found = compare_with_relu(board)
     if found is None:

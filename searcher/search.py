@@ -11,7 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from search_space import BASELINES, BINARY, UNARY, Grammar, baseline, key, parse
+from search_space import BASELINES, Grammar, baseline, key, parse, preflight, space
 from searcher.config import Config
 from searcher.samplers.base import Sampler
 from searcher.store import Batch, Lease, Store
@@ -29,7 +29,7 @@ class Progress:
     """How far a search is, after a transaction.
 
     `counts` are of finished trials by state; `proposed` of all rows; `unique` of different functions among them;
-    `trained` of finished trainings. All include earlier sessions, except `session_done`, the trials that ended in the
+    `trained` of those that a worker trained. All include earlier sessions, except `session_done`, the trials that ended in the
     `seconds` of this one.
     """
 
@@ -60,14 +60,14 @@ class _Book:
     keys: set[str] = field(default_factory=set)
     proposed: int = 0  # rows; the next number
     finished: int = 0  # the next finish_order
-    cited: int = 0
+    trained: int = 0
     best: Trial | None = None
 
     def finish(self, trial: Trial) -> None:
         """Enters a finished trial."""
         self.finished = max(self.finished, (trial.finish_order or 0) + 1)
         self.counts[trial.state] += 1
-        self.cited += trial.cites is not None
+        self.trained += trial.trained
         if trial.state.judged and trial.cites is None:
             self.judged.setdefault(trial.key, trial)
         if trial.state is TrialState.COMPLETE and (self.best is None or self._better(trial, self.best)):
@@ -201,7 +201,8 @@ class Search:
                 self._book.flying[trial.number] = running
 
     def _place(self, batch: Batch, submitted: list[Trial], ended: list[Trial]) -> None:
-        """Fills the pool: first with trials that wait, then with new proposals; what is known is cited, not trained."""
+        """Fills the pool: first with trials that wait, then with new proposals. What is known is cited and what the
+        pre-flight refuses is recorded, neither is trained."""
         postponed: deque[Trial] = deque()
         for _ in range(CITED_AT_ONCE):
             if len(self._book.flying) >= self._pool.capacity:
@@ -210,13 +211,12 @@ class Search:
             trial = self._next_proposal() if new else self._book.queue.popleft()
             if trial is None:
                 break
-            known = self._book.judged.get(trial.key)
-            placed = self._cited(trial, known) if known else trial
+            placed = self._decided(trial)
             if new:
                 batch.added.append(placed)
-            elif known:
+            elif placed.state.finished:
                 batch.changed.append((TrialState.WAITING, placed))
-            if known:
+            if placed.state.finished:
                 self._enter(placed, ended)
             elif any(trial.key == other.key for other in self._book.flying.values()):
                 postponed.append(trial)  # the same function is being trained: its result will be cited
@@ -248,7 +248,10 @@ class Search:
             self._exhausted = True
             return None
         expression = self._grammar.decode(choices)
-        return Trial(number, Kind.CANDIDATE, str(expression), key(expression), self._config.seed, choices=choices)
+        trial = Trial(number, Kind.CANDIDATE, str(expression), key(expression), self._config.seed, choices=choices)
+        if self._config.preflight and trial.key not in self._book.judged and (refusal := preflight(expression)):
+            return replace(trial, state=TrialState.INFEASIBLE, reason=f"not trained: {refusal}")
+        return trial
 
     # Small things -----------------------------------------------------------------------------------------------------
 
@@ -265,7 +268,11 @@ class Search:
             finish_order=self._book.finished,
         )
 
-    def _cited(self, trial: Trial, known: Trial) -> Trial:
+    def _decided(self, trial: Trial) -> Trial:
+        """A trial as it is entered: that of a function judged before cites it, one that was refused stands as it is."""
+        known = self._book.judged.get(trial.key)
+        if known is None:
+            return replace(trial, finish_order=self._book.finished) if trial.state.finished else trial
         return replace(
             trial,
             state=known.state,
@@ -305,7 +312,7 @@ class Search:
             counts=Counter(book.counts),
             proposed=book.proposed,
             unique=len(book.keys),
-            trained=book.counts.total() - book.cited,
+            trained=book.trained,
             session_done=self._session_done,
             seconds=time.monotonic() - self._begun,
             best=book.best,
@@ -317,9 +324,10 @@ def grammar_of(config: Config) -> Grammar:
     """The search space of a study.
 
     Raises:
-        SpaceError: too many units, an unknown primitive.
+        SpaceError: an unknown space, units that it has not, an unknown primitive.
     """
-    return Grammar(config.units, config.unary or tuple(UNARY), config.binary or tuple(BINARY))
+    whole = space(config.space, config.units)
+    return replace(whole, unary=config.unary or whole.unary, binary=config.binary or whole.binary)
 
 
 def baseline_trials(config: Config) -> list[Trial]:

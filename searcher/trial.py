@@ -45,7 +45,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One training run of one expression with one seed, or the citation of one.
+    """One training run of one expression with one seed, or the citation of one, or a refusal to train it.
 
     `choices` are the sampler's decisions (None for a baseline); `cites` is the number of the trial whose result this
     one repeats; `finish_order` counts the study's trials in the order in which they ended. `val_loss` is in nats,
@@ -69,6 +69,11 @@ class Trial:
     seconds: float = 0.0
     worker: str = ""
     finish_order: int | None = None
+
+    @property
+    def trained(self) -> bool:
+        """Whether a worker spent time on it: not cited, not refused before training."""
+        return self.seconds > 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,6 +171,30 @@ def test_no_function_is_trained_twice_and_citations_repeat_the_result(store: Sto
         assert trial.seconds == 0
 
 
+def test_what_cannot_be_trained_through_is_recorded_untrained(store: Store) -> None:
+    small = replace(SETTINGS, unary=("x", "sqrt", "sin"), binary=("sub", "div"))
+    judged = CountingJudge()
+    _, trials = completed(store, small, pool=InlinePool(run=judged))
+    refused = [t for t in trials if t.reason.startswith("not trained: ") and t.cites is None]
+    assert {t.reason.split()[3] for t in refused} >= {"value", "is", "has"}  # not finite, constant, a pole
+    for trial in refused:
+        assert (trial.state, trial.val_loss, trial.seconds) == (TrialState.INFEASIBLE, None, 0)
+        assert trial.key not in judged.runs
+    assert any(t.cites in {r.number for r in refused} for t in trials), "refused once is refused for good"
+    assert sorted(t.finish_order for t in trials if t.finish_order is not None) == list(range(40))
+
+
+def test_the_preflight_can_be_switched_off_and_spares_baselines(store: Store) -> None:
+    small = replace(SETTINGS, unary=("x", "sqrt"), binary=("mul",), n_trials=6, baselines=("sign",))
+    judged = CountingJudge()
+    _, trials = completed(store, small, pool=InlinePool(run=judged))
+    assert judged.runs[trials[0].key] == 1
+    assert not judged.runs[key(parse("sqrt(x) * sqrt(x)"))]
+    _, trials = completed(store, replace(small, preflight=False), pool=InlinePool(run=judged))
+    assert judged.runs[key(parse("sqrt(x) * sqrt(x)"))] == 1
+    assert not any(t.reason.startswith("not trained") for t in trials)
+
+
 class ThreadPool:
     """Four at a time, ending in any order: what a cluster does, in one process."""
 
@@ -333,10 +357,11 @@ def test_baselines_take_at_most_half(store: Store) -> None:
 
 def test_progress_counts_what_the_store_holds(store: Store) -> None:
     study = session.create_study(store, SETTINGS)
-    last = run(store, study, SETTINGS)[-1]
+    judged = CountingJudge()
+    last = run(store, study, SETTINGS, InlinePool(run=judged))[-1]
     trials = store.trials(study)
     assert last.done == last.proposed == last.total == 40
-    assert last.trained == sum(t.cites is None for t in trials)
+    assert last.trained == sum(judged.runs.values()) == sum(t.trained for t in trials) < 40
     assert last.unique == len({t.key for t in trials})
     assert last.counts == Counter(t.state for t in trials)
     assert last.best is not None
