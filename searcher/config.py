@@ -218,6 +218,7 @@ _AT_LEAST: Mapping[str, float] = {
     "momentum": 0,
     "weight_decay": 0,
     "warmup": 0,
+    "clip_norm": 0,
 }
 _AT_MOST: Mapping[str, float] = {"momentum": 0.999999, "warmup": 1, "seed": 2**31 - 1, "split_seed": 2**31 - 1}
 _ONE_OF: Mapping[str, Iterable[str]] = {"objective": tuple(Objective), "pool": ("ray", "inline")}

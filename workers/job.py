@@ -19,7 +19,8 @@ class WorkersError(RuntimeError):
 class Recipe:
     """How a child is trained: SGD with Nesterov momentum, one-cycle learning rate, fixed number of epochs.
 
-    `learning_rate` is the peak of the cycle, `warmup` the part of all steps that leads up to it.
+    `learning_rate` is the peak of the cycle, `warmup` the part of all steps that leads up to it; `clip_norm` the norm to
+    which longer gradients are cut, 0 for none.
     """
 
     epochs: int = 8
@@ -28,6 +29,7 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     warmup: float = 0.25
+    clip_norm: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,6 +124,8 @@ class _Child:
         with self._autocast():
             loss = F.cross_entropy(self.model(images).float(), labels)
         loss.backward()
+        if self.recipe.clip_norm:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)

@@ -1,0 +1,360 @@
+"""The contract that every pool keeps, and what is special about each."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from workers.job import Job, Outcome, Recipe, Verdict
+from workers.pool import InlinePool, Pool, evaluate
+
+torch.set_num_threads(1)
+
+CPU = torch.device("cpu")
+ROOT = Path(__file__).parents[1]
+QUICK = Job(0, "max(x, 0)", recipe=Recipe(epochs=1))
+PATIENCE = 60.0  # seconds after which a test stops waiting
+
+
+def untimed(outcome: Outcome) -> Outcome:
+    """All that a job's seeds determine."""
+    return replace(outcome, seconds=0.0, worker="")
+
+
+def act(job: Job) -> Outcome:
+    """Does what the job's expression says, after writing this process's number to the folder that `dataset` names."""
+    with (Path(job.dataset) / str(job.number)).open("a") as log:
+        log.write(f"{os.getpid()}\n")
+    verb, _, rest = job.expression.partition(" ")
+    if verb == "sleep":
+        time.sleep(float(rest))
+    elif verb == "until":
+        end = time.monotonic() + PATIENCE
+        while not Path(rest).exists() and time.monotonic() < end:
+            time.sleep(0.02)
+    elif verb == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif verb == "exit":
+        os._exit(3)
+    elif verb == "raise":
+        raise ValueError(rest)
+    elif verb == "train":
+        return evaluate(replace(job, expression=rest, dataset="digits"))
+    return Outcome(Verdict.COMPLETE, val_loss=float(job.number), val_acc=0.5)
+
+
+NUMBERS = itertools.count()
+
+
+class Desk:
+    """Makes jobs for `act` and reads what they left behind."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.gate = folder, folder / "gate"
+
+    def job(self, action: str, timeout_seconds: float = 0.0) -> Job:
+        return replace(
+            QUICK,
+            number=next(NUMBERS),
+            expression=action,
+            dataset=str(self.folder),
+            timeout_seconds=timeout_seconds,
+        )
+
+    def waiting(self) -> Job:
+        """A job that goes on until the gate opens."""
+        return self.job(f"until {self.gate}")
+
+    def processes(self, job: Job) -> list[int]:
+        """The process of each run of the job."""
+        log = self.folder / str(job.number)
+        return [int(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    made = Desk(tmp_path)
+    yield made
+    made.gate.touch()  # no job of a failed test goes on
+
+
+def eventually(found: Callable[[], object], seconds: float = PATIENCE) -> object:
+    """What `found` gives once it gives something."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if result := found():
+            return result
+        time.sleep(0.02)
+    raise AssertionError(f"not within {seconds:g} s")
+
+
+def collect(pool: Pool, count: int, seconds: float = PATIENCE) -> dict[Job, Outcome]:
+    """The next outcomes, which must be just so many."""
+    found: list[tuple[Job, Outcome]] = []
+    end = time.monotonic() + seconds
+    while len(found) < count and (left := end - time.monotonic()) > 0:
+        found += pool.wait(left)
+    assert len(found) == count and len(dict(found)) == count
+    return dict(found)
+
+
+def begin(pool: Pool, desk: Desk, jobs: list[Job]) -> None:
+    """Waits until these are at work; none may end meanwhile."""
+
+    def all_begun() -> bool:
+        assert pool.wait(0.05) == []
+        return all(desk.processes(job) for job in jobs)
+
+    eventually(all_begun)
+
+
+def emptied(pool: Pool, desk: Desk) -> Iterator[Pool]:
+    """A pool that many tests share; a failed one leaves nothing behind."""
+    yield pool
+    desk.gate.touch()
+    while pool.wait(5):
+        pass
+
+
+class PoolContract:
+    """What every pool does; a subclass says which `pool`."""
+
+    def test_every_job_is_run_once_and_every_outcome_comes_once(self, pool: Pool, desk: Desk) -> None:
+        jobs = [desk.job("sleep 0.01") for _ in range(3 * pool.capacity)]
+        todo, found = list(jobs), Counter[Job]()
+        held = 0
+        while todo or held:
+            while todo and held < pool.capacity:
+                pool.submit(todo.pop(0))
+                held += 1
+            for job, outcome in pool.wait(PATIENCE):
+                assert outcome.verdict is Verdict.COMPLETE and outcome.val_loss == job.number
+                found[job] += 1
+                held -= 1
+        assert found == Counter(jobs)
+        assert all(len(desk.processes(job)) == 1 for job in jobs)
+        assert pool.wait(0.1) == []
+
+    def test_waiting_ends_with_the_time_when_nothing_has_ended(self, pool: Pool, desk: Desk) -> None:
+        jobs = [desk.waiting() for _ in range(pool.capacity)]
+        for job in jobs:
+            pool.submit(job)
+        begin(pool, desk, jobs[:1])
+        started = time.monotonic()
+        assert pool.wait(0.3) == []
+        assert 0.2 < time.monotonic() - started < 10
+        assert pool.wait(0) == []
+        desk.gate.touch()
+        assert set(collect(pool, len(jobs))) == set(jobs)
+
+    def test_waiting_ends_as_soon_as_a_job_has(self, pool: Pool, desk: Desk) -> None:
+        job = desk.job("sleep 0.2")
+        pool.submit(job)
+        started = time.monotonic()
+        assert [found for found, _ in pool.wait(PATIENCE)] == [job]
+        assert time.monotonic() - started < PATIENCE / 2
+
+    def test_a_look_without_waiting_finds_what_has_ended(self, pool: Pool, desk: Desk) -> None:
+        job = desk.job("sleep 0")
+        pool.submit(job)
+        [(found, outcome)] = eventually(lambda: pool.wait(0), 10)  # type: ignore[misc]
+        assert found == job and outcome.verdict is Verdict.COMPLETE
+
+    def test_waiting_for_nothing(self, pool: Pool) -> None:
+        started = time.monotonic()
+        assert pool.wait(0.1) == []
+        assert time.monotonic() - started < 10
+
+    def test_an_exception_fails_the_job_and_not_the_pool(self, pool: Pool, desk: Desk) -> None:
+        bad = desk.job("raise too bad")
+        pool.submit(bad)
+        [outcome] = collect(pool, 1).values()
+        assert outcome.verdict is Verdict.FAILED and outcome.reason == "ValueError: too bad"
+        good = desk.job("sleep 0")
+        pool.submit(good)
+        assert collect(pool, 1)[good].verdict is Verdict.COMPLETE
+
+    def test_training_gives_the_same_bits_in_every_pool(self, pool: Pool, desk: Desk, reference: Outcome) -> None:
+        job = desk.job(f"train {QUICK.expression}")
+        pool.submit(job)
+        outcome = collect(pool, 1)[job]
+        assert untimed(outcome) == reference and outcome.seconds > 0
+
+
+@pytest.fixture(scope="module")
+def reference() -> Outcome:
+    """What `QUICK` gives, by one thread in this process."""
+    pool = InlinePool()
+    pool.submit(QUICK)
+    [(_, outcome)] = pool.wait(PATIENCE)
+    pool.close()
+    assert outcome.verdict is Verdict.COMPLETE
+    return untimed(outcome)
+
+
+@pytest.fixture(scope="class")
+def inline_pool() -> Iterator[InlinePool]:
+    pool = InlinePool(run=act)
+    yield pool
+    pool.close()
+
+
+class TestInlinePool(PoolContract):
+    @pytest.fixture
+    def pool(self, inline_pool: InlinePool, desk: Desk) -> Iterator[Pool]:
+        yield from emptied(inline_pool, desk)
+
+    def test_a_child_stops_when_its_pool_closes(self) -> None:
+        """A thread cannot be killed, and would keep the process from ending."""
+        pool = InlinePool()
+        before = set(threading.enumerate())
+        pool.submit(replace(QUICK, recipe=Recipe(epochs=10_000)))
+        [thread] = set(threading.enumerate()) - before
+        assert pool.wait(0.5) == []
+        pool.close()
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+    def test_holds_one_job(self, pool: Pool) -> None:
+        """So that a proposal knows every result before it, and the same seed gives the same study."""
+        assert pool.capacity == 1
+
+
+def make_ray_pool() -> Pool:
+    from ray import cloudpickle
+
+    from workers.ray_pool import RayPool
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test
+    return RayPool(workers=2, threads=1, run=act)
+
+
+@pytest.fixture(scope="class")
+def ray_pool() -> Iterator[Pool]:
+    pool = make_ray_pool()
+    yield pool
+    pool.close()
+
+
+def gone(process: int) -> bool:
+    try:
+        return psutil.Process(process).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+class TestRayPool(PoolContract):
+    @pytest.fixture
+    def pool(self, ray_pool: Pool, desk: Desk) -> Iterator[Pool]:
+        yield from emptied(ray_pool, desk)
+
+    def test_holds_a_job_behind_each_running_one(self, pool: Pool, desk: Desk) -> None:
+        assert pool.capacity == 4
+        jobs = [desk.waiting() for _ in range(4)]
+        for job in jobs:
+            pool.submit(job)
+        begin(pool, desk, jobs[:2])
+        assert pool.wait(0.3) == []
+        assert sum(bool(desk.processes(job)) for job in jobs) == 2, "one job at a time in a worker"
+        desk.gate.touch()
+        found = collect(pool, 4)
+        assert len({outcome.worker for outcome in found.values()}) == 2
+        for job, outcome in found.items():
+            assert outcome.worker.endswith(f":{desk.processes(job)[0]}")
+
+    def test_a_killed_worker_is_replaced_and_the_job_behind_it_is_run_once(self, pool: Pool, desk: Desk) -> None:
+        jobs = [desk.waiting() for _ in range(2)] + [desk.job("sleep 0") for _ in range(2)]
+        for job in jobs:
+            pool.submit(job)
+        begin(pool, desk, jobs[:2])
+        [victim] = desk.processes(jobs[0])
+        os.kill(victim, signal.SIGKILL)
+        [(failed, outcome)] = eventually(lambda: pool.wait(1.0))  # type: ignore[misc]
+        assert failed == jobs[0]
+        assert outcome.verdict is Verdict.FAILED and outcome.reason.startswith("the worker process died")
+        desk.gate.touch()
+        found = collect(pool, 3)
+        assert {outcome.verdict for outcome in found.values()} == {Verdict.COMPLETE}
+        assert set(found) == set(jobs[1:])
+        assert all(len(desk.processes(job)) == 1 for job in jobs), "nothing is run twice, nothing is left out"
+        assert victim not in {process for job in jobs[2:] for process in desk.processes(job)}
+        assert pool.wait(0.1) == []
+
+    def test_a_job_that_hangs_is_killed(self, pool: Pool, desk: Desk) -> None:
+        """While another, without a time-out, is left alone."""
+        hung, other = desk.job("sleep 600", timeout_seconds=1.0), desk.waiting()
+        pool.submit(hung)
+        pool.submit(other)
+        begin(pool, desk, [hung])
+        [hung_process] = desk.processes(hung)
+        started = time.monotonic()
+        [(failed, outcome)] = eventually(lambda: pool.wait(1.0))  # type: ignore[misc]
+        assert time.monotonic() - started < 1 + 5 + 10  # 5 s are promised, 10 are for a busy machine
+        assert failed == hung and outcome.verdict is Verdict.FAILED
+        assert outcome.reason == "timed out after 1 s and was killed"
+        eventually(lambda: gone(hung_process))
+        desk.gate.touch()
+        assert collect(pool, 1)[other].verdict is Verdict.COMPLETE
+
+    @pytest.mark.parametrize("action", ["die", "exit"])
+    def test_a_job_that_ends_its_own_process_fails_alone(self, pool: Pool, desk: Desk, action: str) -> None:
+        bad, good = desk.job(action), [desk.job("sleep 0") for _ in range(3)]
+        pool.submit(bad)
+        for job in good:
+            pool.submit(job)
+        found = collect(pool, 4)
+        assert found[bad].verdict is Verdict.FAILED and "died" in found[bad].reason
+        assert all(found[job].verdict is Verdict.COMPLETE for job in good)
+        assert all(len(desk.processes(job)) == 1 for job in [bad, *good])
+
+
+def test_quick_jobs_travel_in_pairs_until_a_worker_dies(desk: Desk) -> None:
+    pool: Any = make_ray_pool()
+    quick, slow = [desk.job("quick") for _ in range(40)], [desk.job("sleep 0.02") for _ in range(8)]
+    assert calls(pool, quick) < 36, "a call costs more than such a job: two go in one"
+    assert calls(pool, slow) >= 6, "at most the two calls made before their time was known carry two"
+    pool.submit(bad := desk.job("die"))
+    assert collect(pool, 1)[bad].verdict is Verdict.FAILED
+    assert calls(pool, quick) == 40, "so that the next death has one suspect"
+    pool.close()
+
+
+def calls(pool: Any, jobs: list[Job]) -> int:
+    """In how many calls the pool has its actors run the jobs."""
+    todo, held, seen = list(jobs), 0, set[Any]()
+    while todo or held:
+        room = pool.capacity - held
+        pool.submit(*todo[:room])
+        held, todo = held + len(todo[:room]), todo[room:]
+        seen |= {ref for seat in pool._seats for ref, jobs in seat.queue if jobs}
+        held -= len(pool.wait(PATIENCE))
+    return len(seen)
+
+
+class TestClosing:
+    @pytest.mark.parametrize("make", [lambda: InlinePool(run=act), make_ray_pool], ids=["inline", "ray"])
+    def test_closing_does_not_wait_for_what_is_held(self, make: Callable[[], Pool], desk: Desk) -> None:
+        pool = make()
+        jobs = [desk.waiting() for _ in range(pool.capacity)]
+        for job in jobs:
+            pool.submit(job)
+        begin(pool, desk, jobs[:1])
+        [process] = desk.processes(jobs[0])
+        started = time.monotonic()
+        pool.close()
+        assert time.monotonic() - started < 20
+        if process != os.getpid():
+            eventually(lambda: gone(process), 20)
