@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -182,11 +183,18 @@ def _tokens(text: str) -> list[_Token]:
         match = _TOKEN.match(text, position)
         if match is None:
             at = position + len(text[position:]) - len(text[position:].lstrip())
-            raise ParseError(f"unexpected character {text[at]!a}", text, at)
+            raise ParseError(f"unexpected character {_described(text[at])}", text, at)
         kind = str(match.lastgroup)
         found.append(_Token(kind, match[kind], match.start(kind)))
         position = match.end()
     return [*found, _Token("end", "", end)]
+
+
+def _described(character: str) -> str:
+    """A look-alike of an ASCII character is told by its name: the minus sign of typeset formulas, a Cyrillic x."""
+    if character.isascii():
+        return repr(character)
+    return f"{character!a} ({unicodedata.name(character, 'no name')}); expressions are written in ASCII"
 
 
 class _Parser:
@@ -276,9 +284,9 @@ class _Parser:
             tree = self.level(1)
             self.expect(")")
             return tree
-        raise self.error(
-            "expected a number, a name or '(', not " + (repr(token.text) if token.text else "the end"), token
-        )
+        power = token.text == "*" and self.at > 1 and self.tokens[self.at - 2].text == "*"
+        found = "'**': powers are written a^b" if power else repr(token.text) if token.text else "the end"
+        raise self.error(f"expected a number, a name or '(', not {found}", token)
 
     def name(self, token: _Token) -> Expression:
         if token.text in self.variables or token.text == "eps":
@@ -286,16 +294,18 @@ class _Parser:
         if match := re.fullmatch(r"beta([0-9]{0,3})", token.text):
             self.fresh += 1
             return self.node(token, "beta", value=float(match[1] or self.fresh))
-        if token.text not in FUNCTIONS and ALIASES.get(token.text, token.text) in KNOWN:
+        if ALIASES.get(token.text, token.text) in KNOWN and not (token.text in FUNCTIONS and self.next.text == "("):
             return self.known(token)
         function = FUNCTIONS.get(token.text)
         if function is None or not token.text.isidentifier() or token.text == "neg":
             words = [*self.variables, "beta", "eps", *(n for n in FUNCTIONS if n.isidentifier() and n != "neg"), *KNOWN]
-            raise self.error(f"unknown name {token.text!r}; {nearest(token.text, dict.fromkeys(words))}", token)
+            shown = token.text if len(token.text) <= 40 else token.text[:37] + "..."
+            raise self.error(f"unknown name {shown!r}; {nearest(token.text, dict.fromkeys(words))}", token)
         return self.node(token, token.text, *self.arguments(token, function.arity))
 
     def known(self, token: _Token) -> Expression:
-        """A known function, `swish` of x or `swish(...)`, written out: with parameters of its own at each place."""
+        """A known function, `swish` of x (`tanh` is tanh(x)) or `swish(...)`, written out: with parameters of its own
+        at each place."""
         arg = self.arguments(token, 1)[0] if self.next.text == "(" else self.node(token, "x")
         if not set(self.variables).issuperset(leaf.op for leaf in arg.leaves() if leaf.op == "x"):
             raise self.error(f"{token.text} takes an argument here: {token.text}(...)", token)

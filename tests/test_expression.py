@@ -210,7 +210,9 @@ BAD = [
     ("2 x", 2, "expected an operato"),
     ("2x", 1, "expected an operato"),
     ("+x", 0, "not '+'"),
-    ("x ** 2", 3, "not '*'"),
+    ("x ** 2", 3, "not '**': powers are written a^b"),
+    ("x * * 2", 4, "powers are written"),
+    ("* x", 0, "not '*'"),
     ("x^", 2, "the end"),
     ("x, x", 1, "expected an operato"),
     ("()", 1, "not ')'"),
@@ -219,6 +221,7 @@ BAD = [
     ("x + bta", 4, "did you mean 'beta'"),
     ("x * Sigmoid(x)", 4, "did you mean 'sigmoid'"),
     ("zzzz", 0, "unknown name 'zzzz'; accepted: x, beta, eps"),
+    ("sin" * 20, 0, "unknown name 'sinsinsinsinsinsinsinsinsinsinsinsins...'; accepted"),
     ("neg(x)", 0, "unknown name 'neg'"),
     ("x + beta1000", 4, "unknown name 'beta1000'"),
     ("x + beta_1", 4, "unknown name 'beta_1'"),
@@ -239,7 +242,7 @@ BAD = [
     (".", 0, "unexpected characte"),
     ("x\0", 1, "unexpected characte"),
     ("x + \ud800", 4, "unexpected characte"),
-    ("x − 1", 2, "unexpected character '\\u2212'"),  # noqa: RUF001 - a minus sign that is no hyphen
+    ("x − 1", 2, "unexpected character '\\u2212' (MINUS SIGN); expressions are written in ASCII"),  # noqa: RUF001 - a minus sign that is no hyphen
     ("x × 2", 2, "unexpected characte"),  # noqa: RUF001
     ("1 + х", 4, "unexpected characte"),  # noqa: RUF001 - a Cyrillic letter
     ("ｘ", 0, "unexpected characte"),  # noqa: RUF001 - a wide letter
@@ -346,6 +349,8 @@ def test_any_slip_of_the_pen_gives_a_tree_or_a_parse_error(tree: Expression, dat
         ("beta * swish1(x + beta)", "beta1 * ((x + beta2) * sigmoid(x + beta2))"),
         ("silu - gelu", "x * sigmoid(x) - 0.5 * x * (1 + erf(0.7071067811865476 * x))"),
         ("relu(-relu(x))", "max(-max(x, 0), 0)"),
+        ("tanh", "tanh(x)"),
+        ("x * sigmoid + softplus(-x)", "x * sigmoid(x) + softplus(-x)"),
     ],
 )
 def test_known_names_are_written_out(text: str, written: str) -> None:
