@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from searcher.commands import space as space_commands
 from searcher.commands.console import DEFAULT_STORAGE, Format, Output, Row, Storage, opened, print_rows
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 db = typer.Typer(help="The database's tables.", no_args_is_help=True)
 app.add_typer(db, name="db")
+app.add_typer(space_commands.app)
 
 log = logging.getLogger("searcher")
 
@@ -75,9 +77,17 @@ def launch(
     seed: Annotated[int | None, typer.Option(help="Of proposals, initial weights and order of images.")] = None,
     split_seed: Annotated[int | None, typer.Option(help="Of the split into train, val and test.")] = None,
     objective: Annotated[str | None, typer.Option(help="Rank by val_loss or val_acc.")] = None,
-    units: Annotated[int | None, typer.Option(help="Core units of the grammar, 1 to 3.")] = None,
+    space: Annotated[str | None, typer.Option(help="Search space: swish2017, small1 or large1.")] = None,
+    units: Annotated[int | None, typer.Option(help="Core units, 1 to 3.")] = None,
     unary: Annotated[str | None, typer.Option(help="Unary primitives to choose from: x,neg,sin,...")] = None,
     binary: Annotated[str | None, typer.Option(help="Binary primitives to choose from: add,mul,max,...")] = None,
+    primitives: Annotated[
+        str | None, typer.Option(help="Modules that register primitives of your own: package.module,...")
+    ] = None,
+    preflight: Annotated[
+        bool | None,
+        typer.Option("--preflight/--no-preflight", help="Refuse candidates that cannot be trained through, untrained."),
+    ] = None,
     baselines: Annotated[
         str | None, typer.Option(help="Functions trained first: relu,swish,..., x*tanh(x), all, none.")
     ] = None,
@@ -88,6 +98,10 @@ def launch(
     batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak of the one-cycle schedule.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Of all weights but the activations'.")] = None,
+    compile: Annotated[
+        bool | None, typer.Option("--compile/--no-compile", help="torch.compile activations where it pays.")
+    ] = None,
+    clip_norm: Annotated[float | None, typer.Option(help="Norm to which longer gradients are cut; 0: none.")] = None,
     trial_timeout: TrialTimeout = None,
     max_retries: Retries = None,
     pool: PoolName = None,
@@ -104,10 +118,7 @@ def launch(
     from searcher import config, session
     from searcher.store import StudyExists
 
-    recipe = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "weight_decay": weight_decay}
-    given = {name: value for name, value in locals().items() if name in config.Config.__dataclass_fields__}
-    given["sampler_kwargs"] = config.parse_kwargs(sampler_kwargs)
-    given["recipe"] = {name: value for name, value in recipe.items() if value is not None} or None
+    given = config.from_flags(locals())
     settings = config.load(experiment, given, preset)
     session.check(settings)
     if _study_exists(storage, settings.study_name):

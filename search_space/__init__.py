@@ -14,12 +14,14 @@ from search_space.activation import Activation, Maxout, undecayed
 from search_space.baselines import ALIASES, BASELINES, KNOWN, Baseline, baseline
 from search_space.canonical import canonical, key
 from search_space.code import TARGETS, code, onnx_bytes
+from search_space.compiled import Host, Plan, compile_activations, compile_where_it_pays, host, plan
 from search_space.expression import Expression, ParseError, parse
 from search_space.grammar import Decision, Grammar
 from search_space.preflight import preflight
 from search_space.primitives import BINARY, FUNCTIONS, UNARY, SpaceError, nearest
 from search_space.profile import Profile, profile
 from search_space.reading import Choices
+from search_space.registry import Registered, extended, load_primitives, register
 from search_space.spaces import SPACES, Space, space
 from search_space.surgery import Surgery, replace_activations
 
@@ -38,21 +40,31 @@ __all__ = [
     "Decision",
     "Expression",
     "Grammar",
+    "Host",
     "Maxout",
     "ParseError",
+    "Plan",
     "Profile",
+    "Registered",
     "Space",
     "SpaceError",
     "Surgery",
     "baseline",
     "canonical",
     "code",
+    "compile_activations",
+    "compile_where_it_pays",
+    "extended",
+    "host",
     "key",
+    "load_primitives",
     "nearest",
     "onnx_bytes",
     "parse",
+    "plan",
     "preflight",
     "profile",
+    "register",
     "replace_activations",
     "space",
     "undecayed",

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from types import FunctionType
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from search_space.expression import Expression, parse
+from search_space.kernels import OPERATIONS, with_kernels
 from search_space.primitives import EPS, FUNCTIONS, SpaceError, Value
 
-Step = tuple[str, tuple[int, ...]]  # a function's name and which earlier values it takes
+Step = tuple[str, tuple[int, ...]]  # an operation's name and which earlier values it takes
+
+
+class Program(NamedTuple):
+    """An expression in the order of its evaluation. Steps refer to values by index: `x, constants..., parameters...`,
+    then one value a step."""
+
+    constants: tuple[float, ...]
+    steps: tuple[Step, ...]
 
 
 class Activation(nn.Module):
@@ -19,6 +31,12 @@ class Activation(nn.Module):
     Args:
         expression: a tree, or its text.
         channels: the size of dimension 1 of the input; 1 shares each parameter among all channels.
+        inplace: accepted, because timm and others pass it, and ignored.
+        native: torch's own kernels for the forms that have one (search_space/kernels.py); without, each operation on
+            its own, as exported files have it. They differ by rounding and in the slopes at kinks.
+
+    Attributes:
+        compiled: whether torch.compile makes one kernel of it (search_space/compiled.py).
 
     Shapes: input and output `(batch, channels, ...)`, same dtype and device. `beta`: `(parameters, channels)`.
 
@@ -29,40 +47,71 @@ class Activation(nn.Module):
 
     beta: nn.Parameter | None
 
-    def __init__(self, expression: Expression | str, channels: int = 1) -> None:
+    def __init__(
+        self,
+        expression: Expression | str,
+        channels: int = 1,
+        *,
+        inplace: bool = False,  # noqa: ARG002
+        native: bool = True,
+    ) -> None:
         super().__init__()
         if channels < 1:
             raise SpaceError(f"channels must be at least 1, not {channels!r}")
         self.expression = (parse(expression) if isinstance(expression, str) else expression).normal()
-        self.channels = channels
-        self._values, self._steps = _compile(self.expression)
+        self.channels, self.compiled = channels, False
+        self.program = lower(self.expression, native)
         count = len(self.expression.betas)
         self.beta = nn.Parameter(torch.ones(count, channels)) if count else None
 
     def forward(self, x: Tensor) -> Tensor:
-        values: list[Value] = [x, *self._values]
+        betas: tuple[Tensor, ...] = ()
         if self.beta is not None:
             shape = (self.channels,) + (1,) * max(0, x.dim() - 2) if self.channels > 1 else ()
-            values += [row.reshape(shape) for row in self.beta.to(x.dtype).unbind()]
-        for name, inputs in self._steps:
-            values.append(FUNCTIONS[name].apply(*(values[i] for i in inputs)))
-        result = values[-1] if self._steps or self.beta is not None or self._values else x
-        if isinstance(result, Tensor) and result.shape == x.shape:
-            return result
-        # A constant function: its one number, or one a channel, for every element.
-        return torch.as_tensor(result, dtype=x.dtype, device=x.device).expand_as(x)
+            beta = self.beta.to(x.dtype)
+            betas = (beta.reshape(shape),) if len(beta) == 1 else beta.reshape(-1, *shape).unbind()
+        if self.compiled and not torch.compiler.is_compiling():
+            return fused(self.program)(x, betas)
+        return run(self.program, x, betas)
 
     def extra_repr(self) -> str:
         return f"{str(self.expression)!r}, channels={self.channels}"
 
 
-def _compile(expression: Expression) -> tuple[tuple[float, ...], tuple[Step, ...]]:
-    """The constants, and the steps in order: each distinct subtree once, constants folded.
+def run(program: Program, x: Tensor, betas: tuple[Tensor, ...]) -> Tensor:
+    """The value of a program for each element of x, with parameters that broadcast with x."""
+    values: list[Value] = [x, *program.constants, *betas]
+    for name, inputs in program.steps:
+        values.append(OPERATIONS[name](*[values[i] for i in inputs]))
+    result = values[-1]
+    if isinstance(result, Tensor) and result.shape == x.shape:
+        return result
+    # A constant function: its one number, or one a channel, for every element.
+    return torch.as_tensor(result, dtype=x.dtype, device=x.device).expand_as(x)
 
-    A forward pass has the values `x, constants..., parameters..., one value a step`; steps refer to them by index.
+
+@lru_cache(maxsize=1_024)
+def fused(program: Program) -> Callable[[Tensor, tuple[Tensor, ...]], Tensor]:
+    """`run` of one program through torch.compile, for inputs of every size; compiled when first called.
+
+    All activations of one expression share it. It has a code object of its own: torch keeps, and limits, what it has
+    compiled by code object.
     """
+
+    def call(x: Tensor, betas: tuple[Tensor, ...]) -> Tensor:
+        return run(program, x, betas)
+
+    own = FunctionType(call.__code__.replace(), call.__globals__, call.__name__, None, call.__closure__)
+    compiled: Callable[[Tensor, tuple[Tensor, ...]], Tensor] = torch.compile(own, dynamic=True, fullgraph=True)
+    return compiled
+
+
+@lru_cache(maxsize=1_024)
+def lower(expression: Expression, native: bool = True) -> Program:
+    """The constants, and the steps in order: each distinct subtree once, constants folded, with torch's own kernels."""
     folded = expression.fold(fold_constants)
-    leaves = dict.fromkeys(leaf for leaf in folded.leaves() if leaf.op == "number")
+    tree = with_kernels(folded) if native else folded
+    leaves = dict.fromkeys(leaf for leaf in tree.leaves() if leaf.op == "number")
     betas = dict.fromkeys(leaf for leaf in folded.leaves() if leaf.op == "beta")
     index = {node: i for i, node in enumerate([Expression("x"), *leaves, *betas])}
     steps: list[Step] = []
@@ -73,8 +122,8 @@ def _compile(expression: Expression) -> tuple[tuple[float, ...], tuple[Step, ...
             steps.append((node.op, args))
         return index[node]
 
-    folded.fold(place)
-    return tuple(leaf.value for leaf in leaves), tuple(steps)
+    tree.fold(place)
+    return Program(tuple(leaf.value for leaf in leaves), tuple(steps))
 
 
 def fold_constants(node: Expression, args: tuple[Expression, ...]) -> Expression:

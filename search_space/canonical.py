@@ -8,22 +8,21 @@ functions on its grid, and equal functions have equal keys, up to rounding.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import permutations
 
 from search_space.expression import Expression, parse
 from search_space.fingerprint import fingerprint
+from search_space.matching import COMMUTATIVE, match
+from search_space.primitives import FUNCTIONS
 
-COMMUTATIVE = frozenset({"+", "*", "max", "min"})
 _EVEN = frozenset({"abs", "cos", "cosh", "sinc"})
-_PARTIAL = frozenset({"sqrt", "log", "/"})  # not defined everywhere
-_WILD = ("a", "b", "c")
+# Defined everywhere. Of words that are registered later nobody knows.
+_TOTAL = frozenset(FUNCTIONS) - {"sqrt", "log", "/"}
+_WILD = frozenset({"a", "b", "c"})
 
 MAX_RENUMBERED = 4
-
-Binding = dict[str, Expression]
 
 # (pattern, replacement), both sides with a, b, c for any subtree. Differences become sums; signs move out of products
 # and odd functions, vanish in even ones, and move into sums.
@@ -88,7 +87,7 @@ def _rule(pattern: Expression, replacement: Expression) -> _Rule:
 
 _RULES: dict[str, list[_Rule]] = defaultdict(list)  # by the pattern's root
 for _pattern, _replacement in _RULES_TEXT:
-    _new = _rule(parse(_pattern, _WILD), parse(_replacement, _WILD))
+    _new = _rule(parse(_pattern, tuple(_WILD)), parse(_replacement, tuple(_WILD)))
     _RULES[_new.pattern.op].append(_new)
 
 
@@ -130,7 +129,7 @@ def _normalise(node: Expression) -> Expression:
     for rule in _RULES[node.op]:
         if not rule.needs <= ops:
             continue
-        for found in _match(rule.pattern, node, {}):
+        for found in match(rule.pattern, node, _WILD, _anything):
             if all(_is_total(found[name]) for name in rule.lost):
                 return _normalise(rule.replacement.substitute(found))
     return node
@@ -143,7 +142,7 @@ def _is_total(node: Expression) -> bool:
         if node.op == "^":
             exponent = node.args[1]
             return args[0] and exponent.op == "number" and exponent.value.is_integer()
-        return all(args) and node.op not in _PARTIAL
+        return all(args) and (not node.args or node.op in _TOTAL)
 
     return node.fold(total)
 
@@ -155,22 +154,5 @@ def _order(node: Expression) -> tuple[int, str, tuple[float, ...]]:
     return node.size, str(blank), tuple(leaf.value for leaf in node.leaves())
 
 
-def _match(pattern: Expression, node: Expression, bound: Binding) -> Iterator[Binding]:
-    """Every way to read `node` as `pattern`; commutative operands are tried in both orders."""
-    if pattern.op in _WILD:
-        if bound.get(pattern.op, node) == node:
-            yield {**bound, pattern.op: node}
-        return
-    if (pattern.op, pattern.value, len(pattern.args)) != (node.op, node.value, len(node.args)):
-        return
-    orders = [node.args, node.args[::-1]] if node.op in COMMUTATIVE else [node.args]
-    for args in orders:
-        yield from _match_all(pattern.args, args, bound)
-
-
-def _match_all(patterns: tuple[Expression, ...], nodes: tuple[Expression, ...], bound: Binding) -> Iterator[Binding]:
-    if not patterns:
-        yield bound
-        return
-    for found in _match(patterns[0], nodes[0], bound):
-        yield from _match_all(patterns[1:], nodes[1:], found)
+def _anything(_variable: str, _subtree: Expression) -> bool:
+    return True

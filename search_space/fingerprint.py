@@ -48,7 +48,9 @@ def fingerprint(expression: Expression) -> str:
     if len(moving) < len(betas):
         idle = dict(zip(betas, _generic(len(betas)), strict=True))
         found = [evaluate(expression, idle | dict(zip(moving, o, strict=True))) for o in _orders(len(moving))]
-    return hashlib.sha256(min(_rounded(evaluation.numbers) for evaluation in found)).hexdigest()
+    # In some orders the function may be no number anywhere: those tell nothing.
+    _, numbers = min((int(np.isnan(one.numbers).sum()), _rounded(one.numbers)) for one in found)
+    return hashlib.sha256(numbers).hexdigest()
 
 
 def _orders(count: int) -> list[tuple[float, ...]]:

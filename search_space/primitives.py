@@ -76,7 +76,7 @@ def _softplus(a: Tensor) -> Tensor:
     return torch.nn.functional.softplus(a, threshold=40.0)
 
 
-FUNCTIONS: Mapping[str, Function] = {
+WORDS: dict[str, Function] = {
     row.name: row
     for row in (
         Function("+", 2, lambda a, b: a + b, "sum"),
@@ -106,6 +106,7 @@ FUNCTIONS: Mapping[str, Function] = {
         Function("min", 2, _minimum, "the smaller of two"),
     )
 }
+FUNCTIONS: Mapping[str, Function] = WORDS  # to read; only search_space/registry.py adds words
 
 # The paper's 25 unary functions of x, in its order: name -> text.
 UNARY: Mapping[str, str] = {

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from search_space.activation import Activation, gradients
+from search_space.activation import Activation, gradients, lower
 from search_space.expression import Expression
 
 LAYERS = 50
@@ -121,17 +121,18 @@ def profile(expression: Expression | str) -> Profile:
         left = Tail(_limit(left_far), _limit(left_slope))
         right = Tail(_limit(right_far), _limit(right_slope))
         ends = (left.limit, left_far), (right.limit, right_far)
+        broken_at = _nearest_broken(everywhere, all_values, all_slopes)
         jumps = _discontinuities(lambda x: _sample(module, x)[0], value)
         kinks = _discontinuities(lambda x: _sample(module, x)[1], slope)
         return Profile(
-            broken_at=_nearest_broken(everywhere, all_values, all_slopes),
+            broken_at=broken_at,
             trend=_trend(value),
             odd=_alike(value, -value[::-1]),
             even=_alike(value, value[::-1]),
             left=left,
             right=right,
-            infimum=_extreme(all_values, ends, -1),
-            supremum=_extreme(all_values, ends, 1),
+            infimum=None if broken_at is not None else _extreme(all_values, ends, -1),
+            supremum=None if broken_at is not None else _extreme(all_values, ends, 1),
             mean=_number(_expected(value)),
             second_moment=_number(_expected(value**2)),
             slope_second_moment=_number(_expected(slope**2)),
@@ -142,7 +143,7 @@ def profile(expression: Expression | str) -> Profile:
             jumps=jumps,
             depth=_depth(module),
             parameters=len(module.expression.betas),
-            steps=len(module._steps),
+            steps=len(lower(module.expression, native=False).steps),
         )
 
 
@@ -178,7 +179,7 @@ def _trend(value: Array) -> Trend | None:
 
 
 def _alike(one: Array, other: Array) -> bool:
-    return bool((np.abs(one - other) <= 1e-9 * np.maximum(1, np.abs(one))).all())
+    return bool((np.isfinite(one) & (np.abs(one - other) <= 1e-9 * np.maximum(1, np.abs(one)))).all())
 
 
 def _curvature(slope: Array) -> Array:

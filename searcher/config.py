@@ -38,8 +38,10 @@ class Config:
         seed: of the sampler's proposals and of the children's weights and order of images; `split_seed`: of what is
             held out.
         space, units: the named search space, and how many core units; `unary`, `binary`: which of its primitives to
-            choose from, all if empty. `preflight`: candidates that cannot be trained through are refused untrained.
+            choose from, all if empty. `primitives`: modules that register more of them.
+        preflight: candidates that cannot be trained through are refused untrained.
         baselines: functions trained first, by name (`all`: those known) or written out; at most half of the total.
+        compile: activations go through torch.compile where that saves more time than it takes.
         trial_timeout: seconds a child may take; 0 for no limit. `max_retries`: how often a trial is run again after its
             worker died or ran out of time.
         pool: `ray`, or `inline` (one child at a time in this process). `workers` 0: as many as there are CPUs.
@@ -58,12 +60,14 @@ class Config:
     units: int = 1
     unary: tuple[str, ...] = ()
     binary: tuple[str, ...] = ()
+    primitives: tuple[str, ...] = ()
     preflight: bool = True
     baselines: tuple[str, ...] = ("all",)
     dataset: str = "digits"
     model: str = "resnet8"
     width: int = 8
     recipe: Recipe = Recipe()
+    compile: bool = False
     trial_timeout: float = 0.0
     max_retries: int = 2
     pool: str = "ray"
@@ -120,6 +124,17 @@ def load(path: Path | None, flags: Mapping[str, Any], preset: str = "quick") -> 
     config = _merge(config, {name: value for name, value in flags.items() if value is not None}, "")
     _check_ranges(config)
     return config
+
+
+def from_flags(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings among a command's options, those of the recipe in a table of their own.
+
+    Raises:
+        ConfigError: `sampler_kwargs` that are no JSON object.
+    """
+    recipe = {f.name: values[f.name] for f in fields(Recipe) if values.get(f.name) is not None}
+    given = {f.name: values.get(f.name) for f in fields(Config)}
+    return {**given, "sampler_kwargs": parse_kwargs(values.get("sampler_kwargs")), "recipe": recipe or None}
 
 
 def from_dict(stored: Mapping[str, Any]) -> Config:

@@ -11,7 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from search_space import BASELINES, Grammar, baseline, key, parse, preflight, space
+from search_space import BASELINES, Grammar, baseline, extended, key, load_primitives, parse, preflight, space
 from searcher.config import Config
 from searcher.samplers.base import Sampler
 from searcher.store import Batch, Lease, Store
@@ -29,8 +29,8 @@ class Progress:
     """How far a search is, after a transaction.
 
     `counts` are of finished trials by state; `proposed` of all rows; `unique` of different functions among them;
-    `trained` of those that a worker trained. All include earlier sessions, except `session_done`, the trials that ended in the
-    `seconds` of this one.
+    `trained` of those that a worker trained. All include earlier sessions, except `session_done`, the trials that ended
+    in the `seconds` of this one.
     """
 
     total: int
@@ -302,6 +302,8 @@ class Search:
             recipe=config.recipe,
             seed=trial.seed,
             split_seed=config.split_seed,
+            primitives=config.primitives,
+            compile=config.compile,
             timeout_seconds=config.trial_timeout,
         )
 
@@ -324,9 +326,9 @@ def grammar_of(config: Config) -> Grammar:
     """The search space of a study.
 
     Raises:
-        SpaceError: an unknown space, units that it has not, an unknown primitive.
+        SpaceError: an unknown space, units that it has not, an unknown primitive, a module that registers none.
     """
-    whole = space(config.space, config.units)
+    whole = extended(space(config.space, config.units), load_primitives(config.primitives))
     return replace(whole, unary=config.unary or whole.unary, binary=config.binary or whole.binary)
 
 
@@ -337,6 +339,7 @@ def baseline_trials(config: Config) -> list[Trial]:
     Raises:
         SpaceError: an unknown baseline. ParseError: one written out that is no expression.
     """
+    load_primitives(config.primitives)
     names = tuple(BASELINES) if config.baselines == ("all",) else config.baselines
     chosen = [(name, parse(_text(name))) for name in names if name != "none"][: config.n_trials // 2]
     return [

@@ -112,5 +112,5 @@ def test_files_and_functions_stay_small() -> None:
         assert len(text.splitlines()) <= 450, path
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef):
-                last = node.end_lineno or node.lineno
-                assert last - node.lineno < 65, f"{path}:{node.lineno} {node.name}"
+                last = node.end_lineno or node.lineno  # the options of a command are a table, not code
+                assert last - node.body[0].lineno < 60, f"{path}:{node.lineno} {node.name}"

@@ -20,6 +20,8 @@ from searcher.trial import Trial, TrialState
 
 from .conftest import ROOT, Cli
 
+RESUME = ("resume", "s", "--n-trials", "6", "--pool", "inline")
+
 QUICK = ("--pool", "inline", "--epochs", "1", "--sampler", "random", "--threads", "1", "-q")
 STATES = {state.value for state in TrialState}
 
@@ -133,6 +135,30 @@ def test_studies_and_queries(searched: Path) -> None:
     assert sum(row["n"] for row in counted) == 14
 
 
+def test_primitives_of_a_user_reach_the_workers_and_the_next_session(tmp_path: Path) -> None:
+    """A module in the current directory, which neither the console script nor a Ray worker finds by itself."""
+    (tmp_path / "my_words.py").write_text(
+        "from search_space import register\n"
+        "register('bump', 'x * exp(-x^2)')\n"
+        "register('wave', lambda a: a + a.sin() / 2)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    small = ("--unary", "wave,bump", "--binary", "add", "--baselines", "wave(x)", "--epochs", "1", "--workers", "1")
+
+    def searcher(*arguments: str) -> subprocess.CompletedProcess[str]:
+        # Not -m cli, which would put the current directory on the path.
+        command = [sys.executable, "-P", "-c", "from cli import main; main()", *arguments]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+
+    for command in (("launch", "--study-name", "s", "--primitives", "my_words", "--n-trials", "4", *small), RESUME):
+        done = searcher(*command)
+        assert done.returncode == 0, done.stderr
+    store = Store(f"sqlite:///{tmp_path}/searcher.db")
+    trials = store.trials(store.study("s"))
+    assert len(trials) == 6 and {trial.state for trial in trials} == {TrialState.COMPLETE}
+    assert {"wave(x)", "wave(x) + wave(x)"} <= {trial.expression for trial in trials}
+
+
 def test_the_same_seed_inline_gives_the_same_table(cli: Cli) -> None:
     for name in ("a", "b"):
         done = cli("launch", "--study-name", name, "--n-trials", "8", "--sampler", "rnn", *QUICK[:4], "-q")
@@ -170,6 +196,7 @@ BAD_LAUNCHES = [
     (("--pool", "inlin"), 2, "did you mean 'inline'"),
     (("--preset", "papers"), 2, "did you mean 'paper'"),
     (("--units", "4"), 2, "has 1, 2, 3 units, not 4"),
+    (("--primitives", "no.such"), 2, "no module 'no.such'"),
     (("--space", "swish2018"), 2, "did you mean 'swish2017'"),
     (("--space", "small1", "--unary", "exp"), 2, "unknown unary primitive 'exp'"),
     (("--n-trials", "0"), 2, "--n-trials must be at least 1, not 0"),

@@ -108,7 +108,7 @@ def exported(expression: Expression | str, channels: int = 1, betas: Any = None)
 
 
 def trained(expression: Expression | str, channels: int = 1) -> Activation:
-    module = Activation(expression, channels)
+    module = Activation(expression, channels, native=False)
     if module.beta is not None:
         torch.manual_seed(1)
         module.beta.data.uniform_(-1.5, 1.5)
@@ -143,9 +143,9 @@ def assert_equal(one: torch.nn.Module, other: torch.nn.Module, x: Tensor) -> Non
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16], ids=str)
 def test_torch_equals_ours(text: str, dtype: torch.dtype) -> None:
     x = torch.tensor(POINTS, dtype=dtype)
-    assert_equal(exported(text), Activation(text), x)
+    assert_equal(exported(text), Activation(text, native=False), x)
     for shape in [(2, 3), (2, 3, 4, 5), (1, 3, 1, 1), (0, 3, 2)]:
-        assert_equal(exported(text, 3), Activation(text, 3), torch.randn(shape, dtype=dtype))
+        assert_equal(exported(text, 3), Activation(text, 3, native=False), torch.randn(shape, dtype=dtype))
 
 
 def test_torch_equals_ours_on_random_expressions_with_trained_values() -> None:
@@ -154,7 +154,7 @@ def test_torch_equals_ours_on_random_expressions_with_trained_values() -> None:
             ours = trained(expression, channels)
             x = torch.cat([torch.tensor(POINTS), torch.randn(10)]).reshape(2, 1, 3, 4).repeat(1, 3, 1, 1)
             assert_equal(exported(expression, channels, values_of(ours)), ours, x)
-            assert_equal(exported(expression, channels), Activation(expression, channels), x)
+            assert_equal(exported(expression, channels), Activation(expression, channels, native=False), x)
 
 
 def test_torch_takes_our_state_and_what_timm_passes() -> None:
@@ -383,4 +383,4 @@ def test_the_comparison_can_fail(op: str, text: str, template: str, monkeypatch:
     """A module that is wrong in one function, in one slope or by a pair of parentheses is found."""
     monkeypatch.setitem(notation.TORCH, op, replace(notation.TORCH[op], template=template))
     with pytest.raises(AssertionError):
-        assert_equal(exported(text), Activation(text), torch.tensor([*POINTS, 7.0]))
+        assert_equal(exported(text), Activation(text, native=False), torch.tensor([*POINTS, 7.0]))

@@ -214,6 +214,18 @@ def test_the_functions_of_the_paper_and_all_that_are_known_train(expression: str
     assert outcome.val_acc is not None and outcome.val_acc > 0.15, "a guess has 0.1, give or take 0.013"
 
 
+def test_activations_are_compiled_where_it_pays_if_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[nn.Module, torch.Size, int]] = []
+    monkeypatch.setattr(
+        "workers.train.compile_where_it_pays", lambda model, images, passes: asked.append((model, images.shape, passes))
+    )
+    data = load("digits", 0, CPU)
+    _Child(QUICK, data, CPU)
+    assert not asked
+    child = _Child(replace(QUICK, compile=True, recipe=Recipe(epochs=3, batch_size=100)), data, CPU)
+    assert asked == [(child.model, torch.Size([100, 1, 8, 8]), 30)]
+
+
 def test_long_gradients_are_cut_to_the_norm() -> None:
     child = _Child(replace(QUICK, recipe=Recipe(epochs=1, clip_norm=0.01)), load("digits", 0, CPU), CPU)
     norms = []
@@ -350,7 +362,7 @@ def test_an_exception_becomes_a_failure_with_its_text() -> None:
 
 
 def test_jobs_and_outcomes_travel_as_text() -> None:
-    job = replace(QUICK, recipe=Recipe(epochs=3, learning_rate=0.1 + 0.2), timeout_seconds=1.5)
+    job = replace(QUICK, recipe=Recipe(epochs=3, learning_rate=0.1 + 0.2), timeout_seconds=1.5, primitives=("a", "b"))
     outcome = Outcome(
         Verdict.COMPLETE, "", 1 / 3, 0.5, (Epoch(1, 0.1, 1e-30, 0.25), Epoch(2, 7.0, 1 / 3, 0.5)), 42, 0.1, "a:1"
     )

@@ -19,8 +19,8 @@ class WorkersError(RuntimeError):
 class Recipe:
     """How a child is trained: SGD with Nesterov momentum, one-cycle learning rate, fixed number of epochs.
 
-    `learning_rate` is the peak of the cycle, `warmup` the part of all steps that leads up to it; `clip_norm` the norm to
-    which longer gradients are cut, 0 for none.
+    `learning_rate` is the peak of the cycle, `warmup` the part of all steps that leads up to it; `clip_norm` the norm
+    to which longer gradients are cut, 0 for none.
     """
 
     epochs: int = 8
@@ -37,7 +37,8 @@ class Job:
     """One training run: everything a worker needs, as plain values.
 
     `number` is the trial's in its study; `seed` fixes initial weights and the order of images, `split_seed` which
-    images are held out. `timeout_seconds` 0 means no limit.
+    images are held out. `primitives` are the modules that define the expression's words, beyond those of the language;
+    `compile`: activations go through torch.compile where it pays. `timeout_seconds` 0 means no limit.
     """
 
     number: int
@@ -48,6 +49,8 @@ class Job:
     recipe: Recipe = Recipe()
     seed: int = 0
     split_seed: int = 0
+    primitives: tuple[str, ...] = ()
+    compile: bool = False
     timeout_seconds: float = 0.0
 
     def to_json(self) -> str:
@@ -56,7 +59,7 @@ class Job:
     @classmethod
     def from_json(cls, text: str) -> Self:
         fields = json.loads(text)
-        return cls(**{**fields, "recipe": Recipe(**fields["recipe"])})
+        return cls(**{**fields, "recipe": Recipe(**fields["recipe"]), "primitives": tuple(fields["primitives"])})
 
 
 class Verdict(StrEnum):

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search_space import Activation, parse, undecayed
+from search_space import Activation, compile_where_it_pays, load_primitives, parse, undecayed
 from workers.data import Dataset, Part, load
 from workers.job import Epoch, Job, Outcome, Recipe, Verdict
 from workers.models import build, default_device, parameter_count
@@ -41,7 +41,7 @@ def train(job: Job, device: torch.device | None = None, stopped: Callable[[], bo
         stopped: asked between steps; true ends the training as FAILED.
 
     Raises:
-        ParseError, WorkersError: a job that names what there is not.
+        SpaceError (ParseError), WorkersError: a job that names what there is not.
     """
     deadline = time.monotonic() + (job.timeout_seconds or math.inf)
 
@@ -80,6 +80,7 @@ class _Child:
 
     def __init__(self, job: Job, data: Dataset, device: torch.device) -> None:
         torch.manual_seed(job.seed)
+        load_primitives(job.primitives)
         expression = parse(job.expression)
         model = build(
             job.model, job.width, lambda channels: Activation(expression, channels), data.channels, data.classes
@@ -87,6 +88,9 @@ class _Child:
         self.model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.data, self.device, self.recipe = data, device, job.recipe
         self.steps_per_epoch = max(1, len(data.train) // job.recipe.batch_size)
+        if job.compile:
+            example = data.train.images[: job.recipe.batch_size]
+            compile_where_it_pays(self.model, example, job.recipe.epochs * self.steps_per_epoch)
         self.optimizer = _optimizer(model, job.recipe)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer,

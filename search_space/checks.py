@@ -1,0 +1,221 @@
+"""What a definition must be to become a primitive: a function that is applied element by element, keeps shape and
+type, has one value a point, is finite where it claims to be, and has a gradient, which is its slope.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from search_space.activation import gradients
+from search_space.primitives import SpaceError, Value
+
+Apply = Callable[..., Tensor]
+Interval = tuple[float, float]
+
+DEFAULT = (-10.0, 10.0)  # where a primitive is claimed finite, if nothing else is said
+_SHAPES = ((), (0,), (3,), (2, 3), (2, 3, 4, 5))
+_POINTS = 120  # as many as the largest shape has
+_IRRATIONAL = (0.6180339887498949, 0.7548776662466927)
+_ACCIDENTS = 2  # generic points that a kink may meet
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A definition that is being tested, with the names of its operands."""
+
+    name: str
+    variables: tuple[str, ...]
+    function: Apply
+
+    def refused(self, what: str) -> SpaceError:
+        return SpaceError(f"primitive {self.name!r} {what}")
+
+    def value(self, *operands: Value) -> Tensor:
+        """What the function returns.
+
+        Raises:
+            SpaceError: it raises, or returns anything but a tensor of the operands' shape and type.
+        """
+        tensors = [operand for operand in operands if isinstance(operand, Tensor)]
+        shape, dtype = torch.broadcast_shapes(*(tensor.shape for tensor in tensors)), tensors[0].dtype
+        given = ", ".join(map(_shown, operands))
+        try:
+            value = self.function(*operands)
+        except Exception as error:
+            raise self.refused(f"raises {type(error).__name__} when given {given}: {error}") from error
+        if not isinstance(value, Tensor):
+            raise self.refused(f"returns {value!r} when given {given}; it must return a tensor")
+        if value.shape != shape or value.dtype != dtype:
+            raise self.refused(f"returns {_shown(value)} when given {given}; it must keep shape and type")
+        return value
+
+    def slopes(self, *operands: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The value, and autograd's slope by each operand."""
+        inputs = [operand.detach().clone().requires_grad_() for operand in operands]
+        value = self.value(*inputs)
+        try:
+            return value.detach(), gradients(value, inputs)
+        except Exception as error:
+            raise self.refused(f"raises {type(error).__name__} when its gradient is taken: {error}") from error
+
+    def at(self, point: int, operands: Sequence[Tensor]) -> str:
+        """`x = -2 in float32`"""
+        pairs = zip(self.variables, operands, strict=True)
+        where = ", ".join(f"{name} = {float(operand.flatten()[point]):g}" for name, operand in pairs)
+        return f"{where} in {_type(operands[0])}"
+
+
+def _type(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _shown(operand: Value) -> str:
+    return f"{_type(operand)} of shape {tuple(operand.shape)}" if isinstance(operand, Tensor) else repr(operand)
+
+
+def check(candidate: Candidate, finite: Interval | None) -> None:
+    """Raises a SpaceError at the first test that fails. Some 20 ms."""
+    if finite is not None and not (len(finite) == 2 and all(map(math.isfinite, finite)) and finite[0] < finite[1]):
+        raise candidate.refused(f"cannot be tested on {finite!r}; finite takes (low, high), two numbers, or None")
+    middle = _middle(finite or DEFAULT)
+    generic = _generic(middle, len(candidate.variables))
+    _check_pure(candidate, generic)
+    _check_elementwise(candidate, generic)
+    _check_types(candidate, generic)
+    if len(candidate.variables) == 2:
+        _check_broadcasting(candidate, *generic)
+    if finite is not None:
+        _check_finite(candidate, _line(finite, len(candidate.variables)), finite)
+    _check_trainable(candidate, _line(middle, len(candidate.variables)), middle)
+    _check_slopes(candidate, generic)
+
+
+def _middle(interval: Interval) -> Interval:
+    """What of it lies where networks are; all of it, if nothing does."""
+    low, high = max(interval[0], DEFAULT[0]), min(interval[1], DEFAULT[1])
+    return (low, high) if low < high else interval
+
+
+def _generic(interval: Interval, arity: int) -> list[Tensor]:
+    """120 points, float64, of no pattern (multiples of irrational numbers), for each operand."""
+    low, high = interval
+    steps = torch.arange(1, _POINTS + 1, dtype=torch.float64)
+    return [low + (high - low) * (steps * irrational).frac() for irrational in _IRRATIONAL[:arity]]
+
+
+def _line(interval: Interval, arity: int) -> list[Tensor]:
+    """Points in float64 where functions like to break: even ones with both ends, whole and half numbers, and tiny
+    ones; for two operands all pairs of fewer."""
+    low, high = interval
+    even = torch.linspace(low, high, 1_001 if arity == 1 else 41, dtype=torch.float64)
+    halves = torch.arange(-20, 21, dtype=torch.float64) / 2
+    tiny = torch.tensor([sign * 10.0**-power for power in (3, 6, 9, 12, 30) for sign in (1, -1)], dtype=torch.float64)
+    points = torch.cat([even, halves, tiny])
+    points = points[(points >= low) & (points <= high)].unique()
+    return [points] if arity == 1 else list(torch.cartesian_prod(points, points).T)
+
+
+def _check_pure(candidate: Candidate, operands: Sequence[Tensor]) -> None:
+    given = [operand.clone() for operand in operands]
+    first = candidate.value(*given).clone()
+    if not all(map(torch.equal, given, operands)):
+        raise candidate.refused("changes its operand in place; work on a copy: a + 1, not a.add_(1)")
+    if not _same(first, candidate.value(*operands), 0.0):
+        raise candidate.refused("returns another value each time; it must have no randomness and no memory")
+
+
+def _check_elementwise(candidate: Candidate, operands: Sequence[Tensor]) -> None:
+    """Of every shape, and in another order in memory, the values are those of each point alone."""
+    points = zip(*(operand.split(1) for operand in operands), strict=True)
+    alone = torch.cat([candidate.value(*point) for point in points])
+    for shape in _SHAPES:
+        count = math.prod(shape)
+        shaped = [operand[:count].reshape(shape) for operand in operands]
+        together = [candidate.value(*shaped)]
+        if len(shape) == 4:
+            together.append(candidate.value(*(one.contiguous(memory_format=torch.channels_last) for one in shaped)))
+        if not all(_same(value.flatten(), alone[:count], 1e-6) for value in together):
+            raise candidate.refused(
+                f"is not elementwise: of shape {shape} its value at a point depends on the other points"
+            )
+
+
+def _check_types(candidate: Candidate, operands: Sequence[Tensor]) -> None:
+    for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
+        try:
+            candidate.value(*(operand.to(dtype) for operand in operands))
+        except SpaceError as error:
+            # Nothing here trains in float16, and not all of torch has it on a CPU: to raise is no fault there.
+            if dtype != torch.float16 or error.__cause__ is None:
+                raise
+
+
+def _check_broadcasting(candidate: Candidate, a: Tensor, b: Tensor) -> None:
+    """An operand can be a constant, alone or one a channel, on either side."""
+    shape = _SHAPES[-1]
+    a, b = (operand[: math.prod(shape)].reshape(shape) for operand in (a, b))
+    channel, number = b[0, :, :1, :1], float(b[0, 0, 0, 0])
+    for other in (channel, channel[0, 0, 0], number):
+        whole = other.expand(shape) if isinstance(other, Tensor) else torch.full_like(a, other)
+        for one, two, same in ((a, other, (a, whole)), (other, a, (whole, a))):
+            if not _same(candidate.value(one, two), candidate.value(*same), 1e-6):
+                raise candidate.refused(f"has another value where an operand is {_shown(other)}, to be broadcast")
+
+
+def _check_finite(candidate: Candidate, operands: Sequence[Tensor], interval: Interval) -> None:
+    for dtype in (torch.float64, torch.float32):
+        given = [operand.to(dtype) for operand in operands]
+        value, slopes = candidate.slopes(*given)
+        names = ["value", *(f"slope by {variable}" for variable in candidate.variables)]
+        for name, row in zip(names, [value, *slopes], strict=True):
+            if (broken := ~row.isfinite()).any():
+                point = int(broken.nonzero()[0])
+                raise candidate.refused(
+                    f"is claimed finite on {list(interval)}, but its {name} is {float(row[point])} at "
+                    f"{candidate.at(point, given)}; claim less, finite=(low, high), or nothing, finite=None"
+                )
+
+
+def _check_trainable(candidate: Candidate, operands: Sequence[Tensor], interval: Interval) -> None:
+    value, slopes = candidate.slopes(*operands)
+    for variable, slope in zip(candidate.variables, slopes, strict=True):
+        if not (slope[value.isfinite()].nan_to_num() != 0).any():
+            raise candidate.refused(
+                f"cannot be trained through: its slope by {variable} is 0, or no number, all over {list(interval)}. A "
+                "step is so, and what is computed outside autograd (detach, no_grad, numpy)"
+            )
+
+
+def _check_slopes(candidate: Candidate, operands: Sequence[Tensor]) -> None:
+    """Autograd against central differences, at generic points: kinks do not meet them, but for an accident or two."""
+    value, slopes = candidate.slopes(*operands)
+    for index, (variable, slope) in enumerate(zip(candidate.variables, slopes, strict=True)):
+        step = 1e-6 * operands[index].abs().clamp_min(1.0)
+        up, down = (
+            candidate.value(*(one + side * step if i == index else one for i, one in enumerate(operands)))
+            for side in (1, -1)
+        )
+        wanted = ((up - down) / (2 * step)).detach()
+        tolerance = 1e-4 * torch.maximum(slope.abs(), wanted.abs()) + 1e-7 * (1 + value.abs())
+        wrong = (slope - wanted).abs() > tolerance  # false where either is no number
+        if wrong.sum() > _ACCIDENTS:
+            point = int(wrong.nonzero()[0])
+            raise candidate.refused(
+                f"has a gradient that is not its slope: by {variable} autograd has {float(slope[point]):g}, "
+                f"differences {float(wanted[point]):g} at {candidate.at(point, operands)}"
+            )
+
+
+def agree(one: Candidate, other: Candidate) -> bool:
+    """Whether both return the same bits at each of many points within [-100, 100]."""
+    points = _line((-100.0, 100.0), len(one.variables))
+    return _same(one.value(*points), other.value(*points), 0.0)
+
+
+def _same(one: Tensor, other: Tensor, tolerance: float) -> bool:
+    return torch.allclose(one, other, rtol=tolerance, atol=tolerance / 1_000, equal_nan=True)

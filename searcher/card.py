@@ -1,0 +1,252 @@
+"""What is known of a function without training it, for people and for programs, and its curve in a terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from search_space import ALIASES, KNOWN, Activation, Expression, Profile, canonical, key, parse, preflight, profile
+from search_space.activation import gradients
+from search_space.profile import CURVED, LAYERS, Tail
+
+REACH = 5.0  # curves are drawn on [-REACH, REACH]
+SHOWN = 6  # kinks or jumps that are listed
+
+Array = NDArray[np.float64]
+
+
+def sampled(expression: Expression, x: Array) -> tuple[Array, Array]:
+    """f and f' at each x in float64, NaN where they are no finite number."""
+    module = Activation(expression).double().requires_grad_(False)
+    points = torch.tensor(x, requires_grad=True)
+    y = module(points)
+    value, slope = y.detach().numpy(), gradients(y, [points])[0].numpy()
+    usable = np.isfinite(value)
+    return np.where(usable, value, math.nan), np.where(usable & np.isfinite(slope), slope, math.nan)
+
+
+def window(y: Array) -> tuple[float, float]:
+    """The range of y to draw: all of it, unless a pole or fast growth would flatten everything else."""
+    y = y[np.isfinite(y)]
+    if not y.size:
+        return -1.0, 1.0
+    low, high = np.percentile(y, [10, 90])
+    reach = 2 * (high - low)
+    bottom, top = max(y.min(), min(low - reach, -REACH)), min(y.max(), max(high + reach, REACH))
+    if top - bottom < 1e-9 * max(1.0, abs(top)):
+        return float(bottom - 1), float(top + 1)
+    near = 0.1 * (top - bottom)  # 0 is drawn where it costs little
+    return float(0 if 0 < bottom < near else bottom), float(0 if -near < top < 0 else top)
+
+
+@dataclass(frozen=True)
+class Card:
+    """A function with what can be said of it."""
+
+    expression: Expression
+
+    @cached_property
+    def key(self) -> str:
+        return key(self.expression)
+
+    @cached_property
+    def profile(self) -> Profile:
+        return profile(self.expression)
+
+    @cached_property
+    def objection(self) -> str | None:
+        """Why a search would not train it."""
+        return preflight(self.expression)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """What the function is known as, in whatever way it is written."""
+        names = [name for name, row in KNOWN.items() if key(parse(row.expression)) == self.key]
+        return (*names, *(alias for alias, name in ALIASES.items() if name in names))
+
+    @property
+    def reference(self) -> str:
+        return KNOWN[self.names[0]].reference if self.names else ""
+
+    def facts(self) -> dict[str, Any]:
+        """Plain values under one name each (`left.limit`). Infinities are the texts "inf" and "-inf"; None says that
+        there is no such number or that it was not found.
+        """
+        found = self.profile
+        derived = {name: getattr(found, name) for name in ("finite", "bounded_below", "bounded_above")}
+        return {
+            "expression": str(self.expression),
+            "canonical": str(canonical(self.expression)),
+            "key": self.key,
+            "names": list(self.names),
+            "reference": self.reference,
+            "trainable": self.objection is None,
+            "objection": self.objection,
+            **derived,
+            **_flat("", found),
+        }
+
+    def words(self) -> dict[str, str]:
+        """The same, as people say it: label -> text."""
+        found, simplest = self.profile, str(canonical(self.expression))
+        depth = found.depth
+        return {
+            "f(x)": str(self.expression),
+            **({"simplest form": simplest} if simplest != str(self.expression) else {}),
+            **({"known as": f"{', '.join(self.names)} ({self.reference})"} if self.names else {}),
+            "key": self.key,
+            "in a search": f"not trained: {self.objection}" if self.objection else "would be trained",
+            "shape": ", ".join(_shape(found)),
+            "to the left": _tail(found.left),
+            "to the right": _tail(found.right),
+            "steepest": _steepest(found),
+            "breaks": f"kinks {_places(found.kinks)}; jumps {_places(found.jumps)}",
+            "x of N(0, 1)": f"E[f] {_number(found.mean)}, E[f^2] {_number(found.second_moment)}, "
+            f"E[f'^2] {_number(found.slope_second_moment)}",
+            "gradient": f"slope exactly 0 on {100 * found.dead:.3g} % of x, almost linear (|f''| < {CURVED}) on "
+            f"{100 * found.linear:.3g} %",
+            f"{LAYERS} layers": f"signals {depth.signals or 'are no number'}, "
+            f"gradients {depth.gradients or 'are no number'} (random weights, no normalisation)",
+            "variance": _fixed_point(depth.fixed_point, depth.chi),
+            "cost": f"{_count(found.steps, 'operation')}, {_count(found.parameters, 'parameter')} a channel",
+        }
+
+    def curves(self, width: int = 30, height: int = 12, *, braille: bool = True) -> list[str]:
+        """f and f' side by side in so many characters each, and their axes."""
+        x = np.linspace(-REACH, REACH, 16 * width)  # an even number: 0 is a place where functions like to break
+        value, slope = sampled(self.expression, x)
+        jumps = self.profile.jumps
+        left = drawing("f(x)", x, value, jumps, width, height, braille)
+        right = drawing("f'(x)", x, slope, (*jumps, *self.profile.kinks), width, height, braille)
+        wide = max(map(len, left))
+        return [f"{one:{wide}}   {other}".rstrip() for one, other in zip(left, right, strict=True)]
+
+
+def drawing(
+    title: str, x: Array, y: Array, breaks: Sequence[float], width: int, height: int, braille: bool
+) -> list[str]:
+    """One curve as lines of text: a title, `height` lines with numbers of y at their left, and the numbers of x."""
+    low, high = window(y)
+    dots = _dots(x, y, breaks, low, high, (4 * height, 2 * width))
+    zero = math.floor(high / (high - low) * height) if low <= 0 <= high else -1
+    zero = min(zero, height - 1)
+    labels = {0: high, height - 1: low} | ({zero: 0.0} if 0 < zero < height - 1 else {})
+    margin = max(len(f"{number:.3g}") for number in labels.values())
+    lines = []
+    for row in range(height):
+        cells = [dots[4 * row : 4 * row + 4, 2 * column : 2 * column + 2] for column in range(width)]
+        blanks = [_background(row == zero, column == width // 2, braille) for column in range(width)]
+        glyph = _braille if braille else _ascii
+        line = "".join(glyph(cell) if cell.any() else blank for cell, blank in zip(cells, blanks, strict=True))
+        lines.append(f"{f'{labels[row]:.3g}' if row in labels else '':>{margin}} {line}")
+    ends = f"{-REACH:g}{'0':^{width - 3}}{REACH:g}"
+    return [f"{'':{margin}} {title}", *lines, f"{'':{margin}} {ends}"]
+
+
+def _dots(
+    x: Array, y: Array, breaks: Sequence[float], low: float, high: float, shape: tuple[int, int]
+) -> NDArray[np.bool_]:
+    """Which dots the curve goes through: from each point straight to the next, unless the curve breaks between them."""
+    rows, columns = shape
+    dots = np.zeros(shape, dtype=bool)
+    across = np.minimum((x - x[0]) / (x[-1] - x[0]) * columns, columns - 1).astype(int)
+    height = (high - y) / (high - low) * rows
+    inside = (y >= low) & (y <= high)
+    down = np.minimum(np.clip(np.nan_to_num(height), -1, rows), rows - 1 + ~inside).astype(int)
+    for i in range(len(x)):
+        joined = i and np.isfinite(y[i - 1 : i + 1]).all() and not any(x[i - 1] < at <= x[i] for at in breaks)
+        if joined and (inside[i] or inside[i - 1]):
+            first, last = sorted((down[i - 1], down[i]))
+            dots[max(first, 0) : last + 1, across[i]] = True
+        elif inside[i]:
+            dots[down[i], across[i]] = True
+    return dots
+
+
+def _braille(cell: NDArray[np.bool_]) -> str:
+    order = (cell[0, 0], cell[1, 0], cell[2, 0], cell[0, 1], cell[1, 1], cell[2, 1], cell[3, 0], cell[3, 1])
+    return chr(0x2800 + sum(1 << bit for bit, dot in enumerate(order) if dot))
+
+
+def _ascii(cell: NDArray[np.bool_]) -> str:
+    upper, lower = cell[:2].any(), cell[2:].any()
+    return ":" if upper and lower else "'" if upper else "."
+
+
+def _background(across: bool, down: bool, braille: bool) -> str:
+    """A light line through 0, either way."""
+    if braille:
+        return "┼" if across and down else "┈" if across else "┊" if down else " "
+    return "+" if across and down else "-" if across else "|" if down else " "
+
+
+def _flat(prefix: str, record: Any) -> dict[str, Any]:
+    """The fields of a record as plain values, those of records within it as `outer.inner`."""
+    found: dict[str, Any] = {}
+    for item in fields(record):
+        name, value = prefix + item.name, getattr(record, item.name)
+        if hasattr(value, "__dataclass_fields__"):
+            found |= _flat(f"{name}.", value)
+            found |= {f"{name}.saturates": value.saturates} if isinstance(value, Tail) else {}
+        else:
+            found[name] = _plain(value)
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _shape(found: Profile) -> list[str]:
+    """Trend, symmetry and bounds; where f is no number they mean nothing."""
+    if not found.finite:
+        return [f"no finite number at x = {found.broken_at:g}"]
+    words = {"constant": "constant", None: "not monotone"}.get(found.trend, f"monotone ({found.trend})")
+    symmetry = "odd" if found.odd else "even" if found.even else "neither odd nor even"
+    below = f"bounded below by {_number(found.infimum)}" if found.bounded_below else "unbounded below"
+    above = f"bounded above by {_number(found.supremum)}" if found.bounded_above else "unbounded above"
+    return [words, symmetry, below, above]
+
+
+def _tail(tail: Tail) -> str:
+    value = "f has no limit" if tail.limit is None else f"f goes to {_number(tail.limit)}"
+    slope = "its slope has no limit" if tail.slope is None else f"its slope to {_number(tail.slope)}"
+    return f"{value}, {slope}{': it saturates' * tail.saturates}"
+
+
+def _steepest(found: Profile) -> str:
+    if found.lipschitz == math.inf:
+        return "no bound on the slope: f jumps"
+    return "not found" if found.lipschitz is None else f"slope {_number(found.lipschitz)} on [-5, 5] (Lipschitz)"
+
+
+def _places(points: tuple[float, ...]) -> str:
+    if not points:
+        return "none"
+    more = f" and {len(points) - SHOWN} more" if len(points) > SHOWN else ""
+    return f"at x = {', '.join(f'{point:.4g}' for point in points[:SHOWN])}{more}"
+
+
+def _fixed_point(q: float | None, chi: float | None) -> str:
+    """Where the variance of signals goes in such a stack, and what a layer does to gradients there."""
+    if q is None or q == math.inf:
+        return "no fixed point found" if q is None else "grows without end from layer to layer"
+    factor = "" if chi is None else f"; there a layer multiplies that of gradients by {_number(chi)}"
+    return f"{'dies out' if q == 0 else f'settles at {_number(q)}'} from layer to layer{factor}"
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4g}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"

@@ -1,0 +1,311 @@
+"""`searcher space`, `code` and `show`: the search space and its functions, without a study or a database."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from itertools import dropwhile, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from searcher import SearcherError, UsageError
+from searcher.commands.console import Format, Output, Row, print_rows
+
+if TYPE_CHECKING:
+    from search_space import Choices, Expression, Grammar
+    from searcher.card import Card
+
+app = typer.Typer()
+group = typer.Typer(help="The search spaces, and the functions in them.", no_args_is_help=True)
+app.add_typer(group, name="space")
+
+INDEX_WIDTH = 14  # of a table that is printed line by line
+
+SpaceName = Annotated[str, typer.Argument(help="A named space; `searcher space list` has them.")]
+Units = Annotated[int, typer.Option(help="Core units of the grammar.")]
+Unary = Annotated[str | None, typer.Option(help="Only these unary primitives: x,neg,sin,...")]
+Binary = Annotated[str | None, typer.Option(help="Only these binary primitives: add,mul,max,...")]
+Primitives = Annotated[
+    str | None, typer.Option(help="Modules that register primitives of your own: package.module,...")
+]
+Formula = Annotated[
+    str, typer.Argument(help="As in 'x * sigmoid(beta * x)', or a known name (swish). After -- if it begins with -.")
+]
+
+
+@group.command("list")
+def list_spaces(output: Output = Format.table) -> None:
+    """The named spaces, and how many choices each has with one, two and three core units."""
+    from search_space import SPACES, space
+
+    most = max(max(found.units) for found in SPACES.values())
+    rows = [
+        {
+            "space": found.name,
+            "units": ", ".join(map(str, found.units)),
+            "unary": len(found.unary),
+            "binary": len(found.binary),
+            **{f"size_{n}": space(found.name, n).size if n in found.units else None for n in range(1, most + 1)},
+            "title": found.title,
+            "reference": found.reference,
+        }
+        for found in SPACES.values()
+    ]
+    print_rows(rows, output)
+
+
+@group.command()
+def info(
+    name: SpaceName = "swish2017",
+    units: Units = 1,
+    unary: Unary = None,
+    binary: Binary = None,
+    primitives: Primitives = None,
+    unique: Annotated[
+        bool, typer.Option("--unique", help="Count the different functions: a millisecond a choice.")
+    ] = False,
+    output: Output = Format.table,
+) -> None:
+    """One space: size, decisions, primitives and where they are from (csv, markdown: the primitives only)."""
+    from search_space import SPACES
+
+    grammar = _grammar(name, units, unary, binary, primitives)
+    facts: dict[str, Any] = {"space": name, "title": SPACES[name].title, "reference": SPACES[name].reference}
+    facts |= {
+        "units": units,
+        "size": grammar.size,
+        "unique": sum(1 for _ in _functions(grammar, bar=True)) if unique else None,
+    }
+    kinds = {"unary": (grammar.unary, grammar.unary_texts), "binary": (grammar.binary, grammar.binary_texts)}
+    rows = [
+        {"kind": kind, "name": word, "text": texts[word]} for kind, (words, texts) in kinds.items() for word in words
+    ]
+    if output in (Format.json, Format.yaml):
+        decisions = [{"name": one.name, "options": list(one.options)} for one in grammar.decisions]
+        print_rows([{**facts, "decisions": decisions, "primitives": rows}], output)
+        return
+    if output is Format.table:
+        print_rows([{"": key, " ": value} for key, value in facts.items() if value is not None], output)
+        print_rows([{"decision": one.name, "options": len(one.options)} for one in grammar.decisions], output)
+    print_rows(rows, output)
+
+
+@group.command()
+def sample(
+    name: SpaceName = "swish2017",
+    units: Units = 1,
+    unary: Unary = None,
+    binary: Binary = None,
+    primitives: Primitives = None,
+    count: Annotated[int, typer.Option("-n", "--count", min=1, help="How many.")] = 10,
+    seed: Annotated[int, typer.Option(help="The same seed draws the same, also the first of a larger number.")] = 0,
+    unique: Annotated[
+        bool, typer.Option("--unique", help="Each function once; drawn again where one repeats.")
+    ] = False,
+    output: Output = Format.table,
+) -> None:
+    """Functions drawn at random: uniformly over the choices, of which several can be the same function."""
+    grammar = _grammar(name, units, unary, binary, primitives)
+    given = _print_stream(islice(_draws(grammar, seed, unique), count), output)
+    if given < count:
+        print(f"The whole space has {given} functions.", file=sys.stderr)
+
+
+@group.command("enumerate")
+def enumerate_space(
+    name: SpaceName = "swish2017",
+    units: Units = 1,
+    unary: Unary = None,
+    binary: Binary = None,
+    primitives: Primitives = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="How many; all if not given.")] = None,
+    start: Annotated[
+        int, typer.Option(min=0, help="The first index; functions that stand before it are passed over.")
+    ] = 0,
+    output: Output = Format.table,
+) -> None:
+    """Each function once, with the index of the first choices that make it; printed as they are found."""
+    grammar = _grammar(name, units, unary, binary, primitives)
+    found = _functions(grammar, bar=not sys.stdout.isatty())  # on one terminal, the rows show how far it is
+    rows = dropwhile(lambda row: row["index"] < start, found)
+    _print_stream(islice(rows, limit), output)
+
+
+@app.command()
+def code(
+    expression: Formula,
+    to: Annotated[str, typer.Option(help="torch, jax, sympy, latex, markdown or onnx.")] = "torch",
+    file: Annotated[Path | None, typer.Option("-o", "--output", help="Write here; to stdout if not given.")] = None,
+    name: Annotated[str, typer.Option(help="Name of the class or function; made of the key if not given.")] = "",
+    channels: Annotated[int, typer.Option(help="Channels of the input, each with parameters of its own.")] = 1,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+    primitives: Primitives = None,
+) -> None:
+    """Write a function as a file that needs nothing of this project."""
+    from search_space import code as text_of
+    from search_space import onnx_bytes
+
+    tree, known = _expression(expression, primitives)
+    if to == "onnx":
+        if file is None:
+            raise UsageError("an onnx file is no text for a terminal; say where to write it: -o FILE.onnx")
+        content = onnx_bytes(tree, channels=channels)
+    else:
+        text = text_of(tree, to, name=name or known, channels=channels)
+        if file is None:
+            print(text, end="")
+            return
+        content = text.encode()
+    _write(file, content, force)
+    print(f"{to}, {len(content)} bytes, written to {file}", file=sys.stderr)
+
+
+@app.command()
+def show(
+    expression: Formula,
+    plot: Annotated[Path | None, typer.Option(help="Also draw a picture: FILE.png or FILE.svg.")] = None,
+    primitives: Primitives = None,
+    output: Output = Format.table,
+) -> None:
+    """Show what a function is like, without training it: its shape, its slope, what a deep network does with it."""
+    from searcher.card import Card
+
+    if plot:
+        from searcher import plot as picture
+
+        picture.check(plot)
+    card = Card(_expression(expression, primitives)[0])
+    _print_card(card, output)
+    if plot:
+        picture.save(card, plot)
+        print(f"picture written to {plot}", file=sys.stderr)
+
+
+def _print_card(card: Card, output: Format) -> None:
+    words = card.words()
+    if output is Format.table:
+        print("\n".join([*(f"{label:<14} {text}" for label, text in words.items()), ""]))
+        print("\n".join(card.curves(braille=_can_print("⣿┊┈┼"))))
+    elif output is Format.markdown:
+        print_rows([{"": label, " ": text} for label, text in words.items()], output)
+    elif output is Format.csv:  # has no lists
+        lists = {name: " ".join(map(str, value)) for name, value in card.facts().items() if isinstance(value, list)}
+        print_rows([{**card.facts(), **lists}], output)
+    else:
+        print_rows([card.facts()], output)
+
+
+def _expression(text: str, primitives: str | None) -> tuple[Expression, str]:
+    """What a text says, and the name that it is, if it is one."""
+    from search_space import ALIASES, KNOWN, load_primitives, parse
+
+    load_primitives(_names(primitives, ()))
+    name = text.strip()
+    return parse(text), name if ALIASES.get(name, name) in KNOWN else ""
+
+
+def _grammar(name: str, units: int, unary: str | None, binary: str | None, primitives: str | None) -> Grammar:
+    """The named space with the primitives of these modules, narrowed to those that are named."""
+    from dataclasses import replace
+
+    from search_space import extended, load_primitives, space
+
+    whole = extended(space(name, units), load_primitives(_names(primitives, ())))
+    return replace(whole, unary=_names(unary, whole.unary), binary=_names(binary, whole.binary))
+
+
+def _names(text: str | None, every: tuple[str, ...]) -> tuple[str, ...]:
+    return every if text is None else tuple(name.strip() for name in text.split(","))
+
+
+def _draws(grammar: Grammar, seed: int, unique: bool) -> Iterator[Row]:
+    """Draws without end, or until every choice has come up where each function is wanted once."""
+    from random import Random
+
+    draw = Random(seed)
+    drawn: set[Choices] = set()
+    keys: set[str] = set()
+    while not unique or len(drawn) < grammar.size:
+        choices = grammar.sample(draw)
+        if unique and choices in drawn:
+            continue
+        row = _row(grammar, choices)
+        if not (unique and row["key"] in keys):
+            yield row
+        if unique:
+            drawn.add(choices)
+            keys.add(row["key"])
+
+
+def _functions(grammar: Grammar, bar: bool) -> Iterator[Row]:
+    """Each function once. With a `bar`, a terminal is told on stderr how far it is."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    progress = Progress(
+        console=console,
+        transient=True,
+        disable=not (bar and console.is_terminal),
+        redirect_stdout=False,  # else rows that go into a file would go to the terminal instead
+        redirect_stderr=False,
+    )
+    with progress:
+        task = progress.add_task("", total=grammar.size)
+        for number, (choices, _) in enumerate(grammar.enumerate_unique(), start=1):
+            row = _row(grammar, choices)
+            progress.update(task, completed=row["index"] + 1, description=f"{number} functions")
+            yield row
+
+
+def _row(grammar: Grammar, choices: Choices) -> dict[str, Any]:
+    from search_space import key
+
+    expression = grammar.decode(choices)
+    return {"index": grammar.rank(choices), "key": key(expression), "expression": str(expression)}
+
+
+def _print_stream(rows: Iterable[Row], output: Format) -> int:
+    """Prints each row as it comes, and says how many they were. JSON is one value: it is printed at the end."""
+    from searcher import report
+
+    if output is Format.json:
+        found = list(rows)
+        print_rows(found, output)
+        return len(found)
+    writers = {"csv": (report.as_csv, 1), "markdown": (report.as_markdown, 2), "yaml": (report.as_yaml, 0)}
+    writer, head = writers.get(output.value, (_as_line, 1))
+    number = 0
+    for number, row in enumerate(rows, start=1):
+        lines = writer([row]).splitlines()
+        print("\n".join(lines if number == 1 else lines[head:]), flush=True)
+    return number
+
+
+def _as_line(rows: list[Row]) -> str:
+    """A table whose last column alone has an unknown width."""
+    width = INDEX_WIDTH
+    return "\n".join(
+        [f"{'index':>{width}}  {'key':<16}  expression"]
+        + [f"{row['index']:>{width}}  {row['key']}  {row['expression']}" for row in rows]
+    )
+
+
+def _write(file: Path, content: bytes, force: bool) -> None:
+    try:
+        with file.open("wb" if force else "xb") as out:
+            out.write(content)
+    except FileExistsError:
+        raise SearcherError(f"{file} exists; --force replaces it") from None
+    except OSError as error:
+        raise SearcherError(f"cannot write {file}: {error.strerror or error}") from error
+
+
+def _can_print(characters: str) -> bool:
+    try:
+        characters.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
