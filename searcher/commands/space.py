@@ -172,15 +172,13 @@ def show(
     """Show what a function is like, without training it: its shape, its slope, what a deep network does with it."""
     from searcher.card import Card
 
-    if plot:
+    card = Card(_expression(expression, primitives)[0])
+    if plot:  # first, for the reader of a pipe may leave early
         from searcher import plot as picture
 
-        picture.check(plot)
-    card = Card(_expression(expression, primitives)[0])
-    _print_card(card, output)
-    if plot:
         picture.save(card, plot)
         print(f"picture written to {plot}", file=sys.stderr)
+    _print_card(card, output)
 
 
 def _print_card(card: Card, output: Format) -> None:
