@@ -94,9 +94,16 @@ def launch(
     dataset: Annotated[str | None, typer.Option(help="What the children learn: digits.")] = None,
     model: Annotated[str | None, typer.Option(help="The child: resnet8 or resnet20.")] = None,
     width: Annotated[int | None, typer.Option(help="Channels of the child's first stage.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="How children are trained: quick, onecycle, he2016, wrn or densenet.")
+    ] = None,
+    recipe_kwargs: Annotated[
+        str | None, typer.Option(help='Fields of the recipe as JSON: \'{"crop": 4, "flip": true}\'.')
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training part.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Batches to train on, instead of epochs; 0: epochs.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak of the one-cycle schedule.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="The largest of the schedule.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Of all weights but the activations'.")] = None,
     compile: Annotated[
         bool | None, typer.Option("--compile/--no-compile", help="torch.compile activations where it pays.")

@@ -17,7 +17,8 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 from searcher import UsageError
 from searcher.trial import Objective
-from workers.job import Recipe
+from workers.job import PRECISIONS, SCHEDULES, Recipe
+from workers.recipes import RECIPES
 
 T = TypeVar("T", "Config", Recipe)
 
@@ -104,7 +105,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "n_trials": 20_000,
         "model": "resnet20",
         "width": 16,
-        "recipe": {"batch_size": 128, "learning_rate": 0.1, "weight_decay": 1e-4, "epochs": 28},
+        "recipe": "he2016",
         "sampler_kwargs": {"batch": 20, "learning_rate": 0.00035, "entropy_weight": 0.00001},
     },
 }
@@ -127,14 +128,16 @@ def load(path: Path | None, flags: Mapping[str, Any], preset: str = "quick") -> 
 
 
 def from_flags(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings among a command's options, those of the recipe in a table of their own.
+    """The settings among a command's options: those of `Config` by name, those of the recipe in a table of their own.
 
     Raises:
-        ConfigError: `sampler_kwargs` that are no JSON object.
+        ConfigError: `sampler_kwargs` or `recipe_kwargs` that are no JSON object.
     """
-    recipe = {f.name: values[f.name] for f in fields(Recipe) if values.get(f.name) is not None}
     given = {f.name: values.get(f.name) for f in fields(Config)}
-    return {**given, "sampler_kwargs": parse_kwargs(values.get("sampler_kwargs")), "recipe": recipe or None}
+    recipe = {"name": values.get("recipe")} | {f.name: values.get(f.name) for f in fields(Recipe) if f.name != "name"}
+    recipe = {name: value for name, value in recipe.items() if value is not None}
+    recipe |= parse_kwargs("recipe", values.get("recipe_kwargs")) or {}
+    return given | {"sampler_kwargs": parse_kwargs("sampler", values.get("sampler_kwargs")), "recipe": recipe or None}
 
 
 def from_dict(stored: Mapping[str, Any]) -> Config:
@@ -142,8 +145,8 @@ def from_dict(stored: Mapping[str, Any]) -> Config:
     return _merge(Config(), stored, "the stored study")
 
 
-def parse_kwargs(text: str | None) -> dict[str, Any] | None:
-    """The value of `--sampler-kwargs`.
+def parse_kwargs(what: str, text: str | None) -> dict[str, Any] | None:
+    """The value of `--sampler-kwargs` and its like.
 
     Raises:
         ConfigError: not a JSON object.
@@ -153,10 +156,13 @@ def parse_kwargs(text: str | None) -> dict[str, Any] | None:
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ConfigError(f"--sampler-kwargs is not JSON ({error}); write it as '{{\"batch\": 20}}'") from error
+        raise ConfigError(f"--{what}-kwargs is not JSON ({error}); write it as {_EXAMPLES[what]}") from error
     if not isinstance(value, dict):
-        raise ConfigError(f"--sampler-kwargs must be a JSON object, not {text!r}; write it as '{{\"batch\": 20}}'")
+        raise ConfigError(f"--{what}-kwargs must be a JSON object, not {text!r}; write it as {_EXAMPLES[what]}")
     return value
+
+
+_EXAMPLES = {"sampler": "'{\"batch\": 20}'", "recipe": "'{\"crop\": 4}'"}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -178,17 +184,31 @@ def _merge(base: T, values: Mapping[str, Any], source: str) -> T:
         if name not in hints:
             raise ConfigError(f"unknown setting {name!r}{where}; {_nearest(name, hints)}")
         if hints[name] is Recipe:
-            if not isinstance(value, Mapping):
-                raise ConfigError(f"recipe{where} must be a table, as in: [recipe] epochs = 8")
-            changes[name] = _merge(getattr(base, name), value, f"recipe{where}")
+            changes[name] = _recipe(getattr(base, name), value, where)
         else:
             changes[name] = _typed(name, value, hints[name], where)
     return replace(base, **changes)
 
 
+def _recipe(base: Recipe, value: Any, where: str) -> Recipe:
+    """A recipe by its name, or the one so far (or the one a table names) with the table's fields replaced."""
+    table = {"name": value} if isinstance(value, str) else value
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"recipe{where} must be a name or a table, as in: [recipe] epochs = 8; not {value!r}")
+    name = table.get("name", base.name)
+    if name not in RECIPES:
+        raise ConfigError(f"unknown recipe {name!r}{where}; {_nearest(str(name), RECIPES)}")
+    if "epochs" in table:
+        table = {"steps": 0, **table}  # else the steps of a named recipe would outvote the epochs that were asked for
+    return _merge(RECIPES[name] if "name" in table else base, table, f"recipe{where}")
+
+
 def _typed(name: str, value: Any, hint: Any, where: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if get_args(hint) == (float, ...):
+        numbers = value if isinstance(value, (list, tuple)) else [value]
+        return tuple(_typed(name, number, float, where) for number in numbers)
     if get_args(hint) == (str, ...):
         names = _split(value) if isinstance(value, str) else value
         if isinstance(names, (list, tuple)) and all(isinstance(item, str) for item in names):
@@ -228,15 +248,32 @@ _AT_LEAST: Mapping[str, float] = {
     "gpus_per_worker": 0,
     "threads": 0,
     "epochs": 1,
+    "steps": 0,
     "batch_size": 2,  # batch normalisation cannot train on one image
     "learning_rate": 0,
     "momentum": 0,
     "weight_decay": 0,
     "warmup": 0,
     "clip_norm": 0,
+    "drop_factor": 0,
+    "label_smoothing": 0,
+    "crop": 0,
+    "cutout": 0,
 }
-_AT_MOST: Mapping[str, float] = {"momentum": 0.999999, "warmup": 1, "seed": 2**31 - 1, "split_seed": 2**31 - 1}
-_ONE_OF: Mapping[str, Iterable[str]] = {"objective": tuple(Objective), "pool": ("ray", "inline")}
+_AT_MOST: Mapping[str, float] = {
+    "momentum": 0.999999,
+    "warmup": 1,
+    "drop_factor": 1,
+    "label_smoothing": 0.999999,
+    "seed": 2**31 - 1,
+    "split_seed": 2**31 - 1,
+}
+_ONE_OF: Mapping[str, Iterable[str]] = {
+    "objective": tuple(Objective),
+    "pool": ("ray", "inline"),
+    "schedule": SCHEDULES,
+    "precision": PRECISIONS,
+}
 
 
 def _check_ranges(config: Config) -> None:

@@ -23,7 +23,8 @@ from workers.data import Dataset, Part, load
 from workers.job import Epoch, Job, Outcome, Recipe, Verdict, WorkersError
 from workers.models import build, parameter_count
 from workers.pool import evaluate, guarded
-from workers.train import NotFinite, _Child, _finite_sum, train
+from workers.recipes import RECIPES
+from workers.train import NotFinite, _Child, _finite_sum, _schedule, train
 
 torch.set_num_threads(1)
 
@@ -214,6 +215,59 @@ def test_the_functions_of_the_paper_and_all_that_are_known_train(expression: str
     assert outcome.val_acc is not None and outcome.val_acc > 0.15, "a guess has 0.1, give or take 0.013"
 
 
+# Recipes
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=list(RECIPES))
+def test_every_recipe_trains(recipe: Recipe) -> None:
+    short = {"steps": 12} if recipe.steps else {"epochs": 2}
+    small = replace(QUICK, width=4, recipe=replace(recipe, batch_size=100, **short))
+    outcome = train(small, CPU)
+    assert outcome.verdict is Verdict.COMPLETE and len(outcome.curve) == 2
+    assert outcome.curve[1].train_loss < outcome.curve[0].train_loss
+
+
+def rates(recipe: Recipe, steps: int, per_epoch: int) -> list[float]:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=recipe.learning_rate)
+    schedule = _schedule(optimizer, recipe, steps, per_epoch)
+    found = []
+    for _ in range(steps):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return found
+
+
+def test_learning_rates_are_those_that_were_published() -> None:
+    he = rates(replace(RECIPES["he2016"], steps=64_000), 64_000, 45_000 // 128)
+    assert he[0] == 0.1 and he[-1] == pytest.approx(0.001)
+    first, second = (next(i for i, rate in enumerate(he) if rate < 0.1 * 0.5 * 10**-k) for k in (0, 1))
+    assert (first, second) == (31_941, 47_912), "32,000 and 48,000 of batches that are not all full"
+    wide = rates(RECIPES["wrn"], 200 * 10, 10)
+    assert [wide[10 * epoch] for epoch in (59, 60, 120, 160)] == pytest.approx([0.1, 0.02, 0.004, 0.0008])
+    assert [round(rate, 9) for rate in rates(RECIPES["densenet"], 300, 1)][149:151] == [0.1, 0.01]
+    cycle = rates(RECIPES["onecycle"], 100, 10)
+    assert max(cycle) == cycle[19] == pytest.approx(0.4) and cycle[-1] < 1e-4
+    cosine = rates(Recipe(schedule="cosine"), 100, 10)
+    assert cosine[0] == 0.1 and cosine[50] == pytest.approx(0.05)
+
+
+def test_steps_end_within_an_epoch() -> None:
+    child = _Child(replace(QUICK, recipe=Recipe(steps=23, batch_size=100)), load("digits", 0, CPU), CPU)
+    steps: list[int] = []
+    child.optimizer.register_step_post_hook(lambda *_: steps.append(1))
+    assert [point.epoch for point in child.epochs(lambda: None)] == [1, 2, 3]
+    assert len(steps) == 23
+
+
+def test_bfloat16_and_label_smoothing() -> None:
+    plain = train(QUICK, CPU).curve[0]
+    half = train(replace(QUICK, recipe=Recipe(epochs=1, precision="bfloat16")), CPU).curve[0]
+    assert half != plain and half.train_loss == pytest.approx(plain.train_loss, rel=0.1)
+    smoothed = train(replace(QUICK, recipe=Recipe(epochs=1, label_smoothing=0.5)), CPU).curve[0]
+    assert smoothed.train_loss > plain.train_loss + 0.3
+
+
 def test_activations_are_compiled_where_it_pays_if_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[nn.Module, torch.Size, int]] = []
     monkeypatch.setattr(
@@ -268,8 +322,8 @@ def test_a_constant_trains_to_nothing(expression: str) -> None:
 def test_validation_that_is_not_finite_is_infeasible(monkeypatch: pytest.MonkeyPatch) -> None:
     right = F.cross_entropy
 
-    def spoiled(logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
-        return right(logits, labels, reduction=reduction) * (math.nan if reduction == "sum" else 1)
+    def spoiled(logits: Tensor, labels: Tensor, **options: Any) -> Tensor:
+        return right(logits, labels, **options) * (math.nan if options.get("reduction") == "sum" else 1)
 
     monkeypatch.setattr(F, "cross_entropy", spoiled)
     outcome = train(QUICK, CPU)

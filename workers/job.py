@@ -17,19 +17,44 @@ class WorkersError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a child is trained: SGD with Nesterov momentum, one-cycle learning rate, fixed number of epochs.
+    """How a child is trained: SGD with momentum, for some epochs or some steps. Those with a name are in
+    workers/recipes.py.
 
-    `learning_rate` is the peak of the cycle, `warmup` the part of all steps that leads up to it; `clip_norm` the norm
-    to which longer gradients are cut, 0 for none.
+    Attributes:
+        steps: so many batches instead of `epochs`; 0: the epochs decide.
+        learning_rate: the largest of the schedule.
+        weight_decay: of all weights but the activations'.
+        schedule: `onecycle` (up for the part `warmup` of all steps, then down to nearly 0), `cosine` (down to 0) or
+            `steps` (times `drop_factor` at each of `drops`, in epochs).
+        label_smoothing: the share of a label that goes to all classes alike.
+        clip_norm: the norm to which longer gradients are cut; 0: none.
+        crop: pixels by which images are shifted at most; `flip`: half of them mirrored; `cutout`: side of a square that
+            is blanked, in pixels.
+        precision: `auto` (bfloat16 on CUDA, else float32), `bfloat16` or `float32`.
     """
 
+    name: str = "quick"
     epochs: int = 8
+    steps: int = 0
     batch_size: int = 64
     learning_rate: float = 0.1
     momentum: float = 0.9
+    nesterov: bool = True
     weight_decay: float = 5e-4
+    schedule: str = "onecycle"
     warmup: float = 0.25
+    drops: tuple[float, ...] = ()
+    drop_factor: float = 0.1
+    label_smoothing: float = 0.0
     clip_norm: float = 0.0
+    crop: int = 0
+    flip: bool = False
+    cutout: int = 0
+    precision: str = "auto"
+
+
+SCHEDULES = ("onecycle", "cosine", "steps")
+PRECISIONS = ("auto", "bfloat16", "float32")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +84,8 @@ class Job:
     @classmethod
     def from_json(cls, text: str) -> Self:
         fields = json.loads(text)
-        return cls(**{**fields, "recipe": Recipe(**fields["recipe"]), "primitives": tuple(fields["primitives"])})
+        recipe = Recipe(**{**fields["recipe"], "drops": tuple(fields["recipe"]["drops"])})
+        return cls(**{**fields, "recipe": recipe, "primitives": tuple(fields["primitives"])})
 
 
 class Verdict(StrEnum):

@@ -15,8 +15,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from search_space import Activation, compile_where_it_pays, load_primitives, parse, undecayed
+from workers.augment import augment
 from workers.data import Dataset, Part, load
 from workers.job import Epoch, Job, Outcome, Recipe, Verdict
 from workers.models import build, default_device, parameter_count
@@ -88,45 +90,44 @@ class _Child:
         self.model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.data, self.device, self.recipe = data, device, job.recipe
         self.steps_per_epoch = max(1, len(data.train) // job.recipe.batch_size)
+        self.steps = job.recipe.steps or job.recipe.epochs * self.steps_per_epoch
         if job.compile:
             example = data.train.images[: job.recipe.batch_size]
-            compile_where_it_pays(self.model, example, job.recipe.epochs * self.steps_per_epoch)
+            compile_where_it_pays(self.model, example, self.steps)
         self.optimizer = _optimizer(model, job.recipe)
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer,
-            max_lr=job.recipe.learning_rate,
-            total_steps=job.recipe.epochs * self.steps_per_epoch,
-            pct_start=job.recipe.warmup,
-            cycle_momentum=False,
-        )
-        self.order = torch.Generator().manual_seed(job.seed)
+        self.schedule = _schedule(self.optimizer, job.recipe, self.steps, self.steps_per_epoch)
+        self.draw = torch.Generator().manual_seed(job.seed)
 
     def epochs(self, interrupt: Callable[[], None]) -> Iterator[Epoch]:
-        for epoch in range(1, self.recipe.epochs + 1):
-            train_loss = self._train_epoch(epoch, interrupt)
+        """Trains and evaluates; the last epoch ends where the steps do."""
+        for epoch in range(1, math.ceil(self.steps / self.steps_per_epoch) + 1):
+            steps = min(self.steps_per_epoch, self.steps - (epoch - 1) * self.steps_per_epoch)
+            train_loss = self._train_epoch(epoch, steps, interrupt)
             val_loss, val_acc = self._evaluate(self.data.val)
             if not math.isfinite(val_loss):
                 raise NotFinite(f"validation loss is not finite after epoch {epoch}")
             yield Epoch(epoch, train_loss, val_loss, val_acc)
 
-    def _train_epoch(self, epoch: int, interrupt: Callable[[], None]) -> float:
+    def _train_epoch(self, epoch: int, steps: int, interrupt: Callable[[], None]) -> float:
         """The epoch's mean training loss. A last batch smaller than the others is left out."""
         self.model.train()
-        rows = torch.randperm(len(self.data.train), generator=self.order).to(self.device)
+        rows = torch.randperm(len(self.data.train), generator=self.draw).to(self.device)
         every = CHECK_EVERY.get(self.device.type, 1)
         total, unseen = 0.0, []
-        for step in range(1, self.steps_per_epoch + 1):
+        for step in range(1, steps + 1):
             batch = rows[(step - 1) * self.recipe.batch_size : step * self.recipe.batch_size]
-            unseen.append(self._step(self.data.train.images[batch], self.data.train.labels[batch]))
-            if step % every == 0 or step == self.steps_per_epoch:
+            images = augment(self.data.train.images[batch], self.recipe, self.draw)
+            unseen.append(self._step(images, self.data.train.labels[batch]))
+            if step % every == 0 or step == steps:
                 total += _finite_sum(unseen, epoch, step)
                 unseen = []
                 interrupt()
-        return total / self.steps_per_epoch
+        return total / steps
 
     def _step(self, images: Tensor, labels: Tensor) -> Tensor:
         with self._autocast():
-            loss = F.cross_entropy(self.model(images).float(), labels)
+            logits = self.model(images).float()
+            loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
         loss.backward()
         if self.recipe.clip_norm:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
@@ -148,7 +149,8 @@ class _Child:
         return loss / len(part), right / len(part)
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda")
+        wanted = {"auto": self.device.type == "cuda", "bfloat16": True, "float32": False}[self.recipe.precision]
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=wanted)
 
 
 def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -162,8 +164,20 @@ def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         lr=recipe.learning_rate,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
-        nesterov=recipe.momentum > 0,
+        nesterov=recipe.nesterov and recipe.momentum > 0,
         fused=True,
+    )
+
+
+def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int, per_epoch: int) -> LRScheduler:
+    """Of the learning rate, step by step."""
+    if recipe.schedule == "steps":
+        drops = [round(epoch * per_epoch) for epoch in recipe.drops]
+        return torch.optim.lr_scheduler.MultiStepLR(optimizer, drops, recipe.drop_factor)
+    if recipe.schedule == "cosine":
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, recipe.learning_rate, total_steps=steps, pct_start=recipe.warmup, cycle_momentum=False
     )
 
 

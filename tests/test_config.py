@@ -1,0 +1,69 @@
+"""Settings: defaults, preset, file and flags make one config; recipes by name and by field."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from searcher import config
+from searcher.config import Config, ConfigError
+from workers.job import Recipe
+from workers.recipes import RECIPES
+
+
+@pytest.mark.parametrize(
+    ("content", "flags", "expected"),
+    [
+        ("", {}, Recipe()),
+        ('recipe = "wrn"', {}, RECIPES["wrn"]),
+        ('[recipe]\nname = "he2016"\ncrop = 2', {"steps": 5}, replace(RECIPES["he2016"], crop=2, steps=5)),
+        ('recipe = "he2016"', {"epochs": 3}, replace(RECIPES["he2016"], epochs=3, steps=0)),
+        ('[recipe]\nname = "he2016"\ndrops = [1, 2.5]', {}, replace(RECIPES["he2016"], drops=(1.0, 2.5))),
+        ("[recipe]\nepochs = 3", {"recipe": "densenet"}, RECIPES["densenet"]),
+        ("", {"recipe_kwargs": '{"flip": true}', "epochs": 2}, Recipe(epochs=2, flip=True)),
+    ],
+)
+def test_recipes_by_name_and_field(tmp_path: Path, content: str, flags: dict[str, Any], expected: Recipe) -> None:
+    file = tmp_path / "e.toml"
+    file.write_text(content)
+    settings = config.load(file, config.from_flags(flags))
+    assert settings.recipe == expected
+    assert config.load(None, json.loads(json.dumps(settings.to_dict()))).recipe == expected, "stored and read again"
+
+
+def test_presets_are_what_they_say() -> None:
+    assert config.load(None, {}, "quick") == Config()
+    paper = config.load(None, {}, "paper")
+    assert (paper.recipe, paper.units, paper.n_trials) == (RECIPES["he2016"], 2, 20_000)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ("he2015", "unknown recipe 'he2015'; did you mean 'he2016'"),
+        (3, "must be a name or a table, as in: [recipe] epochs = 8; not 3"),
+        ({"name": "quik"}, "did you mean 'quick'"),
+        ({"crops": 1}, "unknown setting 'crops' in recipe; did you mean 'crop'"),
+        ({"crop": -1}, "--crop must be at least 0, not -1"),
+        ({"flip": 1}, "flip in recipe must be true or false, not 1"),
+        ({"drops": ["x"]}, "drops in recipe must be a number, not 'x'"),
+        ({"schedule": "cosin"}, "did you mean 'cosine'"),
+        ({"precision": "float16"}, "accepted: auto, bfloat16, float32"),
+        ({"label_smoothing": 1}, "--label-smoothing must be from 0 to 0.999999, not 1"),
+    ],
+)
+def test_a_wrong_recipe_is_refused(recipe: object, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.load(None, {"recipe": recipe})
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "3"])
+def test_options_must_be_a_json_object(text: str) -> None:
+    for what in ("sampler", "recipe"):
+        with pytest.raises(ConfigError, match=f"--{what}-kwargs"):
+            config.from_flags({f"{what}_kwargs": text})
