@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -61,21 +64,33 @@ class Done:
     stderr: str
 
 
-@pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Runs `searcher ARGS` in an empty directory, in this process (a new one would import torch each time)."""
+class Capture(io.TextIOWrapper):
+    """A file for what would go to a terminal."""
 
-    def call(*args: str) -> Done:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setenv("COLUMNS", "160")
-        monkeypatch.setattr(sys, "argv", ["searcher", *args])
-        capsys.readouterr()
-        status = 0
+    def __init__(self) -> None:
+        self.bytes = io.BytesIO()
+        super().__init__(self.bytes, "utf-8", write_through=True)
+
+    def text(self) -> str:
+        return self.bytes.getvalue().decode()
+
+
+def called(directory: Path, *args: str) -> Done:
+    """What `searcher ARGS` does in that directory, in this process: a new one would import torch each time."""
+    out, err, status = Capture(), Capture(), 0
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.chdir(directory)
+        patch.setenv("COLUMNS", "160")
+        patch.setattr(sys, "argv", ["searcher", *args])
         try:
             main()
         except SystemExit as stop:
             status = int(stop.code or 0)
-        out, err = capsys.readouterr()
-        return Done(status, out, err)
+    return Done(status, out.text(), err.text())
 
-    return call
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """Runs `searcher ARGS` in an empty directory, which the test is in too."""
+    monkeypatch.chdir(tmp_path)
+    return partial(called, tmp_path)
