@@ -140,7 +140,8 @@ def gradients(y: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """The slope of each element of y by the element of each input in its place; 0 where y does not depend on it."""
     if not y.requires_grad:
         return tuple(torch.zeros_like(x) for x in inputs)
-    return torch.autograd.grad(y, inputs, torch.ones_like(y), allow_unused=True, materialize_grads=True)
+    # The slope of a sum, for with a gradient given torch would import sympy first: a second in each new process.
+    return torch.autograd.grad(y.sum(), inputs, allow_unused=True, materialize_grads=True)
 
 
 class Maxout(nn.Module):

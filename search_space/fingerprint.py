@@ -1,4 +1,4 @@
-"""Functions compared by their numbers: value and derivative on a fixed grid, with generic parameters, rounded.
+"""Functions compared by their numbers: value and derivative on a fixed grid, with some generic parameters, rounded.
 
 Two expressions get the same fingerprint if, on the grid, both agree to within rounding; they get different ones if
 value or derivative differ anywhere on it by more than 1e-6 of themselves. In between, a number that lies within an
@@ -9,6 +9,7 @@ with a chance of some 1e-6, and is at worst trained twice.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -27,13 +28,28 @@ GRID = (
     *(-8.713, -6.291, -3.907, -3.119, -2.573, -2.036, -1.618, -1.273, -0.941, -0.677, -0.412, -0.1837),
     *(0.0719, 0.2683, 0.4931, 0.7457, 1.0573, 1.3817, 1.7711, 2.2391, 2.7889, 3.4513, 5.3147, 9.1063),
 )  # fmt: skip
-# What parameters are while functions are compared: drawn at random once, so that no number that people write, and no
-# sum or product of others, is one of them.
+# What parameters are while functions are compared, one row after the other: each has a value near its start, 1, a
+# smaller, a negative and a large one. Drawn at random once, so that no number that people write, and no sum or product
+# of others, is one of them.
 GENERIC = (
-    *(0.7324168304915827, 1.6183491275533804, 0.4193827716249315, 2.2361702943385671, 1.1732850913346672),
-    *(0.8796134427190338, 1.9314270155236904, 0.6125743188350726, 1.3748391907264517, 0.5380916624471893),
+    (
+        *(0.7324168304915827, 1.6183491275533804, 0.4193827716249315, 2.2361702943385671, 1.1732850913346672),
+        *(0.8796134427190338, 1.9314270155236904, 0.6125743188350726, 1.3748391907264517, 0.5380916624471893),
+    ),
+    (
+        *(0.6895069187153664, 3.7097783221357123, -0.8799464449297618, 0.5784121097020858, 3.6824422438809723),
+        *(-0.6131408600417636, 0.4515595350471799, 3.808524524002409, -1.1843801496406958, 0.2314531002789383),
+    ),
+    (
+        *(-1.0118844879590534, 0.5207359697447829, 2.535456285519531, -1.604104166310297, 0.3058477846524002),
+        *(2.860924461259898, -0.2278973704654201, 0.4841565628131855, 3.0118513384218515, -0.4577574562148468),
+    ),
+    (
+        *(3.683782731552305, -1.3528740514077597, 0.6535067839279478, 3.761256078748173, -0.5833268536095846),
+        *(0.4312223531829845, 3.1554138150782114, -0.6904462551366668, 0.1715396448012091, 2.9098898885611932),
+    ),
 )  # fmt: skip
-MAX_EXCHANGED = 4  # parameters that are tried in every order: 24 evaluations
+MAX_EXCHANGED = 4  # parameters that are tried in every order
 
 _BITS = 21  # of a mantissa: steps of 4.8e-7 to 9.5e-7 of the number
 _TINY = 1e-280  # below, arithmetic loses digits
@@ -43,35 +59,48 @@ _IDLE = 1e-12  # of the function: a parameter that moves it by no more does not 
 def fingerprint(expression: Expression) -> str:
     """64 hexadecimal digits for the function, whatever its parameters are called; one that never moves it is none."""
     betas = expression.betas
-    found = [evaluate(expression, dict(zip(betas, order, strict=True))) for order in _orders(len(betas))]
-    moving = [beta for i, beta in enumerate(betas) if any(evaluation.moves[i] for evaluation in found)]
+    found = evaluate(expression, _draws(betas, betas))
+    moving = tuple(beta for beta, moves in zip(betas, found.moves, strict=True) if moves)
     if len(moving) < len(betas):
-        idle = dict(zip(betas, _generic(len(betas)), strict=True))
-        found = [evaluate(expression, idle | dict(zip(moving, o, strict=True))) for o in _orders(len(moving))]
-    # In some orders the function may be no number anywhere: those tell nothing.
-    _, numbers = min((int(np.isnan(one.numbers).sum()), _rounded(one.numbers)) for one in found)
-    return hashlib.sha256(numbers).hexdigest()
+        found = evaluate(expression, _draws(betas, moving))
+    draws = len(GENERIC) if moving else 1
+    numbers = found.numbers.reshape(-1, draws * 2 * len(GRID))  # a row for each order of the parameters
+    undefined = np.isnan(numbers).sum(axis=1)  # orders in which the function is no number tell nothing
+    best = min(_rounded(row) for row in numbers[undefined == undefined.min()])
+    return hashlib.sha256(best + len(moving).to_bytes(2) * bool(moving)).hexdigest()
 
 
-def _orders(count: int) -> list[tuple[float, ...]]:
-    """Values for so many parameters, in every order while there are few."""
-    values = _generic(count)
-    return list(permutations(values)) if count <= MAX_EXCHANGED else [values]
+def _draws(betas: tuple[int, ...], moving: tuple[int, ...]) -> dict[int, list[float]]:
+    """Values for the parameters: every row of `GENERIC` for every order of those that move the function, while there
+    are few of them."""
+    orders = list(permutations(moving)) if len(moving) <= MAX_EXCHANGED else [moving]
+    idle = tuple(beta for beta in betas if beta not in moving)
+    places = [{beta: place for place, beta in enumerate((*order, *idle))} for order in orders]
+    rows = GENERIC if moving else GENERIC[:1]
+    return {beta: [_generic(row, place[beta]) for place in places for row in rows] for beta in betas}
+
+
+def _generic(row: tuple[float, ...], place: int) -> float:
+    return row[place % len(row)] + place // len(row)
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """`numbers`: value and derivative by x on the grid, float64, of shape (2, points). `moves`: for each parameter, in
-    order of appearance, whether the function depends on it."""
+    """`numbers`: value and derivative by x on the grid, float64, of shape (draws, 2, points). `moves`: for each
+    parameter, in order of appearance, whether the function depends on it."""
 
     numbers: NDArray[np.float64]
     moves: tuple[bool, ...]
 
 
-def evaluate(expression: Expression, betas: dict[int, float]) -> Evaluation:
-    """The function of `expression` with its parameters at `betas`."""
-    x = torch.tensor(GRID, dtype=torch.float64, requires_grad=True)
-    free = {beta: torch.full_like(x, value, requires_grad=True) for beta, value in betas.items()}
+def evaluate(expression: Expression, betas: Mapping[int, Sequence[float]]) -> Evaluation:
+    """The function of `expression` with its parameters at each of their `betas`, which are equally many."""
+    draws = max(map(len, betas.values()), default=1)
+    x = torch.tensor(GRID, dtype=torch.float64).repeat(draws, 1).requires_grad_()
+    free = {
+        beta: torch.tensor(values, dtype=torch.float64)[:, None].repeat(1, len(GRID)).requires_grad_()
+        for beta, values in betas.items()
+    }
 
     def compute(node: Expression, args: tuple[Tensor, ...]) -> Tensor:
         if node.args:
@@ -86,13 +115,9 @@ def evaluate(expression: Expression, betas: dict[int, float]) -> Evaluation:
     value = value.detach().expand_as(x)
     defined = value.isfinite()
     slope = slope.masked_fill(~defined, torch.nan)  # where there is no value, autograd's slope is an accident
-    scale = value[defined].abs().max() if defined.any() else torch.tensor(0.0)
-    moves = tuple(bool((g[defined].abs() > _IDLE * scale).any()) for g in by_beta)
-    return Evaluation(torch.stack([value, slope]).numpy(), moves)
-
-
-def _generic(count: int) -> tuple[float, ...]:
-    return tuple(GENERIC[i % len(GENERIC)] + i // len(GENERIC) for i in range(count))
+    scale = value.abs().masked_fill(~defined, 0.0).amax(1, keepdim=True)
+    moves = tuple(bool((defined & (g.abs() > _IDLE * scale)).any()) for g in by_beta)
+    return Evaluation(torch.stack([value, slope], 1).numpy(), moves)
 
 
 def _rounded(numbers: NDArray[np.float64]) -> bytes:

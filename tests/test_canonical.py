@@ -9,7 +9,7 @@ import random
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,17 +26,26 @@ torch.set_num_threads(1)
 
 COMMUTATIVE = ("+", "*", "max", "min")
 POINTS = torch.linspace(-8.05, 8.05, 323, dtype=torch.float64)[:, None] + 0.003
-BETAS = (0.7123, 1.3391, 1.9177, 0.4537)
+BETAS = ((0.7123, 1.3391, 1.9177, 0.4537), (-0.9341, 2.8117, 0.3719, -1.6733), (3.2171, 0.2963, -1.1489, 2.6411))
 
 Values = tuple[float, ...]
 
 
-def values(expression: Expression, betas: Iterable[float]) -> Values:
-    module = Activation(expression).double()
-    if module.beta is not None:
-        module.beta.data = torch.tensor(list(betas), dtype=torch.float64)[: len(module.beta), None]
-    with torch.no_grad():
-        return tuple(module(POINTS).flatten().tolist())
+def values(expression: Expression, places: Iterable[int] = range(4), rows: int = len(BETAS)) -> Values:
+    """On all points with the first rows of `BETAS`, the parameters taking the values at these places of it."""
+    module, order, found = Activation(expression).double(), list(places), []
+    for row in BETAS[:rows]:
+        if module.beta is not None:
+            module.beta.data = torch.tensor([row[place] for place in order], dtype=torch.float64)[
+                : len(module.beta), None
+            ]
+        with torch.no_grad():
+            found += module(POINTS).flatten().tolist()
+    return tuple(found)
+
+
+def orders(expression: Expression) -> Iterator[tuple[int, ...]]:
+    return itertools.permutations(range(len(expression.betas)))
 
 
 def same(one: Values, other: Values) -> bool:
@@ -46,11 +55,11 @@ def same(one: Values, other: Values) -> bool:
 
 
 def equal(one: Expression, other: Expression) -> bool:
-    """One function: there is a way to match the parameters, which the two may have in different orders."""
-    count = max(len(one.betas), len(other.betas))
-    assert count <= len(BETAS)
-    wanted = values(one, BETAS)
-    return any(same(wanted, values(other, betas)) for betas in itertools.permutations(BETAS[:count]))
+    """One function: there is a way to match the parameters, which the two may have in different orders. The first row
+    only: with others, sines of enormous numbers differ by rounding alone."""
+    wanted = values(one, rows=1)
+    longer = max(one, other, key=lambda e: len(e.betas))
+    return any(same(wanted, values(other, places, rows=1)) for places in orders(longer))
 
 
 # All of the smallest space
@@ -66,27 +75,25 @@ def one_unit() -> dict[str, list[Expression]]:
     return dict(found)
 
 
-def test_the_small_space_has_4016_functions(one_unit: dict[str, list[Expression]]) -> None:
+def test_the_small_space_has_4045_functions(one_unit: dict[str, list[Expression]]) -> None:
     assert sum(map(len, one_unit.values())) == 6_250
-    assert len(one_unit) == 4_016
+    assert len(one_unit) == 4_045
 
 
 def test_keys_agree_with_brute_force(one_unit: dict[str, list[Expression]]) -> None:
     """Every expression against every other, by value, on other points and with other parameters than the keys use."""
     expressions = [(found, e) for found, same_key in one_unit.items() for e in same_key]
-    table = np.array([values(e, BETAS) for _, e in expressions])
-    others = [
-        (found, values(e, order)) for found, e in expressions for order in itertools.permutations(BETAS[: len(e.betas)])
-    ]
+    table = np.array([values(e) for _, e in expressions])
+    others = [(found, values(e, places)) for found, e in expressions for places in orders(e)]
     all_keys, all_values = np.array([found for found, _ in others]), np.array([row for _, row in others])
     for (found, expression), row in zip(expressions, table, strict=True):
         near = np.flatnonzero(np.isclose(all_values[:, 180], row[180], rtol=1e-9, atol=0, equal_nan=True))
         equals = near[np.isclose(all_values[near], row, rtol=1e-9, atol=0, equal_nan=True).all(axis=1)]
         assert set(all_keys[equals]) == {found}, f"{expression} equals one of another key"
     for found, same_key in one_unit.items():
-        first = [values(same_key[0], order) for order in itertools.permutations(BETAS[: len(same_key[0].betas)])]
+        first = [values(same_key[0], places) for places in orders(same_key[0])]
         for other in same_key[1:]:
-            assert any(same(values(other, BETAS), row) for row in first), f"{other} and {same_key[0]} share {found}"
+            assert any(same(values(other), row) for row in first), f"{other} and {same_key[0]} share {found}"
 
 
 def test_canonical_of_canonical_is_itself(one_unit: dict[str, list[Expression]]) -> None:
@@ -168,6 +175,17 @@ EQUAL = [
 ]
 
 DIFFERENT = [
+    # Equal near the start of a parameter, or for a positive one, or for one order of two.
+    ("max(x, beta * x)", "beta1 * x + (1 - beta1) * max(x, 0)"),
+    ("max(x, x + beta)", "x + beta"),
+    ("min(exp(x), x + beta)", "x + beta"),
+    ("max(exp(x), beta * x)", "exp(x)"),
+    ("max(exp(x), 3 * beta * x)", "exp(x)"),
+    ("abs(beta) * x", "beta * x"),
+    ("max(beta, 0.3) * x", "beta * x"),
+    ("min(beta, 2.5) * x", "beta * x"),
+    ("min(beta1, beta2) * x", "beta * x"),
+    ("min(beta1, beta2) * x + max(beta1, beta2)", "beta1 * x + beta2"),
     ("beta1 * x + beta1", "beta1 * x + beta2"),
     ("max(beta1, beta1 * x)", "max(beta1, beta2 * x)"),
     ("beta1 * x^2 + beta2 * x + beta1", "beta1 * x^2 + beta2 * x + beta2"),
@@ -286,7 +304,9 @@ def test_canonical_never_changes_which_parameters_are_one(tree: Expression) -> N
 @settings(deadline=None, max_examples=300)
 @given(_trees(st.integers(1, 2).map(beta)), st.floats(2e-6, 1e-3))
 def test_what_differs_by_more_than_a_millionth_differs_in_key(tree: Expression, part: float) -> None:
-    numbers = evaluate(tree, dict(enumerate(GENERIC, start=1))).numbers  # log(log(beta)) is a number for others only
+    numbers = evaluate(
+        tree, {1: [GENERIC[0][0]], 2: [GENERIC[0][1]]}
+    ).numbers  # log(log(beta)) is a number for others only
     assume(np.isfinite(numbers).any() and np.abs(numbers[np.isfinite(numbers)]).max() > 1e-200)
     assert key(tree) != key(Expression("*", (tree, number(1 + part))))
 
