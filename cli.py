@@ -275,6 +275,8 @@ def _search(store: Store, lease: Lease, study: Study, settings: Config, pool: Po
         log.info(
             "study %s: %d trials, sampler %s, in %s", study.name, study.n_trials, settings.sampler, store.shown_url
         )
+        if settings.primitives:
+            log.info("with the primitives of %s: %s", ", ".join(settings.primitives), session.own_primitives(settings))
     with stop, Display(study.name, quiet) as display:
         try:
             for progress in session.search(store, lease, study, settings, pool, stop.requested):

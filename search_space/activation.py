@@ -10,9 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from search_space.expression import Expression, parse
+from search_space.expression import Expression, as_expression
 from search_space.kernels import OPERATIONS, with_kernels
 from search_space.primitives import EPS, FUNCTIONS, SpaceError, Value
+
+MAX_CHANNELS = 1_000_000
 
 Step = tuple[str, tuple[int, ...]]  # an operation's name and which earlier values it takes
 
@@ -42,7 +44,7 @@ class Activation(nn.Module):
 
     Raises:
         ParseError: text that is no expression.
-        SpaceError: fewer than one channel.
+        SpaceError: channels that are no number from 1 to a million; an input of others.
     """
 
     beta: nn.Parameter | None
@@ -56,10 +58,8 @@ class Activation(nn.Module):
         native: bool = True,
     ) -> None:
         super().__init__()
-        if channels < 1:
-            raise SpaceError(f"channels must be at least 1, not {channels!r}")
-        self.expression = (parse(expression) if isinstance(expression, str) else expression).normal()
-        self.channels, self.compiled = channels, False
+        self.expression = as_expression(expression).normal()
+        self.channels, self.compiled = checked_channels(channels), False
         self.program = lower(self.expression, native)
         count = len(self.expression.betas)
         self.beta = nn.Parameter(torch.ones(count, channels)) if count else None
@@ -67,6 +67,11 @@ class Activation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         betas: tuple[Tensor, ...] = ()
         if self.beta is not None:
+            if self.channels > 1 and x.shape[:2][-1:] != (self.channels,):  # a vector has channels alone
+                raise SpaceError(
+                    f"{self.expression} has {self.channels} channels, its input {tuple(x.shape)}: dimension 1 must be "
+                    "the channels; with channels=1 all share the parameters"
+                )
             shape = (self.channels,) + (1,) * max(0, x.dim() - 2) if self.channels > 1 else ()
             beta = self.beta.to(x.dtype)
             betas = (beta.reshape(shape),) if len(beta) == 1 else beta.reshape(-1, *shape).unbind()
@@ -78,6 +83,13 @@ class Activation(nn.Module):
         return f"{str(self.expression)!r}, channels={self.channels}"
 
 
+def checked_channels(channels: int) -> int:
+    """Raises SpaceError unless it is a number of channels."""
+    if isinstance(channels, bool) or not isinstance(channels, int) or not 1 <= channels <= MAX_CHANNELS:
+        raise SpaceError(f"channels must be a whole number from 1 to {MAX_CHANNELS}, not {channels!r}")
+    return channels
+
+
 def run(program: Program, x: Tensor, betas: tuple[Tensor, ...]) -> Tensor:
     """The value of a program for each element of x, with parameters that broadcast with x."""
     values: list[Value] = [x, *program.constants, *betas]
@@ -87,7 +99,7 @@ def run(program: Program, x: Tensor, betas: tuple[Tensor, ...]) -> Tensor:
     if isinstance(result, Tensor) and result.shape == x.shape:
         return result
     # A constant function: its one number, or one a channel, for every element.
-    return torch.as_tensor(result, dtype=x.dtype, device=x.device).expand_as(x)
+    return torch.zeros_like(x) + torch.as_tensor(result, dtype=x.dtype, device=x.device)
 
 
 @lru_cache(maxsize=1_024)
@@ -156,13 +168,13 @@ class Maxout(nn.Module):
 
     def __init__(self, pieces: int = 2) -> None:
         super().__init__()
-        if pieces < 2:
+        if isinstance(pieces, bool) or not isinstance(pieces, int) or pieces < 2:
             raise SpaceError(f"maxout takes the greatest of at least 2 pieces, not {pieces!r}")
         self.pieces = pieces
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[1] % self.pieces:
-            raise SpaceError(f"an input of {x.shape[1]} channels; maxout needs a multiple of {self.pieces}")
+        if x.dim() < 2 or x.shape[1] % self.pieces:
+            raise SpaceError(f"an input {tuple(x.shape)}; maxout needs a multiple of {self.pieces} as its dimension 1")
         pieces: Tensor = x.unflatten(1, (-1, self.pieces))
         return pieces.amax(2)
 

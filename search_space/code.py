@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from search_space.activation import Activation, fold_constants
+from search_space.activation import Activation, checked_channels, fold_constants
 from search_space.canonical import key
-from search_space.expression import Expression, X, beta, parse
+from search_space.expression import Expression, X, as_expression, beta
 from search_space.notation import LANGUAGES, ONNX, ONNX_TERMS, distinct, in_onnx_terms, statements
 from search_space.primitives import EPS, SpaceError, nearest
 
@@ -30,7 +30,7 @@ Betas = Sequence[Sequence[float]]  # as `Activation.beta.tolist()`: one row a pa
 _OPSET, _IR = 20, 10  # ONNX 1.16, 2024: what runs it is older than what writes it
 
 # Names that the files use for other things.
-_TAKEN = frozenset({"F", "Tensor", "float", "jax", "jnp", "tuple", "_abs", "_sqrt"})
+_TAKEN = frozenset({"F", "Tensor", "float", "jax", "jnp", "math", "sympy", "torch", "tuple", "_abs", "_sqrt"})
 
 _SQRT = '''
 
@@ -53,7 +53,7 @@ def _abs(a: jax.Array) -> jax.Array:
 '''
 _HELPERS: Mapping[str, Mapping[str, str]] = {
     "torch": {
-        "_sqrt": _SQRT.format("Tensor", "torch.sqrt(a.masked_fill(zero, 1.0)).masked_fill(zero, 0.0)"),
+        "_sqrt": _SQRT.format("Tensor", "torch.where(zero, 0.0, torch.sqrt(torch.where(zero, 1.0, a)))"),
         "_within": _WITHIN,
     },
     "jax": {
@@ -160,7 +160,7 @@ def code(
         SpaceError: an unknown target, one that cannot express the function, a bad name, betas of another shape.
     """
     if to not in TARGETS:
-        raise SpaceError(f"unknown target {to!r}; {nearest(to, TARGETS)}")
+        raise SpaceError(f"unknown target {to!r}; {nearest(str(to), TARGETS)}")
     if to == "onnx":
         raise SpaceError(f"onnx is no text but bytes: use onnx_bytes; as text: {', '.join(_WRITERS)}")
     tree = _tree(expression, to)
@@ -196,7 +196,7 @@ class _Export:
         """
         parts = self.title.split("_")
         name = "".join(part[:1].upper() + part[1:] for part in parts) if camel else self.title
-        if not re.fullmatch("[A-Za-z_][A-Za-z_0-9]*", name) or keyword.iskeyword(name) or name in _TAKEN:
+        if not re.fullmatch("[A-Za-z_][A-Za-z_0-9]*", name) or keyword.iskeyword(name) or _TAKEN & {name, self.title}:
             raise SpaceError(f"{self.name!r} cannot be a name in the file; use letters, digits and _, as in MyName")
         return name
 
@@ -220,8 +220,7 @@ class _Export:
 
 def _starting(tree: Expression, channels: int, betas: Betas | None) -> Betas:
     """One row of values a parameter; values that all channels share stand once."""
-    if channels < 1:
-        raise SpaceError(f"channels must be at least 1, not {channels!r}")
+    checked_channels(channels)
     count = len(tree.betas)
     if betas is None:
         return [[1.0]] * count
@@ -233,7 +232,7 @@ def _starting(tree: Expression, channels: int, betas: Betas | None) -> Betas:
 
 def _tree(expression: Expression | str, to: str) -> Expression:
     """The tree to export; SpaceError names the targets that can, where `to` lacks one of the functions."""
-    tree = (parse(expression) if isinstance(expression, str) else expression).normal()
+    tree = as_expression(expression).normal()
     tables = {**{name: {*language.forms} for name, language in LANGUAGES.items()}, "onnx": {*ONNX, *ONNX_TERMS}}
     tables["markdown"] = tables["torch"] & tables["latex"]
     used = {node.op for node in distinct(tree) if node.args}
@@ -245,7 +244,7 @@ def _tree(expression: Expression | str, to: str) -> Expression:
 
 def _torch(export: _Export) -> str:
     name, symbols = export.identifier(camel=True), export.symbols
-    body = export.body("torch.as_tensor({}, dtype=x.dtype, device=x.device).expand_as(x)")
+    body = export.body("torch.zeros_like(x) + {}")
     if symbols:
         unpacked = ", ".join(symbols) if len(symbols) > 1 else "(beta,)"
         body = (
@@ -349,13 +348,16 @@ def onnx_bytes(expression: Expression | str, *, channels: int = 1, betas: Betas 
 
     Raises:
         ParseError: text that is no expression.
-        SpaceError: the package onnx is missing, a function that ONNX cannot express, betas of another shape.
+        SpaceError: the package onnx is missing, a function that ONNX cannot express, betas of another shape, a rank
+            without channels.
     """
     try:
         import onnx
         from onnx import helper, numpy_helper
     except ImportError:
         raise SpaceError(f"onnx files need a package: pip install onnx; without: {', '.join(_WRITERS)}") from None
+    if rank < (2 if channels > 1 else 0):
+        raise SpaceError(f"rank must be at least {2 if channels > 1 else 0}, not {rank!r}: dimension 1 is the channels")
     tree = _tree(expression, "onnx")
     nodes, constants = _graph(tree, _starting(tree, channels, betas), channels, rank)
     axes = ["batch", channels if channels > 1 else "channels", *(f"axis{i}" for i in range(2, rank))][:rank]

@@ -24,6 +24,7 @@ from search_space.expression import Expression
 _PROBE = "tanh(x + {}) * cos(beta * x) - max(x, sigmoid(x))"
 _CHEAPEST = "max(x, 0)"  # of those that read and write: no compiled one is cheaper
 _ELEMENTS, _ROUNDS = 1 << 20, 7
+_AT_LEAST = 1.0  # seconds: no compile takes less, so that nothing need be known of the host
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +42,8 @@ class Plan:
     """Whether to compile an expression, and why. Nanoseconds are an element's, forward and backward, in float32."""
 
     compile: bool
-    eager_ns: float  # measured; NaN where compiling is out of the question
-    compiled_ns: float  # predicted; measured where it was compiled
+    eager_ns: float  # measured; NaN for what is one kernel already
+    compiled_ns: float  # predicted, or measured where it was compiled; NaN where it was out of the question
     compile_seconds: float
     reason: str
 
@@ -83,10 +84,12 @@ def plan(
     operations = len(module.program.steps)
     if operations < 2:
         return Plan(False, float("nan"), float("nan"), 0.0, "it is one kernel already")
+    eager = nanoseconds(module, device, min(elements, _ELEMENTS))
+    if known is None and (whole := eager * 1e-9 * elements * passes) < _AT_LEAST:
+        return Plan(False, eager, float("nan"), 0.0, f"it takes {whole:.3g} s in all, a compile some seconds")
     here = known or host(device)
     if here.broken:
-        return Plan(False, float("nan"), float("nan"), 0.0, f"torch.compile does not work here: {here.broken}")
-    eager = nanoseconds(module, device, min(elements, _ELEMENTS))
+        return Plan(False, eager, float("nan"), 0.0, f"torch.compile does not work here: {here.broken}")
     compiled = max(here.floor_ns, eager - (operations - 1) * here.saved_ns)
     return _weighed(Plan(False, eager, compiled, here.compile_seconds, ""), elements * passes)
 

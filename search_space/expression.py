@@ -341,4 +341,15 @@ def parse(text: str, variables: tuple[str, ...] = ("x",)) -> Expression:
     Raises:
         ParseError: text over 1,000 characters, 32 nodes deep or 128 nodes, or that is no expression.
     """
+    if not isinstance(text, str):
+        raise ParseError(f"an expression is a text, not of type {type(text).__name__}", repr(text)[:80], 0)
     return _Parser(text, variables).parse()
+
+
+def as_expression(expression: Expression | str) -> Expression:
+    """The tree, or that of a text.
+
+    Raises:
+        ParseError: text that is no expression, or something else.
+    """
+    return expression if isinstance(expression, Expression) else parse(expression)

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
 from search_space.activation import Activation, gradients
-from search_space.expression import Expression, parse
-from search_space.profile import EXACT
+from search_space.expression import Expression, as_expression
+from search_space.profile import EXACT, Array
 
 
 def preflight(expression: Expression | str) -> str | None:
-    """Why a candidate should not be trained; None if nothing speaks against it. A millisecond.
+    """Why a candidate should not be trained; None if nothing speaks against it. A millisecond, or ten if it has a pole.
 
     Looks at multiples of 1/128 within [-10, 10], in float32, the type that training has: f, f' and the slopes by
-    parameters must be finite, f no constant, and f' other than 0 at 1 % of the points. A denominator that changes its
-    sign is a pole, though none of the points may meet it. Large numbers are no reason.
+    parameters must be finite, f no constant, and f' other than 0 at 1 % of the points; f must have no pole, though none
+    of the points may meet it. Large numbers are no reason.
 
     Raises:
         ParseError: text that is no expression.
     """
-    tree = parse(expression) if isinstance(expression, str) else expression
+    tree = as_expression(expression)
     x = torch.tensor(EXACT, dtype=torch.float32).reshape(1, -1).requires_grad_()
     module = Activation(tree, x.numel())  # a channel a point: the slope by a parameter at each x of its own
     y = module(x)
@@ -43,7 +45,8 @@ def preflight(expression: Expression | str) -> str | None:
 
 
 def _pole(tree: Expression) -> str | None:
-    """The first denominator (or base of a negative power) that changes its sign within [-10, 10]."""
+    """The pole nearest to 0 within [-10, 10]: a denominator (or base of a negative power) changes its sign, and f grows
+    there. In x^2 / (x + eps) the numerator is 0 in the same place, to within what float32 can tell."""
     denominators: dict[Expression, None] = {}
 
     def collect(node: Expression, _: tuple[None, ...]) -> None:
@@ -53,11 +56,30 @@ def _pole(tree: Expression) -> str | None:
             denominators[node.args[0]] = None
 
     tree.fold(collect)
+    f, found = _function(tree), []
     for denominator in denominators:
-        with torch.no_grad():
-            sign = Activation(denominator)(torch.tensor(EXACT, dtype=torch.float32)).sign().numpy()
-        crossings = np.flatnonzero(sign[1:] * sign[:-1] < 0)
-        if crossings.size:
-            at = min(crossings, key=lambda i: abs(EXACT[i]))
-            return f"it has a pole between x = {EXACT[at]:g} and {EXACT[at + 1]:g}, where {denominator} is 0"
-    return None
+        zeros = _sign_changes(_function(denominator))
+        near, nearer = (np.abs(f(zeros + d) - f(zeros - d)) for d in (1e-4, 1e-5))
+        found += [(abs(x), x, denominator) for x in zeros[nearer > near]]
+    if not found:
+        return None
+    _, x, denominator = min(found, key=lambda pole: pole[0])
+    return f"it has a pole at x = {x:.6g}, where {denominator} is 0"
+
+
+def _function(tree: Expression) -> Callable[[Array], Array]:
+    """The values of `tree` at an array of points, in float64."""
+    module = Activation(tree).double().requires_grad_(False)
+    return lambda x: np.asarray(module(torch.from_numpy(x)))
+
+
+def _sign_changes(f: Callable[[Array], Array]) -> Array:
+    """Where f changes its sign within [-10, 10], by bisection between multiples of 1/128."""
+    with np.errstate(all="ignore"):
+        sign = np.sign(f(EXACT))
+        crossed = np.flatnonzero(sign[1:] * sign[:-1] < 0)
+        low, width = EXACT[crossed], 1 / 128
+        for _ in range(36 if low.size else 0):
+            width /= 2
+            low = np.where(np.sign(f(low + width)) == sign[crossed], low + width, low)
+    return low

@@ -64,7 +64,7 @@ def _sqrt(a: Tensor) -> Tensor:
     # The slope of sqrt at 0 is infinite and would turn the slope 0 of sqrt(max(x, 0)) at x < 0 into NaN: it is set
     # to 0.
     zero = a == 0
-    return torch.sqrt(a.masked_fill(zero, 1.0)).masked_fill(zero, 0.0)
+    return torch.where(zero, 0.0, torch.sqrt(torch.where(zero, 1.0, a)))  # which keeps the memory format
 
 
 def _sinc(a: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from search_space import nearest
+from search_space import load_primitives, nearest
 from searcher import __version__, config
 from searcher.config import Config
 from searcher.samplers.base import Sampler, make_sampler
@@ -38,6 +38,11 @@ def check(settings: Config) -> None:
             raise config.ConfigError(f"unknown {kind} {name!r}; {nearest(name, known)}")
     baseline_trials(settings)
     _sampler(settings)
+
+
+def own_primitives(settings: Config) -> str:
+    """The names that the modules of the settings register."""
+    return ", ".join(row.name for row in load_primitives(settings.primitives))
 
 
 def create_study(store: Store, settings: Config) -> Study:

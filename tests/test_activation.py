@@ -9,6 +9,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -18,14 +19,18 @@ from torch import Tensor, nn
 from search_space import (
     ALIASES,
     BASELINES,
+    FUNCTIONS,
     KNOWN,
     Activation,
     Maxout,
     ParseError,
     SpaceError,
     baseline,
+    code,
     key,
     parse,
+    preflight,
+    profile,
     undecayed,
 )
 from search_space.grammar import Grammar
@@ -91,7 +96,7 @@ def test_values_follow_the_places_of_the_parameters() -> None:
 
 @pytest.mark.parametrize("channels", [0, -1])
 def test_no_channels(channels: int) -> None:
-    with pytest.raises(SpaceError, match=f"channels must be at least 1, not {channels}"):
+    with pytest.raises(SpaceError, match=f"channels must be a whole number from 1 to 1000000, not {channels}"):
         Activation("x", channels)
 
 
@@ -474,7 +479,51 @@ def test_a_maxout_is_the_greatest_of_its_groups() -> None:
     x = torch.randn(4, 12, 5, 5)
     torch.testing.assert_close(module(x), x.reshape(4, 4, 3, 5, 5).amax(2))
     assert module(torch.randn(2, 6)).shape == (2, 2)
-    with pytest.raises(SpaceError, match=r"12 channels.*multiple of 5"):
+    with pytest.raises(SpaceError, match=r"\(4, 12, 5, 5\).*multiple of 5"):
         Maxout(5)(x)
     with pytest.raises(SpaceError, match="at least 2"):
         Maxout(1)
+
+
+# What is asked for wrongly, and what keeps its layout
+
+
+@pytest.mark.parametrize("channels", [1.5, True, "3", 1_000_001, None])
+def test_channels_are_a_whole_number(channels: Any) -> None:
+    with pytest.raises(SpaceError, match="a whole number from 1 to 1000000"):
+        Activation("beta * x", channels)
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (2, 3), (2, 3, 5)])
+def test_an_input_of_other_channels_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(SpaceError, match=r"beta \* x has 5 channels, its input .*dimension 1 must be the channels"):
+        Activation("beta * x", 5)(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("expression", [5, None, b"x", ["x"]])
+def test_what_is_no_text_is_no_expression(expression: Any) -> None:
+    for use in (parse, Activation, profile, preflight, lambda tree: code(tree, "torch")):
+        with pytest.raises(ParseError, match="an expression is a text, not of type"):
+            use(expression)
+
+
+def test_maxout_is_asked_for_rightly() -> None:
+    with pytest.raises(SpaceError, match=r"at least 2 pieces, not 2\.5"):
+        Maxout(2.5)  # type: ignore[arg-type]
+    with pytest.raises(SpaceError, match=r"an input \(4,\); maxout needs a multiple of 2"):
+        Maxout(2)(torch.zeros(4))
+
+
+@pytest.mark.parametrize("name", [name for name, row in FUNCTIONS.items() if row.arity == 1])
+def test_every_word_keeps_the_memory_format(name: str) -> None:
+    x = torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last)
+    text = "-abs(x)" if name == "neg" else f"{name}(abs(x))"
+    assert Activation(text, 3)(x).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("text", ["3", "beta", "beta1 + beta2", "eps"])
+def test_a_constant_has_an_element_for_each_of_its_input(text: str) -> None:
+    x = torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last)
+    y = Activation(text, 3)(x)
+    assert y.shape == x.shape and y.is_contiguous(memory_format=torch.channels_last)
+    y.add_(1)  # as a residual sum in place would

@@ -366,7 +366,7 @@ def test_betas_of_another_shape(betas: list[list[float]]) -> None:
 def test_bad_text_and_channels() -> None:
     with pytest.raises(ParseError):
         code("x +", "torch")
-    with pytest.raises(SpaceError, match="channels must be at least 1, not 0"):
+    with pytest.raises(SpaceError, match="channels must be a whole number from 1 to 1000000, not 0"):
         onnx_bytes("x", channels=0)
 
 

@@ -110,6 +110,12 @@ def test_the_saving_must_exceed_the_cost() -> None:
     assert not plan(SWISH, 4096, 10**6, known=DEAR).compile
 
 
+def test_a_run_shorter_than_any_compile_asks_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("search_space.compiled.host", lambda _: pytest.fail("a compile was measured"))
+    found = plan(SWISH, 4096, 10)
+    assert not found.compile and found.reason.endswith("s in all, a compile some seconds")
+
+
 def test_more_operations_save_more() -> None:
     known = Host(compile_seconds=1.0, saved_ns=1e-3)
     found = [plan(text, 4096, 1, known=known) for text in ("sin(cos(x))", "sin(cos(sin(cos(x))))")]

@@ -62,7 +62,7 @@ SPELLINGS = {
     ],
     "gelu_tanh": ["0.5 * x * (1 + tanh(sqrt(2 / 3.141592653589793) * (x + 0.044715 * x^3)))"],
     "mish": ["tanh(softplus(x)) * x"],
-    "logsigmoid": ["-softplus(-x)", "log(sigmoid(x))"],
+    "logsigmoid": ["-softplus(-x)"],
     "selu": ["1.7580993408473766 * expm1(min(0, x)) + max(0, x) * 1.0507009873554805"],
     "elu": ["expm1(min(0, x)) + max(0, x)", "max(x, 0) + min(0, expm1(x))"],
     "elu_alpha": ["max(x, 0) + 0.5 * expm1(min(x, 0))"],

@@ -203,9 +203,9 @@ REFUSED = {
     "sqrt(abs(x)) ^ 0.5 + x ^ 0.5": "its value is nan at x = -0.0078125",
     "abs(x) ^ 0.5": "its slope is nan at x = 0",
     "x^beta": "its slope by beta1 is nan at x = -0.0078125",
-    "x / (x + eps)": "it has a pole between x = -0.0078125 and 0, where x + eps is 0",
-    "x / (sin(x) + eps)": "it has a pole between x = -0.0078125 and 0, where sin(x) + eps is 0",
-    "(x + 0.3)^-3": "it has a pole between x = -0.304688 and -0.296875, where x + 0.3 is 0",
+    "x / (x + eps)": "it has a pole at x = -1e-06, where x + eps is 0",
+    "x / (sin(x) + eps)": "it has a pole at x = -1e-06, where sin(x) + eps is 0",
+    "(x + 0.3)^-3": "it has a pole at x = -0.3, where x + 0.3 is 0",
     "3": "it is constant: 3",
     "beta": "it is constant: 1",
     "x - x": "it is constant: 0",
@@ -214,6 +214,7 @@ REFUSED = {
 }
 FINE = [
     *["sqrt(max(x, 0))", "log(abs(x) + eps)", "exp(x) * exp(x)", "max(x, 0)", "exp(-beta * abs(x - beta))", "x^3"],
+    *["x^2 / (x + eps)", "x^2 / (sinh(x) + eps)", "min(x, 0) / (-x + eps)"],  # 0 / 0 but for eps: they train
     *["x / (exp(x) + eps)", "x / (1 + abs(x))", "sqrt(abs(x))", "(1 + x^2)^-1", "1e-6 * x", "x / (-x^2 - 1)"],
 ]
 

@@ -122,12 +122,14 @@ def enumerate_space(
     primitives: Primitives = None,
     limit: Annotated[int | None, typer.Option(min=1, help="How many; all if not given.")] = None,
     start: Annotated[
-        int, typer.Option(min=0, help="The first index; functions that stand before it are passed over.")
+        int, typer.Option(min=0, help="The first index. All before it are looked at too: about 500 a second.")
     ] = 0,
     output: Output = Format.table,
 ) -> None:
     """Each function once, with the index of the first choices that make it; printed as they are found."""
     grammar = _grammar(name, units, unary, binary, primitives)
+    if start >= grammar.size:
+        raise UsageError(f"--start must be below {grammar.size}, the size of the space, not {start}")
     found = _functions(grammar, bar=not sys.stdout.isatty())  # on one terminal, the rows show how far it is
     rows = dropwhile(lambda row: row["index"] < start, found)
     _print_stream(islice(rows, limit), output)
