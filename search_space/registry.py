@@ -216,7 +216,10 @@ def _arity(name: str, function: Callable[..., Tensor]) -> int:
     places = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     count = sum(p.kind in places and p.default is p.empty for p in parameters)
     if count not in VARIABLES:
-        raise SpaceError(f"primitive {name!r}: a function of one or two tensors is needed; this takes {count}")
+        raise SpaceError(
+            f"primitive {name!r}: a function of one or two tensors is needed; this takes {count} (wrap a "
+            "module of torch: lambda a: module(a))"
+        )
     return count
 
 
