@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from searcher.commands import data as data_commands
 from searcher.commands import space as space_commands
 from searcher.commands.console import DEFAULT_STORAGE, Format, Output, Row, Storage, opened, print_rows
 
@@ -32,6 +33,7 @@ app = typer.Typer(
 db = typer.Typer(help="The database's tables.", no_args_is_help=True)
 app.add_typer(db, name="db")
 app.add_typer(space_commands.app)
+app.add_typer(data_commands.app, name="data")
 
 log = logging.getLogger("searcher")
 

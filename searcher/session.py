@@ -22,7 +22,8 @@ from searcher.samplers.base import Sampler, make_sampler
 from searcher.search import Progress, Search, baseline_trials, grammar_of
 from searcher.store import Lease, Store, StudyBusy
 from searcher.trial import Objective, Study
-from workers.data import DATASETS
+from workers.data import check_name
+from workers.job import WorkersError
 from workers.models import BLOCKS
 from workers.pool import InlinePool, Pool
 
@@ -33,9 +34,12 @@ def check(settings: Config) -> None:
     Raises:
         ConfigError, SpaceError, SamplerError: an unknown name, an option that is not taken.
     """
-    for kind, name, known in (("dataset", settings.dataset, DATASETS), ("model", settings.model, BLOCKS)):
-        if name not in known:
-            raise config.ConfigError(f"unknown {kind} {name!r}; {nearest(name, known)}")
+    try:
+        check_name(settings.dataset)
+    except WorkersError as error:
+        raise config.ConfigError(str(error)) from error
+    if settings.model not in BLOCKS:
+        raise config.ConfigError(f"unknown model {settings.model!r}; {nearest(settings.model, BLOCKS)}")
     baseline_trials(settings)
     _sampler(settings)
 

@@ -22,6 +22,7 @@ from workers.job import Epoch, Job, Outcome, Recipe, Verdict
 from workers.models import build, default_device, parameter_count
 
 CHECK_EVERY = {"cpu": 1, "cuda": 25}  # steps between looks at the loss; on a GPU each look stalls it
+EVALUATED = 500  # images at a time
 
 
 class NotFinite(ArithmeticError):
@@ -89,7 +90,7 @@ class _Child:
         self.data, self.device, self.recipe = data, device, job.recipe
         self.steps_per_epoch = max(1, len(data.train) // job.recipe.batch_size)
         if job.compile:
-            example = data.train.images[: job.recipe.batch_size]
+            example = next(data.train.batches(job.recipe.batch_size))[0]
             compile_where_it_pays(self.model, example, job.recipe.epochs * self.steps_per_epoch)
         self.optimizer = _optimizer(model, job.recipe)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -117,7 +118,7 @@ class _Child:
         total, unseen = 0.0, []
         for step in range(1, self.steps_per_epoch + 1):
             batch = rows[(step - 1) * self.recipe.batch_size : step * self.recipe.batch_size]
-            unseen.append(self._step(self.data.train.images[batch], self.data.train.labels[batch]))
+            unseen.append(self._step(*self.data.train.batch(batch)))
             if step % every == 0 or step == self.steps_per_epoch:
                 total += _finite_sum(unseen, epoch, step)
                 unseen = []
@@ -140,7 +141,7 @@ class _Child:
         """Mean loss in nats, and accuracy, over all images of a part."""
         self.model.eval()
         loss, right = 0.0, 0
-        for images, labels in zip(part.images.split(500), part.labels.split(500), strict=True):
+        for images, labels in part.batches(EVALUATED):
             with self._autocast():
                 logits = self.model(images).float()
             loss += float(F.cross_entropy(logits, labels, reduction="sum"))
