@@ -22,6 +22,7 @@ __all__ = ["KNOWN", "Dataset", "Part", "Pixels", "check_name", "find", "load"]
 VALIDATION = 0.1  # of the training images
 TEST = 0.2  # of all images, where none are published to test with
 CHUNK = 1000  # images at a time where all are gone through
+FLAT = 1e-6  # of the mean: a channel that varies by less has one value, but for rounding, and is not scaled
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +190,7 @@ def _moments(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarr
     else:
         chosen = images[rows]
         mean, deviation = (f(axis=(0, 2, 3), keepdims=True) for f in (chosen.mean, chosen.std))
-    flat = deviation == 0  # a channel of one value stays one
+    flat = deviation <= FLAT * np.abs(mean)
     return mean, np.where(flat, np.float32(1), deviation)
 
 

@@ -77,9 +77,9 @@ def read_npz(file: Path) -> tuple[Arrays, Arrays | None]:
     """A training part and, if there is one, a test part: `images` and `labels` (or `x` and `y`), or `x_train`,
     `y_train` with `x_test`, `y_test`."""
     try:
-        with np.load(file, allow_pickle=False) as found:
-            arrays = {name: found[name] for name in found.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError) as error:
+        with zipfile.ZipFile(file) as archive:
+            arrays = {name.removesuffix(".npy"): _member(archive, name) for name in archive.namelist()}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise WorkersError(f"{file} is no .npz file of numbers, or is cut short: {error}") from error
     if {"x_train", "y_train", "x_test", "y_test"} == set(arrays):
         test = checked(arrays["x_test"], arrays["y_test"], f"{file}, test part")
@@ -91,6 +91,11 @@ def read_npz(file: Path) -> tuple[Arrays, Arrays | None]:
         f"{file} has the arrays {sorted(arrays)}; needed are images and labels, or x and y, or x_train and y_train, "
         "these with or without x_test and y_test, and no others"
     )
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    with archive.open(name) as content:
+        return np.lib.format.read_array(content, allow_pickle=False)
 
 
 def checked(images: Any, labels: Any, where: str) -> Arrays:
@@ -172,8 +177,8 @@ def _idx(file: Path, magic: int) -> np.ndarray:
     shape = struct.unpack(f">{dimensions}I", content[4:begin])
     if len(content) - begin != math.prod(shape):
         raise WorkersError(
-            f"{file} is truncated or wrong: it promises {' x '.join(map(str, shape))} = {math.prod(shape)} bytes and has "
-            f"{len(content) - begin}"
+            f"{file} is truncated or wrong: it promises {' x '.join(map(str, shape))} = {math.prod(shape)} bytes and "
+            f"has {len(content) - begin}"
         )
     return np.frombuffer(content, np.uint8, offset=begin).reshape(shape)
 
@@ -205,7 +210,7 @@ class _Array:
     """What a pickle calls an array. Of numpy only `frombuffer` is run for it, with a type of plain numbers."""
 
     def __init__(self, *_: Any) -> None:  # of numpy's _reconstruct: a class, a shape, a type; the state has them again
-        self.values = np.empty(0, np.uint8)
+        self.values: np.ndarray = np.empty(0, np.uint8)
 
     def __setstate__(self, state: Any) -> None:
         _, shape, kind, fortran, raw = state
