@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from searcher.commands import data as data_commands
 from searcher.commands import space as space_commands
 from searcher.commands.console import DEFAULT_STORAGE, Format, Output, Row, Storage, opened, print_rows
 
@@ -32,6 +33,7 @@ app = typer.Typer(
 db = typer.Typer(help="The database's tables.", no_args_is_help=True)
 app.add_typer(db, name="db")
 app.add_typer(space_commands.app)
+app.add_typer(data_commands.app, name="data")
 
 log = logging.getLogger("searcher")
 
@@ -45,6 +47,7 @@ Address = Annotated[
     typer.Option(help="A running Ray cluster: HOST:PORT, ray://HOST:PORT or auto.", envvar="SEARCHER_RAY_ADDRESS"),
 ]
 Threads = Annotated[int | None, typer.Option(help="CPU threads a worker; 0: the cores shared out.")]
+DataDir = Annotated[str | None, typer.Option(help="Folder with the data set's files; else the usual places.")]
 TrialTimeout = Annotated[float | None, typer.Option(help="Seconds a child may take; 0: no limit.")]
 Retries = Annotated[int | None, typer.Option(help="How often a trial runs again after its worker died.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress, no logs; errors only.")]
@@ -91,7 +94,11 @@ def launch(
     baselines: Annotated[
         str | None, typer.Option(help="Functions trained first: relu,swish,..., x*tanh(x), all, none.")
     ] = None,
-    dataset: Annotated[str | None, typer.Option(help="What the children learn: digits.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="digits, fashion-mnist, cifar10, cifar100, npz:FILE or package.module:function.")
+    ] = None,
+    data_dir: DataDir = None,
+    limit_train: Annotated[int | None, typer.Option(help="So many training images; 0: all.")] = None,
     model: Annotated[str | None, typer.Option(help="The child: resnet8 or resnet20.")] = None,
     width: Annotated[int | None, typer.Option(help="Channels of the child's first stage.")] = None,
     recipe: Annotated[
@@ -147,6 +154,7 @@ def resume(
     storage: Storage = DEFAULT_STORAGE,
     n_trials: Annotated[int | None, typer.Option(help="The study's new total of trials.")] = None,
     timeout: Timeout = None,
+    data_dir: DataDir = None,
     trial_timeout: TrialTimeout = None,
     max_retries: Retries = None,
     pool: PoolName = None,

@@ -42,6 +42,8 @@ class Config:
             choose from, all if empty. `primitives`: modules that register more of them.
         preflight: candidates that cannot be trained through are refused untrained.
         baselines: functions trained first, by name (`all`: those known) or written out; at most half of the total.
+        data_dir: the folder with the data set's files; empty: the usual places. `limit_train`: so many of the training
+            images; 0: all.
         compile: activations go through torch.compile where that saves more time than it takes.
         trial_timeout: seconds a child may take; 0 for no limit. `max_retries`: how often a trial is run again after its
             worker died or ran out of time.
@@ -65,6 +67,8 @@ class Config:
     preflight: bool = True
     baselines: tuple[str, ...] = ("all",)
     dataset: str = "digits"
+    data_dir: str = ""
+    limit_train: int = 0
     model: str = "resnet8"
     width: int = 8
     recipe: Recipe = Recipe()
@@ -86,6 +90,7 @@ class Config:
 RUNTIME = (
     "n_trials",
     "timeout",
+    "data_dir",
     "pool",
     "workers",
     "gpus_per_worker",
@@ -103,6 +108,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "objective": "val_acc",
         "units": 2,
         "n_trials": 20_000,
+        "dataset": "cifar10",
         "model": "resnet20",
         "width": 16,
         "recipe": "he2016",
@@ -124,7 +130,18 @@ def load(path: Path | None, flags: Mapping[str, Any], preset: str = "quick") -> 
         config = _merge(config, _read(path), str(path))
     config = _merge(config, {name: value for name, value in flags.items() if value is not None}, "")
     _check_ranges(config)
-    return config
+    return _located(config)
+
+
+def _located(config: Config) -> Config:
+    """With whole paths of data: a worker, or the next session, may run in another directory."""
+    npz, _, file = config.dataset.partition("npz:")
+    dataset = f"npz:{_absolute(file)}" if not npz and file else config.dataset
+    return replace(config, dataset=dataset, data_dir=_absolute(config.data_dir))
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute()) if path else ""
 
 
 def from_flags(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -241,6 +258,7 @@ _AT_LEAST: Mapping[str, float] = {
     "seed": 0,
     "split_seed": 0,
     "units": 1,
+    "limit_train": 0,
     "width": 1,
     "trial_timeout": 0,
     "max_retries": 0,

@@ -297,6 +297,8 @@ class Search:
             number=trial.number,
             expression=trial.expression,
             dataset=config.dataset,
+            data_dir=config.data_dir,
+            limit_train=config.limit_train,
             model=config.model,
             width=config.width,
             recipe=config.recipe,

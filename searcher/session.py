@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import socket
 import subprocess
 import time
@@ -14,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
+import torch
 
 from search_space import load_primitives, nearest
 from searcher import __version__, config
@@ -22,7 +24,8 @@ from searcher.samplers.base import Sampler, make_sampler
 from searcher.search import Progress, Search, baseline_trials, grammar_of
 from searcher.store import Lease, Store, StudyBusy
 from searcher.trial import Objective, Study
-from workers.data import DATASETS
+from workers.data import check_name, load
+from workers.job import WorkersError
 from workers.models import BLOCKS
 from workers.pool import InlinePool, Pool
 
@@ -32,12 +35,20 @@ def check(settings: Config) -> None:
 
     Raises:
         ConfigError, SpaceError, SamplerError: an unknown name, an option that is not taken.
+        WorkersError: data that are not on this machine, where the children are trained on it, or not what they should
+            be.
     """
-    for kind, name, known in (("dataset", settings.dataset, DATASETS), ("model", settings.model, BLOCKS)):
-        if name not in known:
-            raise config.ConfigError(f"unknown {kind} {name!r}; {nearest(name, known)}")
+    try:
+        check_name(settings.dataset)
+    except WorkersError as error:
+        raise config.ConfigError(str(error)) from error
+    if settings.model not in BLOCKS:
+        raise config.ConfigError(f"unknown model {settings.model!r}; {nearest(settings.model, BLOCKS)}")
     baseline_trials(settings)
     _sampler(settings)
+    here = settings.pool == "inline" or settings.address == "local"
+    if here and (settings.dataset != "digits" or settings.limit_train):
+        load(settings.dataset, settings.split_seed, torch.device("cpu"), settings.data_dir, settings.limit_train)
 
 
 def own_primitives(settings: Config) -> str:
@@ -46,12 +57,13 @@ def own_primitives(settings: Config) -> str:
 
 
 def create_study(store: Store, settings: Config) -> Study:
-    """A new study, named by the settings or, if they name none, `<dataset>-<sampler>-<n>`.
+    """A new study, named by the settings or, if they name none, `<data>-<sampler>-<n>`.
 
     Raises:
         StudyExists: the name is taken.
     """
-    stem = f"{settings.dataset}-{settings.sampler.replace(':', '-')}"
+    data = re.split(r"[:/\\]", settings.dataset)[-1].removesuffix(".npz")
+    stem = f"{data}-{settings.sampler.replace(':', '-')}"
     taken = {summary.study.name for summary in store.studies()}
     free = (name for n in range(1, len(taken) + 2) if (name := f"{stem}-{n}") not in taken)
     named = replace(settings, study_name=settings.study_name or next(free))

@@ -38,7 +38,7 @@ def test_recipes_by_name_and_field(tmp_path: Path, content: str, flags: dict[str
 def test_presets_are_what_they_say() -> None:
     assert config.load(None, {}, "quick") == Config()
     paper = config.load(None, {}, "paper")
-    assert (paper.recipe, paper.units, paper.n_trials) == (RECIPES["he2016"], 2, 20_000)
+    assert (paper.recipe, paper.units, paper.n_trials, paper.dataset) == (RECIPES["he2016"], 2, 20_000, "cifar10")
 
 
 @pytest.mark.parametrize(
@@ -67,3 +67,10 @@ def test_options_must_be_a_json_object(text: str) -> None:
     for what in ("sampler", "recipe"):
         with pytest.raises(ConfigError, match=f"--{what}-kwargs"):
             config.from_flags({f"{what}_kwargs": text})
+
+
+def test_paths_of_data_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = config.load(None, {"dataset": "npz:mine.npz", "data_dir": "files"})
+    assert (settings.dataset, settings.data_dir) == (f"npz:{tmp_path}/mine.npz", f"{tmp_path}/files")
+    assert config.load(None, {"dataset": "a.b:c"}).dataset == "a.b:c"

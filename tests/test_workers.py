@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import time
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search_space import KNOWN, Activation, ParseError
-from workers.data import Dataset, Part, load
-from workers.job import Epoch, Job, Outcome, Recipe, Verdict, WorkersError
+from workers.data import load
+from workers.job import SCHEDULES, Epoch, Job, Outcome, Recipe, Verdict, WorkersError
 from workers.models import build, parameter_count
 from workers.pool import evaluate, guarded
 from workers.recipes import RECIPES
@@ -37,74 +36,6 @@ PATIENCE = 60.0  # seconds after which a test stops waiting
 def untimed(outcome: Outcome) -> Outcome:
     """All that a job's seeds determine."""
     return replace(outcome, seconds=0.0, worker="")
-
-
-# Data
-
-
-def pixels(part: Part) -> list[tuple[int, ...]]:
-    """The images as they were: whole numbers from 0 to 16."""
-    rows = part.images.flatten(1).double()
-    whole = (rows - rows.min()) / (rows.max() - rows.min()) * 16
-    assert torch.allclose(whole, whole.round(), atol=1e-3)
-    return [tuple(row) for row in whole.round().int().tolist()]
-
-
-def rows_of(data: Dataset) -> list[tuple[tuple[int, ...], int]]:
-    return [
-        row
-        for part in (data.train, data.val, data.test)
-        for row in zip(pixels(part), part.labels.tolist(), strict=True)
-    ]
-
-
-def test_digits_are_split_in_three() -> None:
-    data = load("digits", 0, CPU)
-    assert (len(data.train), len(data.val), len(data.test)) == (1000, 500, 297)
-    assert (data.name, data.classes, data.channels) == ("digits", 10, 1)
-    for part in (data.train, data.val, data.test):
-        assert part.images.shape == (len(part), 1, 8, 8) and part.images.dtype == torch.float32
-        assert part.labels.shape == (len(part),) and part.labels.dtype == torch.int64
-
-
-def test_every_image_is_in_one_part_only() -> None:
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    source = Counter(zip(map(tuple, bunch.data.astype(int).tolist()), bunch.target.tolist(), strict=True))
-    assert Counter(rows_of(load("digits", 0, CPU))) == source
-
-
-def test_classes_have_the_same_share_of_every_part() -> None:
-    data = load("digits", 0, CPU)
-    labels = torch.cat([part.labels for part in (data.train, data.val, data.test)])
-    share = torch.bincount(labels, minlength=10) / len(labels)
-    for part in (data.train, data.val, data.test):
-        assert (torch.bincount(part.labels, minlength=10) - share * len(part)).abs().max() <= 1.5
-
-
-def test_normalised_by_the_training_part_alone() -> None:
-    data = load("digits", 0, CPU)
-    assert abs(float(data.train.images.mean())) < 1e-5 and abs(float(data.train.images.std()) - 1) < 1e-4
-    for part in (data.val, data.test):
-        assert abs(float(part.images.mean())) > 1e-3
-        for end in (torch.min, torch.max):
-            assert float(end(part.images)) == float(end(data.train.images)), "one scale for all parts"
-
-
-def test_split_seed() -> None:
-    first, other = load("digits", 0, CPU), load("digits", 1, CPU)
-    load.cache_clear()
-    again = load("digits", 0, CPU)
-    assert again is not first and torch.equal(again.train.images, first.train.images)
-    assert torch.equal(again.val.labels, first.val.labels) and torch.equal(again.test.images, first.test.images)
-    assert len(set(pixels(first.test)) & set(pixels(other.test))) < 100
-    assert set(pixels(first.val)) != set(pixels(other.val))
-
-
-def test_unknown_dataset() -> None:
-    with pytest.raises(WorkersError, match="unknown dataset 'digit'; did you mean 'digits'"):
-        load("digit", 0, CPU)
 
 
 # Networks
@@ -252,6 +183,14 @@ def test_learning_rates_are_those_that_were_published() -> None:
     assert cosine[0] == 0.1 and cosine[50] == pytest.approx(0.05)
 
 
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_short_runs_have_a_learning_rate(schedule: str) -> None:
+    for steps in range(1, 30):
+        for warmup in (0.0, 0.25, 0.5, 1.0):
+            found = rates(Recipe(schedule=schedule, warmup=warmup), steps, 3)
+            assert all(0 < rate <= 0.1 + 1e-9 for rate in found), (steps, warmup, found)
+
+
 def test_steps_end_within_an_epoch() -> None:
     child = _Child(replace(QUICK, recipe=Recipe(steps=23, batch_size=100)), load("digits", 0, CPU), CPU)
     steps: list[int] = []
@@ -292,7 +231,8 @@ def test_long_gradients_are_cut_to_the_norm() -> None:
 
 def test_a_search_never_sees_the_test_part(monkeypatch: pytest.MonkeyPatch) -> None:
     data = load("digits", 0, CPU)
-    poisoned = replace(data, test=Part(data.test.images * math.nan, data.test.labels))
+    pixels = replace(data.test.pixels, mean=data.test.pixels.mean * math.nan)
+    poisoned = replace(data, test=replace(data.test, pixels=pixels))
     monkeypatch.setattr("workers.train.load", lambda *_: poisoned)
     spoiled = train(QUICK, CPU)
     monkeypatch.undo()

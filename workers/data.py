@@ -1,92 +1,208 @@
-"""Data sets, split and normalised, as tensors."""
+"""Data sets, split and normalised, as tensors.
+
+Pixels stay as they were decoded, one array a data set, which the processes of a host share (`workers.cache`); a batch
+is picked and normalised when it is wanted. On a GPU the whole array lies there.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from search_space import nearest
 from workers.job import WorkersError
+from workers.sources import KNOWN, Raw, check_name, find, read
+
+__all__ = ["KNOWN", "Dataset", "Part", "Pixels", "check_name", "find", "load"]
+
+VALIDATION = 0.1  # of the training images
+TEST = 0.2  # of all images, where none are published to test with
+CHUNK = 1000  # images at a time where all are gone through
+FLAT = 1e-6  # of the mean: a channel that varies by less has one value, but for rounding, and is not scaled
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """All images of a data set `(n, channels, height, width)`, uint8 or float32, as they were decoded, and what
+    normalises them, `(1, channels, 1, 1)`: each channel to mean 0 and variance 1, by the training part alone."""
+
+    raw: Tensor
+    mean: Tensor
+    deviation: Tensor
+
+    def pick(self, rows: Tensor) -> Tensor:
+        """These images, normalised: `(len(rows), channels, height, width)`, float32."""
+        return self.raw.index_select(0, rows).float().sub_(self.mean).div_(self.deviation)
+
+    def to(self, device: torch.device) -> Pixels:
+        return Pixels(self.raw.to(device), self.mean.to(device), self.deviation.to(device))
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Images `(n, channels, height, width)`, float32, and labels `(n,)`, int64."""
+    """Some of a data set's images: the numbers of their rows and their labels, both `(n,)`, int64."""
 
-    images: Tensor
+    pixels: Pixels
+    rows: Tensor
     labels: Tensor
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def to(self, device: torch.device) -> Part:
-        return Part(self.images.to(device), self.labels.to(device))
+    def batch(self, at: Tensor) -> tuple[Tensor, Tensor]:
+        """The images at these positions of the part, normalised, and their labels."""
+        return self.pixels.pick(self.rows[at]), self.labels[at]
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """All images in order, at most `size` at a time."""
+        for rows, labels in zip(self.rows.split(size), self.labels.split(size), strict=True):
+            yield self.pixels.pick(rows), labels
+
+    def on(self, pixels: Pixels) -> Part:
+        """The same part of these pixels, on their device."""
+        return Part(pixels, self.rows.to(pixels.raw.device), self.labels.to(pixels.raw.device))
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A data set in three parts. A search sees `train` and `val`; `test` is for confirmation alone."""
+    """A data set in three parts. A search sees `train` and `val`; `test` is for confirmation alone.
+
+    `origin` is where the images are from, `place` the folder that they are mapped from, empty if they are in memory.
+    """
 
     name: str
+    title: str
     classes: int
     train: Part
     val: Part
     test: Part
+    origin: str
+    place: str
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height, width."""
+        _, channels, height, width = self.train.pixels.raw.shape
+        return channels, height, width
 
     @property
     def channels(self) -> int:
-        return int(self.train.images.shape[1])
+        return self.shape[0]
 
     def to(self, device: torch.device) -> Dataset:
-        return Dataset(self.name, self.classes, self.train.to(device), self.val.to(device), self.test.to(device))
-
-
-def _digits(split_seed: int) -> Dataset:
-    """The 1,797 grey 8x8 images inside scikit-learn: 1,000 to train, 500 to validate, 297 to test, stratified."""
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    bunch = load_digits()
-    images, labels = bunch.images[:, None].astype(np.float32), bunch.target.astype(np.int64)
-    rest, test = train_test_split(np.arange(len(labels)), test_size=297, stratify=labels, random_state=split_seed)
-    train, val = train_test_split(rest, test_size=500, stratify=labels[rest], random_state=split_seed)
-    return _normalised("digits", 10, images, labels, train, val, test)
-
-
-def _normalised(
-    name: str,
-    classes: int,
-    images: np.ndarray,
-    labels: np.ndarray,
-    train: np.ndarray,
-    val: np.ndarray,
-    test: np.ndarray,
-) -> Dataset:
-    """Each channel to mean 0 and variance 1, by the training part alone."""
-    mean = images[train].mean(axis=(0, 2, 3), keepdims=True)
-    deviation = images[train].std(axis=(0, 2, 3), keepdims=True)
-    scaled = torch.from_numpy((images - mean) / deviation)
-    targets = torch.from_numpy(labels)
-    return Dataset(
-        name, classes, *(Part(scaled[rows], targets[rows]) for rows in map(torch.from_numpy, (train, val, test)))
-    )
-
-
-DATASETS: Mapping[str, Callable[[int], Dataset]] = {"digits": _digits}
+        pixels = self.train.pixels.to(device)
+        return replace(self, train=self.train.on(pixels), val=self.val.on(pixels), test=self.test.on(pixels))
 
 
 @lru_cache(maxsize=4)
-def load(name: str, split_seed: int, device: torch.device) -> Dataset:
+def load(name: str, split_seed: int, device: torch.device, data_dir: str = "", limit_train: int = 0) -> Dataset:
     """The data set of that name on that device; kept for the next call.
 
+    Args:
+        name: one of `KNOWN`, `npz:FILE`, or `package.module:function`.
+        split_seed: of the split into parts.
+        data_dir: the folder with the files; if not given, the usual places are looked in.
+        limit_train: so many training images, with the same share of each class; a larger limit has those of a
+            smaller one and more. 0: all.
+
     Raises:
-        WorkersError: no such data set.
+        WorkersError: no such data set, it is not here, its files are not what they should be, too few images.
     """
-    if name not in DATASETS:
-        raise WorkersError(f"unknown dataset {name!r}; {nearest(name, DATASETS)}")
-    return DATASETS[name](split_seed).to(device)
+    raw = read(name, data_dir)
+    whole = np.asarray(raw.stored.images)  # a mapped array, but no np.memmap, whose sums would be of that kind too
+    train, val, test = _split(name, raw, split_seed)
+    if limit_train:
+        train = limited(train, raw.stored.labels, limit_train, split_seed)
+    images, labels = torch.from_numpy(whole), torch.from_numpy(raw.stored.labels)
+    mean, deviation = (torch.from_numpy(values) for values in _moments(whole, train))
+    pixels = Pixels(images, mean, deviation)
+    parts = [Part(pixels, rows, labels[rows]) for rows in map(torch.from_numpy, (train, val, test))]
+    return Dataset(name, raw.title, raw.classes, parts[0], parts[1], parts[2], raw.origin, raw.stored.place).to(device)
+
+
+def _split(name: str, raw: Raw, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows to train, to validate and to test with. Digits: 1,000, 500 and 297, as ever."""
+    labels, tests = raw.stored.labels, raw.stored.tests
+    rows = np.arange(len(labels))
+    if tests:
+        rest, test = rows[:-tests], rows[-tests:]
+    else:
+        rest, test = _divided(rows, labels, 297 if name == "digits" else TEST, seed, raw)
+    train, val = _divided(rest, labels, 500 if name == "digits" else VALIDATION, seed, raw)
+    return train, val, test
+
+
+def _divided(rows: np.ndarray, labels: np.ndarray, held: float, seed: int, raw: Raw) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to keep, and rows to hold back: that number or share of them, of each class alike.
+
+    Raises:
+        WorkersError: a class has too few images to be on both sides.
+    """
+    from sklearn.model_selection import train_test_split
+
+    counts = np.bincount(labels[rows], minlength=raw.classes)
+    try:
+        kept, back = train_test_split(rows, test_size=held, stratify=labels[rows], random_state=seed)
+    except ValueError:
+        kept, back = rows, rows[:0]
+    here = [np.bincount(labels[side], minlength=raw.classes) for side in (kept, back)]
+    if not np.min(here):
+        short = int(np.argmin(counts))
+        raise WorkersError(
+            f"{raw.origin}: {counts[short]} of {len(rows)} images are of class {short}; that is too few to hold back "
+            f"{held:g} of all for each class to be on both sides"
+        )
+    return kept, back
+
+
+def limited(rows: np.ndarray, labels: np.ndarray, number: int, seed: int) -> np.ndarray:
+    """So many of the rows, each class in proportion; the first so many of one order, so that a larger number has those
+    of a smaller one and more.
+
+    The order is that in which the method of Sainte-Laguë gives out seats: the k-th image of a class of n has its turn
+    at (k - 1/2) / n.
+
+    Raises:
+        WorkersError: fewer than classes, or more than there are.
+    """
+    classes = len(np.unique(labels[rows]))
+    if not classes <= number <= len(rows):
+        raise WorkersError(
+            f"limit_train must be 0 (no limit) or from {classes} (classes) to {len(rows)} (training images), "
+            f"not {number!r}"
+        )
+    shuffled = np.random.default_rng(seed).permutation(rows)
+    turns = np.empty(len(rows))
+    for label in np.unique(labels[rows]):
+        members = np.flatnonzero(labels[shuffled] == label)
+        turns[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return np.asarray(shuffled[np.argsort(turns, kind="stable")[:number]])
+
+
+def _moments(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel over these rows, `(1, channels, 1, 1)`, float32."""
+    if images.dtype == np.uint8:
+        mean, deviation = _exact_moments(images, np.sort(rows))
+    else:
+        chosen = images[rows]
+        mean, deviation = (f(axis=(0, 2, 3), keepdims=True) for f in (chosen.mean, chosen.std))
+    flat = deviation <= FLAT * np.abs(mean)
+    return mean, np.where(flat, np.float32(1), deviation)
+
+
+def _exact_moments(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """By sums of whole numbers, some images at a time."""
+    total, squares = np.zeros(images.shape[1], np.int64), np.zeros(images.shape[1], np.int64)
+    for start in range(0, len(rows), CHUNK):
+        some = images[rows[start : start + CHUNK]].astype(np.uint32)
+        total += some.sum(axis=(0, 2, 3), dtype=np.int64)
+        squares += (some * some).sum(axis=(0, 2, 3), dtype=np.int64)
+    count = len(rows) * images.shape[2] * images.shape[3]
+    mean = total / count
+    deviation = np.sqrt(np.maximum(squares / count - mean * mean, 0))
+    as_channels = (1, -1, 1, 1)
+    return mean.astype(np.float32).reshape(as_channels), deviation.astype(np.float32).reshape(as_channels)

@@ -61,14 +61,17 @@ PRECISIONS = ("auto", "bfloat16", "float32")
 class Job:
     """One training run: everything a worker needs, as plain values.
 
-    `number` is the trial's in its study; `seed` fixes initial weights and the order of images, `split_seed` which
-    images are held out. `primitives` are the modules that define the expression's words, beyond those of the language;
-    `compile`: activations go through torch.compile where it pays. `timeout_seconds` 0 means no limit.
+    `number` is the trial's in its study; `data_dir` and `limit_train` are as in `workers.data.load`; `seed` fixes
+    initial weights and the order of images, `split_seed` which images are held out. `primitives` are the modules that
+    define the expression's words, beyond those of the language; `compile`: activations go through torch.compile where
+    it pays. `timeout_seconds` 0 means no limit.
     """
 
     number: int
     expression: str
     dataset: str = "digits"
+    data_dir: str = ""
+    limit_train: int = 0
     model: str = "resnet8"
     width: int = 8
     recipe: Recipe = Recipe()

@@ -24,6 +24,7 @@ from workers.job import Epoch, Job, Outcome, Recipe, Verdict
 from workers.models import build, default_device, parameter_count
 
 CHECK_EVERY = {"cpu": 1, "cuda": 25}  # steps between looks at the loss; on a GPU each look stalls it
+EVALUATED = 500  # images at a time
 
 
 class NotFinite(ArithmeticError):
@@ -54,7 +55,7 @@ def train(job: Job, device: torch.device | None = None, stopped: Callable[[], bo
             raise Interrupted(f"timed out after {job.timeout_seconds:g} s")
 
     device = device or default_device()
-    child = _Child(job, load(job.dataset, job.split_seed, device), device)
+    child = _Child(job, load(job.dataset, job.split_seed, device, job.data_dir, job.limit_train), device)
     curve: list[Epoch] = []
     verdict, reason = Verdict.COMPLETE, ""
     try:
@@ -92,7 +93,7 @@ class _Child:
         self.steps_per_epoch = max(1, len(data.train) // job.recipe.batch_size)
         self.steps = job.recipe.steps or job.recipe.epochs * self.steps_per_epoch
         if job.compile:
-            example = data.train.images[: job.recipe.batch_size]
+            example = next(data.train.batches(job.recipe.batch_size))[0]
             compile_where_it_pays(self.model, example, self.steps)
         self.optimizer = _optimizer(model, job.recipe)
         self.schedule = _schedule(self.optimizer, job.recipe, self.steps, self.steps_per_epoch)
@@ -116,8 +117,8 @@ class _Child:
         total, unseen = 0.0, []
         for step in range(1, steps + 1):
             batch = rows[(step - 1) * self.recipe.batch_size : step * self.recipe.batch_size]
-            images = augment(self.data.train.images[batch], self.recipe, self.draw)
-            unseen.append(self._step(images, self.data.train.labels[batch]))
+            images, labels = self.data.train.batch(batch)
+            unseen.append(self._step(augment(images, self.recipe, self.draw), labels))
             if step % every == 0 or step == steps:
                 total += _finite_sum(unseen, epoch, step)
                 unseen = []
@@ -141,7 +142,7 @@ class _Child:
         """Mean loss in nats, and accuracy, over all images of a part."""
         self.model.eval()
         loss, right = 0.0, 0
-        for images, labels in zip(part.images.split(500), part.labels.split(500), strict=True):
+        for images, labels in part.batches(EVALUATED):
             with self._autocast():
                 logits = self.model(images).float()
             loss += float(F.cross_entropy(logits, labels, reduction="sum"))
@@ -176,8 +177,9 @@ def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int, per_
         return torch.optim.lr_scheduler.MultiStepLR(optimizer, drops, recipe.drop_factor)
     if recipe.schedule == "cosine":
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    warmup = recipe.warmup + 1e-6 * (recipe.warmup * steps == 1)  # torch divides by what is left after the first step
     return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.learning_rate, total_steps=steps, pct_start=recipe.warmup, cycle_momentum=False
+        optimizer, recipe.learning_rate, total_steps=steps, pct_start=warmup, cycle_momentum=False
     )
 
 

@@ -1,0 +1,158 @@
+"""`searcher data`: which data sets are here, whether they are what they should be, and fetching them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from searcher.commands.console import Format, Output, print_rows
+
+if TYPE_CHECKING:
+    from workers.data import Dataset
+    from workers.fetch import Report
+    from workers.sources import Known
+
+app = typer.Typer(help="The data sets that children are trained on.", no_args_is_help=True)
+
+DataDir = Annotated[
+    str, typer.Option(help="Look here, and only here; if not given, in SEARCHER_DATA and the usual places.")
+]
+
+
+@app.command("list")
+def list_data(data_dir: DataDir = "", output: Output = Format.table) -> None:
+    """The data sets that have names, and where they are."""
+    from workers.sources import KNOWN
+
+    rows = [
+        {
+            "name": name,
+            "title": known.title,
+            "images": known.train + known.test,
+            "classes": known.classes,
+            "shape": "x".join(map(str, known.shape)),
+            "where": _where(name, known, data_dir),
+        }
+        for name, known in KNOWN.items()
+    ]
+    print_rows(rows, output)
+    if output is Format.table:
+        print("Your own: npz:FILE, or package.module:function that returns images and labels.")
+
+
+@app.command()
+def check(
+    name: Annotated[str, typer.Argument(help="A data set of the list, npz:FILE or package.module:function.")],
+    data_dir: DataDir = "",
+    split_seed: Annotated[int, typer.Option(help="Of the split into train, val and test.")] = 0,
+    limit_train: Annotated[int, typer.Option(help="So many training images; 0: all.")] = 0,
+    output: Output = Format.table,
+) -> None:
+    """Read all of a data set and say what is in it (csv, markdown: the parts only)."""
+    import torch
+
+    from workers.data import load
+
+    data = load(name, split_seed, torch.device("cpu"), data_dir, limit_train)
+    facts, parts = _facts(data), _parts(data)
+    if output in (Format.json, Format.yaml):
+        print_rows([{**facts, "parts": parts}], output)
+        return
+    if output is Format.table:
+        print_rows([{"": key, " ": str(value)} for key, value in facts.items()], output)
+    print_rows(parts, output)
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="fashion-mnist, cifar10 or cifar100.")],
+    data_dir: Annotated[str, typer.Option(help="Folder to put it in; if not given, SEARCHER_DATA or the cache.")] = "",
+    url: Annotated[str, typer.Option(help="URL of a folder that has the same files, if not where published.")] = "",
+) -> None:
+    """Download a data set; goes on where an earlier download was cut, and verifies the published checksum."""
+    import os
+
+    from workers import cache
+    from workers.fetch import fetch as bring
+
+    folder = data_dir or os.environ.get("SEARCHER_DATA") or cache.folder() / "data"
+    with _bar() as report:
+        place = bring(name, Path(folder).expanduser().absolute(), report, url)
+    print(f"{name} is in {place}")
+    print(f"Next: searcher data check {name}" + (f" --data-dir {data_dir}" if data_dir else ""))
+
+
+def _where(name: str, known: Known, data_dir: str) -> str:
+    from workers.job import WorkersError
+    from workers.sources import find
+
+    if not known.layouts:
+        return "inside scikit-learn"
+    try:
+        found = find(name, data_dir)
+    except WorkersError:
+        package = f", or apt install {known.package}" if known.package else ""
+        return f"not here: searcher data fetch {name}{package}"
+    return f"{found.folder} ({found.layout.name})"
+
+
+def _facts(data: Dataset) -> dict[str, Any]:
+    from workers.sources import KNOWN
+
+    pixels = data.train.pixels
+    facts: dict[str, Any] = {
+        "dataset": data.name,
+        "title": data.title,
+        "classes": data.classes,
+        "shape": "x".join(map(str, data.shape)),
+        "pixels": str(pixels.raw.dtype).removeprefix("torch."),
+        "mean": [round(value, 4) for value in pixels.mean.flatten().tolist()],
+        "deviation": [round(value, 4) for value in pixels.deviation.flatten().tolist()],
+        "from": data.origin,
+        "decoded": data.place or "in memory",
+    }
+    if known := KNOWN.get(data.name):
+        facts["images"] = len(pixels.raw)
+        facts["published"] = known.train + known.test
+    return facts
+
+
+def _parts(data: Dataset) -> list[dict[str, Any]]:
+    """How many images each part has, and how many of the class with the fewest and the most."""
+    rows = []
+    for name, part in (("train", data.train), ("val", data.val), ("test", data.test)):
+        counts = part.labels.bincount(minlength=data.classes)
+        rows.append(
+            {
+                "part": name,
+                "images": len(part),
+                "classes": int((counts > 0).sum()),
+                "fewest": int(counts.min()),
+                "most": int(counts.max()),
+            }
+        )
+    return rows
+
+
+@contextmanager
+def _bar() -> Iterator[Report]:
+    """A bar a file, on stderr; nothing where that is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    console = Console(file=sys.stderr)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    tasks: dict[str, Any] = {}
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
+
+        def report(file: str, here: int, total: int | None) -> None:
+            if file not in tasks:
+                tasks[file] = progress.add_task(file, total=total)
+            progress.update(tasks[file], completed=here, total=total)
+
+        yield report
