@@ -284,7 +284,7 @@ def test_no_database(cli: Cli, tmp_path: Path, command: tuple[str, ...]) -> None
 def test_doctor(cli: Cli, tmp_path: Path) -> None:
     done = cli("doctor")
     assert done.returncode == 0, done.stdout
-    for what in ("torch", "ray", "devices", "digits (1000 train, 500 val, 297 test)", "sqlite:///searcher.db"):
+    for what in ("torch", "ray", "devices", "digits (1,797 images)", "cifar100 (", "sqlite:///searcher.db"):
         assert what in done.stdout
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "bad.db").write_text("x" * 2000)

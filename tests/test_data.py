@@ -31,6 +31,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from searcher.commands.data import _bar
 from searcher.config import Config
 from searcher.session import check
 from workers import cache, fetch, formats, sources
@@ -1214,6 +1215,20 @@ def test_one_fetch_at_a_time(here: Path, server: Served, monkeypatch: pytest.Mon
 
 
 # Commands
+
+
+def test_a_terminal_sees_how_far_a_download_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for stream, shown in ((Terminal(), True), (io.StringIO(), False)):
+        monkeypatch.setattr(sys, "stderr", stream)
+        monkeypatch.setenv("TERM", "xterm")
+        with _bar() as report:
+            for here in (0, 1_000_000):
+                report("a.gz", here, 2_000_000)
+        assert ("a.gz" in stream.getvalue() and "1.0/2.0 MB" in stream.getvalue()) is shown
 
 
 def test_check_says_what_is_in_a_data_set(cli: Cli) -> None:
