@@ -36,7 +36,7 @@ from searcher.config import Config
 from searcher.session import check
 from workers import cache, fetch, formats, sources
 from workers.cache import Stored
-from workers.data import Dataset, Part, _split, limited, load
+from workers.data import Dataset, Part, _split, check_name, limited, load
 from workers.fetch import Download
 from workers.job import Job, Recipe, WorkersError
 from workers.sources import KNOWN, Raw, find
@@ -411,7 +411,16 @@ def test_names() -> None:
     with pytest.raises(WorkersError, match="did you mean 'digits'"):
         load("digit", 0, CPU)
     for good in (*KNOWN, "npz:my file.npz", "mine:get", "a.b.c:get"):
-        check(Config(dataset=good))
+        check_name(good)
+
+
+def test_data_that_are_not_here_are_missed_before_anything_starts(here: Path) -> None:
+    for local in (Config(dataset="cifar10"), Config(dataset="cifar10", pool="inline", address="h:1")):
+        with pytest.raises(WorkersError, match="CIFAR-10 is not here"):
+            check(local)
+    with pytest.raises(WorkersError, match="limit_train must be 0"):
+        check(Config(limit_train=5))
+    check(Config(dataset="cifar10", address="h:1"))  # they may be there on the nodes of the cluster
 
 
 # A user's own

@@ -177,7 +177,8 @@ def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int, per_
         return torch.optim.lr_scheduler.MultiStepLR(optimizer, drops, recipe.drop_factor)
     if recipe.schedule == "cosine":
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    warmup = recipe.warmup + 1e-6 * (recipe.warmup * steps == 1)  # torch divides by what is left after the first step
+    warmup = min(recipe.warmup, 1 - 1e-6)  # torch divides by 0 where either part of the cycle has but one step
+    warmup *= 1 - 1e-6 * (warmup * steps == 1)
     return torch.optim.lr_scheduler.OneCycleLR(
         optimizer, recipe.learning_rate, total_steps=steps, pct_start=warmup, cycle_momentum=False
     )
