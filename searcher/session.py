@@ -23,7 +23,7 @@ from searcher.search import Progress, Search, baseline_trials, grammar_of
 from searcher.store import Lease, Store, StudyBusy
 from searcher.trial import Objective, Study
 from workers.data import DATASETS
-from workers.models import BLOCKS
+from workers.models import NETWORKS
 from workers.pool import InlinePool, Pool
 
 
@@ -33,8 +33,8 @@ def check(settings: Config) -> None:
     Raises:
         ConfigError, SpaceError, SamplerError: an unknown name, an option that is not taken.
     """
-    for kind, name, known in (("dataset", settings.dataset, DATASETS), ("model", settings.model, BLOCKS)):
-        if name not in known:
+    for kind, name, known in (("dataset", settings.dataset, DATASETS), ("model", settings.model, NETWORKS)):
+        if name not in known and not (kind == "model" and ":" in name):  # a network of the user's own
             raise config.ConfigError(f"unknown {kind} {name!r}; {nearest(name, known)}")
     baseline_trials(settings)
     _sampler(settings)

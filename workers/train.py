@@ -16,10 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search_space import Activation, compile_where_it_pays, load_primitives, parse, undecayed
+from search_space import compile_where_it_pays, load_primitives, undecayed
 from workers.data import Dataset, Part, load
 from workers.job import Epoch, Job, Outcome, Recipe, Verdict
 from workers.models import build, default_device, parameter_count
+from workers.networks.sites import activation_of
 
 CHECK_EVERY = {"cpu": 1, "cuda": 25}  # steps between looks at the loss; on a GPU each look stalls it
 
@@ -81,10 +82,9 @@ class _Child:
     def __init__(self, job: Job, data: Dataset, device: torch.device) -> None:
         torch.manual_seed(job.seed)
         load_primitives(job.primitives)
-        expression = parse(job.expression)
-        model = build(
-            job.model, job.width, lambda channels: Activation(expression, channels), data.channels, data.classes
-        )
+        activation = activation_of(job.expression)
+        channels, height, width = data.train.images.shape[1:]
+        model = build(job.model, activation, (channels, height, width), data.classes, width=job.width)
         self.model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.data, self.device, self.recipe = data, device, job.recipe
         self.steps_per_epoch = max(1, len(data.train) // job.recipe.batch_size)
