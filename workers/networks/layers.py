@@ -32,6 +32,21 @@ def convolution(
     return nn.Sequential(*layers, activation(channels))
 
 
+class Pointwise(nn.Conv2d):
+    """A 1x1 convolution, without bias, of every `step`-th pixel each way.
+
+    Shapes: `(n, in_channels, h, w)` -> `(n, channels, h/step, w/step)`. The pixels are picked first and the convolution has stride 1: torch 2.13 on CPUs writes past its memory in the
+    backward pass of a channels_last 1x1 convolution of stride 2 with fewer than 8 input channels.
+    """
+
+    def __init__(self, in_channels: int, channels: int, step: int) -> None:
+        super().__init__(in_channels, channels, 1, bias=False)
+        self.step = step
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x if self.step == 1 else x[:, :, :: self.step, :: self.step])
+
+
 class GlobalAverage(nn.Module):
     """The mean of each channel: `(n, channels, h, w)` -> `(n, channels)`."""
 

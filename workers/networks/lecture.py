@@ -40,7 +40,7 @@ class LectureNet(nn.Module):
         *,
         width: Width = 16,
         stages: Annotated[int, range(1, 7)] = 2,
-        kernel: Annotated[int, range(1, 12, 2)] = 3,
+        kernel: Annotated[int, range(3, 12, 2)] = 3,
         padding: Literal["same", "valid"] = "same",
         stride: Stride = 1,
         dilation: Annotated[int, range(1, 5)] = 1,

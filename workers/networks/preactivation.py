@@ -10,7 +10,7 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from workers.networks.layers import GlobalAverage, initialise
+from workers.networks.layers import GlobalAverage, Pointwise, initialise
 from workers.networks.options import Dropout, Shape, Stride, Width
 from workers.networks.sites import Activations
 
@@ -127,4 +127,6 @@ class WideResNet(PreActivation):
 
 
 def _conv(in_channels: int, channels: int, kernel: int, stride: int) -> nn.Conv2d:
+    if kernel == 1:
+        return Pointwise(in_channels, channels, stride)
     return nn.Conv2d(in_channels, channels, kernel, stride, kernel // 2, bias=False)
