@@ -99,8 +99,13 @@ def launch(
     ] = None,
     data_dir: DataDir = None,
     limit_train: Annotated[int | None, typer.Option(help="So many training images; 0: all.")] = None,
-    model: Annotated[str | None, typer.Option(help="The child: resnet8 or resnet20.")] = None,
-    width: Annotated[int | None, typer.Option(help="Channels of the child's first stage.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="resnet8, wrn-28-10 and others (docs/children.md), or package.module:function.")
+    ] = None,
+    width: Annotated[int | None, typer.Option(help="Channels of the network's first stage; 0: its own.")] = None,
+    model_kwargs: Annotated[
+        str | None, typer.Option(help="The network's other options as JSON: '{\"stem_stride\": 2}'.")
+    ] = None,
     recipe: Annotated[
         str | None, typer.Option(help="How children are trained: quick, onecycle, he2016, wrn or densenet.")
     ] = None,

@@ -7,13 +7,11 @@ whoever reads them imports the same module first, by `load_primitives`.
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -23,6 +21,7 @@ from search_space.checks import DEFAULT, Apply, Candidate, Interval, agree, chec
 from search_space.expression import MAX_CHARACTERS, MAX_DEPTH, MAX_NODES, Expression, X, parse
 from search_space.grammar import Grammar
 from search_space.kernels import OPERATIONS
+from search_space.modules import import_module
 from search_space.notation import LANGUAGES
 from search_space.primitives import EPS, FUNCTIONS, WORDS, Function, SpaceError, Value
 from search_space.reading import VARIABLES, parsed
@@ -224,28 +223,12 @@ def _arity(name: str, function: Callable[..., Tensor]) -> int:
 
 
 def _import(module: str) -> None:
-    if not all(part.isidentifier() for part in module.split(".")) or module.endswith(".py"):
-        raise SpaceError(f"{module!r} is no name of a module; write it as in package.module, not as a file")
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)  # last, so that a file here hides nothing that is installed
-    importlib.invalidate_caches()
     before = set(_REGISTERED.get(module, ()))
     try:
-        importlib.import_module(module)
-    except (Exception, SystemExit) as error:
+        import_module(module)
+    except SpaceError:
         _forget(module, before)
-        raise SpaceError(_why_not(module, error)) from error
-
-
-def _why_not(module: str, error: BaseException) -> str:
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        if f"{module}.".startswith(f"{error.name}."):
-            return (
-                f"no module {module!r}: Python finds no {error.name!r}; it must be installed, or lie in the current "
-                "directory"
-            )
-        return f"module {module!r} is there, but imports {error.name!r}, which is not; install that too"
-    return f"module {module!r} fails at its import: {type(error).__name__}: {error}"
+        raise
 
 
 def _where_instead(module: str) -> str:

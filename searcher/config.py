@@ -42,6 +42,7 @@ class Config:
             choose from, all if empty. `primitives`: modules that register more of them.
         preflight: candidates that cannot be trained through are refused untrained.
         baselines: functions trained first, by name (`all`: those known) or written out; at most half of the total.
+        width: of the network; 0: its own. `model_kwargs`: its other options.
         data_dir: the folder with the data set's files; empty: the usual places. `limit_train`: so many of the training
             images; 0: all.
         compile: activations go through torch.compile where that saves more time than it takes.
@@ -70,7 +71,8 @@ class Config:
     data_dir: str = ""
     limit_train: int = 0
     model: str = "resnet8"
-    width: int = 8
+    width: int = 0
+    model_kwargs: dict[str, Any] = field(default_factory=dict)
     recipe: Recipe = Recipe()
     compile: bool = False
     trial_timeout: float = 0.0
@@ -148,13 +150,14 @@ def from_flags(values: Mapping[str, Any]) -> dict[str, Any]:
     """The settings among a command's options: those of `Config` by name, those of the recipe in a table of their own.
 
     Raises:
-        ConfigError: `sampler_kwargs` or `recipe_kwargs` that are no JSON object.
+        ConfigError: a `..._kwargs` that is no JSON object.
     """
     given = {f.name: values.get(f.name) for f in fields(Config)}
     recipe = {"name": values.get("recipe")} | {f.name: values.get(f.name) for f in fields(Recipe) if f.name != "name"}
     recipe = {name: value for name, value in recipe.items() if value is not None}
     recipe |= parse_kwargs("recipe", values.get("recipe_kwargs")) or {}
-    return given | {"sampler_kwargs": parse_kwargs("sampler", values.get("sampler_kwargs")), "recipe": recipe or None}
+    tables = {f"{what}_kwargs": parse_kwargs(what, values.get(f"{what}_kwargs")) for what in ("sampler", "model")}
+    return given | tables | {"recipe": recipe or None}
 
 
 def from_dict(stored: Mapping[str, Any]) -> Config:
@@ -179,7 +182,7 @@ def parse_kwargs(what: str, text: str | None) -> dict[str, Any] | None:
     return value
 
 
-_EXAMPLES = {"sampler": "'{\"batch\": 20}'", "recipe": "'{\"crop\": 4}'"}
+_EXAMPLES = {"model": "'{\"stem_stride\": 2}'", "sampler": "'{\"batch\": 20}'", "recipe": "'{\"crop\": 4}'"}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -259,7 +262,7 @@ _AT_LEAST: Mapping[str, float] = {
     "split_seed": 0,
     "units": 1,
     "limit_train": 0,
-    "width": 1,
+    "width": 0,
     "trial_timeout": 0,
     "max_retries": 0,
     "workers": 0,

@@ -109,9 +109,9 @@ def trial_card(store: Store, study: Study, number: int) -> tuple[dict[str, Any],
         UnknownStudy: the study has no such trial.
     """
     trial = store.trial(study, number)
-    trained = ("dataset", "model", "width", "split_seed", "recipe")
-    settings = {name: study.config[name] for name in trained}
-    recipe = {f"recipe.{name}": value for name, value in settings.pop("recipe").items()}
+    trained = ("dataset", "limit_train", "model", "width", "model_kwargs", "split_seed")
+    settings = {name: study.config.get(name) for name in trained}  # older studies lack some
+    recipe = {f"recipe.{name}": value for name, value in study.config["recipe"].items()}
     facts = {"study": study.name, **_plain(asdict(trial)), **settings, **recipe}
     curve = store.curve(study, number if trial.cites is None else trial.cites)
     return facts, [asdict(point) for point in curve]

@@ -301,6 +301,7 @@ class Search:
             limit_train=config.limit_train,
             model=config.model,
             width=config.width,
+            model_kwargs=config.model_kwargs,
             recipe=config.recipe,
             seed=trial.seed,
             split_seed=config.split_seed,
@@ -343,13 +344,15 @@ def baseline_trials(config: Config) -> list[Trial]:
     """
     load_primitives(config.primitives)
     names = tuple(BASELINES) if config.baselines == ("all",) else config.baselines
-    chosen = [(name, parse(_text(name))) for name in names if name != "none"][: config.n_trials // 2]
-    return [
-        Trial(number, Kind.BASELINE, str(tree), key(tree), config.seed, name=name if name.isidentifier() else "own")
-        for number, (name, tree) in enumerate(chosen)
-    ]
+    chosen = [name for name in names if name != "none"][: config.n_trials // 2]
+    return [_baseline_trial(number, name, config.seed) for number, name in enumerate(chosen)]
 
 
-def _text(name: str) -> str:
-    """The expression of a baseline: `x` and names of known functions stand for these, anything else for itself."""
-    return baseline(name).expression if name.isidentifier() and name != "x" else name
+def _baseline_trial(number: int, name: str, seed: int) -> Trial:
+    """`x` and names of known functions stand for these, anything else for itself. Maxout is no expression."""
+    if name == "maxout":
+        text, found = "maxout(2)", "maxout(2)"
+    else:
+        tree = parse(baseline(name).expression if name.isidentifier() and name != "x" else name)
+        text, found = str(tree), key(tree)
+    return Trial(number, Kind.BASELINE, text, found, seed, name=name if name.isidentifier() else "own")

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from search_space import load_primitives, nearest
+from search_space import load_primitives
 from searcher import __version__, config
 from searcher.config import Config
 from searcher.samplers.base import Sampler, make_sampler
@@ -26,7 +26,8 @@ from searcher.store import Lease, Store, StudyBusy
 from searcher.trial import Objective, Study
 from workers.data import check_name, load
 from workers.job import WorkersError
-from workers.models import BLOCKS
+from workers.models import build, check_model
+from workers.networks.sites import activation_of
 from workers.pool import InlinePool, Pool
 
 
@@ -36,19 +37,20 @@ def check(settings: Config) -> None:
     Raises:
         ConfigError, SpaceError, SamplerError: an unknown name, an option that is not taken.
         WorkersError: data that are not on this machine, where the children are trained on it, or not what they should
-            be.
+            be; a network that cannot be built for them.
     """
     try:
         check_name(settings.dataset)
+        check_model(settings.model)
     except WorkersError as error:
         raise config.ConfigError(str(error)) from error
-    if settings.model not in BLOCKS:
-        raise config.ConfigError(f"unknown model {settings.model!r}; {nearest(settings.model, BLOCKS)}")
     baseline_trials(settings)
     _sampler(settings)
-    here = settings.pool == "inline" or settings.address == "local"
-    if here and (settings.dataset != "digits" or settings.limit_train):
-        load(settings.dataset, settings.split_seed, torch.device("cpu"), settings.data_dir, settings.limit_train)
+    if settings.pool == "inline" or settings.address == "local":
+        cpu = torch.device("cpu")
+        data = load(settings.dataset, settings.split_seed, cpu, settings.data_dir, settings.limit_train)
+        relu = activation_of("max(x, 0)")
+        build(settings.model, relu, data.shape, data.classes, settings.width or None, settings.model_kwargs)
 
 
 def own_primitives(settings: Config) -> str:

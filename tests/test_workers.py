@@ -1,4 +1,4 @@
-"""Workers: data, networks, the training loop, what travels, what is imported."""
+"""Workers: data, the training loop, what travels, what is imported."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search_space import KNOWN, Activation, ParseError
+from search_space import KNOWN, ParseError
 from workers.data import load
 from workers.job import SCHEDULES, Epoch, Job, Outcome, Recipe, Verdict, WorkersError
 from workers.models import build, parameter_count
+from workers.networks.sites import activation_of
 from workers.pool import evaluate, guarded
 from workers.recipes import RECIPES
 from workers.train import NotFinite, _Child, _finite_sum, _schedule, train
@@ -29,6 +30,7 @@ torch.set_num_threads(1)
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[1]
+RELU = activation_of("max(x, 0)")
 QUICK = Job(0, "max(x, 0)", recipe=Recipe(epochs=1))
 PATIENCE = 60.0  # seconds after which a test stops waiting
 
@@ -36,56 +38,6 @@ PATIENCE = 60.0  # seconds after which a test stops waiting
 def untimed(outcome: Outcome) -> Outcome:
     """All that a job's seeds determine."""
     return replace(outcome, seconds=0.0, worker="")
-
-
-# Networks
-
-
-def relu(channels: int) -> nn.Module:
-    assert channels > 0
-    return nn.ReLU()
-
-
-def test_resnet20_has_the_published_size() -> None:
-    assert parameter_count(build("resnet20", 16, relu, 3, 10)) == 269_722  # 0.27 M in He et al., table 6
-
-
-@pytest.mark.parametrize(("name", "sites"), [("resnet8", 7), ("resnet20", 19)])
-def test_a_fresh_activation_at_each_site(name: str, sites: int) -> None:
-    channels: list[int] = []
-
-    def make(count: int) -> nn.Module:
-        channels.append(count)
-        return Activation("beta * x", count)
-
-    model = build(name, 4, make, 1, 10)
-    found = [module for module in model.modules() if isinstance(module, Activation)]
-    assert len(found) == len(channels) == sites
-    assert len({id(module.beta) for module in found}) == sites
-    assert sorted(channels) == [4] * (sites // 3 + 1) + [8] * (sites // 3) + [16] * (sites // 3)
-    assert [module.channels for module in found if module.beta is not None] == [
-        len(module.beta[0]) for module in found if module.beta is not None
-    ]
-    plain = parameter_count(build(name, 4, relu, 1, 10))
-    assert parameter_count(model) == plain + sum(channels)
-
-
-@pytest.mark.parametrize("name", ["resnet8", "resnet20"])
-@pytest.mark.parametrize(("channels", "size", "classes"), [(1, 8, 10), (3, 32, 10), (3, 32, 7), (1, 9, 10)])
-def test_shapes_of_networks(name: str, channels: int, size: int, classes: int) -> None:
-    """Every activation sees its own number of channels, and the output is one row an image."""
-    model = build(name, 4, lambda count: Activation("beta * x", count), channels, classes)
-    y = model(torch.randn(2, channels, size, size))
-    assert y.shape == (2, classes)
-    y.sum().backward()
-    assert all(p.grad is not None for p in model.parameters())
-
-
-def test_unknown_model() -> None:
-    with pytest.raises(WorkersError, match="unknown model 'resnet9'; did you mean 'resnet8'"):
-        build("resnet9", 8, relu, 1, 10)
-    with pytest.raises(WorkersError, match="width must be at least 1, not 0"):
-        build("resnet8", 0, relu, 1, 10)
 
 
 # Training
@@ -102,9 +54,9 @@ def test_the_same_job_gives_the_same_bits() -> None:
 
 
 def test_the_seed_is_also_that_of_the_order_of_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    def same_weights(*args: Any) -> nn.Module:
+    def same_weights(*args: Any, **kwargs: Any) -> nn.Module:
         torch.manual_seed(0)
-        return build(*args)
+        return build(*args, **kwargs)
 
     monkeypatch.setattr("workers.train.build", same_weights)
     one, other, again = (untimed(train(replace(QUICK, seed=seed), CPU)) for seed in (0, 1, 0))
@@ -120,7 +72,7 @@ def test_relu_learns_digits() -> None:
     assert (outcome.curve[-1].val_loss, outcome.curve[-1].val_acc) == (outcome.val_loss, outcome.val_acc)
     assert outcome.curve[-1].train_loss < outcome.curve[0].train_loss
     assert all(math.isfinite(v) for p in outcome.curve for v in (p.train_loss, p.val_loss, p.val_acc))
-    assert outcome.parameters == parameter_count(build("resnet8", 8, relu, 1, 10))
+    assert outcome.parameters == parameter_count(build("resnet8", RELU, (1, 8, 8), 10, width=8))
 
 
 # What the paper's search found (table 1 and 2), and all that is known but what has no gradient.
@@ -324,7 +276,7 @@ def test_parameters_of_activations_move_and_are_not_decayed(optimizers: list[tor
     for beta in free["params"]:
         assert bool((beta[0] != 1).any()) and bool((beta[1] == 1).all())
     sizes = sum(p.numel() for p in decayed["params"])
-    assert sizes == parameter_count(build("resnet8", 8, relu, 1, 10)), "everything else is decayed"
+    assert sizes == parameter_count(build("resnet8", RELU, (1, 8, 8), 10, width=8)), "everything else is decayed"
 
 
 def test_without_parameters_of_activations_there_is_one_group(optimizers: list[torch.optim.Optimizer]) -> None:

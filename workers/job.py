@@ -6,9 +6,9 @@ Between processes a job and its outcome travel as JSON text: readable, and nothi
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Self
+from typing import Any, Self
 
 
 class WorkersError(RuntimeError):
@@ -61,7 +61,8 @@ PRECISIONS = ("auto", "bfloat16", "float32")
 class Job:
     """One training run: everything a worker needs, as plain values.
 
-    `number` is the trial's in its study; `data_dir` and `limit_train` are as in `workers.data.load`; `seed` fixes
+    `number` is the trial's in its study; `width` (0: the network's own) and `model_kwargs` are options of `model`;
+    `data_dir` and `limit_train` are as in `workers.data.load`; `seed` fixes
     initial weights and the order of images, `split_seed` which images are held out. `primitives` are the modules that
     define the expression's words, beyond those of the language; `compile`: activations go through torch.compile where
     it pays. `timeout_seconds` 0 means no limit.
@@ -73,7 +74,8 @@ class Job:
     data_dir: str = ""
     limit_train: int = 0
     model: str = "resnet8"
-    width: int = 8
+    width: int = 0
+    model_kwargs: dict[str, Any] = field(default_factory=dict)
     recipe: Recipe = Recipe()
     seed: int = 0
     split_seed: int = 0

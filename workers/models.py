@@ -1,87 +1,88 @@
-"""Child networks: the residual networks for small images of He et al. 2015 (arXiv 1512.03385, section 4.2)."""
+"""Child networks by name: those of the literature in a table, a user's own as `package.module:function`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from search_space import nearest
 from workers.job import WorkersError
-
-MakeActivation = Callable[[int], nn.Module]  # channels -> a fresh activation for one site
-
-BLOCKS: Mapping[str, int] = {"resnet8": 1, "resnet20": 3}  # residual blocks a stage, of three stages
-
-
-class Block(nn.Module):
-    """Two 3x3 convolutions and a shortcut without parameters (option A: strided, new channels zero).
-
-    Shapes: `(n, in_channels, h, w)` -> `(n, channels, h/stride, w/stride)`.
-    """
-
-    def __init__(self, in_channels: int, channels: int, stride: int, activation: MakeActivation) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, 1, bias=False)
-        self.norm1 = nn.BatchNorm2d(channels)
-        self.act1 = activation(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(channels)
-        self.act2 = activation(channels)
-        self.stride, self.new_channels = stride, channels - in_channels
-
-    def forward(self, x: Tensor) -> Tensor:
-        shortcut = x
-        if self.stride > 1 or self.new_channels:
-            half = self.new_channels // 2
-            shortcut = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, half, self.new_channels - half))
-        y = self.norm2(self.conv2(self.act1(self.norm1(self.conv1(x)))))
-        out: Tensor = self.act2(y + shortcut)
-        return out
+from workers.networks.allcnn import AllCNN
+from workers.networks.densenet import DenseNet
+from workers.networks.inception import InceptionNet
+from workers.networks.lecture import LectureNet
+from workers.networks.options import Shape, check_options
+from workers.networks.own import build_own
+from workers.networks.preactivation import PreActivationResNet, WideResNet
+from workers.networks.resnet import ResNet
+from workers.networks.sites import Activations
 
 
-class ResNet(nn.Module):
-    """`6 blocks + 2` layers in three stages of `width`, `2 width` and `4 width` channels, then global average pooling.
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A row of the table: `defaults` are options that have other defaults than in the factory's signature."""
 
-    Shapes: `(n, in_channels, h, w)` -> `(n, classes)`.
-    """
-
-    def __init__(self, blocks: int, width: int, activation: MakeActivation, in_channels: int, classes: int) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(in_channels, width, 3, 1, 1, bias=False)
-        self.norm = nn.BatchNorm2d(width)
-        self.act = activation(width)
-        stages, channels = [], width
-        for stage in range(3):
-            for block in range(blocks):
-                stride = 2 if stage and not block else 1
-                stages.append(Block(channels, width * 2**stage, stride, activation))
-                channels = width * 2**stage
-        self.stages = nn.Sequential(*stages)
-        self.head = nn.Linear(channels, classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.stages(self.act(self.norm(self.stem(x))))
-        out: Tensor = self.head(y.mean(dim=(2, 3)))
-        return out
+    factory: type[nn.Module]
+    source: str
+    defaults: Mapping[str, object] = field(default_factory=dict)
 
 
-def build(name: str, width: int, activation: MakeActivation, in_channels: int, classes: int) -> nn.Module:
-    """The network of that name, with a fresh activation at each site. `width` 16 is the published one.
+_HE2015 = "He et al. 2015, arXiv 1512.03385"
+
+NETWORKS: Mapping[str, Network] = {
+    "resnet8": Network(ResNet, _HE2015, {"depth": 8, "width": 8}),
+    "resnet20": Network(ResNet, _HE2015, {"depth": 20}),
+    "resnet32": Network(ResNet, _HE2015, {"depth": 32}),
+    "resnet56": Network(ResNet, _HE2015, {"depth": 56}),
+    "resnet110": Network(ResNet, _HE2015, {"depth": 110}),
+    "preresnet164": Network(PreActivationResNet, "He et al. 2016, arXiv 1603.05027"),
+    "wrn-28-10": Network(WideResNet, "Zagoruyko and Komodakis 2016, arXiv 1605.07146"),
+    "densenet-100-12": Network(DenseNet, "Huang et al. 2017, arXiv 1608.06993"),
+    "all-cnn": Network(AllCNN, "Springenberg et al. 2015, arXiv 1412.6806"),
+    "inception": Network(InceptionNet, "Szegedy et al. 2014, arXiv 1409.4842"),
+    "lecture": Network(LectureNet, "poolings: arXiv 1204.3968, 1301.3557, 1412.6071, 1406.4729"),
+}
+_NONE: Mapping[str, object] = MappingProxyType({})
+
+
+def build(
+    name: str,
+    activation: Activations,
+    shape: Shape,
+    classes: int,
+    width: int | None = None,
+    options: Mapping[str, object] = _NONE,
+) -> nn.Module:
+    """The network of that name, with a fresh activation at each site: `(n, *shape)` -> `(n, classes)`.
+
+    Args:
+        name: one of `NETWORKS`, or `package.module:function` (workers/networks/own.py).
+        shape: of an image: channels, height, width.
+        width: how wide the network is, the published width if not given; networks of a user's own may have none.
+        options: further ones of this network, as JSON has them.
 
     Raises:
-        WorkersError: no such model, or a width below 1.
+        WorkersError: no such model; an option that it does not take, or not so; a user's own that does not work.
     """
-    if name not in BLOCKS:
-        raise WorkersError(f"unknown model {name!r}; {nearest(name, BLOCKS)}")
-    if width < 1:
-        raise WorkersError(f"width must be at least 1, not {width!r}")
-    return ResNet(BLOCKS[name], width, activation, in_channels, classes)
+    if ":" in name:
+        return build_own(name, activation, shape, classes, width, options)
+    check_model(name)
+    network = NETWORKS[name]
+    if width is not None and options.get("width", width) != width:
+        raise WorkersError(f"model {name!r}: width is given twice, as {width!r} and {options['width']!r}; give it once")
+    wanted = {**network.defaults, **options, **({} if width is None else {"width": width})}
+    check_options(name, network.factory, wanted)
+    return network.factory(activation, shape, classes, **wanted)
+
+
+def check_model(name: str) -> None:
+    """Raises WorkersError if that is no name of a network; a user's own may still not be there."""
+    if name not in NETWORKS and ":" not in name:
+        raise WorkersError(f"unknown model {name!r}; {nearest(name, NETWORKS)}, or package.module:function of your own")
 
 
 def parameter_count(model: nn.Module) -> int:

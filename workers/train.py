@@ -17,11 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from search_space import Activation, compile_where_it_pays, load_primitives, parse, undecayed
+from search_space import compile_where_it_pays, load_primitives, undecayed
 from workers.augment import augment
 from workers.data import Dataset, Part, load
 from workers.job import Epoch, Job, Outcome, Recipe, Verdict
 from workers.models import build, default_device, parameter_count
+from workers.networks.sites import activation_of
 
 CHECK_EVERY = {"cpu": 1, "cuda": 25}  # steps between looks at the loss; on a GPU each look stalls it
 EVALUATED = 500  # images at a time
@@ -84,10 +85,8 @@ class _Child:
     def __init__(self, job: Job, data: Dataset, device: torch.device) -> None:
         torch.manual_seed(job.seed)
         load_primitives(job.primitives)
-        expression = parse(job.expression)
-        model = build(
-            job.model, job.width, lambda channels: Activation(expression, channels), data.channels, data.classes
-        )
+        activation = activation_of(job.expression)
+        model = build(job.model, activation, data.shape, data.classes, job.width or None, job.model_kwargs)
         self.model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.data, self.device, self.recipe = data, device, job.recipe
         self.steps_per_epoch = max(1, len(data.train) // job.recipe.batch_size)

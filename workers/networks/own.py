@@ -1,0 +1,150 @@
+"""Networks of a user's own: `package.module:function`, a function or class that makes one."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from inspect import Parameter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from search_space import Activation, SpaceError, nearest, replace_activations
+from search_space.modules import import_module
+from workers.job import WorkersError
+from workers.networks.options import Shape
+from workers.networks.sites import Activations
+
+
+def build_own(
+    name: str, activation: Activations, shape: Shape, classes: int, width: int | None, options: Mapping[str, object]
+) -> nn.Module:
+    """The network that `module:function` makes, tried on two images.
+
+    The function is given those of `activation` (an `Activations`), `in_channels`, `classes`, `image_size` (height,
+    width) and `width` (None if the settings leave it open) that it has arguments for, and the options. If it takes no
+    `activation`, the activation modules of what it returns are replaced.
+
+    Raises:
+        WorkersError: no such module or function; a signature that asks for something else; what it returns is no
+            network, does not run or has another output than `(n, classes)`; nothing to replace.
+    """
+    function = _find(name)
+    offered = {"activation": activation, "in_channels": shape[0], "classes": classes, "image_size": shape[1:]}
+    given = _arguments(name, function, {**offered, "width": width}, options)
+    made: list[nn.Module] = []
+
+    def recorded(channels: int) -> nn.Module:
+        made.append(activation(channels))
+        return made[-1]
+
+    if "activation" in given:
+        given["activation"] = replace(activation, make=recorded)
+    model = _call(name, function, given)
+    if "activation" not in given:
+        _replace(name, model, activation, shape)
+    elif not made and not any(isinstance(module, Activation) for module in model.modules()):
+        raise WorkersError(
+            f"model {name!r} takes `activation` but never calls it, as in self.act = activation(channels)"
+        )
+    _dry_run(name, model, shape, classes)
+    return model
+
+
+def _find(name: str) -> Callable[..., Any]:
+    module_name, _, attribute = name.partition(":")
+    try:
+        module = import_module(module_name)
+    except SpaceError as error:
+        raise WorkersError(f"model {name!r}: {error}") from error
+    found = getattr(module, attribute, None)
+    if isinstance(found, nn.Module):
+        raise WorkersError(
+            f"model {name!r} is one network, which all jobs would go on training; name a function or class that makes "
+            "a new one"
+        )
+    if not callable(found):
+        known = [key for key, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
+        what = "nothing" if found is None else f"{found!r}, no function"
+        raise WorkersError(
+            f"model {name!r}: module {module_name!r} has {what} under that name; {_nearest(attribute, known)}"
+        )
+    return found  # type: ignore[no-any-return]
+
+
+def _arguments(
+    name: str, function: Callable[..., Any], offered: Mapping[str, object], options: Mapping[str, object]
+) -> dict[str, Any]:
+    """What the function is called with, by name; what is None is left to its defaults."""
+    try:
+        rows = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError) as error:  # some functions written in C
+        raise WorkersError(f"model {name!r}: Python cannot tell which arguments it takes; wrap it in a def") from error
+    named = {row.name for row in rows if row.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)}
+    free = any(row.kind is Parameter.VAR_KEYWORD for row in rows)
+    for option in options:
+        if option in offered or not (free or option in named):
+            raise WorkersError(f"model {name!r} has no option {option!r}; {_nearest(option, named - set(offered))}")
+    given = {key: value for key, value in offered.items() if key in named and value is not None} | dict(options)
+    for row in rows:
+        needed = row.default is row.empty and row.kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+        if needed and (row.name not in given or row.kind is Parameter.POSITIONAL_ONLY):
+            raise WorkersError(
+                f"model {name!r} asks for {row.name!r}; it can have, by name, {', '.join(offered)}, and options that "
+                "the settings give or that have defaults"
+            )
+    return given
+
+
+def _call(name: str, function: Callable[..., Any], given: Mapping[str, Any]) -> nn.Module:
+    try:
+        model = function(**given)
+    except Exception as error:
+        raise WorkersError(f"model {name!r} fails: {type(error).__name__}: {error}") from error
+    if not isinstance(model, nn.Module):
+        raise WorkersError(f"model {name!r} returns {_brief(model)}; it must return a torch.nn.Module")
+    return model
+
+
+def _replace(name: str, model: nn.Module, activation: Activations, shape: Shape) -> None:
+    if activation.expression is None:
+        raise WorkersError(
+            f"model {name!r} takes no `activation`, and in a finished network only functions of one number can be put; "
+            "let it take `activation`, and make `activation.expansion` times the channels before each"
+        )
+    try:
+        done = replace_activations(model, activation.expression, torch.zeros(2, *shape))
+    except SpaceError as error:
+        raise WorkersError(f"model {name!r}, whose activations were to be replaced: {error}") from error
+    if done.functional:
+        calls = ", ".join(f"{function} in {where or 'its own forward'}" for where, function, _ in done.functional)
+        raise WorkersError(
+            f"model {name!r} calls {calls}, which cannot be replaced; make modules of them, as in self.act = "
+            "nn.ReLU(), or let the function take `activation`"
+        )
+
+
+def _dry_run(name: str, model: nn.Module, shape: Shape, classes: int) -> None:
+    """Two images, in eval mode: running statistics and the state of torch's random numbers stay as they are."""
+    try:
+        with torch.random.fork_rng([]), torch.no_grad():
+            out = model.eval()(torch.zeros(2, *shape))
+    except Exception as error:
+        images = "x".join(map(str, shape))
+        raise WorkersError(f"model {name!r} fails on two {images} images: {type(error).__name__}: {error}") from error
+    model.train()
+    if not isinstance(out, Tensor) or out.shape != (2, classes):
+        raise WorkersError(
+            f"model {name!r} makes {_brief(out)} of two images; it must be a tensor of shape (2, {classes})"
+        )
+
+
+def _brief(value: object) -> str:
+    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    names = sorted(known)
+    return nearest(word, names) if names else "there are none"
