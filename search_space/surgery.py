@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode, resolve_name
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from search_space.activation import Activation
 from search_space.expression import Expression, parse
@@ -33,6 +34,14 @@ ACTIVATIONS: tuple[type[nn.Module], ...] = (
 )
 # Their functions, without underscores: relu, relu_, leaky_relu, log_sigmoid.
 _CALLS = {cls.__name__.lower() for cls in ACTIVATIONS} | {"specialexpit"}
+_CONVOLUTIONS = {f"conv{kind}{d}d" for kind in ("", "_transpose") for d in (1, 2, 3)}
+_NORMS = {"batch_norm", "group_norm", "instance_norm"}  # of channels, which they take to be at dimension 1
+# What leaves dimensions in their places, besides pointwise functions of torch, pooling and dropout.
+_KEEP = {
+    *("rsub", "rdiv", "rpow", "cat", "concat", "concatenate", "pad", "interpolate", "pixel_shuffle", "channel_shuffle"),
+    *("chunk", "split", "clone", "contiguous", "detach", "to", "float", "double", "half", "bfloat16", "mean", "sum"),
+    *("amax", "amin", "max", "min", "var", "std", "softmax", "normalize", "layer_norm", "rms_norm", "expand"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,33 +93,34 @@ def replace_activations(
     Args:
         model: any module; what it computes between its modules does not matter.
         expression: a tree, or its text.
-        example: an input, a whole batch, or a tuple of the arguments; needed for parameters per channel, and to find
-            activations that are calls of functions.
-        match: which modules: classes, `(name, module) -> bool`, or a pattern of dotted names such as `layers.*.act`;
-            all of `ACTIVATIONS` unless given.
-        per_channel: a parameter for each channel, dimension 1 of the input `(N, C)` or `(N, C, ...)`; else one for all.
+        example: an input, a whole batch, or a tuple of the arguments; to count channels and to find calls of functions.
+        match: which modules: all of `ACTIVATIONS` unless given; those of them with a dotted name like a pattern such
+            as `layers.*.act`; or any module at all, by class or by `(name, module) -> bool`.
+        per_channel: a parameter for each channel, dimension 1 of the input; else one for all, as also where an input
+            of 3 or more dimensions has no convolution and no batch, group or instance norm before or behind it.
 
     Raises:
         ParseError: text that is no expression.
-        SpaceError: nothing matches; channels are asked for without an example; the example does not go through. The
-            model is then as it was.
+        SpaceError: an argument of another type; nothing matches; channels are asked for without an example; the
+            example does not go through. The model is then as it was.
     """
+    _check(model, expression, match)
     tree = parse(expression) if isinstance(expression, str) else expression
     sites = list(_sites(model, _chosen(match)))
     if not sites:
-        raise SpaceError(_nothing(model, match))
+        raise SpaceError(_nothing(model, match, example))
     if tree.betas and per_channel and example is None:
         raise SpaceError(
             f"{str(tree)!r} has a parameter for each channel, and how many channels there are shows only when the "
             "model runs: give example=<an input, a batch>, or per_channel=False for one that all channels share"
         )
     seen = None if example is None else _dry_run(model, sites, example)
-    channels, notes = {site.name: 1 for site in sites}, list(_shared(sites))
+    channels, notes = {site.name: 1 for site in sites}, _shared(sites)
     if seen is None:
         notes.append("without example=... calls such as F.relu(x) in a forward were not looked for")
     elif tree.betas:
-        for name, counts in seen.channels.items():
-            channels[name], note = _decide(counts, per_channel)
+        for name in seen.inputs:
+            channels[name], note = _decide(seen.channels(name), per_channel)
             notes += [f"{name}: {note}"] if note else []
     fresh = [_like(site, model, Activation(tree, channels[site.name])) for site in sites]
     for site, module in zip(sites, fresh, strict=True):
@@ -121,12 +131,23 @@ def replace_activations(
     return Surgery(str(tree), replaced, functional, tuple(notes))
 
 
+def _check(model: object, expression: object, match: object) -> None:
+    if not isinstance(model, nn.Module):
+        raise SpaceError(f"the model must be a torch.nn.Module, not {model!r}; give the network itself")
+    if not isinstance(expression, Expression | str):
+        raise SpaceError(f"the expression must be text such as 'x * sigmoid(beta * x)' or a tree, not {expression!r}")
+    other = match is None or isinstance(match, str) or (callable(match) and not isinstance(match, type | nn.Module))
+    classes = match if isinstance(match, tuple) else (match,)
+    if not other and not all(isinstance(cls, type) and issubclass(cls, nn.Module) for cls in classes):
+        raise SpaceError(f"match={match!r}: give a class of modules, a tuple of them, a predicate or a name pattern")
+
+
 def _chosen(match: Match | None) -> Callable[[str, nn.Module], bool]:
     if match is None or isinstance(match, type | tuple):
         classes = ACTIVATIONS if match is None else match
         return lambda _, module: isinstance(module, classes)
-    if isinstance(match, str):
-        return lambda name, _: fnmatchcase(name, match)
+    if isinstance(match, str):  # '*' is every activation, not every module
+        return lambda name, module: isinstance(module, ACTIVATIONS) and fnmatchcase(name, match)
     return match
 
 
@@ -139,49 +160,112 @@ def _sites(model: nn.Module, chosen: Callable[[str, nn.Module], bool]) -> Iterat
             return
         visited.add(parent)
         for key, module in parent._modules.items():  # named_children() leaves out a module's second name
-            if module is None:
-                continue
-            if chosen(prefix + key, module):
+            if module is not None and chosen(prefix + key, module):
                 yield _Site(prefix + key, parent, key, module)
-            else:
+            elif module is not None:
                 yield from walk(module, f"{prefix}{key}.")
 
     return walk(model, "")
 
 
+class _Layouts:
+    """Which tensors have their channels at dimension 1: those joined to 0, as convolutions and norms join them.
+
+    Functions that leave dimensions in their places join inputs and outputs; so what comes later counts too.
+    """
+
+    def __init__(self) -> None:
+        self._parents = [0]  # a forest of numbers of tensors; joined are those with the same root
+        self._numbers = WeakTensorKeyDictionary()
+
+    def number(self, x: Tensor) -> int:
+        if x not in self._numbers:
+            self._numbers[x] = len(self._parents)
+            self._parents.append(len(self._parents))
+        return int(self._numbers[x])
+
+    def root(self, number: int) -> int:
+        while self._parents[number] != number:
+            number = self._parents[number]
+        return number
+
+    def follow(self, name: str, args: tuple[Any, ...], result: Any) -> None:
+        """Join what a call shows to be alike."""
+        inputs, outputs = list(_tensors(args)), list(_tensors(result))
+        alike: list[int] = []
+        if name in _NORMS or (name in _CONVOLUTIONS and inputs[0].dim() == inputs[1].dim()):  # not of (C, ...)
+            alike = [0, *map(self.number, (inputs[0], *outputs))]
+        elif outputs and _keeps(name, args):  # inputs of other dimensions are broadcast
+            alike = [self.number(x) for x in (*inputs, *outputs) if x.dim() == outputs[0].dim()]
+        else:
+            for x in outputs:
+                self._numbers.pop(x, None)  # transpose_ returns its input, which was something else
+        for number in alike[1:]:
+            self._parents[self.root(number)] = self.root(alike[0])
+
+
+def _tensors(value: object) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    for item in value if isinstance(value, tuple | list) else ():
+        yield from _tensors(item)
+
+
+def _keeps(name: str, args: tuple[Any, ...]) -> bool:
+    if name == "__getitem__":  # x[:, :, ::2] does; a number or None moves dimensions
+        return all(isinstance(i, slice) or i is ... for i in (args[1] if isinstance(args[1], tuple) else args[1:]))
+    name = name.strip("_")
+    listed = name in _KEEP or name.replace("_", "") in _CALLS or "pool" in name or "dropout" in name
+    operator: Any = getattr(torch.ops.aten, name, None)
+    overloads = operator.overloads() if hasattr(operator, "overloads") else ()
+    return listed or any(torch.Tag.pointwise in getattr(operator, overload).tags for overload in overloads)
+
+
 class _Watch(TorchFunctionMode):
-    """What a model does while this context is entered: channels at each place, calls of functional activations."""
+    """What a model does while this context is entered: inputs at each place, calls of functional activations."""
 
     def __init__(self, model: nn.Module, names: Iterable[str]) -> None:
         super().__init__()
-        self.channels: dict[str, list[int]] = {name: [] for name in names}  # a number a call, 0: not at dimension 1
+        self.inputs: dict[str, list[tuple[torch.Size, int]]] = {name: [] for name in names}  # of each call
         self.functional: Counter[tuple[str, str]] = Counter()
         self._inside: list[tuple[str, bool]] = []  # the modules that run, and whether calls in them are of interest
-        self._features_last: object = None
+        self._layouts = _Layouts()
         for name, module in model.named_modules():
             module.register_forward_pre_hook(partial(self._enter, name), prepend=True, with_kwargs=True)
             module.register_forward_hook(self._leave, always_call=True)
 
+    def channels(self, name: str) -> list[int]:
+        """Of each call; 0 where they are not known to be at dimension 1. (N, features) needs no evidence."""
+        root, at_1 = self._layouts.root, self._layouts.root(0)
+        return [shape[1] if len(shape) == 2 or root(number) == at_1 else 0 for shape, number in self.inputs[name]]
+
     def _enter(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         open_ = not self._inside or self._inside[-1][1]
-        self._inside.append((name, open_ and name not in self.channels and not isinstance(module, ACTIVATIONS)))
-        if name in self.channels:
-            x = next((arg for arg in (*args, *kwargs.values()) if isinstance(arg, Tensor)), None)
-            known = x is not None and x.dim() > 1 and x is not self._features_last
-            self.channels[name].append(x.shape[1] if known and x is not None else 0)
+        self._inside.append((name, open_ and name not in self.inputs and not isinstance(module, ACTIVATIONS)))
+        if name in self.inputs:
+            x = next(_tensors((*args, *kwargs.values())), torch.empty(()))
+            self.inputs[name].append((x.shape, self._layouts.number(x)))
 
-    def _leave(self, module: nn.Module, _: object, output: Any) -> None:
+    def _leave(self, *_: object) -> None:
         self._inside.pop()
-        if isinstance(module, nn.Linear) and isinstance(output, Tensor) and output.dim() > 2:
-            self._features_last = output  # (N, ..., C): dimension 1 is a place in a sequence
 
     def __torch_function__(
         self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        name = getattr(func, "__name__", "")
-        if name.replace("_", "") in _CALLS and self._inside and self._inside[-1][1]:
+        name, kwargs = getattr(func, "__name__", ""), kwargs or {}
+        if self._inside and self._inside[-1][1] and (name.replace("_", "") in _CALLS or _relu(name, args, kwargs)):
             self.functional[self._inside[-1][0], str(resolve_name(func) or name)] += 1
-        return func(*args, **(kwargs or {}))
+        result = func(*args, **kwargs)
+        self._layouts.follow(name, (*args, *kwargs.values()), result)
+        return result
+
+
+def _relu(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """x.clamp(min=0), torch.maximum(x, zeros): relu by another name."""
+    low, high = (*args[1:], kwargs.get("min", kwargs.get("other")))[0], (*args[2:], kwargs.get("max"))[0]
+    if name.rstrip("_") not in ("clamp", "clip", "clamp_min", "maximum") or high is not None:
+        return False
+    return low == 0 if isinstance(low, int | float) else type(low) is Tensor and not low.is_meta and not low.any()
 
 
 def _dry_run(model: nn.Module, sites: list[_Site], example: Tensor | tuple[Any, ...]) -> _Watch:
@@ -212,7 +296,7 @@ def _decide(counts: list[int], per_channel: bool) -> tuple[int, str]:
     if per_channel and not counts:
         return 1, "the example does not come here, so all channels share each parameter"
     if per_channel and 0 in counts:
-        return 1, "dimension 1 of the input is not the channels, so all channels share each parameter"
+        return 1, "nothing shows that dimension 1 of the input is channels, so all share each parameter"
     if per_channel and len(set(counts)) > 1:
         # An error would shut out torchvision's Bottleneck, which calls its one ReLU with 64, 64 and 256 channels.
         numbers = " and ".join(str(count) for count in dict.fromkeys(counts))
@@ -221,13 +305,11 @@ def _decide(counts: list[int], per_channel: bool) -> tuple[int, str]:
     return (counts[0] if per_channel else 1), note
 
 
-def _shared(sites: list[_Site]) -> Iterator[str]:
+def _shared(sites: list[_Site]) -> list[str]:
     names: dict[nn.Module, list[str]] = {}
     for site in sites:
         names.setdefault(site.module, []).append(site.name)
-    for found in names.values():
-        if len(found) > 1:
-            yield f"{', '.join(found)} were one module and are now {len(found)}"
+    return [f"{', '.join(found)} were one module and are now {len(found)}" for found in names.values() if found[1:]]
 
 
 def _like(site: _Site, model: nn.Module, fresh: Activation) -> Activation:
@@ -240,23 +322,27 @@ def _like(site: _Site, model: nn.Module, fresh: Activation) -> Activation:
 
 def _leave_fast_paths(model: nn.Module) -> None:
     """A transformer layer in eval mode computes the relu or gelu that it was made with, past its `activation`."""
-    for module in model.modules():
+    for module in reversed([*model.modules()]):  # layers before what they are in
         if isinstance(module, nn.TransformerEncoderLayer) and isinstance(module.activation, Activation):
             module.activation_relu_or_gelu = 0
-    for module in model.modules():
-        if isinstance(module, nn.TransformerEncoder):  # and its nested tensors go through that fast path only
+        if isinstance(module, nn.TransformerEncoder):  # its nested tensors go through that fast path only
             module.use_nested_tensor &= all(getattr(layer, "activation_relu_or_gelu", 0) for layer in module.layers)
 
 
-def _nothing(model: nn.Module, match: Match | None) -> str:
+def _nothing(model: nn.Module, match: Match | None, example: Tensor | tuple[Any, ...] | None) -> str:
     if isinstance(model, ACTIVATIONS):
         return "the model is an activation itself, with no place to put another: use Activation(expression, channels)"
-    found = Counter(type(module).__name__ for module in model.modules() if module is not model)
-    classes = ", ".join(f"{name} ({count})" for name, count in sorted(found.items())) or "none"
-    return (
-        f"no module is {'an activation of torch' if match is None else 'matched'}; modules found: {classes}; say which "
-        "with match=<a class>, match=<(name, module) -> bool> or match='<pattern of dotted names>'"
-    )
+    named = f"an activation of torch with a name like {match!r}" if isinstance(match, str) else "matched"
+    what = f"no module is {'an activation of torch' if match is None else named}"
+    if example is not None and (calls := _dry_run(model, [], example).functional):
+        found = ", ".join(f"{call} in {name or 'the model itself'} ({count})" for (name, call), count in calls.items())
+        how = "self.act = nn.ReLU() and self.act(x), or activation=nn.ReLU() for torch's transformer layers"
+        return f"{what}; calls found: {found}; a call cannot be swapped: change the code to make a module of it, {how}"
+    classes = Counter(type(module).__name__ for module in model.modules() if module is not model)
+    found = ", ".join(f"{name} ({count})" for name, count in sorted(classes.items())) or "none"
+    how = "match=<a class>, match=<(name, module) -> bool> or match='<pattern of dotted names of activations>'"
+    more = "; example=<an input, a batch> also finds calls such as F.relu(x)" if example is None else ""
+    return f"{what}; modules found: {found}; say which with {how}{more}"
 
 
 def _times(count: int, noun: str) -> str:

@@ -232,16 +232,109 @@ def test_type_device_and_mode_are_those_of_the_neighbours(dtype: torch.dtype) ->
 
 
 def test_channels_of_any_number_of_dimensions() -> None:
-    for shape, channels in [((2, 6), 6), ((2, 6, 3), 6), ((2, 6, 3, 3), 6), ((2, 6, 3, 3, 3), 6), ((2,), 1), ((), 1)]:
+    """Rows need no evidence; of an input of more dimensions nothing is known."""
+    for shape, channels in [((2, 6), 6), ((2, 6, 3), 1), ((2, 6, 3, 3), 1), ((2,), 1), ((), 1)]:
         report = replace_activations(nn.Sequential(nn.ReLU()), SWISH, torch.randn(shape))
         assert report.replaced == (("0", "ReLU", channels),)
 
 
-def test_features_behind_a_linear_layer_are_last() -> None:
-    model = nn.Sequential(nn.Linear(8, 12), nn.GELU(), nn.Linear(12, 8))
+class Calls(nn.Module):
+    """What `forward` makes of the input and the modules, which are registered as `0`, `1`, and so on."""
+
+    def __init__(self, forward: Callable[..., Tensor], *modules: nn.Module) -> None:
+        super().__init__()
+        self.function = forward
+        for i, module in enumerate(modules):
+            self.add_module(str(i), module)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x, *self.children())
+
+
+NO_CHANNELS: dict[str, nn.Module] = {
+    "linear": nn.Sequential(nn.Linear(8, 12), nn.GELU(), nn.Linear(12, 8)),
+    "layer norm": nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), nn.GELU()),
+    "sum": Calls(lambda x, a, b, act: act(a(x) + b(x)), nn.Linear(8, 4), nn.Linear(8, 4), nn.GELU()),
+    "lstm": Calls(lambda x, lstm, act: act(lstm(x)[0]), nn.LSTM(8, 4, batch_first=True), nn.GELU()),
+    "embedding": Calls(lambda x, words, act: act(words(x.long().abs()[..., 0])), nn.Embedding(99, 7), nn.GELU()),
+    "attention": Calls(lambda x, mha, act: act(mha(x, x, x)[0]), nn.MultiheadAttention(8, 2), nn.GELU()),
+    "moved": Calls(lambda x, conv, act: act(conv(x.mT).mT), nn.Conv1d(8, 7, 1), nn.GELU()),
+    "moved in place": Calls(lambda x, conv, act: act(conv(x.mT).transpose_(1, 2)), nn.Conv1d(8, 7, 1), nn.GELU()),
+    "flat": Calls(lambda x, conv, act: act(conv(x.mT).reshape(2, -1, 4)), nn.Conv1d(8, 4, 1), nn.GELU()),
+    "indexed": Calls(lambda x, conv, act: act(conv(x.mT)[:, 0, :, None]), nn.Conv1d(8, 4, 1), nn.GELU()),
+    "unbatched": Calls(lambda x, conv, act: act(conv(x)), nn.Conv2d(2, 3, 1), nn.GELU()),
+}
+
+
+@pytest.mark.parametrize("name", NO_CHANNELS)
+def test_dimension_1_is_no_channels_without_evidence(name: str) -> None:
+    """It is a sequence, whose length may change; `unbatched` is an image (C, H, W)."""
+    model = copy.deepcopy(NO_CHANNELS[name])
     report = replace_activations(model, SWISH, WORDS)
-    assert report.replaced == (("1", "GELU", 1),) and "dimension 1 of the input is not the channels" in report.notes[0]
-    model(WORDS[:, :3])  # a shorter sequence
+    note = "nothing shows that dimension 1 of the input is channels, so all share each parameter"
+    assert [place[1:] for place in report.replaced] == [("GELU", 1)]
+    assert report.notes == (f"{report.replaced[0][0]}: {note}",)
+    model(WORDS[:, :6])  # a shorter sequence
+
+
+def conv(inner: int = 3, outer: int = 5) -> nn.Module:
+    return nn.Conv2d(inner, outer, 3, padding=1)
+
+
+CHANNELS: dict[str, tuple[nn.Module, list[int]]] = {
+    "convolution": (nn.Sequential(conv(), nn.GELU(), conv(5, 7), nn.Tanh()), [5, 7]),
+    "transposed": (nn.Sequential(nn.ConvTranspose2d(3, 5, 2), nn.GELU()), [5]),
+    "before a convolution": (nn.Sequential(nn.GELU(), conv()), [3]),
+    "pre-activation": (
+        Calls(lambda x, norm, act, conv: x + conv(act(norm(x))), nn.BatchNorm2d(3), nn.GELU(), conv(3, 3)),
+        [3],
+    ),
+    "group norm": (nn.Sequential(nn.GroupNorm(3, 3), nn.GELU(), nn.MaxPool2d(2), nn.Tanh()), [3, 3]),
+    "instance norm": (nn.Sequential(nn.InstanceNorm2d(3), nn.GELU()), [3]),
+    "shortcut": (
+        Calls(
+            lambda x, a, b, act: act(F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 1, 1)) + b(a(x))),
+            conv(),
+            nn.AvgPool2d(2),
+            nn.GELU(),
+        ),
+        [5],
+    ),
+    "concatenation": (
+        Calls(lambda x, a, b, act: act(torch.cat([x, a(x), b(x)], 1)), conv(), conv(3, 2), nn.GELU()),
+        [10],
+    ),
+    "split": (Calls(lambda x, a, act: act(a(x).chunk(2, 1)[0]), conv(3, 6), nn.GELU()), [3]),
+    "gate": (
+        Calls(
+            lambda x, norm, a, act: act(a(x.mean((2, 3))).view(-1, 3, 1, 1)) * norm(x),
+            nn.BatchNorm2d(3),
+            nn.Linear(3, 3),
+            nn.GELU(),
+        ),
+        [3],
+    ),
+    "generator": (nn.Sequential(nn.Flatten(), nn.Linear(192, 80), nn.Unflatten(1, (5, 4, 4)), nn.GELU(), conv(5)), [5]),
+    "activations": (
+        nn.Sequential(conv(), nn.Softsign(), nn.PReLU(), nn.Tanhshrink(), nn.Dropout(), nn.GELU()),
+        [5] * 4,
+    ),
+    "arithmetic": (
+        Calls(lambda x, a, act: act((1 - a(x)) * 2 / 3 + a(x).exp().clamp(max=9).contiguous()), conv(), nn.GELU()),
+        [5],
+    ),
+    "in place": (Calls(lambda x, a, act: act(a(x).mul_(2).add_(1)), conv(), nn.GELU()), [5]),
+    "upsampled": (nn.Sequential(conv(), nn.Upsample(scale_factor=2), nn.AdaptiveAvgPool2d(1), nn.GELU()), [5]),
+}
+
+
+@pytest.mark.parametrize("name", CHANNELS)
+def test_dimension_1_is_channels_where_a_convolution_or_norm_shows_it(name: str) -> None:
+    model, channels = CHANNELS[name]
+    model = copy.deepcopy(model)
+    report = replace_activations(model, SWISH, IMAGES)
+    assert [count for _, _, count in report.replaced] == channels and report.notes == ()
+    model(IMAGES)
 
 
 # Nothing else changes
@@ -340,7 +433,7 @@ def test_calls_in_what_is_replaced_go_with_it(nested: bool) -> None:
     model = Functional()
     if nested:
         model.gate = nn.Sequential(Gate())  # type: ignore[assignment]
-    report = replace_activations(model, SWISH, ROWS, match="gate")
+    report = replace_activations(model, SWISH, ROWS, match=lambda name, _: name == "gate")
     assert names(report) == ["gate"] and {name for name, _, _ in report.functional} == {""}
 
 
@@ -430,8 +523,15 @@ def test_match() -> None:
     assert names(replace_activations(mlp(), RELU, match="2.*.1")) == ["2.0.1"]
     assert names(replace_activations(mlp(), RELU, match=lambda name, module: name == "1")) == ["1"]
     outer = mlp()
-    assert names(replace_activations(outer, RELU, match="2*")) == ["2"]  # and nothing inside it
+    assert names(replace_activations(outer, RELU, match=lambda name, _: name[0] == "2")) == ["2"]  # not inside it too
     assert isinstance(outer[2], Activation)
+
+
+def test_a_pattern_chooses_among_activations() -> None:
+    model = mlp()
+    assert names(replace_activations(model, RELU, match="*")) == ["1", "2.0.1"] and isinstance(model[0], nn.Linear)
+    assert names(replace_activations(model, SWISH, ROWS, match="2*")) == ["2.0.1"]  # our own too
+    assert names(replace_activations(mlp(), RELU, match=nn.Linear)) == ["0", "2.0.0"]
 
 
 # Errors
@@ -442,10 +542,82 @@ def test_nothing_to_replace() -> None:
     found = r"modules found: Linear \(2\), Sequential \(1\), Softmax \(1\); say which with match=<a class>"
     with pytest.raises(SpaceError, match=f"no module is an activation of torch; {found}"):
         replace_activations(model, RELU)
-    with pytest.raises(SpaceError, match=f"no module is matched; {found}"):
-        replace_activations(model, RELU, match="layers.*")
+    with pytest.raises(SpaceError, match=rf"no module is an activation of torch with a name like '\*'; {found}"):
+        replace_activations(model, RELU, match="*")
+    with pytest.raises(SpaceError, match=f"no module is matched; {found}.* also finds calls such as F.relu"):
+        replace_activations(model, RELU, match=nn.Tanh)
     with pytest.raises(SpaceError, match="modules found: none"):
         replace_activations(nn.Linear(2, 2), RELU)
+
+
+@pytest.mark.parametrize(
+    ("model", "example", "call"),
+    [
+        (transformer(), WORDS, r"torch.nn.functional.relu in the model itself \(1\)"),
+        (Gate(), ROWS, r"torch.sigmoid in the model itself \(2\)"),
+        (nn.Sequential(Gate()), ROWS, r"torch.sigmoid in 0 \(2\)"),
+    ],
+)
+def test_calls_are_named_where_nothing_can_be_replaced(model: nn.Module, example: Tensor, call: str) -> None:
+    remedy = r"self.act = nn.ReLU\(\) and self.act\(x\), or activation=nn.ReLU\(\) for torch's transformer layers"
+    for match in (None, "*", nn.Tanh):
+        with pytest.raises(SpaceError, match=f"; calls found: {call}; a call cannot be swapped: .*{remedy}"):
+            replace_activations(model, SWISH, example, match=match)
+    with pytest.raises(SpaceError, match="the example did not go through"):
+        replace_activations(model, SWISH, ())
+    repaired = transformer(nn.ReLU())
+    assert names(replace_activations(repaired, SWISH, WORDS)) == ["activation"]
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda x: x.clamp(min=0), "torch.Tensor.clamp"),
+        (lambda x: x.clamp(0.0), "torch.Tensor.clamp"),
+        (lambda x: x.clone().clamp_(min=0), "torch.Tensor.clamp_"),
+        (lambda x: torch.clip(x, 0), "torch.clip"),
+        (lambda x: torch.clamp_min(x, 0), "torch.clamp_min"),
+        (lambda x: torch.maximum(x, torch.zeros(())), "torch.maximum"),
+        (lambda x: torch.maximum(x, other=torch.zeros_like(x)), "torch.maximum"),
+    ],
+)
+def test_relu_by_another_name_is_a_call(call: Callable[[Tensor], Tensor], name: str) -> None:
+    model = nn.Sequential(nn.Tanh(), Calls(call))
+    assert replace_activations(model, SWISH, ROWS).functional == (("1", name, 1),)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: x.clamp(max=0),
+        lambda x: x.clamp(0, 1),
+        lambda x: x.clamp(0, max=1),
+        lambda x: x.clamp(min=0, max=1),
+        lambda x: x.clamp(min=1e-6),
+        lambda x: x.clamp(None, 0),
+        lambda x: x.clamp(min=torch.ones(6)),
+        lambda x: torch.maximum(x, x + 1),
+        lambda x: torch.max(x, 0)[0],
+    ],
+)
+def test_other_limits_are_no_calls(call: Callable[[Tensor], Tensor]) -> None:
+    assert replace_activations(nn.Sequential(nn.Tanh(), Calls(call)), SWISH, ROWS).functional == ()
+
+
+@pytest.mark.parametrize("match", [5, (nn.ReLU, 5), int, nn.ReLU(), [nn.ReLU]], ids=str)
+def test_a_match_of_another_type(match: Any) -> None:
+    with pytest.raises(SpaceError, match=r"match=.*: give a class of modules, a tuple of them, a predicate or a name"):
+        replace_activations(mlp(), RELU, match=match)
+
+
+def test_a_model_or_expression_of_another_type() -> None:
+    wrong: Any
+    for wrong in (5, None, nn.ReLU, [nn.ReLU()]):
+        with pytest.raises(SpaceError, match=r"the model must be a torch.nn.Module, not .*; give the network itself"):
+            replace_activations(wrong, RELU)
+    for wrong in (5, None, torch.relu, nn.ReLU()):
+        with pytest.raises(SpaceError, match="the expression must be text such as 'x "):
+            replace_activations(mlp(), wrong)
 
 
 @pytest.mark.parametrize("model", [nn.ReLU(), nn.PReLU(), Activation(SWISH)], ids=lambda m: type(m).__name__)
