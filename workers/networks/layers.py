@@ -33,7 +33,8 @@ def convolution(
 
 
 class Pointwise(nn.Conv2d):
-    """A 1x1 convolution, without bias, of every `step`-th pixel each way.
+    """A 1x1 convolution, without bias, of every `step`-th pixel: `(n, in_channels, h, w)` ->
+    `(n, channels, h/step, w/step)`.
 
     Shapes: `(n, in_channels, h, w)` -> `(n, channels, h/step, w/step)`. The pixels are picked first and the convolution
     has stride 1: torch 2.13 on CPUs writes past its memory in the backward pass of a channels_last 1x1 convolution of

@@ -1,0 +1,233 @@
+"""Networks of a user's own: each form, each bad form, the example."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from search_space import Activation, Maxout
+from workers.job import Job, Recipe, Verdict, WorkersError
+from workers.models import build, parameter_count
+from workers.networks.sites import activation_of
+from workers.train import train
+
+torch.set_num_threads(1)
+
+CPU = torch.device("cpu")
+ROOT = Path(__file__).parents[1]
+PRELU = "max(x, 0) + beta * min(x, 0)"
+KINDS = ("x * sigmoid(beta * x)", PRELU, "maxout", "maxout(3)")
+NUMBERS = count()
+Write = Callable[[str], str]
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
+    """Writes a module of a user's own into the current directory; its name."""
+    monkeypatch.chdir(tmp_path)
+    paths, loaded = list(sys.path), set(sys.modules)
+
+    def call(source: str) -> str:
+        name = f"own_net_{next(NUMBERS)}"
+        (tmp_path / f"{name}.py").write_text(
+            f"import torch\nimport torch.nn.functional as F\nfrom torch import nn\n{source}"
+        )
+        return name
+
+    yield call
+    sys.path[:] = paths
+    for name in {name for name in sys.modules if name.startswith("own_net")} - loaded:
+        del sys.modules[name]
+
+
+NET = """
+class Net(nn.Module):
+    def __init__(self, in_channels, classes, hidden=6):
+        super().__init__()
+        self.conv, self.act = nn.Conv2d(in_channels, hidden, 3), nn.ReLU()
+        self.norm, self.more = nn.BatchNorm2d(hidden), nn.PReLU()
+        self.head = nn.Linear(hidden, classes)
+
+    def forward(self, x):
+        return self.head(self.more(self.norm(self.act(self.conv(x)))).mean((2, 3)))
+"""
+FACTORY = """
+def network(classes, activation, *, image_size, in_channels=1, width=7, bias=True):
+    e, (h, w) = activation.expansion, image_size
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(in_channels * h * w, e * width, bias), activation(width), nn.Linear(width, classes)
+    )
+"""
+
+
+def own(name: str, text: str = "x * sigmoid(beta * x)", **options: Any) -> nn.Module:
+    return build(name, activation_of(text), (1, 8, 8), 10, options=options)
+
+
+def test_activations_of_a_class_are_replaced(write: Write) -> None:
+    model = own(f"{write(NET)}:Net", hidden=5)
+    found = [module for module in model.modules() if isinstance(module, Activation)]
+    assert [module.channels for module in found] == [5, 5] and found[0] is not found[1]
+    assert not any(isinstance(module, nn.ReLU | nn.PReLU) for module in model.modules())
+    assert not any(float(b.sum()) for key, b in model.named_buffers() if key.endswith(("mean", "tracked")))
+    assert model.training and model(torch.randn(3, 1, 8, 8)).shape == (3, 10)
+
+
+def test_activations_of_what_a_function_returns_are_replaced(write: Write) -> None:
+    module = write(NET + "def make(**options):\n    return Net(1, 10, **options)\n")
+    model = own(f"{module}:make", hidden=3)
+    assert sum(isinstance(m, Activation) and m.channels == 3 for m in model.modules()) == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_factory_makes_its_activations_itself(write: Write, kind: str) -> None:
+    name = f"{write(FACTORY)}:network"
+    model = own(name, kind, bias=False)
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    assert linear[0].out_features == 7 * activation_of(kind).expansion and linear[0].bias is None
+    wider = build(name, activation_of(kind), (1, 8, 8), 10, width=9)
+    assert wider(torch.randn(2, 1, 8, 8)).shape == (2, 10)
+    assert any(isinstance(module, nn.Linear) and module.in_features == 9 for module in wider.modules())
+
+
+def test_a_factory_may_replace_activations_itself(write: Write) -> None:
+    source = NET + (
+        "from search_space import replace_activations\n"
+        "def network(activation, in_channels, classes):\n"
+        "    net = Net(in_channels, classes)\n"
+        "    replace_activations(net, activation.expression, torch.zeros(2, in_channels, 8, 8), match='act')\n"
+        "    return net\n"
+    )
+    model = own(f"{write(source)}:network")
+    assert sum(isinstance(module, Activation) for module in model.modules()) == 1
+
+
+def test_lazy_layers_are_made_before_training(write: Write) -> None:
+    model = own(
+        write("def f():\n    return nn.Sequential(nn.Flatten(), nn.LazyLinear(4), nn.ReLU(), nn.LazyLinear(10))") + ":f"
+    )
+    assert parameter_count(model) == 64 * 4 + 4 + 4 + 4 * 10 + 10
+
+
+def test_a_network_of_ones_own_is_trained(write: Write) -> None:
+    for name in (f"{write(NET)}:Net", f"{write(FACTORY)}:network"):
+        job = Job(0, PRELU, model=name, recipe=Recipe(epochs=1))
+        outcome = train(job, CPU)
+        assert outcome.verdict is Verdict.COMPLETE and outcome.val_loss is not None and outcome.val_loss < math.log(10)
+        assert replace(train(job, CPU), seconds=0.0) == replace(outcome, seconds=0.0)
+
+
+MAKE = "def f(activation, in_channels, classes):\n    return "
+BAD: list[tuple[str, str, dict[str, Any], str]] = [
+    (NET, "net", {}, "has nothing under that name; did you mean 'Net'"),
+    ("", "f", {}, "has nothing under that name; there are none"),
+    (NET, "", {}, "has nothing under that name"),
+    ("f = 3", "f", {}, "has 3, no function under that name"),
+    (NET + "net = Net(1, 10)", "net", {}, "is one network, which all jobs would go on training"),
+    ("import nothing_of_this_name", "f", {}, "imports 'nothing_of_this_name', which is not; install that too"),
+    ("1 / 0", "f", {}, "fails at its import: ZeroDivisionError"),
+    ("def f(act, classes): pass", "f", {}, "asks for 'act'; it can have, by name, activation, in_channels, classes"),
+    ("def f(classes, /): pass", "f", {}, "asks for 'classes'; it can have, by name"),
+    ("f = max", "f", {}, "Python cannot tell which arguments it takes"),
+    (NET, "Net", {"hiden": 3}, "has no option 'hiden'; did you mean 'hidden'"),
+    (NET, "Net", {"classes": 3}, "has no option 'classes'"),
+    ("def f(): return 1 / 0", "f", {}, "fails: ZeroDivisionError: division by zero"),
+    ("def f(): return None", "f", {}, "returns a NoneType; it must return a torch.nn.Module"),
+    ("def f(): return torch.zeros(3)", "f", {}, "returns a tensor of shape \\(3,\\); it must return"),
+    (MAKE + "nn.Sequential(nn.Flatten(), nn.Linear(64, classes))", "f", {}, "takes `activation` but never calls it"),
+    (
+        MAKE + "nn.Sequential(nn.Conv2d(in_channels, classes, 3), activation(classes))",
+        *("f", {}, "makes a tensor of shape \\(2, 10, 6, 6\\) of two images; it must be a tensor of shape \\(2, 10\\)"),
+    ),
+    (
+        MAKE + "nn.Sequential(nn.Flatten(), activation(64), nn.Linear(64, 7))",
+        *("f", {}, "makes a tensor of shape \\(2, 7\\)"),
+    ),
+    (MAKE + "nn.Sequential(activation(1), nn.Flatten(), nn.LSTM(64, classes))", "f", {}, "makes a tuple of two images"),
+    (
+        MAKE + "nn.Sequential(nn.Flatten(), activation(1), nn.Linear(63, classes))",
+        *("f", {}, "fails on two 1x8x8 images: RuntimeError: "),
+    ),
+    (
+        "def f(classes): return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))",
+        "f",
+        {},
+        "no module is an activation",
+    ),
+    (
+        "def f(classes): return nn.Sequential(nn.ReLU(), nn.Linear(64, classes))",
+        "f",
+        {},
+        "the example did not go through",
+    ),
+    (
+        NET.replace("self.more(", "F.relu("),
+        *("Net", {}, "calls torch.*relu in its own forward, which cannot be replaced; make modules of them"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("source", "function", "options", "message"), BAD, ids=[row[3][:40] for row in BAD])
+def test_bad_networks_of_ones_own(
+    write: Write, source: str, function: str, options: dict[str, Any], message: str
+) -> None:
+    name = f"{write(source)}:{function}"
+    with pytest.raises(WorkersError, match=message) as caught:
+        own(name, **options)
+    assert (
+        str(caught.value).startswith(f"model {name!r}") and "\n" not in str(caught.value).partition("RuntimeError")[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("own_net_nowhere:f", "model 'own_net_nowhere:f': no module 'own_net_nowhere'.*lie in the current directory"),
+        ("net.py:f", "'net.py' is no name of a module; write it as in package.module"),
+        (":f", "'' is no name of a module"),
+    ],
+)
+def test_modules_that_are_not_there(name: str, message: str) -> None:
+    with pytest.raises(WorkersError, match=message):
+        own(name)
+
+
+def test_maxout_cannot_be_put_into_a_finished_network(write: Write) -> None:
+    with pytest.raises(WorkersError, match=r"takes no `activation`.*activation\.expansion"):
+        own(f"{write(NET)}:Net", "maxout")
+
+
+# The example
+
+
+@pytest.fixture
+def example(monkeypatch: pytest.MonkeyPatch) -> Any:
+    spec = importlib.util.spec_from_file_location("own_network", ROOT / "examples" / "own_network.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "own_network", module)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(("function", "sites"), [("Net", 4), ("replaced", 4), ("network", 3)])
+def test_the_example(example: Any, function: str, sites: int) -> None:
+    model = own(f"own_network:{function}")
+    assert sum(isinstance(module, Activation) and module.channels == 16 for module in model.modules()) == sites
+    outcome = train(Job(0, PRELU, model=f"own_network:{function}", recipe=Recipe(epochs=5)), CPU)
+    assert outcome.verdict is Verdict.COMPLETE and outcome.val_acc is not None and outcome.val_acc > 0.3
+
+
+def test_the_example_takes_maxout_and_an_option(example: Any) -> None:
+    model = own("own_network:network", "maxout(3)", layers=2)
+    assert sum(isinstance(module, Maxout) for module in model.modules()) == 2
