@@ -17,6 +17,7 @@ class SearcherError(RuntimeError):
     |  `- SamplerError: a sampler or one of its options
     |- StoreError: the database
     |- StudyExists, UnknownStudy, StudyBusy, LeaseLost: the state of a study
+    |- EveryTrialFails: what a search cannot go on from
     |- QueryRefused: a query that would write, or is wrong
     `- ReportError: a file that cannot be written
     """

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from search_space import BASELINES, Grammar, baseline, extended, key, load_primitives, parse, preflight, space
+from searcher import SearcherError
 from searcher.config import Config
 from searcher.samplers.base import Sampler
 from searcher.store import Batch, Lease, Store
@@ -22,6 +23,13 @@ from workers.pool import Pool
 WAKE_SECONDS = 1.0  # how often the loop looks up while children train: renews the lease, hears a wish to stop
 CITED_AT_ONCE = 100  # most trials answered from the store in one transaction
 AHEAD = 8  # most proposals thought of while children train, so that a free worker does not wait for the sampler
+
+
+HOPELESS = 3  # trainings that fail in the same way, with none that does not, before a session gives up
+
+
+class EveryTrialFails(SearcherError):
+    """All trainings of a session have failed in the same way: it lies not with the functions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +114,15 @@ class Search:
         self._ahead: deque[Trial] = deque()  # proposed, not yet in the store
         self._exhausted = False
         self._session_done = 0
+        self._worked = False  # whether any training of this session has come to a verdict
+        self._failures: Counter[str] = Counter()  # by the first line of their reason
 
     def run(self) -> Iterator[Progress]:
         """Runs to the total, the time-out or `should_stop`; yields after every transaction that changed something.
 
         Raises:
             LeaseLost: another driver has taken the study over.
+        EveryTrialFails: so many trainings failed, and in such a way, that going on makes no sense.
             StoreError: the database has failed. Everything written until then stands.
         """
         self._restore()
@@ -128,6 +139,7 @@ class Search:
                 self._pool.submit(*map(self._job, submitted))
                 if batch:
                     yield self._progress(ended)
+                self._give_up_if_hopeless()
                 self._think_ahead()
         finally:
             self._give_up_flying()
@@ -171,6 +183,14 @@ class Search:
 
     def _next_number(self) -> int:
         return self._book.proposed + len(self._ahead)
+
+    def _give_up_if_hopeless(self) -> None:
+        if not self._worked and len(self._failures) == 1 and self._failures.total() >= HOPELESS:
+            (reason,) = self._failures
+            raise EveryTrialFails(
+                f"the first {self._failures.total()} trials of this session all failed, in the same way: {reason}; "
+                f"see: searcher trial {self._book.study.name} NUMBER"
+            )
 
     # One turn ---------------------------------------------------------------------------------------------------------
 
@@ -287,6 +307,9 @@ class Search:
     def _enter(self, trial: Trial, ended: list[Trial]) -> None:
         self._book.finish(trial)
         self._session_done += 1
+        if trial.state is TrialState.FAILED and trial.trained:  # a worker that died says nothing about the next one
+            self._failures[trial.reason.partition("\n")[0]] += 1
+        self._worked |= trial.trained and trial.state is not TrialState.FAILED
         ended.append(trial)
         if trial.state.judged:
             self._sampler.tell(trial)

@@ -182,7 +182,8 @@ class PoolContract:
         bad = desk.job("raise too bad")
         pool.submit(bad)
         [outcome] = collect(pool, 1).values()
-        assert outcome.verdict is Verdict.FAILED and outcome.reason == "ValueError: too bad"
+        assert outcome.verdict is Verdict.FAILED and outcome.reason.startswith("ValueError: too bad\n")
+        assert "raise ValueError(rest)" in outcome.reason
         good = desk.job("sleep 0")
         pool.submit(good)
         assert collect(pool, 1)[good].verdict is Verdict.COMPLETE

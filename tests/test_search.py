@@ -13,7 +13,7 @@ import pytest
 from search_space import Choices, Grammar, key, parse
 from searcher import config, session
 from searcher.config import Config
-from searcher.search import Progress, Search
+from searcher.search import EveryTrialFails, Progress, Search
 from searcher.store import LeaseLost, Store
 from searcher.trial import Kind, Study, Trial, TrialState
 from workers.job import Epoch, Job, Outcome, Verdict
@@ -267,7 +267,7 @@ class FailsAtFirst:
     def __call__(self, job: Job) -> Outcome:
         self.runs[job.number] += 1
         if self.runs[job.number] <= self.times:
-            return Outcome(Verdict.FAILED, "the worker process died")
+            return Outcome(Verdict.FAILED, f"the worker process died ({job.number})")
         return judge(job)
 
 
@@ -279,8 +279,35 @@ def test_failures_are_retried_so_often_and_no_more(store: Store) -> None:
     judged = FailsAtFirst(3)
     _, lost = completed(store, replace(settings, study_name="lost"), pool=InlinePool(run=judged))
     assert {t.state for t in lost} == {TrialState.FAILED}
-    assert {t.reason for t in lost} == {"the worker process died"}
+    assert {t.reason for t in lost} == {f"the worker process died ({t.number})" for t in lost}
     assert set(judged.runs.values()) == {3}
+
+
+def broken(job: Job) -> Outcome:
+    raise ValueError("images are (3, 32, 32)")
+
+
+def test_a_search_in_which_everything_fails_alike_stops_and_can_go_on(store: Store) -> None:
+    settings = replace(SETTINGS, n_trials=10, max_retries=1)
+    study = session.create_study(store, settings)
+    message = r"the first 3 trials .* all failed, in the same way: ValueError: images are \(3, 32, 32\); see: searcher"
+    with pytest.raises(EveryTrialFails, match=message):
+        run(store, study, settings, InlinePool(run=broken))
+    failed = [t for t in store.trials(study) if t.state is TrialState.FAILED]
+    assert len(failed) == 3 and all(t.retries == 1 for t in failed)
+    assert 'raise ValueError("images are' in failed[0].reason, "with where it was raised"
+    run(store, study, settings)
+    trials = store.trials(study)
+    assert len(trials) == 10 and sum(t.state is TrialState.FAILED for t in trials) == 3
+
+
+def test_one_that_works_is_reason_to_go_on(store: Store) -> None:
+    _, trials = completed(
+        store,
+        replace(SETTINGS, n_trials=10, max_retries=0),
+        pool=InlinePool(run=lambda job: broken(job) if job.number else judge(replace(job, expression="sin(x)"))),
+    )
+    assert len(trials) == 10 and sum(t.state is TrialState.FAILED for t in trials) > 3
 
 
 def test_failed_trials_are_not_told_and_not_cited(store: Store) -> None:

@@ -300,7 +300,13 @@ def test_an_exception_becomes_a_failure_with_its_text() -> None:
     def broken(job: Job) -> Outcome:
         raise ZeroDivisionError(f"job {job.number}")
 
-    assert untimed(guarded(broken, QUICK)) == Outcome(Verdict.FAILED, reason="ZeroDivisionError: job 0")
+    def refused(job: Job) -> Outcome:
+        raise WorkersError(f"no job {job.number}")
+
+    failed = guarded(broken, QUICK)
+    assert failed.verdict is Verdict.FAILED and failed.reason.startswith("ZeroDivisionError: job 0\n  File ")
+    assert 'raise ZeroDivisionError(f"job' in failed.reason
+    assert untimed(guarded(refused, QUICK)) == Outcome(Verdict.FAILED, reason="WorkersError: no job 0")
     assert guarded(lambda job: Outcome(Verdict.COMPLETE, job.model), QUICK).reason == "resnet8"
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from typing import Protocol
 
-from workers.job import Job, Outcome, Verdict
+from workers.job import Job, Outcome, Verdict, WorkersError
+
+FRAMES = 5  # of a traceback, the last ones
 
 Evaluate = Callable[[Job], Outcome]
 
@@ -39,12 +42,16 @@ def evaluate(job: Job) -> Outcome:
 
 
 def guarded(run: Evaluate, job: Job) -> Outcome:
-    """`run(job)`, timed; what it raises becomes FAILED with its text, so that one bad job cannot end a worker."""
+    """`run(job)`, timed; what it raises becomes FAILED, so that one bad job cannot end a worker. The reason is the
+    exception and, where it is not ours, which says all there is to say, where it was raised."""
     started = time.monotonic()
     try:
         outcome = run(job)
-    except Exception as error:
+    except WorkersError as error:
         outcome = Outcome(Verdict.FAILED, reason=f"{type(error).__name__}: {error}")
+    except Exception as error:
+        where = "".join(traceback.format_tb(error.__traceback__)[-FRAMES:])
+        outcome = Outcome(Verdict.FAILED, reason=f"{type(error).__name__}: {error}\n{where}".rstrip())
     return replace(outcome, seconds=time.monotonic() - started)
 
 
