@@ -191,12 +191,13 @@ class _Layouts:
 
     def follow(self, name: str, args: tuple[Any, ...], result: Any) -> None:
         """Join what a call shows to be alike."""
-        inputs, outputs = list(_tensors(args)), list(_tensors(result))
-        alike: list[int] = []
+        inputs, outputs, alike = list(_tensors(args)), list(_tensors(result)), [0]
         if name in _NORMS or (name in _CONVOLUTIONS and inputs[0].dim() == inputs[1].dim()):  # not of (C, ...)
-            alike = [0, *map(self.number, (inputs[0], *outputs))]
-        elif outputs and _keeps(name, args):  # inputs of other dimensions are broadcast
-            alike = [self.number(x) for x in (*inputs, *outputs) if x.dim() == outputs[0].dim()]
+            alike += map(self.number, (inputs[0], *outputs))
+        elif outputs and _keeps(name, args):  # what is broadcast, a shared scale of (1, 1, 1) too, says nothing
+            to = outputs[0].shape
+            same = [x for x in inputs + outputs if x.dim() == len(to) and (1 not in x.shape[1:2] or 1 in to[1:2])]
+            alike = [self.number(x) for x in same]
         else:
             for x in outputs:
                 self._numbers.pop(x, None)  # transpose_ returns its input, which was something else

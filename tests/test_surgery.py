@@ -251,6 +251,17 @@ class Calls(nn.Module):
         return self.function(x, *self.children())
 
 
+class Scale(nn.Module):
+    """A number for all, of as many dimensions as the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
 NO_CHANNELS: dict[str, nn.Module] = {
     "linear": nn.Sequential(nn.Linear(8, 12), nn.GELU(), nn.Linear(12, 8)),
     "layer norm": nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), nn.GELU()),
@@ -262,6 +273,9 @@ NO_CHANNELS: dict[str, nn.Module] = {
     "moved in place": Calls(lambda x, conv, act: act(conv(x.mT).transpose_(1, 2)), nn.Conv1d(8, 7, 1), nn.GELU()),
     "flat": Calls(lambda x, conv, act: act(conv(x.mT).reshape(2, -1, 4)), nn.Conv1d(8, 4, 1), nn.GELU()),
     "indexed": Calls(lambda x, conv, act: act(conv(x.mT)[:, 0, :, None]), nn.Conv1d(8, 4, 1), nn.GELU()),
+    "scaled": Calls(
+        lambda x, scale, act, conv: scale(conv(x.mT)).mT + act(scale(x)), Scale(), nn.GELU(), nn.Conv1d(8, 8, 1)
+    ),
     "unbatched": Calls(lambda x, conv, act: act(conv(x)), nn.Conv2d(2, 3, 1), nn.GELU()),
 }
 
