@@ -1181,7 +1181,9 @@ def test_an_archive_with_what_it_must_not_have(
     assert left(here) == ["in/cifar10/c.tar.gz.part"]
 
 
-@pytest.mark.parametrize("content", [b"no archive", archive(member("cifar-10-batches-py/good"))[:-20]])
+@pytest.mark.parametrize(
+    "content", [b"no archive", archive(member("cifar-10-batches-py/good"))[:-20]], ids=["text", "cut short"]
+)
 def test_an_archive_that_is_none(here: Path, server: Served, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
     publish(server, monkeypatch, "cifar10", {"c.tar.gz": content}, to="cifar-10-batches-py")
     with pytest.raises(WorkersError, match=r"c.tar.gz.part cannot be unpacked"):
