@@ -75,7 +75,7 @@ class Job:
     limit_train: int = 0
     model: str = "resnet8"
     width: int = 0
-    model_kwargs: dict[str, Any] = field(default_factory=dict)
+    model_kwargs: dict[str, Any] = field(default_factory=dict, hash=False)
     recipe: Recipe = Recipe()
     seed: int = 0
     split_seed: int = 0
