@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from search_space.activation import Activation
-from search_space.expression import Expression, parse
+from search_space.expression import Expression, as_expression
 from search_space.primitives import SpaceError
 
 Match = type[nn.Module] | tuple[type[nn.Module], ...] | Callable[[str, nn.Module], bool] | str
@@ -105,7 +105,7 @@ def replace_activations(
             example does not go through. The model is then as it was.
     """
     _check(model, expression, match)
-    tree = parse(expression) if isinstance(expression, str) else expression
+    tree = as_expression(expression)
     sites = list(_sites(model, _chosen(match)))
     if not sites:
         raise SpaceError(_nothing(model, match, example))

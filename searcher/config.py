@@ -160,11 +160,6 @@ def from_flags(values: Mapping[str, Any]) -> dict[str, Any]:
     return given | tables | {"recipe": recipe or None}
 
 
-def from_dict(stored: Mapping[str, Any]) -> Config:
-    """The settings of a stored study."""
-    return _merge(Config(), stored, "the stored study")
-
-
 def parse_kwargs(what: str, text: str | None) -> dict[str, Any] | None:
     """The value of `--sampler-kwargs` and its like.
 

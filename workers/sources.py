@@ -6,9 +6,7 @@ a function of the user's.
 
 from __future__ import annotations
 
-import importlib
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from search_space import nearest
+from search_space import SpaceError, nearest
+from search_space.modules import import_module
 from workers import cache, formats
 from workers.cache import Stored
 from workers.formats import Arrays
@@ -289,14 +288,12 @@ def _function(name: str) -> Raw:
 
 def _imported(name: str) -> Callable[[], Any]:
     module, _, function = name.partition(":")
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)  # last, so that a file here hides nothing that is installed
-    importlib.invalidate_caches()
     try:
-        found = getattr(importlib.import_module(module), function, None)
-    except (Exception, SystemExit) as error:
+        found = getattr(import_module(module), function, None)
+    except SpaceError as error:
+        cause = error.__cause__ or error
         raise WorkersError(
-            f"dataset {name!r}: module {module!r} cannot be imported: {type(error).__name__}: {error}; it must be "
+            f"dataset {name!r}: module {module!r} cannot be imported: {type(cause).__name__}: {cause}; it must be "
             "installed, or lie in the current directory"
         ) from error
     if not callable(found):
