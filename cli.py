@@ -48,6 +48,7 @@ Address = Annotated[
 ]
 Threads = Annotated[int | None, typer.Option(help="CPU threads a worker; 0: the cores shared out.")]
 DataDir = Annotated[str | None, typer.Option(help="Folder with the data set's files; else the usual places.")]
+Pruner = Annotated[str | None, typer.Option(help="Stop bad candidates early: none, median or halving.")]
 TrialTimeout = Annotated[float | None, typer.Option(help="Seconds a child may take; 0: no limit.")]
 Retries = Annotated[int | None, typer.Option(help="How often a trial runs again after its worker died.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress, no logs; errors only.")]
@@ -121,6 +122,7 @@ def launch(
         bool | None, typer.Option("--compile/--no-compile", help="torch.compile activations where it pays.")
     ] = None,
     clip_norm: Annotated[float | None, typer.Option(help="Norm to which longer gradients are cut; 0: none.")] = None,
+    pruner: Pruner = None,
     trial_timeout: TrialTimeout = None,
     max_retries: Retries = None,
     pool: PoolName = None,
@@ -160,6 +162,7 @@ def resume(
     n_trials: Annotated[int | None, typer.Option(help="The study's new total of trials.")] = None,
     timeout: Timeout = None,
     data_dir: DataDir = None,
+    pruner: Pruner = None,
     trial_timeout: TrialTimeout = None,
     max_retries: Retries = None,
     pool: PoolName = None,

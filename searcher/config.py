@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from searcher import UsageError
+from searcher.pruners import PRUNERS
 from searcher.trial import Objective
 from workers.job import PRECISIONS, SCHEDULES, Recipe
 from workers.recipes import RECIPES
@@ -46,6 +47,7 @@ class Config:
         data_dir: the folder with the data set's files; empty: the usual places. `limit_train`: so many of the training
             images; 0: all.
         compile: activations go through torch.compile where that saves more time than it takes.
+        pruner: which candidates are stopped early: `none`, `median` or `halving`.
         trial_timeout: seconds a child may take; 0 for no limit. `max_retries`: how often a trial is run again after its
             worker died or ran out of time.
         pool: `ray`, or `inline` (one child at a time in this process). `workers` 0: as many as there are CPUs.
@@ -75,6 +77,7 @@ class Config:
     model_kwargs: dict[str, Any] = field(default_factory=dict)
     recipe: Recipe = Recipe()
     compile: bool = False
+    pruner: str = "none"
     trial_timeout: float = 0.0
     max_retries: int = 2
     pool: str = "ray"
@@ -98,6 +101,7 @@ RUNTIME = (
     "gpus_per_worker",
     "address",
     "threads",
+    "pruner",
     "trial_timeout",
     "max_retries",
 )
@@ -287,6 +291,7 @@ _AT_MOST: Mapping[str, float] = {
 _ONE_OF: Mapping[str, Iterable[str]] = {
     "objective": tuple(Objective),
     "pool": ("ray", "inline"),
+    "pruner": tuple(PRUNERS),
     "schedule": SCHEDULES,
     "precision": PRECISIONS,
 }

@@ -72,12 +72,14 @@ class Display:
 def describe(progress: SearchProgress) -> tuple[str, str]:
     """The counts and the rate, and the best so far."""
     infeasible = progress.counts[TrialState.INFEASIBLE]
+    pruned = progress.counts[TrialState.PRUNED]
     failed = progress.counts[TrialState.FAILED]
     counts = [
         f"{progress.proposed} proposed",
         f"{progress.unique} unique",
         f"{progress.trained} trained",
         f"{infeasible} infeasible",
+        *([f"{pruned} stopped early"] if pruned else []),
         *([f"{failed} failed"] if failed else []),
         f"{rate(progress):,.0f} trials/h",
     ]

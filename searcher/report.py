@@ -59,9 +59,11 @@ def conclusion(trials: Sequence[Trial], board: Sequence[Row], objective: Objecti
     cited = sum(trial.cites is not None for trial in trials)
     refused = sum(t.state is TrialState.INFEASIBLE and t.cites is None and not t.trained for t in trials)
     trained = Counter(t.kind for t in trials if t.state is TrialState.COMPLETE and t.trained)
+    pruned = sum(t.state is TrialState.PRUNED and t.trained for t in trials)
+    early = f"{pruned} stopped early, " if pruned else ""
     lines = [
         f"{len(trials)} trials: {trained[Kind.CANDIDATE]} candidates and {trained[Kind.BASELINE]} baselines "
-        f"trained, {cited} answered from the store, {states[TrialState.INFEASIBLE]} infeasible "
+        f"trained, {early}{cited} answered from the store, {states[TrialState.INFEASIBLE]} infeasible "
         f"({refused} of them refused untrained), {states[TrialState.FAILED]} failed."
     ]
     found = compare_with_relu(board)
@@ -92,6 +94,7 @@ def study_rows(store: Store) -> list[dict[str, Any]]:
             "done": sum(n for state, n in summary.counts.items() if state.finished),
             "total": summary.study.n_trials,
             "complete": summary.counts.get(TrialState.COMPLETE, 0),
+            "pruned": summary.counts.get(TrialState.PRUNED, 0),
             "infeasible": summary.counts.get(TrialState.INFEASIBLE, 0),
             "failed": summary.counts.get(TrialState.FAILED, 0),
             "created": f"{summary.study.created_at:%Y-%m-%d %H:%M}",

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from search_space import BASELINES, Grammar, baseline, extended, key, load_primitives, parse, preflight, space
 from searcher import SearcherError
 from searcher.config import Config
+from searcher.pruners import PRUNERS, Pruner
 from searcher.samplers.base import Sampler
 from searcher.store import Batch, Lease, Store
 from searcher.trial import Kind, Study, Trial, TrialState
-from workers.job import Job, Outcome, Verdict
+from workers.job import Epoch, Job, Outcome, Verdict
 from workers.pool import Pool
 
 WAKE_SECONDS = 1.0  # how often the loop looks up while children train: renews the lease, hears a wish to stop
@@ -108,6 +109,8 @@ class Search:
     ) -> None:
         self._store, self._lease, self._config = store, lease, config
         self._sampler, self._pool, self._should_stop = sampler, pool, should_stop
+        rule = PRUNERS[config.pruner]
+        self._pruner = Pruner(rule, study.objective) if rule else None
         self._grammar = grammar_of(config)
         self._book = _Book(study)
         self._begun = self._marked = time.monotonic()
@@ -150,10 +153,10 @@ class Search:
         """Learns from the store what earlier sessions did; trials that they left running wait again."""
         batch = Batch()
         trials = self._store.trials(self._book.study)
+        curves = self._store.curves(self._book.study) if self._pruner else {}
         for trial in sorted((t for t in trials if t.state.finished), key=lambda t: t.finish_order or 0):
             self._book.finish(trial)
-            if trial.state.judged:
-                self._sampler.tell(trial)
+            self._learn(trial, curves.get(trial.number, ()))
         for trial in trials:
             self._book.keys.add(trial.key)
             if trial.state.finished:
@@ -207,7 +210,7 @@ class Search:
             batch.changed.append((trial.state, done))
             if outcome.curve:
                 batch.curves[trial.number] = outcome.curve
-            self._enter(done, ended)
+            self._enter(done, ended, outcome.curve)
         if time.monotonic() - self._marked >= WAKE_SECONDS:
             self._mark_running(batch)
 
@@ -304,18 +307,24 @@ class Search:
             finish_order=self._book.finished,
         )
 
-    def _enter(self, trial: Trial, ended: list[Trial]) -> None:
+    def _enter(self, trial: Trial, ended: list[Trial], curve: Sequence[Epoch] = ()) -> None:
         self._book.finish(trial)
         self._session_done += 1
         if trial.state is TrialState.FAILED and trial.trained:  # a worker that died says nothing about the next one
             self._failures[trial.reason.partition("\n")[0]] += 1
         self._worked |= trial.trained and trial.state is not TrialState.FAILED
         ended.append(trial)
+        self._learn(trial, curve)
+
+    def _learn(self, trial: Trial, curve: Sequence[Epoch]) -> None:
         if trial.state.judged:
             self._sampler.tell(trial)
+            if self._pruner:
+                self._pruner.tell(trial, curve)
 
     def _job(self, trial: Trial) -> Job:
         config = self._config
+        pruner = self._pruner if trial.kind is Kind.CANDIDATE else None  # baselines are there to be compared with
         return Job(
             number=trial.number,
             expression=trial.expression,
@@ -331,6 +340,8 @@ class Search:
             primitives=config.primitives,
             compile=config.compile,
             timeout_seconds=config.trial_timeout,
+            cutoffs=pruner.cutoffs() if pruner else (),
+            guess_epoch=pruner.first_rung if pruner else 0,
         )
 
     def _progress(self, ended: list[Trial]) -> Progress:

@@ -213,6 +213,20 @@ class Store:
             )
             return [Epoch(*row) for row in rows]
 
+    def curves(self, study: Study) -> dict[int, list[Epoch]]:
+        """The learning curves of all its trials that have one, by their numbers."""
+        e = schema.epoch.c
+        found: dict[int, list[Epoch]] = {}
+        with plain_errors(self.url), self._engine.connect() as connection:
+            rows = connection.execute(
+                sa.select(e.number, e.epoch, e.train_loss, e.val_loss, e.val_acc)
+                .where(e.study_id == study.id)
+                .order_by(e.number, e.epoch)
+            )
+            for number, *point in rows:
+                found.setdefault(number, []).append(Epoch(*point))
+        return found
+
     def leaderboard(self, study: Study, limit: int | None = None) -> list[dict[str, Any]]:
         """The study's functions, best first; the columns of the view `leaderboard` except `study`."""
         board = schema.leaderboard

@@ -49,7 +49,7 @@ class Trial:
 
     `choices` are the sampler's decisions (None for a baseline); `cites` is the number of the trial whose result this
     one repeats; `finish_order` counts the study's trials in the order in which they ended. `val_loss` is in nats,
-    `val_acc` in [0, 1], `seconds` the worker's wall-clock time.
+    `val_acc` in [0, 1], those of the last epoch that was trained, `seconds` the worker's wall-clock time.
     """
 
     number: int
@@ -93,7 +93,7 @@ def merit(trial: Trial, objective: Objective) -> float:
     """How good a judged trial is, in [0, 1], greater is better: what samplers learn from.
 
     The validation accuracy, or exp(-validation loss), the geometric mean of the probability that the child gave the
-    right class. 0 for a function that could not be trained.
+    right class; of a pruned trial what it had reached. 0 for a function that could not be trained.
     """
     value = trial.val_acc if objective is Objective.VAL_ACC else trial.val_loss
     if trial.state is TrialState.INFEASIBLE or value is None:

@@ -6,6 +6,7 @@ Between processes a job and its outcome travel as JSON text: readable, and nothi
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Self
@@ -53,6 +54,26 @@ class Recipe:
     precision: str = "auto"
 
 
+@dataclass(frozen=True, slots=True)
+class Cutoff:
+    """What a child must have reached after `epoch` epochs, or be stopped: its best `objective` so far (`val_loss` or
+    `val_acc`) may not be worse than `limit`, which is a `badness`."""
+
+    epoch: int
+    objective: str
+    limit: float
+
+    @staticmethod
+    def badness(point: Epoch, objective: str) -> float:
+        """The loss, or the share of wrong answers: smaller is better."""
+        return 1 - point.val_acc if objective == "val_acc" else point.val_loss
+
+    def missed(self, curve: Sequence[Epoch]) -> bool:
+        """Whether the child with this curve has come to the rung and is worse."""
+        best = min(self.badness(point, self.objective) for point in curve)
+        return len(curve) == self.epoch and best > self.limit
+
+
 SCHEDULES = ("onecycle", "cosine", "steps")
 PRECISIONS = ("auto", "bfloat16", "float32")
 
@@ -66,6 +87,9 @@ class Job:
     initial weights and the order of images, `split_seed` which images are held out. `primitives` are the modules that
     define the expression's words, beyond those of the language; `compile`: activations go through torch.compile where
     it pays. `timeout_seconds` 0 means no limit.
+
+    A child that misses one of the `cutoffs` is stopped, and so is one that after `guess_epoch` epochs (0: never) is no
+    better than guessing.
     """
 
     number: int
@@ -82,6 +106,8 @@ class Job:
     primitives: tuple[str, ...] = ()
     compile: bool = False
     timeout_seconds: float = 0.0
+    cutoffs: tuple[Cutoff, ...] = ()
+    guess_epoch: int = 0
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -90,13 +116,15 @@ class Job:
     def from_json(cls, text: str) -> Self:
         fields = json.loads(text)
         recipe = Recipe(**{**fields["recipe"], "drops": tuple(fields["recipe"]["drops"])})
-        return cls(**{**fields, "recipe": recipe, "primitives": tuple(fields["primitives"])})
+        cutoffs = tuple(Cutoff(**cutoff) for cutoff in fields["cutoffs"])
+        return cls(**{**fields, "recipe": recipe, "cutoffs": cutoffs, "primitives": tuple(fields["primitives"])})
 
 
 class Verdict(StrEnum):
-    """How a job ended. Bad mathematics is INFEASIBLE, a broken machine is FAILED."""
+    """How a job ended. Bad mathematics is INFEASIBLE, a broken machine is FAILED; PRUNED was stopped as bad."""
 
     COMPLETE = "COMPLETE"
+    PRUNED = "PRUNED"
     INFEASIBLE = "INFEASIBLE"
     FAILED = "FAILED"
 
@@ -113,8 +141,9 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a job. `val_loss` (nats) and `val_acc` (0 to 1) are those after the last epoch, present and finite
-    if and only if the verdict is COMPLETE. `seconds` is the worker's wall-clock time; the pool enters it."""
+    """What came of a job. `val_loss` (nats) and `val_acc` (0 to 1) are those after the last epoch that was trained,
+    present and finite if and only if the verdict is COMPLETE or PRUNED. `seconds` is the worker's wall-clock time; the
+    pool enters it."""
 
     verdict: Verdict
     reason: str = ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from search_space import compile_where_it_pays, load_primitives, undecayed
 from workers.augment import augment
 from workers.data import Dataset, Part, load
-from workers.job import Epoch, Job, Outcome, Recipe, Verdict
+from workers.job import Cutoff, Epoch, Job, Outcome, Recipe, Verdict
 from workers.models import build, default_device, parameter_count
 from workers.networks.sites import activation_of
 
@@ -30,6 +30,10 @@ EVALUATED = 500  # images at a time
 
 class NotFinite(ArithmeticError):
     """The candidate's mathematics failed; the message says where."""
+
+
+class Pruned(Exception):
+    """The child is not worth going on with; the message says why."""
 
 
 class Interrupted(RuntimeError):
@@ -61,22 +65,47 @@ def train(job: Job, device: torch.device | None = None, stopped: Callable[[], bo
     verdict, reason = Verdict.COMPLETE, ""
     try:
         for point in child.epochs(interrupt):
-            curve.append(point)  # noqa: PERF402 - what came before an exception is kept
+            curve.append(point)
+            _prune(job, curve, child.data.val)
     except NotFinite as error:
         verdict, reason = Verdict.INFEASIBLE, str(error)
+    except Pruned as error:
+        verdict, reason = Verdict.PRUNED, str(error)
     except Interrupted as error:
         verdict, reason = Verdict.FAILED, str(error)
     except torch.OutOfMemoryError as error:
         verdict, reason = Verdict.FAILED, f"out of memory: {str(error).splitlines()[0]}"
-    complete = verdict is Verdict.COMPLETE
+    measured = verdict in (Verdict.COMPLETE, Verdict.PRUNED)
     return Outcome(
         verdict,
         reason,
-        val_loss=curve[-1].val_loss if complete else None,
-        val_acc=curve[-1].val_acc if complete else None,
+        val_loss=curve[-1].val_loss if measured else None,
+        val_acc=curve[-1].val_acc if measured else None,
         curve=tuple(curve),
         parameters=parameter_count(child.model),
     )
+
+
+def _prune(job: Job, curve: Sequence[Epoch], val: Part) -> None:
+    """Raises Pruned if the child has missed a cut-off, or is no better than guessing where it should be: not three
+    standard errors above the share of the commonest class."""
+    point = curve[-1]
+    for cutoff in job.cutoffs:
+        if cutoff.missed(curve):
+            raise Pruned(
+                f"stopped after epoch {point.epoch}: val_loss {point.val_loss:.4f}, val_acc {point.val_acc:.4f}; "
+                f"the cut-off was {_shown(cutoff)}"
+            )
+    guess = int(val.labels.bincount().max()) / len(val)
+    if point.epoch == job.guess_epoch and point.val_acc <= guess + 3 * math.sqrt(guess * (1 - guess) / len(val)):
+        raise Pruned(
+            f"stopped after epoch {point.epoch}: val_acc {point.val_acc:.4f} is no better than guessing ({guess:.4f})"
+        )
+
+
+def _shown(cutoff: Cutoff) -> str:
+    best = 1 - cutoff.limit if cutoff.objective == "val_acc" else cutoff.limit
+    return f"{cutoff.objective} {best:.4f}"
 
 
 class _Child:
