@@ -49,6 +49,7 @@ Address = Annotated[
 Threads = Annotated[int | None, typer.Option(help="CPU threads a worker; 0: the cores shared out.")]
 DataDir = Annotated[str | None, typer.Option(help="Folder with the data set's files; else the usual places.")]
 Pruner = Annotated[str | None, typer.Option(help="Stop bad candidates early: none, median or halving.")]
+CheckpointDir = Annotated[str | None, typer.Option(help="Where long trainings keep what they need to go on.")]
 TrialTimeout = Annotated[float | None, typer.Option(help="Seconds a child may take; 0: no limit.")]
 Retries = Annotated[int | None, typer.Option(help="How often a trial runs again after its worker died.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress, no logs; errors only.")]
@@ -123,6 +124,7 @@ def launch(
     ] = None,
     clip_norm: Annotated[float | None, typer.Option(help="Norm to which longer gradients are cut; 0: none.")] = None,
     pruner: Pruner = None,
+    checkpoint_dir: CheckpointDir = None,
     trial_timeout: TrialTimeout = None,
     max_retries: Retries = None,
     pool: PoolName = None,
@@ -163,6 +165,7 @@ def resume(
     timeout: Timeout = None,
     data_dir: DataDir = None,
     pruner: Pruner = None,
+    checkpoint_dir: CheckpointDir = None,
     trial_timeout: TrialTimeout = None,
     max_retries: Retries = None,
     pool: PoolName = None,

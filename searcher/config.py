@@ -48,6 +48,8 @@ class Config:
             images; 0: all.
         compile: activations go through torch.compile where that saves more time than it takes.
         pruner: which candidates are stopped early: `none`, `median` or `halving`.
+        checkpoint_dir: where long trainings keep what they need to go on, at most every `checkpoint_seconds`; empty:
+            below the cache's folder on each worker's machine.
         trial_timeout: seconds a child may take; 0 for no limit. `max_retries`: how often a trial is run again after its
             worker died or ran out of time.
         pool: `ray`, or `inline` (one child at a time in this process). `workers` 0: as many as there are CPUs.
@@ -78,6 +80,8 @@ class Config:
     recipe: Recipe = Recipe()
     compile: bool = False
     pruner: str = "none"
+    checkpoint_dir: str = ""
+    checkpoint_seconds: float = 60.0
     trial_timeout: float = 0.0
     max_retries: int = 2
     pool: str = "ray"
@@ -102,6 +106,8 @@ RUNTIME = (
     "address",
     "threads",
     "pruner",
+    "checkpoint_dir",
+    "checkpoint_seconds",
     "trial_timeout",
     "max_retries",
 )
@@ -140,10 +146,11 @@ def load(path: Path | None, flags: Mapping[str, Any], preset: str = "quick") -> 
 
 
 def _located(config: Config) -> Config:
-    """With whole paths of data: a worker, or the next session, may run in another directory."""
+    """With whole paths: a worker, or the next session, may run in another directory."""
     npz, _, file = config.dataset.partition("npz:")
     dataset = f"npz:{_absolute(file)}" if not npz and file else config.dataset
-    return replace(config, dataset=dataset, data_dir=_absolute(config.data_dir))
+    data_dir, checkpoint_dir = _absolute(config.data_dir), _absolute(config.checkpoint_dir)
+    return replace(config, dataset=dataset, data_dir=data_dir, checkpoint_dir=checkpoint_dir)
 
 
 def _absolute(path: str) -> str:
@@ -262,6 +269,7 @@ _AT_LEAST: Mapping[str, float] = {
     "units": 1,
     "limit_train": 0,
     "width": 0,
+    "checkpoint_seconds": 0,
     "trial_timeout": 0,
     "max_retries": 0,
     "workers": 0,

@@ -1,7 +1,8 @@
 """Stopping early what is bad.
 
-After some epochs of a training, its rungs, a child must be among the better ones of those that came as far. A job
-carries the cut-offs of the moment in which it is submitted, so a worker decides alone and nothing flows back to it.
+After some epochs of a training, its rungs, a child must be among the better ones of those that came as far, by the loss
+on the training images or by the study's objective (`workers.job.Cutoff`). A job carries the cut-offs of the moment in
+which it is submitted, so a worker decides alone and nothing flows back to it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from searcher.trial import Objective, Trial, TrialState
-from workers.job import Cutoff, Epoch
+from workers.job import Cutoff, Epoch, best_train_loss, least_badness
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,33 +44,34 @@ class Pruner:
     in whatever order."""
 
     def __init__(self, rule: Rule, objective: Objective) -> None:
-        self._rule, self._objective = rule, objective
-        self._reached: list[list[float]] = []  # by epoch: the least `Cutoff.badness` so far of each child, sorted
+        self._rule, self._objective = rule, str(objective)
+        # By epoch, sorted: the best that each child had reached by then, on the training images and by the objective.
+        self._train_losses: list[list[float]] = []
+        self._badness: list[list[float]] = []
         self._epochs = 0  # of a whole training, known from the first that was finished
 
     def tell(self, trial: Trial, curve: Sequence[Epoch]) -> None:
         """Learns from a judged trial; its curve may be empty."""
         if trial.state is TrialState.COMPLETE:
             self._epochs = max(self._epochs, len(curve))
-        least = math.inf
-        for number, point in enumerate(curve):
-            least = min(least, Cutoff.badness(point, self._objective))
-            if number == len(self._reached):
-                self._reached.append([])
-            insort(self._reached[number], least)
+        for number in range(len(curve)):
+            if number == len(self._badness):
+                self._train_losses.append([])
+                self._badness.append([])
+            insort(self._train_losses[number], best_train_loss(curve[: number + 1]))
+            insort(self._badness[number], least_badness(curve[: number + 1], self._objective))
 
     @property
     def first_rung(self) -> int:
-        """After how many epochs a child that is no better than guessing is stopped; 0: not known yet."""
+        """After how many epochs a child that has learned nothing is stopped; 0: not known yet."""
         return min(self._rule.rungs(self._epochs), default=0) if self._epochs > 1 else 0
 
     def cutoffs(self) -> tuple[Cutoff, ...]:
         """Those of the moment: one a rung that enough children have reached."""
-        if self._epochs < 2:
-            return ()
-        rungs = {rung: self._reached[rung - 1] for rung in self._rule.rungs(self._epochs)}
-        return tuple(
-            Cutoff(rung, str(self._objective), values[math.ceil(self._rule.keep * len(values)) - 1])
-            for rung, values in rungs.items()
-            if len(values) >= self._rule.startup
-        )
+        rungs = self._rule.rungs(self._epochs) if self._epochs > 1 else ()
+        return tuple(self._cutoff(rung) for rung in rungs if len(self._badness[rung - 1]) >= self._rule.startup)
+
+    def _cutoff(self, rung: int) -> Cutoff:
+        losses, badness = self._train_losses[rung - 1], self._badness[rung - 1]
+        last = math.ceil(self._rule.keep * len(badness)) - 1
+        return Cutoff(rung, losses[last], self._objective, badness[last])

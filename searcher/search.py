@@ -342,6 +342,8 @@ class Search:
             timeout_seconds=config.trial_timeout,
             cutoffs=pruner.cutoffs() if pruner else (),
             guess_epoch=pruner.first_rung if pruner else 0,
+            checkpoint_dir=config.checkpoint_dir,
+            checkpoint_seconds=config.checkpoint_seconds,
         )
 
     def _progress(self, ended: list[Trial]) -> Progress:

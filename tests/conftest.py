@@ -14,12 +14,19 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+import torch
 
 from cli import main
 
 ROOT = Path(__file__).parents[1]
 
 Cli = Callable[..., "Done"]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """A test has one core: others run beside it, and threads that wait for a core cost more than they bring."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -33,7 +33,7 @@ def _shifted(images: Tensor, crop: int, flip: bool, draw: torch.Generator) -> Te
     if flip:
         mirrored = torch.rand(n, 1, generator=draw) < 0.5
         columns = torch.where(mirrored, columns.flip(1), columns)
-    rows, columns = rows.to(images.device), columns.to(images.device)
+    rows, columns = (at.to(images.device, non_blocking=True) for at in (rows, columns))  # the host does not wait
     each = torch.arange(n, device=images.device)[:, None, None]
     return padded.permute(0, 2, 3, 1)[each, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
@@ -45,7 +45,7 @@ def _cut_out(images: Tensor, size: int, draw: torch.Generator) -> Tensor:
     def inside(length: int) -> Tensor:
         first = torch.randint(length, (n, 1), generator=draw) - size // 2
         at = torch.arange(length)
-        return ((at >= first) & (at < first + size)).to(images.device)
+        return ((at >= first) & (at < first + size)).to(images.device, non_blocking=True)
 
     hole = inside(height)[:, None, :, None] & inside(width)[:, None, None, :]
     return images.masked_fill(hole, 0.0)

@@ -56,22 +56,35 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Cutoff:
-    """What a child must have reached after `epoch` epochs, or be stopped: its best `objective` so far (`val_loss` or
-    `val_acc`) may not be worse than `limit`, which is a `badness`."""
+    """A child that after `epoch` epochs is worse than both limits, by the best that it has reached so far, is stopped.
+
+    Early in a training the loss on held-out images jumps about, while that on the training images tells how fast a
+    child learns, but not how well it generalises; one that is good at either may still become the best.
+
+    Attributes:
+        train_loss: in nats.
+        objective: `val_loss` or `val_acc`; `limit` is a `badness` by it.
+    """
 
     epoch: int
+    train_loss: float
     objective: str
     limit: float
 
-    @staticmethod
-    def badness(point: Epoch, objective: str) -> float:
-        """The loss, or the share of wrong answers: smaller is better."""
-        return 1 - point.val_acc if objective == "val_acc" else point.val_loss
-
     def missed(self, curve: Sequence[Epoch]) -> bool:
-        """Whether the child with this curve has come to the rung and is worse."""
-        best = min(self.badness(point, self.objective) for point in curve)
-        return len(curve) == self.epoch and best > self.limit
+        """Whether the child with this curve has come to the epoch and is worse."""
+        if len(curve) != self.epoch:
+            return False
+        return best_train_loss(curve) > self.train_loss and least_badness(curve, self.objective) > self.limit
+
+
+def best_train_loss(curve: Sequence[Epoch]) -> float:
+    return min(point.train_loss for point in curve)
+
+
+def least_badness(curve: Sequence[Epoch], objective: str) -> float:
+    """The smallest `val_loss`, or the smallest share of wrong answers."""
+    return min(1 - point.val_acc if objective == "val_acc" else point.val_loss for point in curve)
 
 
 SCHEDULES = ("onecycle", "cosine", "steps")
@@ -89,7 +102,8 @@ class Job:
     it pays. `timeout_seconds` 0 means no limit.
 
     A child that misses one of the `cutoffs` is stopped, and so is one that after `guess_epoch` epochs (0: never) is no
-    better than guessing.
+    better than guessing. At the ends of epochs, at most every `checkpoint_seconds`, what is needed to go on after an
+    interruption is written to `checkpoint_dir`; "": below the worker's cache folder.
     """
 
     number: int
@@ -108,6 +122,8 @@ class Job:
     timeout_seconds: float = 0.0
     cutoffs: tuple[Cutoff, ...] = ()
     guess_epoch: int = 0
+    checkpoint_dir: str = ""
+    checkpoint_seconds: float = 60.0
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

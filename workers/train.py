@@ -2,7 +2,7 @@
 
 The data stay on the device and batches are slices of a permutation, so there is no loader between the images and the
 network. Networks are channels_last, which is faster on GPUs and, for small children, on CPUs too; on CUDA the forward
-pass runs in bfloat16.
+pass runs in bfloat16, a step is one CUDA graph, and within an epoch the host never waits for the device.
 """
 
 from __future__ import annotations
@@ -15,17 +15,19 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, OneCycleLR
 
 from search_space import compile_where_it_pays, load_primitives, undecayed
 from workers.augment import augment
+from workers.checkpoint import Checkpoint
 from workers.data import Dataset, Part, load
-from workers.job import Cutoff, Epoch, Job, Outcome, Recipe, Verdict
+from workers.graphed import Graphed
+from workers.job import Epoch, Job, Outcome, Recipe, Verdict
 from workers.models import build, default_device, parameter_count
 from workers.networks.sites import activation_of
 
-CHECK_EVERY = {"cpu": 1, "cuda": 25}  # steps between looks at the loss; on a GPU each look stalls it
 EVALUATED = 500  # images at a time
+GUESSED = 0.97  # of the loss of one who knows how common each class is: not better than this is guessing
 
 
 class NotFinite(ArithmeticError):
@@ -61,11 +63,13 @@ def train(job: Job, device: torch.device | None = None, stopped: Callable[[], bo
 
     device = device or default_device()
     child = _Child(job, load(job.dataset, job.split_seed, device, job.data_dir, job.limit_train), device)
-    curve: list[Epoch] = []
+    checkpoint = Checkpoint(job, device)
+    curve = checkpoint.restore(child)
     verdict, reason = Verdict.COMPLETE, ""
     try:
-        for point in child.epochs(interrupt):
+        for point in child.epochs(len(curve), interrupt):
             curve.append(point)
+            checkpoint.save_if_due(child, curve)
             _prune(job, curve, child.data.val)
     except NotFinite as error:
         verdict, reason = Verdict.INFEASIBLE, str(error)
@@ -75,6 +79,8 @@ def train(job: Job, device: torch.device | None = None, stopped: Callable[[], bo
         verdict, reason = Verdict.FAILED, str(error)
     except torch.OutOfMemoryError as error:
         verdict, reason = Verdict.FAILED, f"out of memory: {str(error).splitlines()[0]}"
+    if verdict is not Verdict.FAILED:
+        checkpoint.remove()
     measured = verdict in (Verdict.COMPLETE, Verdict.PRUNED)
     return Outcome(
         verdict,
@@ -87,25 +93,30 @@ def train(job: Job, device: torch.device | None = None, stopped: Callable[[], bo
 
 
 def _prune(job: Job, curve: Sequence[Epoch], val: Part) -> None:
-    """Raises Pruned if the child has missed a cut-off, or is no better than guessing where it should be: not three
-    standard errors above the share of the commonest class."""
+    """Raises Pruned if the child has missed a cut-off, or has learned nothing where it should have: its accuracy is not
+    three standard errors above the share of the commonest class, nor its training loss below that of known shares."""
     point = curve[-1]
     for cutoff in job.cutoffs:
         if cutoff.missed(curve):
+            best = 1 - cutoff.limit if cutoff.objective == "val_acc" else cutoff.limit
             raise Pruned(
-                f"stopped after epoch {point.epoch}: val_loss {point.val_loss:.4f}, val_acc {point.val_acc:.4f}; "
-                f"the cut-off was {_shown(cutoff)}"
+                f"stopped after epoch {point.epoch}: train_loss {point.train_loss:.4f}, val_loss {point.val_loss:.4f}, "
+                f"val_acc {point.val_acc:.4f}; behind in train_loss ({cutoff.train_loss:.4f}) and in "
+                f"{cutoff.objective} ({best:.4f})"
             )
-    guess = int(val.labels.bincount().max()) / len(val)
-    if point.epoch == job.guess_epoch and point.val_acc <= guess + 3 * math.sqrt(guess * (1 - guess) / len(val)):
+    if point.epoch == job.guess_epoch and _guesses(point, val):
         raise Pruned(
-            f"stopped after epoch {point.epoch}: val_acc {point.val_acc:.4f} is no better than guessing ({guess:.4f})"
+            f"stopped after epoch {point.epoch}: train_loss {point.train_loss:.4f}, val_acc {point.val_acc:.4f} are no "
+            "better than guessing"
         )
 
 
-def _shown(cutoff: Cutoff) -> str:
-    best = 1 - cutoff.limit if cutoff.objective == "val_acc" else cutoff.limit
-    return f"{cutoff.objective} {best:.4f}"
+def _guesses(point: Epoch, val: Part) -> bool:
+    shares = val.labels.bincount().double() / len(val)
+    most = float(shares.max())
+    entropy = float(-torch.special.xlogy(shares, shares).sum())
+    error = math.sqrt(most * (1 - most) / len(val))
+    return point.val_acc <= most + 3 * error and point.train_loss > GUESSED * entropy
 
 
 class _Child:
@@ -123,13 +134,26 @@ class _Child:
         if job.compile:
             example = next(data.train.batches(job.recipe.batch_size))[0]
             compile_where_it_pays(self.model, example, self.steps)
-        self.optimizer = _optimizer(model, job.recipe)
-        self.schedule = _schedule(self.optimizer, job.recipe, self.steps, self.steps_per_epoch)
+        self.optimizer = _optimizer(model, job.recipe, device)
+        self.rates = _learning_rates(job.recipe, self.steps, self.steps_per_epoch)
         self.draw = torch.Generator().manual_seed(job.seed)
+        self.step = Graphed(self._step, self.optimizer) if device.type == "cuda" else self._step
 
-    def epochs(self, interrupt: Callable[[], None]) -> Iterator[Epoch]:
-        """Trains and evaluates; the last epoch ends where the steps do."""
-        for epoch in range(1, math.ceil(self.steps / self.steps_per_epoch) + 1):
+    def tensors(self) -> dict[str, Tensor]:
+        """All that a step changes or draws from. Written to, they bring the child back to where it was."""
+        weights = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        return weights | {f"momentum.{n}": buffer for n, buffer in enumerate(self._momentum_buffers())}
+
+    def _momentum_buffers(self) -> list[Tensor]:
+        if not self.recipe.momentum:
+            return []
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        # As the first step makes them, but now; a parameter that gets no gradient has one for nothing.
+        return [self.optimizer.state[p].setdefault("momentum_buffer", torch.zeros_like(p)) for p in parameters]
+
+    def epochs(self, done: int, interrupt: Callable[[], None]) -> Iterator[Epoch]:
+        """Trains and evaluates, from where `done` epochs have led; the last epoch ends where the steps do."""
+        for epoch in range(done + 1, math.ceil(self.steps / self.steps_per_epoch) + 1):
             steps = min(self.steps_per_epoch, self.steps - (epoch - 1) * self.steps_per_epoch)
             train_loss = self._train_epoch(epoch, steps, interrupt)
             val_loss, val_acc = self._evaluate(self.data.val)
@@ -141,17 +165,24 @@ class _Child:
         """The epoch's mean training loss. A last batch smaller than the others is left out."""
         self.model.train()
         rows = torch.randperm(len(self.data.train), generator=self.draw).to(self.device)
-        every = CHECK_EVERY.get(self.device.type, 1)
-        total, unseen = 0.0, []
-        for step in range(1, steps + 1):
-            batch = rows[(step - 1) * self.recipe.batch_size : step * self.recipe.batch_size]
-            images, labels = self.data.train.batch(batch)
-            unseen.append(self._step(augment(images, self.recipe, self.draw), labels))
-            if step % every == 0 or step == steps:
-                total += _finite_sum(unseen, epoch, step)
-                unseen = []
-                interrupt()
-        return total / steps
+        losses = torch.empty(steps, device=self.device)
+        size = self.recipe.batch_size
+        for step in range(steps):
+            interrupt()
+            self._set_rate(self.rates[(epoch - 1) * self.steps_per_epoch + step])
+            images, labels = self.data.train.batch(rows[step * size : (step + 1) * size])
+            losses[step] = self.step(augment(images, self.recipe, self.draw), labels)
+            if self.device.type == "cpu":
+                _check_finite(losses[step : step + 1], epoch, step)
+        _check_finite(losses, epoch, 0)
+        return float(losses.double().mean())
+
+    def _set_rate(self, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)  # a captured step reads it there
+            else:
+                group["lr"] = rate
 
     def _step(self, images: Tensor, labels: Tensor) -> Tensor:
         with self._autocast():
@@ -161,7 +192,6 @@ class _Child:
         if self.recipe.clip_norm:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
         self.optimizer.step()
-        self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
         return loss.detach()
 
@@ -169,20 +199,21 @@ class _Child:
     def _evaluate(self, part: Part) -> tuple[float, float]:
         """Mean loss in nats, and accuracy, over all images of a part."""
         self.model.eval()
-        loss, right = 0.0, 0
+        loss = torch.zeros((), dtype=torch.float64, device=self.device)
+        right = torch.zeros((), dtype=torch.int64, device=self.device)
         for images, labels in part.batches(EVALUATED):
             with self._autocast():
                 logits = self.model(images).float()
-            loss += float(F.cross_entropy(logits, labels, reduction="sum"))
-            right += int((logits.argmax(dim=1) == labels).sum())
-        return loss / len(part), right / len(part)
+            loss += F.cross_entropy(logits, labels, reduction="sum")
+            right += (logits.argmax(dim=1) == labels).sum()
+        return float(loss) / len(part), int(right) / len(part)
 
     def _autocast(self) -> torch.autocast:
         wanted = {"auto": self.device.type == "cuda", "bfloat16": True, "float32": False}[self.recipe.precision]
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=wanted)
 
 
-def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def _optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
     free = undecayed(model)
     groups: list[dict[str, Any]] = [
         {"params": [p for p in model.parameters() if p not in free]},
@@ -190,7 +221,7 @@ def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     ]
     return torch.optim.SGD(
         [group for group in groups if group["params"]],
-        lr=recipe.learning_rate,
+        lr=torch.tensor(recipe.learning_rate, device=device) if device.type == "cuda" else recipe.learning_rate,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
         nesterov=recipe.nesterov and recipe.momentum > 0,
@@ -198,28 +229,32 @@ def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     )
 
 
+def _learning_rates(recipe: Recipe, steps: int, per_epoch: int) -> list[float]:
+    """Of each step."""
+    optimizer = torch.optim.SGD([torch.zeros(())], lr=recipe.learning_rate)
+    schedule = _schedule(optimizer, recipe, steps, per_epoch)
+    rates = []
+    for _ in range(steps):
+        rates.append(float(optimizer.param_groups[0]["lr"]))
+        optimizer.step()  # of nothing: torch warns where schedules go on without
+        schedule.step()
+    return rates
+
+
 def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int, per_epoch: int) -> LRScheduler:
-    """Of the learning rate, step by step."""
     if recipe.schedule == "steps":
         drops = [round(epoch * per_epoch) for epoch in recipe.drops]
-        return torch.optim.lr_scheduler.MultiStepLR(optimizer, drops, recipe.drop_factor)
+        return MultiStepLR(optimizer, drops, recipe.drop_factor)
     if recipe.schedule == "cosine":
-        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        return CosineAnnealingLR(optimizer, steps)
     warmup = min(recipe.warmup, 1 - 1e-6)  # torch divides by 0 where either part of the cycle has but one step
     warmup *= 1 - 1e-6 * (warmup * steps == 1)
-    return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.learning_rate, total_steps=steps, pct_start=warmup, cycle_momentum=False
-    )
+    return OneCycleLR(optimizer, recipe.learning_rate, total_steps=steps, pct_start=warmup, cycle_momentum=False)
 
 
-def _finite_sum(losses: list[Tensor], epoch: int, step: int) -> float:
-    """The sum of the losses of the steps up to `step`.
-
-    Raises:
-        NotFinite: one of them is not finite.
-    """
-    values: list[float] = torch.stack(losses).tolist()
-    for at, value in enumerate(values, start=step - len(values) + 1):
-        if not math.isfinite(value):
-            raise NotFinite(f"training loss is not finite at epoch {epoch}, step {at}")
-    return sum(values)
+def _check_finite(losses: Tensor, epoch: int, before: int) -> None:
+    """Raises NotFinite if one of the losses, those of the epoch's steps after `before`, is not finite."""
+    finite = losses.isfinite()
+    if not finite.all():
+        step = before + int(finite.logical_not().nonzero()[0]) + 1
+        raise NotFinite(f"training loss is not finite at epoch {epoch}, step {step}")
