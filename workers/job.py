@@ -145,6 +145,14 @@ class Verdict(StrEnum):
     FAILED = "FAILED"
 
 
+class Health(StrEnum):
+    """In what state a job left the process that it ran in."""
+
+    SOUND = "SOUND"
+    SPENT = "SPENT"  # it was out of memory: the next job is better off in a fresh process
+    LOST = "LOST"  # it can train nothing more: its GPU does not answer, or its thread hangs
+
+
 @dataclass(frozen=True, slots=True)
 class Epoch:
     """One point of a learning curve; `train_loss` is the mean over the epoch's batches, in nats."""
@@ -169,6 +177,7 @@ class Outcome:
     parameters: int | None = None
     seconds: float = 0.0
     worker: str = ""
+    health: Health = Health.SOUND
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -177,4 +186,6 @@ class Outcome:
     def from_json(cls, text: str) -> Self:
         fields = json.loads(text)
         curve = tuple(Epoch(**point) for point in fields["curve"])
-        return cls(**{**fields, "verdict": Verdict(fields["verdict"]), "curve": curve})
+        return cls(
+            **{**fields, "verdict": Verdict(fields["verdict"]), "health": Health(fields["health"]), "curve": curve}
+        )

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
-import traceback
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
+from queue import Empty, SimpleQueue
 from typing import Protocol
 
-from workers.job import Job, Outcome, Verdict, WorkersError
+from workers.failure import failure
+from workers.job import Health, Job, Outcome, Verdict, WorkersError
 
-FRAMES = 5  # of a traceback, the last ones
+GRACE_SECONDS = 3.0  # how long past its time-out a job may take to notice by itself
 
 Evaluate = Callable[[Job], Outcome]
 
@@ -42,16 +43,12 @@ def evaluate(job: Job) -> Outcome:
 
 
 def guarded(run: Evaluate, job: Job) -> Outcome:
-    """`run(job)`, timed; what it raises becomes FAILED, so that one bad job cannot end a worker. The reason is the
-    exception and, where it is not ours, which says all there is to say, where it was raised."""
+    """`run(job)`, timed; what it raises becomes FAILED, so that one bad job cannot end a worker."""
     started = time.monotonic()
     try:
         outcome = run(job)
-    except WorkersError as error:
-        outcome = Outcome(Verdict.FAILED, reason=f"{type(error).__name__}: {error}")
-    except Exception as error:
-        where = "".join(traceback.format_tb(error.__traceback__)[-FRAMES:])
-        outcome = Outcome(Verdict.FAILED, reason=f"{type(error).__name__}: {error}\n{where}".rstrip())
+    except (Exception, SystemExit) as error:  # a user's code may call sys.exit
+        outcome = failure(error)
     return replace(outcome, seconds=time.monotonic() - started)
 
 
@@ -66,30 +63,85 @@ def prepare(threads: int) -> None:
 
 class InlinePool:
     """One worker thread in this process. It holds one job at a time, so that a search's next proposal always knows
-    every result before it: the same seed gives the same study."""
+    every result before it: the same seed gives the same study.
+
+    A thread cannot be killed, and a GPU that was lost comes back with a new process only. So after a job that hangs
+    (which is said when it has taken its time-out twice) or that has lost the GPU, that job is given back as FAILED and
+    no other is taken: `submit` raises WorkersError.
+    """
 
     capacity = 1
 
     def __init__(self, threads: int = 1, run: Evaluate | None = None) -> None:
         self._closing = threading.Event()
-        self._run = run or self._evaluate
-        self._executor = ThreadPoolExecutor(1, "searcher-worker", initializer=prepare, initargs=(threads,))
-        self._held: dict[Future[Outcome], Job] = {}
+        self._threads, self._run = threads, run or self._evaluate
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._outcomes: SimpleQueue[Outcome] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._held: Job | None = None
+        self._deadline = float("inf")  # of the job that is held, from when it begins
+        self._lost = ""  # why no more jobs are taken
 
     def submit(self, *jobs: Job) -> None:
         for job in jobs:
-            self._held[self._executor.submit(guarded, self._run, job)] = job
+            if self._lost:
+                raise WorkersError(self._lost)
+            if self._thread is None:  # no thread that may hang keeps the process from ending
+                self._thread = threading.Thread(target=self._work, name="searcher-worker", daemon=True)
+                self._thread.start()
+            self._held = job
+            self._jobs.put(job)
 
     def wait(self, timeout_seconds: float) -> list[tuple[Job, Outcome]]:
-        done, _ = wait(self._held, timeout_seconds, return_when=FIRST_COMPLETED)
-        return [(self._held.pop(future), future.result()) for future in done]
+        end = time.monotonic() + timeout_seconds
+        while self._held is not None:
+            left = max(0.0, end - time.monotonic())
+            try:
+                outcome = self._outcomes.get(timeout=min(left, 1.0))
+            except Empty:
+                if time.monotonic() <= self._deadline:
+                    if left:
+                        continue
+                    break
+                outcome = self._abandoned(self._held)
+            if outcome.health is Health.LOST:
+                self._lost = _farewell(self._held, outcome)
+            ended, self._held = self._held, None
+            return [(ended, outcome)]
+        return []
 
     def close(self) -> None:
         self._closing.set()
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._jobs.put(None)
+        if self._thread and self._thread.is_alive():
+            atexit.register(self._thread.join)  # torch crashes in a thread that outlives the interpreter
+
+    def _work(self) -> None:
+        prepare(self._threads)
+        while (job := self._jobs.get()) and not self._closing.is_set():
+            limit = job.timeout_seconds
+            self._deadline = time.monotonic() + 2 * limit + GRACE_SECONDS if limit else float("inf")
+            outcome = guarded(self._run, job)
+            self._deadline = float("inf")
+            self._outcomes.put(outcome)
+
+    def _abandoned(self, job: Job) -> Outcome:
+        """What is said of a job that hangs. Should it only be slow, it stops at its next step."""
+        self._closing.set()
+        self._thread = None
+        reason = f"timed out after {job.timeout_seconds:g} s and hangs"
+        return Outcome(Verdict.FAILED, reason, seconds=2 * job.timeout_seconds + GRACE_SECONDS, health=Health.LOST)
 
     def _evaluate(self, job: Job) -> Outcome:
         """Like `evaluate`; a child that is being trained when the pool closes stops, for a thread cannot be killed."""
         from workers.train import train
 
         return train(job, stopped=self._closing.is_set)
+
+
+def _farewell(job: Job, outcome: Outcome) -> str:
+    reason = outcome.reason.partition("\n")[0]
+    return (
+        f"trial {job.number} ({job.expression}) has left this process unable to train: {reason}. Resume in a new "
+        "process; with --pool ray such a worker is replaced while the search goes on"
+    )

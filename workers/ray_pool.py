@@ -19,14 +19,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError
 
-from workers.job import Job, Outcome, Verdict, WorkersError
-from workers.pool import Evaluate, evaluate, guarded, prepare
+from workers.job import Health, Job, Outcome, Verdict, WorkersError
+from workers.pool import GRACE_SECONDS, Evaluate, evaluate, guarded, prepare
 
 CONNECT_SECONDS = 15.0  # how long an --address may take to answer
 LINGER_SECONDS = 0.003  # how long a first result waits for others, so that one transaction can record them together
-GRACE_SECONDS = 3.0  # how long past its time-out a job may take to notice by itself
 QUEUE = 2  # jobs an actor holds: one running, one waiting, so that a result is written down before the next but one
 BRISK_SECONDS = 0.005  # about what a call costs: an actor whose jobs take less gets two a call, as joblib batches
 MAX_FAILED_STARTS = 3  # actors in a row that die before they are ready
@@ -43,12 +42,20 @@ class Worker:
         prepare(threads)
         self._run = run
         self._name = f"{socket.gethostname()}:{os.getpid()}"
+        self._sound = True
 
     def ready(self) -> str:
         return self._name
 
     def run(self, *jobs: str) -> list[str]:
-        return [replace(guarded(self._run, Job.from_json(job)), worker=self._name).to_json() for job in jobs]
+        """Their outcomes, up to the first that leaves this process unsound: what comes after it is not touched."""
+        outcomes = []
+        for job in jobs:
+            if self._sound:
+                outcome = guarded(self._run, Job.from_json(job))
+                self._sound = outcome.health is Health.SOUND
+                outcomes.append(replace(outcome, worker=self._name).to_json())
+        return outcomes
 
 
 @dataclass(slots=True)
@@ -164,14 +171,18 @@ class RayPool:
             ref, jobs = seat.queue[0]
             try:
                 outcomes = [Outcome.from_json(text) for text in ray.get(ref)] if jobs else []
-            except RayActorError as error:
-                return ended + self._replace(seat, f"the worker process died ({_in_short(error)})")
+            except (RayActorError, OutOfMemoryError) as error:
+                return ended + self._bury(seat, _why_it_died(error))
             except RayError as error:
                 outcomes = [Outcome(Verdict.FAILED, reason=f"Ray could not run it: {_in_short(error)}")] * len(jobs)
             seat.queue.popleft()
             seat.since = time.monotonic()
+            ended += zip(jobs, outcomes, strict=False)
+            if any(outcome.health is not Health.SOUND for outcome in outcomes):
+                ray.kill(seat.actor, no_restart=True)
+                self._replace(seat, jobs[len(outcomes) :])
+                return ended
             if jobs:
-                ended += zip(jobs, outcomes, strict=True)
                 seat.brisk = all(o.verdict is Verdict.COMPLETE and o.seconds < BRISK_SECONDS for o in outcomes)
             else:
                 seat.ready, self._failed_starts = True, 0
@@ -184,20 +195,25 @@ class RayPool:
             limits = [job.timeout_seconds for job in seat.queue[0][1]] if seat.queue else []
             if limits and all(limits) and time.monotonic() - seat.since > sum(limits) + GRACE_SECONDS:
                 ray.kill(seat.actor, no_restart=True)
-                ended += self._replace(seat, f"timed out after {limits[0]:g} s and was killed")
+                ended += self._bury(seat, f"timed out after {limits[0]:g} s and was killed")
         return ended
 
-    def _replace(self, seat: _Seat, reason: str) -> list[tuple[Job, Outcome]]:
+    def _bury(self, seat: _Seat, reason: str) -> list[tuple[Job, Outcome]]:
         """A new actor for a dead one. The job it was working on has failed, those behind it have not been touched."""
-        held = [job for _, jobs in seat.queue for job in jobs]
         self._pairs = False
         if not seat.ready:
             self._failed_starts += 1
             if self._failed_starts >= MAX_FAILED_STARTS:
                 raise RayUnavailable(f"{MAX_FAILED_STARTS} workers in a row could not start: {reason}")
-        self._backlog.extendleft(reversed(held[1:]))
+        jobs = seat.queue.popleft()[1]
+        self._replace(seat, jobs[1:])
+        return [(job, Outcome(Verdict.FAILED, reason)) for job in jobs[:1]]
+
+    def _replace(self, seat: _Seat, untouched: tuple[Job, ...]) -> None:
+        """A new actor; jobs that the old one has not touched, of its last call and of those behind, go first."""
+        held = [*untouched, *(job for _, jobs in seat.queue for job in jobs)]
+        self._backlog.extendleft(reversed(held))
         self._seats[self._seats.index(seat)] = self._seat()
-        return [(job, Outcome(Verdict.FAILED, reason)) for job in held[:1]]
 
 
 def _connect(address: str, workers: int) -> None:
@@ -267,6 +283,14 @@ def _check_gpus(total: dict[str, float], gpus_per_worker: float) -> None:
             f"{gpus_per_worker:g} GPUs a worker were asked for, this Ray cluster has {total.get('GPU', 0):g}; "
             "use --gpus-per-worker 0 to train on CPUs"
         )
+
+
+def _why_it_died(error: RayError) -> str:
+    if isinstance(error, OutOfMemoryError):
+        return f"out of memory: Ray killed the worker process ({_in_short(error)})"
+    if "SYSTEM_ERROR" in str(error):  # Ray has seen a connection end
+        return "the worker process died: killed, perhaps by the system for want of memory, or crashed"
+    return f"the worker process died ({_in_short(error)})"
 
 
 def _in_short(error: BaseException) -> str:

@@ -77,8 +77,6 @@ def train(job: Job, device: torch.device | None = None, stopped: Callable[[], bo
         verdict, reason = Verdict.PRUNED, str(error)
     except Interrupted as error:
         verdict, reason = Verdict.FAILED, str(error)
-    except torch.OutOfMemoryError as error:
-        verdict, reason = Verdict.FAILED, f"out of memory: {str(error).splitlines()[0]}"
     if verdict is not Verdict.FAILED:
         checkpoint.remove()
     measured = verdict in (Verdict.COMPLETE, Verdict.PRUNED)

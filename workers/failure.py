@@ -1,0 +1,63 @@
+"""What an exception says about a job, and about the process that it was raised in."""
+
+from __future__ import annotations
+
+import errno
+import re
+import traceback
+from collections.abc import Iterator
+
+from workers.job import Health, Outcome, Verdict, WorkersError
+
+FRAMES = 5  # of a traceback, the last ones
+
+_NO_MEMORY = re.compile(r"out of memory|can't allocate memory|ALLOC_FAILED", re.IGNORECASE)
+_GPU_LOST = re.compile(r"\b(CUDA|HIP) error:|Triton Error \[CUDA\]")
+_PREAMBLE = re.compile(r"^\[enforce fail at [^]]*\]\s.*?(?=DefaultCPUAllocator)")
+
+
+def failure(error: BaseException) -> Outcome:
+    """FAILED. The reason is the exception and, where it is not ours, which says all there is to say, where it was
+    raised; for want of memory, what was asked for."""
+    for cause in _chain(error):
+        if _out_of_memory(cause):
+            return Outcome(Verdict.FAILED, f"out of memory: {_request(cause)}{_where(cause)}", health=Health.SPENT)
+    reason = f"{type(error).__name__}: {error}" + ("" if isinstance(error, WorkersError) else _where(error))
+    return Outcome(Verdict.FAILED, reason, health=Health.LOST if any(map(_gpu_lost, _chain(error))) else Health.SOUND)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The exception, and those that it was raised from: what a network of a user's own raises may come wrapped."""
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        found = found.__cause__ or found.__context__
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    import torch
+
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or (type(error) in (RuntimeError, torch.AcceleratorError) and bool(_NO_MEMORY.search(str(error))))
+
+
+def _gpu_lost(error: BaseException) -> bool:
+    """Whether the process has lost its GPU: CUDA gives every later call the same error."""
+    import torch
+
+    return isinstance(error, torch.AcceleratorError) or (
+        type(error) is RuntimeError and bool(_GPU_LOST.search(str(error)))
+    )
+
+
+def _request(error: BaseException) -> str:
+    """What was asked for, as the exception has it; Python's own does not say."""
+    text = next(iter(str(error).splitlines()), "")
+    return _PREAMBLE.sub("", text) or type(error).__name__
+
+
+def _where(error: BaseException) -> str:
+    frames = "".join(traceback.format_tb(error.__traceback__)[-FRAMES:])
+    return f"\n{frames}".rstrip()
