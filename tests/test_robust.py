@@ -198,11 +198,9 @@ def ray_pool() -> Iterator[Any]:
 class TestRayPool:
     @pytest.fixture
     def pool(self, ray_pool: Any, desk: Desk) -> Iterator[Any]:
+        while not all(seat.ready for seat in ray_pool._seats):
+            assert not ray_pool.wait(1)  # actors that start get no jobs, and these tests say who gets which
         yield from emptied(ray_pool, desk)
-        for _ in range(100):  # actors that start get no jobs, and these tests say who gets which
-            if all(seat.ready for seat in ray_pool._seats):
-                return
-            ray_pool.wait(1)
 
     @pytest.mark.parametrize("paired", [False, True], ids=["behind", "same call"])
     @pytest.mark.parametrize(("action", "reason"), [("memory", "out of memory: "), ("gpu", "AcceleratorError: CUDA")])

@@ -61,6 +61,19 @@ def prepare(threads: int) -> None:
     torch.set_flush_denormal(True)
 
 
+def warm_up() -> None:
+    """Does what a process does once, at its first training: seconds that are not to count against a time-out."""
+    import sklearn.datasets
+    import sklearn.model_selection  # noqa: F401
+    import torch
+
+    import workers.train  # noqa: F401
+    from workers.models import default_device
+
+    # The first optimiser imports torch's compiler, the first tensor on a GPU opens it.
+    torch.optim.SGD([torch.zeros(1, device=default_device(), requires_grad=True)], fused=True)
+
+
 class InlinePool:
     """One worker thread in this process. It holds one job at a time, so that a search's next proposal always knows
     every result before it: the same seed gives the same study.
@@ -118,6 +131,8 @@ class InlinePool:
 
     def _work(self) -> None:
         prepare(self._threads)
+        if self._run == self._evaluate:
+            warm_up()
         while (job := self._jobs.get()) and not self._closing.is_set():
             limit = job.timeout_seconds
             self._deadline = time.monotonic() + 2 * limit + GRACE_SECONDS if limit else float("inf")

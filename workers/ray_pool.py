@@ -22,7 +22,7 @@ import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError
 
 from workers.job import Health, Job, Outcome, Verdict, WorkersError
-from workers.pool import GRACE_SECONDS, Evaluate, evaluate, guarded, prepare
+from workers.pool import GRACE_SECONDS, Evaluate, evaluate, guarded, prepare, warm_up
 
 CONNECT_SECONDS = 15.0  # how long an --address may take to answer
 LINGER_SECONDS = 0.003  # how long a first result waits for others, so that one transaction can record them together
@@ -40,6 +40,8 @@ class Worker:
 
     def __init__(self, threads: int, run: Evaluate) -> None:
         prepare(threads)
+        if run is evaluate:
+            warm_up()
         self._run = run
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._sound = True
