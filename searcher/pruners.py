@@ -1,42 +1,44 @@
 """Stopping early what is bad.
 
-After some epochs of a training, its rungs, a child must be among the better ones of those that came as far, by the loss
-on the training images or by the study's objective (`workers.job.Cutoff`). A job carries the cut-offs of the moment in
-which it is submitted, so a worker decides alone and nothing flows back to it.
+After some epochs of a training, its rungs, a child must be among the better ones of all that began. A job carries the
+cut-offs of the moment in which it is submitted, so a worker decides alone and nothing flows back to it.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import insort
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from searcher.trial import Objective, Trial, TrialState
-from workers.job import Cutoff, Epoch, best_train_loss, least_badness
+from workers.job import Cutoff, Epoch, badness
+
+STARTUP = 5  # children, before the first cut-off
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`rungs` are those of a training of so many epochs; the part `keep` of all that reached a rung goes on, once
-    there are `startup` of them."""
+    """The rungs of a training of so many epochs, each with the share of all children that goes on there."""
 
-    rungs: Callable[[int], Iterable[int]]
-    keep: float = 0.5
-    startup: int = 5
+    rungs: Callable[[int], Mapping[int, float]]
 
 
-def _parts(epochs: int, *parts: float) -> list[int]:
-    return sorted({max(1, round(part * epochs)) for part in parts})
+def _halving(epochs: int) -> dict[int, float]:
+    """Jamieson and Talwalkar 2016 (arXiv 1502.07943), asynchronous and without promotion: what is stopped stays so. The
+    parts and shares are those that cost least while the best were kept: docs/benchmarks.md."""
+    rungs: dict[int, float] = {}
+    for part, share in ((1 / 6, 0.5), (5 / 12, 0.3), (3 / 4, 0.2)):
+        rungs.setdefault(max(1, round(part * epochs)), share)
+    return {rung: share for rung, share in rungs.items() if rung < epochs}
 
 
-PRUNERS: Mapping[str, Rule | None] = {
-    "none": None,
-    # Golovin et al. 2017 (Google Vizier), section 3.2.2, but at once after each epoch and by the best value so far.
-    "median": Rule(lambda epochs: range(1, epochs)),
-    # Jamieson and Talwalkar 2016 (arXiv 1502.07943), asynchronous and without promotion: what is stopped stays so.
-    "halving": Rule(lambda epochs: _parts(epochs, 1 / 8, 1 / 4, 1 / 2)),
-}
+def _median(epochs: int) -> dict[int, float]:
+    """Golovin et al. 2017 (Google Vizier), section 3.2.2, but after each epoch, and by the best value so far."""
+    return dict.fromkeys(range(1, epochs), 0.5)
+
+
+PRUNERS: Mapping[str, Rule | None] = {"none": None, "median": Rule(_median), "halving": Rule(_halving)}
 
 
 class Pruner:
@@ -45,33 +47,34 @@ class Pruner:
 
     def __init__(self, rule: Rule, objective: Objective) -> None:
         self._rule, self._objective = rule, str(objective)
-        # By epoch, sorted: the best that each child had reached by then, on the training images and by the objective.
-        self._train_losses: list[list[float]] = []
-        self._badness: list[list[float]] = []
+        self._children = 0
+        self._badness: list[list[float]] = []  # by epoch: of the children that came so far, sorted
         self._epochs = 0  # of a whole training, known from the first that was finished
 
     def tell(self, trial: Trial, curve: Sequence[Epoch]) -> None:
-        """Learns from a judged trial; its curve may be empty."""
+        """Learns from a judged trial that was trained. One that is INFEASIBLE says nothing about the others."""
+        if not curve or trial.state is TrialState.INFEASIBLE:
+            return
+        self._children += 1
         if trial.state is TrialState.COMPLETE:
             self._epochs = max(self._epochs, len(curve))
-        for number in range(len(curve)):
-            if number == len(self._badness):
-                self._train_losses.append([])
+        for epochs in range(1, len(curve) + 1):
+            if epochs > len(self._badness):
                 self._badness.append([])
-            insort(self._train_losses[number], best_train_loss(curve[: number + 1]))
-            insort(self._badness[number], least_badness(curve[: number + 1], self._objective))
+            insort(self._badness[epochs - 1], badness(curve[:epochs], self._objective))
 
     @property
     def first_rung(self) -> int:
         """After how many epochs a child that has learned nothing is stopped; 0: not known yet."""
-        return min(self._rule.rungs(self._epochs), default=0) if self._epochs > 1 else 0
+        return min(self._rule.rungs(self._epochs), default=0)
 
     def cutoffs(self) -> tuple[Cutoff, ...]:
-        """Those of the moment: one a rung that enough children have reached."""
-        rungs = self._rule.rungs(self._epochs) if self._epochs > 1 else ()
-        return tuple(self._cutoff(rung) for rung in rungs if len(self._badness[rung - 1]) >= self._rule.startup)
-
-    def _cutoff(self, rung: int) -> Cutoff:
-        losses, badness = self._train_losses[rung - 1], self._badness[rung - 1]
-        last = math.ceil(self._rule.keep * len(badness)) - 1
-        return Cutoff(rung, losses[last], self._objective, badness[last])
+        """Those of the moment: one a rung that more children have reached than may go on."""
+        if self._children < STARTUP:
+            return ()
+        found = []
+        for rung, share in self._rule.rungs(self._epochs).items():
+            last = math.ceil(share * self._children) - 1
+            if last < len(self._badness[rung - 1]):
+                found.append(Cutoff(rung, self._objective, self._badness[rung - 1][last]))
+        return tuple(found)

@@ -56,34 +56,20 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Cutoff:
-    """A child that after `epoch` epochs is worse than both limits, by the best that it has reached so far, is stopped.
-
-    Early in a training the loss on held-out images jumps about, while that on the training images tells how fast a
-    child learns, but not how well it generalises; one that is good at either may still become the best.
-
-    Attributes:
-        train_loss: in nats.
-        objective: `val_loss` or `val_acc`; `limit` is a `badness` by it.
-    """
+    """A child is stopped whose best `objective` (`val_loss` or `val_acc`) in its first `epoch` epochs is worse than
+    `limit`, a `badness`. The best, for the last one jumps about while the learning rate is high."""
 
     epoch: int
-    train_loss: float
     objective: str
     limit: float
 
     def missed(self, curve: Sequence[Epoch]) -> bool:
         """Whether the child with this curve has come to the epoch and is worse."""
-        if len(curve) != self.epoch:
-            return False
-        return best_train_loss(curve) > self.train_loss and least_badness(curve, self.objective) > self.limit
+        return len(curve) == self.epoch and badness(curve, self.objective) > self.limit
 
 
-def best_train_loss(curve: Sequence[Epoch]) -> float:
-    return min(point.train_loss for point in curve)
-
-
-def least_badness(curve: Sequence[Epoch], objective: str) -> float:
-    """The smallest `val_loss`, or the smallest share of wrong answers."""
+def badness(curve: Sequence[Epoch], objective: str) -> float:
+    """The smallest loss, or the smallest share of wrong answers, of a learning curve."""
     return min(1 - point.val_acc if objective == "val_acc" else point.val_loss for point in curve)
 
 
