@@ -1,7 +1,9 @@
 """Stopping early what is bad.
 
-After some epochs of a training, its rungs, a child must be among the better ones of all that began. A job carries the
-cut-offs of the moment in which it is submitted, so a worker decides alone and nothing flows back to it.
+After some epochs of a training, its rungs, a child must be among the better ones of all that began: in the first half of
+the training by its loss on the training images or by the study's objective, then by the objective alone (why:
+`workers.job.Cutoff`). A job carries the cut-offs of the moment in which it is submitted, so a worker decides alone and
+nothing flows back to it.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from searcher.trial import Objective, Trial, TrialState
-from workers.job import Cutoff, Epoch, badness
+from workers.job import Cutoff, Epoch, badness, best_train_loss
 
 STARTUP = 5  # children, before the first cut-off
 
@@ -28,7 +30,7 @@ def _halving(epochs: int) -> dict[int, float]:
     """Jamieson and Talwalkar 2016 (arXiv 1502.07943), asynchronous and without promotion: what is stopped stays so. The
     parts and shares are those that cost least while the best were kept: docs/benchmarks.md."""
     rungs: dict[int, float] = {}
-    for part, share in ((1 / 6, 0.5), (5 / 12, 0.3), (3 / 4, 0.2)):
+    for part, share in ((1 / 6, 0.4), (5 / 12, 0.3), (3 / 4, 0.2)):
         rungs.setdefault(max(1, round(part * epochs)), share)
     return {rung: share for rung, share in rungs.items() if rung < epochs}
 
@@ -48,7 +50,9 @@ class Pruner:
     def __init__(self, rule: Rule, objective: Objective) -> None:
         self._rule, self._objective = rule, str(objective)
         self._children = 0
-        self._badness: list[list[float]] = []  # by epoch: of the children that came so far, sorted
+        # By epoch, sorted: the best that each child had reached by then, on the training images and by the objective.
+        self._train_losses: list[list[float]] = []
+        self._badness: list[list[float]] = []
         self._epochs = 0  # of a whole training, known from the first that was finished
 
     def tell(self, trial: Trial, curve: Sequence[Epoch]) -> None:
@@ -60,7 +64,9 @@ class Pruner:
             self._epochs = max(self._epochs, len(curve))
         for epochs in range(1, len(curve) + 1):
             if epochs > len(self._badness):
+                self._train_losses.append([])
                 self._badness.append([])
+            insort(self._train_losses[epochs - 1], best_train_loss(curve[:epochs]))
             insort(self._badness[epochs - 1], badness(curve[:epochs], self._objective))
 
     @property
@@ -76,5 +82,7 @@ class Pruner:
         for rung, share in self._rule.rungs(self._epochs).items():
             last = math.ceil(share * self._children) - 1
             if last < len(self._badness[rung - 1]):
-                found.append(Cutoff(rung, self._objective, self._badness[rung - 1][last]))
+                early = 2 * rung <= self._epochs
+                train_loss = self._train_losses[rung - 1][last] if early else 0.0  # which none is below
+                found.append(Cutoff(rung, train_loss, self._objective, self._badness[rung - 1][last]))
         return tuple(found)

@@ -46,11 +46,11 @@ def pruner(
     ("name", "epochs", "rungs"),
     [
         ("halving", 1, {}),
-        ("halving", 2, {1: 0.5}),
-        ("halving", 4, {1: 0.5, 2: 0.3, 3: 0.2}),
-        ("halving", 8, {1: 0.5, 3: 0.3, 6: 0.2}),
-        ("halving", 12, {2: 0.5, 5: 0.3, 9: 0.2}),
-        ("halving", 200, {33: 0.5, 83: 0.3, 150: 0.2}),
+        ("halving", 2, {1: 0.4}),
+        ("halving", 4, {1: 0.4, 2: 0.3, 3: 0.2}),
+        ("halving", 8, {1: 0.4, 3: 0.3, 6: 0.2}),
+        ("halving", 12, {2: 0.4, 5: 0.3, 9: 0.2}),
+        ("halving", 200, {33: 0.4, 83: 0.3, 150: 0.2}),
         ("median", 1, {}),
         ("median", 4, {1: 0.5, 2: 0.5, 3: 0.5}),
     ],
@@ -84,7 +84,8 @@ LOSSES = st.integers(0, 40).map(lambda tenths: tenths / 10)
 def test_the_share_goes_on_and_the_order_does_not_matter(losses: list[list[float]], draw: object) -> None:
     for objective in Objective:
         cutoffs = pruner(losses, objective=objective).cutoffs()
-        for cutoff, share in zip(cutoffs, (0.5, 0.3, 0.2), strict=True):
+        # On these curves both losses agree.
+        for cutoff, share in zip(cutoffs, (0.4, 0.3, 0.2), strict=True):
             kept = [values for values in losses if not cutoff.missed(curve(*values[: cutoff.epoch]))]
             best = sorted(min(values[: cutoff.epoch]) for values in losses)
             assert len(kept) >= share * len(losses)
@@ -99,12 +100,22 @@ def test_those_that_were_stopped_count_as_worse() -> None:
     assert [cutoff.limit for cutoff in pruner(losses).cutoffs()] == [1.1, 0.9, 0.8]
 
 
+def test_late_in_a_training_the_objective_alone_counts() -> None:
+    cutoffs = pruner([[float(n)] * 4 for n in range(1, 11)]).cutoffs()
+    assert [(cutoff.epoch, cutoff.train_loss, cutoff.limit) for cutoff in cutoffs] == [(1, 4, 4), (2, 3, 3), (3, 0, 2)]
+
+
 def test_a_child_is_measured_by_the_best_it_has_reached() -> None:
-    cutoff = Cutoff(2, "val_loss", 1.0)
+    cutoff = Cutoff(2, 1.0, "val_loss", 1.0)
     assert not cutoff.missed(curve(0.9, 5.0))
     assert cutoff.missed(curve(1.1, 1.2))
     assert not cutoff.missed(curve(5.0))  # not there yet
     assert not cutoff.missed(curve(5.0, 5.0, 5.0))  # past it
+
+
+@pytest.mark.parametrize(("train_loss", "val_acc", "missed"), [(2, 0.4, True), (2, 0.6, False), (0.9, 0.4, False)])
+def test_one_that_is_good_at_either_goes_on(train_loss: float, val_acc: float, missed: bool) -> None:
+    assert Cutoff(1, 1.0, "val_acc", 0.5).missed([Epoch(1, train_loss, 9.0, val_acc)]) is missed
 
 
 # Training -------------------------------------------------------------------------------------------------------------
@@ -114,17 +125,17 @@ JOB = Job(0, "x * sigmoid(x)", limit_train=200, recipe=Recipe(epochs=3))
 
 def test_a_child_that_misses_a_cutoff_is_stopped_with_the_curve_of_one_that_is_not() -> None:
     whole = train(JOB)
-    stopped = train(replace(JOB, cutoffs=(Cutoff(1, "val_loss", 1e9), Cutoff(2, "val_acc", 0))))
+    stopped = train(replace(JOB, cutoffs=(Cutoff(1, 0, "val_loss", 1e9), Cutoff(2, 0, "val_acc", 0))))
     assert whole.verdict is Verdict.COMPLETE
     assert stopped.verdict is Verdict.PRUNED
     assert stopped.curve == whole.curve[:2]
     assert (stopped.val_loss, stopped.val_acc) == (whole.curve[1].val_loss, whole.curve[1].val_acc)
     assert stopped.reason.startswith("stopped after epoch 2: ")
-    assert stopped.reason.endswith("; the cut-off was val_acc 1.0000")
+    assert stopped.reason.endswith("; behind in train_loss (0.0000) and in val_acc (1.0000)")
 
 
 def test_cutoffs_that_are_met_change_nothing() -> None:
-    generous = replace(JOB, cutoffs=(Cutoff(1, "val_loss", 1e9), Cutoff(2, "val_acc", 1)))
+    generous = replace(JOB, cutoffs=(Cutoff(1, 0, "val_loss", 1e9), Cutoff(2, 1e9, "val_acc", 0)))
     assert train(generous) == train(JOB)
 
 
@@ -139,7 +150,7 @@ def test_a_child_that_guesses_is_stopped_after_the_first_rung() -> None:
 
 
 def test_cutoffs_travel_as_text() -> None:
-    job = replace(JOB, cutoffs=(Cutoff(1, "val_loss", 0.25), Cutoff(3, "val_acc", 0.5)), guess_epoch=1)
+    job = replace(JOB, cutoffs=(Cutoff(1, 0.5, "val_loss", 0.25), Cutoff(3, 1, "val_acc", 0.5)), guess_epoch=1)
     assert Job.from_json(job.to_json()) == job
 
 
@@ -155,7 +166,7 @@ def learn(job: Job) -> Outcome:
     digest = int(key(parse(job.expression)), 16) % 1000 / 500
     points: list[Epoch] = []
     for number in range(1, 5):
-        points.append(Epoch(number, 3.0, 1 + digest / number, 0.5))
+        points.append(Epoch(number, 1 + digest / number, 1 + digest / number, 0.5))
         if any(cutoff.missed(points) for cutoff in job.cutoffs):
             break
     verdict = Verdict.COMPLETE if len(points) == 4 else Verdict.PRUNED

@@ -56,16 +56,30 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Cutoff:
-    """A child is stopped whose best `objective` (`val_loss` or `val_acc`) in its first `epoch` epochs is worse than
-    `limit`, a `badness`. The best, for the last one jumps about while the learning rate is high."""
+    """A child is stopped that after `epoch` epochs is worse than both limits, by the best that it has reached so far.
+
+    While the learning rate is high the loss on held-out images jumps about; that on the training images tells how fast
+    a child learns, but not how well it generalises. One that is good at either may still become the best.
+
+    Attributes:
+        train_loss: in nats.
+        objective: `val_loss` or `val_acc`; `limit` is a `badness` by it.
+    """
 
     epoch: int
+    train_loss: float
     objective: str
     limit: float
 
     def missed(self, curve: Sequence[Epoch]) -> bool:
         """Whether the child with this curve has come to the epoch and is worse."""
-        return len(curve) == self.epoch and badness(curve, self.objective) > self.limit
+        if len(curve) != self.epoch:
+            return False
+        return best_train_loss(curve) > self.train_loss and badness(curve, self.objective) > self.limit
+
+
+def best_train_loss(curve: Sequence[Epoch]) -> float:
+    return min(point.train_loss for point in curve)
 
 
 def badness(curve: Sequence[Epoch], objective: str) -> float:

@@ -98,8 +98,9 @@ def _prune(job: Job, curve: Sequence[Epoch], val: Part) -> None:
         if cutoff.missed(curve):
             best = 1 - cutoff.limit if cutoff.objective == "val_acc" else cutoff.limit
             raise Pruned(
-                f"stopped after epoch {point.epoch}: val_loss {point.val_loss:.4f}, val_acc {point.val_acc:.4f}; "
-                f"the cut-off was {cutoff.objective} {best:.4f}"
+                f"stopped after epoch {point.epoch}: train_loss {point.train_loss:.4f}, val_loss {point.val_loss:.4f}, "
+                f"val_acc {point.val_acc:.4f}; behind in train_loss ({cutoff.train_loss:.4f}) and in "
+                f"{cutoff.objective} ({best:.4f})"
             )
     if point.epoch == job.guess_epoch and _guesses(point, val):
         raise Pruned(
