@@ -1,10 +1,11 @@
-"""A network of your own, in both forms that `--model module:function` takes.
+"""A network and data of your own; the network in both forms that `--model module:function` takes.
 
-In a directory with this file: `searcher launch --model own_network:network`
+In a directory with this file: `searcher launch --model own_network:network --dataset own_network:shapes`
 """
 
 from __future__ import annotations
 
+import numpy as np
 from torch import Tensor, nn
 
 from workers.networks.sites import Activations
@@ -50,3 +51,19 @@ def network(activation: Activations, in_channels: int, classes: int, width: int 
 
     body = [layer(in_channels if i == 0 else width, width) for i in range(layers)]
     return nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes))
+
+
+def shapes(images: int = 1500, size: int = 16) -> tuple[np.ndarray, np.ndarray]:
+    """Data that any function without arguments may return: images `(n, height, width)`, here of noisy discs, squares
+    and crosses anywhere in the picture, and their labels, 0 to 2."""
+    draw = np.random.default_rng(0)
+    labels = np.arange(images) % 3
+    rows, columns = np.mgrid[:size, :size]
+    pictures = draw.normal(80, 30, (images, size, size))
+    for picture, label in zip(pictures, labels, strict=True):
+        radius = draw.integers(3, 6)
+        down, right = np.abs(rows - draw.integers(4, size - 4)), np.abs(columns - draw.integers(4, size - 4))
+        inside = {0: down**2 + right**2 <= radius**2, 1: np.maximum(down, right) < radius}
+        cross = (np.minimum(down, right) < 1) & (np.maximum(down, right) <= radius)
+        picture[inside.get(int(label), cross)] += 80
+    return pictures.clip(0, 255).astype(np.uint8), labels

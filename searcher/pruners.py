@@ -1,7 +1,7 @@
 """Stopping early what is bad.
 
-After some epochs of a training, its rungs, a child must be among the better ones of all that began: in the first half of
-the training by its loss on the training images or by the study's objective, then by the objective alone (why:
+After some epochs of a training, its rungs, a child must be among the better ones of all that began: in the first half
+of the training by its loss on the training images or by the objective of the study, then by the objective alone (why:
 `workers.job.Cutoff`). A job carries the cut-offs of the moment in which it is submitted, so a worker decides alone and
 nothing flows back to it.
 """

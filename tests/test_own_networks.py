@@ -228,6 +228,12 @@ def test_the_example(example: Any, function: str, sites: int) -> None:
     assert outcome.verdict is Verdict.COMPLETE and outcome.val_acc is not None and outcome.val_acc > 0.3
 
 
+def test_the_example_is_trained_on_its_own_data(example: Any) -> None:
+    job = Job(0, PRELU, dataset="own_network:shapes", model="own_network:network", recipe=Recipe(epochs=3))
+    outcome = train(job, CPU)
+    assert outcome.verdict is Verdict.COMPLETE and outcome.val_acc is not None and outcome.val_acc > 0.5
+
+
 def test_the_example_takes_maxout_and_an_option(example: Any) -> None:
     model = own("own_network:network", "maxout(3)", layers=2)
     assert sum(isinstance(module, Maxout) for module in model.modules()) == 2
