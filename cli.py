@@ -216,7 +216,11 @@ def trial(
     if output is not Format.table:
         print_rows([{**facts, "curve": curve}], output)
         return
-    print_rows([{"": key, " ": value} for key, value in facts.items() if value not in (None, "")], output)
+    headline, _, traceback = str(facts["reason"] or "").partition("\n")  # what has lines of its own fits no table
+    shown = {**facts, "reason": headline}
+    print_rows([{"": key, " ": value} for key, value in shown.items() if value not in (None, "")], output)
+    if traceback:
+        print(traceback)
     if curve:
         print_rows(curve, output)
 

@@ -1,7 +1,7 @@
 """Images a second of this project's training loop, beside the same network trained in the ordinary way.
 
 The ordinary way is a DataLoader over the same tensors, an eager loop over its batches, torch's SGD and OneCycleLR as
-they come. Both train the same function with the same recipe and the same first weights, with one thread on CPUs. They
+they come. Both train the same functions with the same recipe and the same first weights, with one thread on CPUs. They
 take turns, an epoch each, so that a machine that is busy slows both; the ratio is that of the medians over all epochs.
 Both evaluate after the last epoch: the accuracies should be alike, for the images and the recipe are the same and only
 their order differs.
@@ -33,7 +33,7 @@ from workers.models import build
 from workers.networks.sites import activation_of
 from workers.train import _Child
 
-FUNCTION = "x * sigmoid(beta * x)"
+FUNCTIONS = ("max(x, 0)", "x * sigmoid(x)", "x * sigmoid(beta * x)")
 
 
 def random_images() -> tuple[np.ndarray, np.ndarray]:
@@ -110,8 +110,8 @@ class Side:
         self.seconds.append(time.perf_counter() - started)
 
 
-def compare(title: str, job: Job, device: torch.device) -> float:
-    """Prints a line a side; the ratio of images a second."""
+def compare(title: str, job: Job, device: torch.device) -> None:
+    """Prints a line a side."""
     data = load(job.dataset, job.split_seed, device, job.data_dir, job.limit_train)
     child, ordinary = _Child(job, data, device), Ordinary(job, data, device)
     each = iter(range(1, job.recipe.epochs + 1))
@@ -127,8 +127,10 @@ def compare(title: str, job: Job, device: torch.device) -> float:
     accuracies = (child._evaluate(data.val)[1], ordinary.accuracy(data))
     rates = [images / statistics.median(side.seconds[1:] or side.seconds) for side in sides]
     for side, rate, accuracy in zip(sides, rates, accuracies, strict=True):
-        print(f"| {title} | {side.name} | {rate:,.0f} | {accuracy:.3f} | {rate / rates[1]:.2f}x |", flush=True)
-    return rates[0] / rates[1]
+        print(
+            f"| {title} | {job.expression} | {side.name} | {rate:,.0f} | {accuracy:.3f} | {rate / rates[1]:.2f}x |",
+            flush=True,
+        )
 
 
 def main() -> None:
@@ -146,16 +148,17 @@ def main() -> None:
         f"{datetime.now(UTC):%Y-%m-%d}, {where}, Python {platform.python_version()}, torch {torch.__version__}; ",
         end="",
     )
-    print(f"{arguments.model}, batches of {arguments.batch_size}, {arguments.epochs} epochs, {FUNCTION}")
+    print(f"{arguments.model}, batches of {arguments.batch_size}, {arguments.epochs} epochs")
     recipe = Recipe(epochs=arguments.epochs, batch_size=arguments.batch_size)
-    digits = Job(0, FUNCTION, model=arguments.model, recipe=recipe)
+    digits = Job(0, "", model=arguments.model, recipe=recipe)
     if arguments.cifar:
         images = replace(digits, dataset="cifar10", data_dir=arguments.cifar, limit_train=2000)
     else:
         images = replace(digits, dataset="benchmarks.training:random_images", limit_train=2000)
-    print("\n| data | loop | images/s | val_acc | ratio |\n|---|---|---|---|---|")
-    ratios = [compare("digits", digits, device), compare("3x32x32, 2,000 images", images, device)]
-    print(f"\nsearcher / ordinary: {', '.join(f'{ratio:.2f}x' for ratio in ratios)}")
+    print("\n| data | function | loop | images/s | val_acc | ratio |\n|---|---|---|---|---|---|")
+    for title, job in (("digits", digits), ("3x32x32, 2,000 images", images)):
+        for function in FUNCTIONS:
+            compare(title, replace(job, expression=function), device)
 
 
 if __name__ == "__main__":

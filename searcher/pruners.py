@@ -1,6 +1,6 @@
 """Stopping early what is bad.
 
-After some epochs of a training, its rungs, a child must be among the better ones of all that began: in the first half
+After some epochs of a training, its rungs, a candidate must be among the better of all that began: in the first half
 of the training by its loss on the training images or by the objective of the study, then by the objective alone (why:
 `workers.job.Cutoff`). A job carries the cut-offs of the moment in which it is submitted, so a worker decides alone and
 nothing flows back to it.
@@ -13,10 +13,10 @@ from bisect import insort
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from searcher.trial import Objective, Trial, TrialState
+from searcher.trial import Kind, Objective, Trial, TrialState
 from workers.job import Cutoff, Epoch, badness, best_train_loss
 
-STARTUP = 5  # children, before the first cut-off
+STARTUP = 10  # candidates, before the first cut-off
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +56,13 @@ class Pruner:
         self._epochs = 0  # of a whole training, known from the first that was finished
 
     def tell(self, trial: Trial, curve: Sequence[Epoch]) -> None:
-        """Learns from a judged trial that was trained. One that is INFEASIBLE says nothing about the others."""
-        if not curve or trial.state is TrialState.INFEASIBLE:
-            return
-        self._children += 1
+        """Learns from a judged trial. One that is INFEASIBLE says nothing about the others; a baseline only how long a
+        training is: most are good, and beside them few candidates would come to the end."""
         if trial.state is TrialState.COMPLETE:
             self._epochs = max(self._epochs, len(curve))
+        if not curve or trial.state is TrialState.INFEASIBLE or trial.kind is Kind.BASELINE:
+            return
+        self._children += 1
         for epochs in range(1, len(curve) + 1):
             if epochs > len(self._badness):
                 self._train_losses.append([])

@@ -74,13 +74,13 @@ def test_there_are_no_cutoffs_before_a_whole_training_and_enough_curves() -> Non
     made.tell(told(10), curve(2, 2, 2, 2))
     assert [cutoff.epoch for cutoff in made.cutoffs()] == [1]  # only one of ten has come to the second rung
     assert made.first_rung == 1
-    assert not pruner([[1.0] * 4] * 4).cutoffs()
+    assert not pruner([[1.0] * 4] * 9).cutoffs()
 
 
 LOSSES = st.integers(0, 40).map(lambda tenths: tenths / 10)
 
 
-@given(st.lists(st.lists(LOSSES, min_size=4, max_size=4), min_size=5, max_size=30), st.randoms())
+@given(st.lists(st.lists(LOSSES, min_size=4, max_size=4), min_size=10, max_size=30), st.randoms())
 def test_the_share_goes_on_and_the_order_does_not_matter(losses: list[list[float]], draw: object) -> None:
     for objective in Objective:
         cutoffs = pruner(losses, objective=objective).cutoffs()
@@ -98,6 +98,14 @@ def test_the_share_goes_on_and_the_order_does_not_matter(losses: list[list[float
 def test_those_that_were_stopped_count_as_worse() -> None:
     losses = [[1.0, 0.9, 0.8, 0.7]] * 3 + [[2.0]] * 4 + [[1.1, 1.0, 0.9, 0.8]] * 3
     assert [cutoff.limit for cutoff in pruner(losses).cutoffs()] == [1.1, 0.9, 0.8]
+
+
+def test_baselines_tell_how_long_a_training_is_and_nothing_more() -> None:
+    made = pruner([[3.0] * 4] * 10)
+    before = made.cutoffs()
+    for number in range(10, 20):
+        made.tell(replace(told(number), kind=Kind.BASELINE), curve(0, 0, 0, 0))
+    assert made.cutoffs() == before
 
 
 def test_late_in_a_training_the_objective_alone_counts() -> None:

