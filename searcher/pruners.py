@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from searcher.trial import Kind, Objective, Trial, TrialState
 from workers.job import Cutoff, Epoch, badness, best_train_loss
 
-STARTUP = 10  # candidates, before the first cut-off
+STARTUP = 5  # candidates, before the first cut-off
 
 
 @dataclass(frozen=True, slots=True)

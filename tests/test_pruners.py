@@ -74,13 +74,13 @@ def test_there_are_no_cutoffs_before_a_whole_training_and_enough_curves() -> Non
     made.tell(told(10), curve(2, 2, 2, 2))
     assert [cutoff.epoch for cutoff in made.cutoffs()] == [1]  # only one of ten has come to the second rung
     assert made.first_rung == 1
-    assert not pruner([[1.0] * 4] * 9).cutoffs()
+    assert not pruner([[1.0] * 4] * 4).cutoffs()
 
 
 LOSSES = st.integers(0, 40).map(lambda tenths: tenths / 10)
 
 
-@given(st.lists(st.lists(LOSSES, min_size=4, max_size=4), min_size=10, max_size=30), st.randoms())
+@given(st.lists(st.lists(LOSSES, min_size=4, max_size=4), min_size=5, max_size=30), st.randoms())
 def test_the_share_goes_on_and_the_order_does_not_matter(losses: list[list[float]], draw: object) -> None:
     for objective in Objective:
         cutoffs = pruner(losses, objective=objective).cutoffs()
