@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from search_space import BASELINES, Expression, Grammar, ParseError, parse
@@ -170,12 +170,14 @@ def test_any_function_has_a_profile(expression: Expression) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(expressions)
+@example(parse("sinh(x) * cosh(x)"))
 def test_symmetries(expression: Expression) -> None:
     other = mirrored(expression)
-    even, odd = profile(Expression("+", (expression, other))), profile(Expression("-", (expression, other)))
-    assert even.even or not even.finite
-    assert odd.odd or not odd.finite
     one, two = profile(expression), profile(other)
+    even, odd = profile(Expression("+", (expression, other))), profile(Expression("-", (expression, other)))
+    # Where everything cancels, as in sinh(x) * cosh(x) + sinh(-x) * cosh(-x), what is left is rounding.
+    assert even.even or not even.finite or one.odd
+    assert odd.odd or not odd.finite or one.even
     assert (one.left.limit, one.right.limit) == (two.right.limit, two.left.limit)
     assert (one.infimum, one.supremum) == (two.infimum, two.supremum) and one.odd == two.odd and one.even == two.even
 
