@@ -16,6 +16,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import OneCycleLR
 
 from search_space import KNOWN, ParseError
 from workers.data import load
@@ -73,6 +74,35 @@ def test_relu_learns_digits() -> None:
     assert outcome.curve[-1].train_loss < outcome.curve[0].train_loss
     assert all(math.isfinite(v) for p in outcome.curve for v in (p.train_loss, p.val_loss, p.val_acc))
     assert outcome.parameters == parameter_count(build("resnet8", RELU, (1, 8, 8), 10, width=8))
+
+
+def test_the_loop_does_what_the_ordinary_one_does() -> None:
+    """The same losses as of a DataLoader, torch's own schedule, and batches in the contiguous format."""
+    recipe = Recipe(epochs=2, batch_size=100)
+    job = Job(0, "x * sigmoid(x)", recipe=recipe)  # smooth: rounding does not grow in twenty steps
+    data = load("digits", 0, CPU)
+    torch.manual_seed(job.seed)
+    network = build("resnet8", activation_of(job.expression), data.shape, data.classes)
+    optimizer = torch.optim.SGD(
+        network.parameters(), momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov
+    )
+    schedule = OneCycleLR(
+        optimizer, recipe.learning_rate, total_steps=20, pct_start=recipe.warmup, cycle_momentum=False
+    )
+    images, labels = data.train.batch(torch.arange(len(data.train)))
+    draw, losses = torch.Generator().manual_seed(job.seed), []
+    for _ in range(recipe.epochs):
+        epoch = []
+        for rows in torch.randperm(len(data.train), generator=draw).split(recipe.batch_size):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(network(images[rows].contiguous()), labels[rows])
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            epoch.append(loss.item())
+        losses.append(sum(epoch) / len(epoch))
+    curve = train(job, CPU).curve
+    assert [point.train_loss for point in curve] == pytest.approx(losses, rel=1e-4)
 
 
 # What the paper's search found (table 1 and 2), and all that is known but what has no gradient.
