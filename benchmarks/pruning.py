@@ -110,7 +110,13 @@ def run(store: Store, settings: Config, pool: Pool) -> Study:
     study = store.study(settings.study_name) if known else session.create_study(store, settings)
     with session.held_lease(store, study) as lease:
         for progress in Search(store, lease, study, settings, Listed(settings), pool, lambda: False).run():
-            print(f"\r{settings.study_name}: {progress.done} of {progress.total} ", end="", file=sys.stderr, flush=True)
+            if sys.stderr.isatty():
+                print(
+                    f"\r{settings.study_name}: {progress.done} of {progress.total} ",
+                    end="",
+                    file=sys.stderr,
+                    flush=True,
+                )
     return study
 
 

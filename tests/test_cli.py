@@ -143,7 +143,20 @@ def test_primitives_of_a_user_reach_the_workers_and_the_next_session(tmp_path: P
         "register('wave', lambda a: a + a.sin() / 2)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    small = ("--unary", "wave,bump", "--binary", "add", "--baselines", "wave(x)", "--epochs", "1", "--workers", "1")
+    small = (
+        "--unary",
+        "wave,bump",
+        "--binary",
+        "add",
+        "--baselines",
+        "wave(x)",
+        "--epochs",
+        "1",
+        "--workers",
+        "1",
+        "--threads",
+        "1",
+    )
 
     def searcher(*arguments: str) -> subprocess.CompletedProcess[str]:
         # Not -m cli, which would put the current directory on the path.
