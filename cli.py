@@ -292,6 +292,7 @@ def _resume(storage: str, name: str, changes: dict[str, Any], quiet: bool) -> No
 def _search(store: Store, lease: Lease, study: Study, settings: Config, pool: Pool, quiet: bool) -> None:
     from searcher import session
     from searcher.progress import Display
+    from searcher.search import StopAsked
 
     stop = _StopSignal()
     if not quiet:
@@ -304,6 +305,9 @@ def _search(store: Store, lease: Lease, study: Study, settings: Config, pool: Po
         try:
             for progress in session.search(store, lease, study, settings, pool, stop.requested):
                 display.update(progress)
+        except StopAsked as stopped:
+            print(f"{stopped}; nothing is lost. {_how_to_go_on(store, study)}", file=sys.stderr)
+            raise typer.Exit(130) from None
         except BaseException:
             print(f"What is in the store stands. {_how_to_go_on(store, study)}", file=sys.stderr)
             raise

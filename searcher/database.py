@@ -20,11 +20,23 @@ from searcher.schema import HEAD, REVISIONS, VERSION_TABLE
 
 BUSY_SECONDS = 30.0  # how long a write waits for another process's
 CONNECT_SECONDS = 10
+# A host that has gone without a word is noticed in as long, where the system's own time-outs take minutes.
+_LIBPQ = {
+    "connect_timeout": CONNECT_SECONDS,
+    "tcp_user_timeout": 1000 * CONNECT_SECONDS,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+}
 MIGRATION_LOCK = 0x5EA2C4E2  # PostgreSQL advisory lock: one migration at a time
 
 
 class StoreError(SearcherError):
     """The database cannot be used; the message names it (without its password) and the way out."""
+
+
+class StoreUnavailable(StoreError):
+    """The database does not answer, or is locked, and may be back in a moment."""
 
 
 def masked(url: str | URL) -> str:
@@ -147,7 +159,7 @@ def _check_file(url: URL, create: bool) -> None:
 
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() == "postgresql":
-        return sa.create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": CONNECT_SECONDS})
+        return sa.create_engine(url, pool_pre_ping=True, connect_args=_LIBPQ)
     engine = sa.create_engine(url, paramstyle="named", connect_args={"timeout": BUSY_SECONDS})
     event.listen(engine, "connect", _set_up_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
@@ -164,8 +176,13 @@ def _set_up_sqlite(connection: sqlite3.Connection, _: object) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     # A transaction that will write takes the write lock at once: a lock asked for half-way can only fail.
-    writes = connection.get_execution_options().get("writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    options = connection.get_execution_options()
+    if not options.get("writes", False):
+        connection.exec_driver_sql("BEGIN")
+        return
+    patience = options.get("patience", BUSY_SECONDS)
+    connection.exec_driver_sql(f"PRAGMA busy_timeout = {1000 * patience:.0f}")
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 class Prepared:
@@ -178,6 +195,10 @@ class Prepared:
     def execute(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> int:
         """Runs it once for each row of parameters; how many rows of the table were written."""
         return connection.exec_driver_sql(self._text, rows).rowcount if rows else 0
+
+    def first(self, connection: Connection, row: dict[str, Any]) -> sa.Row[Any] | None:
+        """Runs it once; the first row that it returns."""
+        return connection.exec_driver_sql(self._text, row).first()
 
 
 def stamp(now: datetime, engine: Engine) -> Any:
@@ -192,7 +213,26 @@ def plain_errors(url: str | URL) -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        raise StoreError(_plain(parse_url(url), error)) from error
+        parsed = parse_url(url)
+        kind = StoreUnavailable if _may_pass(parsed, error) else StoreError
+        raise kind(_plain(parsed, error)) from error
+
+
+# Of PostgreSQL's SQLSTATEs (its documentation, appendix A): connection exceptions, a server that shuts down, has
+# crashed or starts up, one that has no connection left.
+_PASSING_STATES = ("08", "57P01", "57P02", "57P03", "53300")
+# A connection that is refused has no SQLSTATE. These texts mean that waiting will not help.
+_LASTING = ("authentication failed", "does not exist", "pg_hba", "no password supplied", "permission denied")
+
+
+def _may_pass(url: URL, error: DBAPIError) -> bool:
+    text = str(error.orig)
+    if url.get_backend_name() == "sqlite":
+        return "locked" in text
+    if state := getattr(error.orig, "sqlstate", None):
+        return str(state).startswith(_PASSING_STATES)
+    broken = isinstance(error, (sa.exc.OperationalError, sa.exc.InterfaceError))
+    return broken and not any(sign in text for sign in _LASTING)
 
 
 def _plain(url: URL, error: DBAPIError) -> str:
@@ -214,7 +254,7 @@ _SQLITE_ERRORS: dict[str, str] = {
     "malformed": "this database is damaged; restore a copy, or recover it with: sqlite3 FILE .recover",
     "readonly": "this database cannot be written to; check the rights of the file and of its directory",
     "unable to open": "this file cannot be opened; check the path and the rights of its directory",
-    "locked": f"another process has kept this database locked for {BUSY_SECONDS:.0f} s; stop it or try again",
+    "locked": "another process has kept this database locked; stop it or try again",
     "full": "the disk is full; make room, then resume",
     "disk I/O": "the disk fails to read or write this file; check the disk, then resume",
 }

@@ -83,6 +83,8 @@ def describe(progress: SearchProgress) -> tuple[str, str]:
         *([f"{failed} failed"] if failed else []),
         f"{rate(progress):,.0f} trials/h",
     ]
+    if outage := progress.outage:
+        counts.append(f"DATABASE DOES NOT ANSWER since {_clock(outage.seconds)}, {outage.held} results held")
     best = progress.best
     found = f"best {best.expression}, val_loss {best.val_loss:.4f}, val_acc {best.val_acc:.4f}" if best else "none yet"
     return ", ".join(counts), found

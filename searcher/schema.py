@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy import table as sqltable
 
 VERSION_TABLE = "searcher_version"
-REVISIONS = ("0001",)  # all migrations, oldest first
+REVISIONS = ("0001", "0002")  # all migrations, oldest first
 HEAD = REVISIONS[-1]
 
 metadata = MetaData()
@@ -42,8 +42,9 @@ study = Table(
     Column("created_at", DateTime(timezone=True), nullable=False),
 )
 
-# One row a study: who may write to it. `generation` grows with each driver; `expires_at` is in seconds since 1970 by
-# the database's clock.
+# One row a study: who may write to it. `generation` grows with each driver; `acquired_at` and `expires_at` are in
+# seconds since 1970 by the database's clock. `serial` counts the batches written, `writer` is the generation that wrote
+# the last: by these a batch whose acknowledgement was lost is known. `stop_generation` was asked to stop.
 lease = Table(
     "searcher_lease",
     metadata,
@@ -51,6 +52,10 @@ lease = Table(
     Column("generation", Integer, nullable=False),
     Column("holder", Text, nullable=False),
     Column("expires_at", Float, nullable=False),
+    Column("acquired_at", Float, nullable=False, server_default="0"),
+    Column("serial", Integer, nullable=False, server_default="0"),
+    Column("writer", Integer, nullable=False, server_default="0"),
+    Column("stop_generation", Integer),
 )
 
 # NaN is refused too: SQLite stores it as NULL, which a COMPLETE row may not have; for PostgreSQL it is above all

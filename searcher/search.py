@@ -2,6 +2,7 @@
 
 One transaction records what has ended and what comes next; only then is the next submitted. So whatever is killed, the
 store holds every acknowledged result and the row of everything that runs, and a search goes on from the store alone.
+While the database does not answer, a journal on this machine takes its place (`searcher/outbox.py`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from search_space import BASELINES, Grammar, baseline, extended, key, load_primitives, parse, preflight, space
 from searcher import SearcherError
 from searcher.config import Config
+from searcher.outbox import Outage, Outbox
 from searcher.pruners import PRUNERS, Pruner
 from searcher.samplers.base import Sampler
 from searcher.store import Batch, Lease, Store
@@ -33,13 +35,17 @@ class EveryTrialFails(SearcherError):
     """All trainings of a session have failed in the same way: it lies not with the functions."""
 
 
+class StopAsked(SearcherError):
+    """`searcher stop` has ended a session; the study is ready to go on."""
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """How far a search is, after a transaction.
 
     `counts` are of finished trials by state; `proposed` of all rows; `unique` of different functions among them;
     `trained` of those that a worker trained. All include earlier sessions, except `session_done`, the trials that ended
-    in the `seconds` of this one.
+    in the `seconds` of this one. In an `outage` the database is behind them.
     """
 
     total: int
@@ -51,6 +57,7 @@ class Progress:
     seconds: float
     best: Trial | None
     ended: tuple[Trial, ...]
+    outage: Outage | None = None
 
     @property
     def done(self) -> int:
@@ -107,7 +114,8 @@ class Search:
         pool: Pool,
         should_stop: Callable[[], bool],
     ) -> None:
-        self._store, self._lease, self._config = store, lease, config
+        self._store, self._config = store, config
+        self._outbox = Outbox(store, lease, study)
         self._sampler, self._pool, self._should_stop = sampler, pool, should_stop
         rule = PRUNERS[config.pruner]
         self._pruner = Pruner(rule, study.objective) if rule else None
@@ -121,36 +129,49 @@ class Search:
         self._failures: Counter[str] = Counter()  # by the first line of their reason
 
     def run(self) -> Iterator[Progress]:
-        """Runs to the total, the time-out or `should_stop`; yields after every transaction that changed something.
+        """Runs to the total, the time-out or a wish to stop; yields after every transaction that changed something, and
+        now and then while the database does not answer.
 
         Raises:
             LeaseLost: another driver has taken the study over.
-        EveryTrialFails: so many trainings failed, and in such a way, that going on makes no sense.
+            StopAsked: `searcher stop` was called before the study was done.
+            EveryTrialFails: so many trainings failed, and in such a way, that going on makes no sense.
             StoreError: the database has failed. Everything written until then stands.
         """
         self._restore()
+        behind: Outage | None = None
         try:
-            while not self._should_stop() and (self._book.flying or self._more()):
+            while not self._stopping() and (self._book.flying or self._more() or self._outbox.outage):
                 batch = Batch()
                 submitted: list[Trial] = []
                 ended: list[Trial] = []
                 if self._book.flying:
                     self._collect(batch, ended)
-                if self._more():
+                if self._more() and self._outbox.has_room:
                     self._place(batch, submitted, ended)
-                self._store.commit(self._lease, batch)
+                elif self._outbox.outage and not self._book.flying:
+                    self._outbox.wait(WAKE_SECONDS)
+                self._outbox.put(batch)
                 self._pool.submit(*map(self._job, submitted))
-                if batch:
-                    yield self._progress(ended)
+                if behind or batch or self._outbox.outage:
+                    progress = self._progress(ended)
+                    behind = progress.outage
+                    yield progress
                 self._give_up_if_hopeless()
                 self._think_ahead()
+            if behind:
+                yield self._progress([])
         finally:
             self._give_up_flying()
+            self._outbox.close()
+        if self._outbox.asked_to_stop and self._book.counts.total() < self._book.study.n_trials:
+            raise StopAsked("stopped, as `searcher stop` has asked")
 
     # Beginning and end ------------------------------------------------------------------------------------------------
 
     def _restore(self) -> None:
         """Learns from the store what earlier sessions did; trials that they left running wait again."""
+        self._outbox.open()
         batch = Batch()
         trials = self._store.trials(self._book.study)
         curves = self._store.curves(self._book.study) if self._pruner else {}
@@ -166,7 +187,7 @@ class Search:
                 batch.changed.append((TrialState.RUNNING, waiting))
             self._book.queue.append(waiting)
         self._book.proposed = len(trials)
-        self._store.commit(self._lease, batch)
+        self._outbox.put(batch)
 
     def _give_up_flying(self) -> None:
         """What was still running waits for the next session (which sees to it itself if the store is out of reach)."""
@@ -174,7 +195,10 @@ class Search:
         for trial in self._book.flying.values():
             if trial.state is TrialState.RUNNING:
                 batch.changed.append((TrialState.RUNNING, replace(trial, state=TrialState.WAITING)))
-        self._store.commit(self._lease, batch)
+        self._outbox.put(batch)
+
+    def _stopping(self) -> bool:
+        return self._should_stop() or self._outbox.asked_to_stop
 
     def _more(self) -> bool:
         """Whether there is something to begin, and time for it."""
@@ -358,6 +382,7 @@ class Search:
             seconds=time.monotonic() - self._begun,
             best=book.best,
             ended=tuple(ended),
+            outage=self._outbox.outage,
         )
 
 

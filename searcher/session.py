@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import re
@@ -20,15 +21,18 @@ import torch
 from search_space import load_primitives
 from searcher import __version__, config
 from searcher.config import Config
+from searcher.database import StoreUnavailable
 from searcher.samplers.base import Sampler, make_sampler
 from searcher.search import Progress, Search, baseline_trials, grammar_of
-from searcher.store import Lease, Store, StudyBusy
+from searcher.store import LEASE_SECONDS, Lease, Store, StudyBusy
 from searcher.trial import Objective, Study
 from workers.data import check_name, load
 from workers.job import WorkersError
 from workers.models import build, check_model
 from workers.networks.sites import activation_of
 from workers.pool import InlinePool, Pool
+
+log = logging.getLogger("searcher")
 
 
 def check(settings: Config) -> None:
@@ -110,7 +114,10 @@ def held_lease(store: Store, study: Study, patience: Callable[[StudyBusy], None]
     try:
         yield lease
     finally:
-        store.release(lease)
+        try:
+            store.release(lease)
+        except StoreUnavailable as error:  # says nothing of how the block has ended
+            log.warning("%s; the study's lease runs out by itself in %.0f s", error, LEASE_SECONDS)
 
 
 def search(

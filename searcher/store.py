@@ -6,22 +6,24 @@ transaction, and every change of state names the state it expects, so that a dri
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import URL, Connection, RowMapping
+from sqlalchemy.engine import URL, Connection
 from sqlalchemy.exc import IntegrityError
 
 from searcher import SearcherError, database, schema
 from searcher.database import Prepared, StoreError, plain_errors
-from searcher.trial import Kind, Objective, Study, Trial, TrialState
+from searcher.rows import epoch_rows, study_of, trial_of, trial_row
+from searcher.trial import Objective, Study, Trial, TrialState
 from workers.job import Epoch
 
 LEASE_SECONDS = 15.0
+COMMIT_SECONDS = 1.0  # how long a commit waits for other processes to free a SQLite file: a search can do without it
+_OVERTAKEN = "another driver has taken this study over; this one has stopped and written nothing since"
 
 
 class StudyExists(SearcherError):
@@ -53,12 +55,37 @@ class LeaseLost(SearcherError):
     """Another driver has taken the study over; nothing was written."""
 
 
+class NotDriven(SearcherError):
+    """Nobody drives the study."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lease:
     """The right to write to one study."""
 
     study_id: int
     generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a study has been written: the serial of its last batch, and the generation that wrote it."""
+
+    serial: int
+    writer: int
+
+
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """Who drives a study, or drove it last. Times are in seconds by the database's clock: how long ago it took the
+    study, and how long ago it was last heard of (None once it has given the study back)."""
+
+    holder: str
+    generation: int
+    live: bool
+    asked_to_stop: bool
+    since: float
+    heard: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +100,12 @@ class Summary:
 @dataclass(slots=True)
 class Batch:
     """What one transaction writes. `changed` pairs the state that a trial must be in with its new record; `curves` are
-    by trial number."""
+    by trial number. `serial` numbers the batches of a study; 0: not numbered."""
 
     added: list[Trial] = field(default_factory=list)
     changed: list[tuple[TrialState, Trial]] = field(default_factory=list)
     curves: dict[int, Sequence[Epoch]] = field(default_factory=dict)
+    serial: int = 0
 
     def __bool__(self) -> bool:
         return bool(self.added or self.changed)
@@ -94,13 +122,17 @@ class Store:
         self.url = database.parse_url(url)
         self._engine = database.connect(self.url, create=create)
         self._writer = self._engine.execution_options(writes=True)
+        self._hasty = self._engine.execution_options(writes=True, patience=COMMIT_SECONDS)
         c = schema.lease.c
         renewal = (
             sa.update(schema.lease)
             .where(c.study_id == sa.bindparam("in_study"), c.generation == sa.bindparam("is_generation"))
             .values(expires_at=self._now(plus_seconds=LEASE_SECONDS))
+            .returning(c.stop_generation)
         )
+        numbered = renewal.values(serial=sa.bindparam("new_serial"), writer=c.generation)
         self._renewal = Prepared(renewal, self._engine)
+        self._numbered = Prepared(numbered, self._engine)
         self._new_trials = Prepared(sa.insert(schema.trial), self._engine)
         self._new_states = Prepared(_UPDATE, self._engine)
         self._new_epochs = Prepared(sa.insert(schema.epoch), self._engine)
@@ -155,7 +187,7 @@ class Store:
                 known = ", ".join(names.scalars())
                 there = f"the latest are: {known}" if known else "there are none yet; `searcher launch` makes one"
                 raise UnknownStudy(f"no study {name!r} in {self.shown_url}; {there}")
-            return _study(row)
+            return study_of(row)
 
     def studies(self) -> list[Summary]:
         """All studies, oldest first."""
@@ -172,13 +204,13 @@ class Store:
                 .order_by(schema.study.c.id)
             ).mappings()
             return [
-                Summary(_study(row), counts.get(row["id"], {}), row["holder"] if row["live"] else "") for row in rows
+                Summary(study_of(row), counts.get(row["id"], {}), row["holder"] if row["live"] else "") for row in rows
             ]
 
     def extend(self, lease: Lease, n_trials: int) -> None:
         """Sets a study's total."""
         with plain_errors(self.url), self._writer.begin() as connection:
-            self._renew(connection, lease)
+            self._renew(connection, lease, 0)
             connection.execute(
                 sa.update(schema.study).where(schema.study.c.id == lease.study_id).values(n_trials=n_trials)
             )
@@ -190,7 +222,7 @@ class Store:
         t = schema.trial
         with plain_errors(self.url), self._engine.connect() as connection:
             rows = connection.execute(sa.select(t).where(t.c.study_id == study.id).order_by(t.c.number)).mappings()
-            return [_trial(row) for row in rows]
+            return [trial_of(row) for row in rows]
 
     def trial(self, study: Study, number: int) -> Trial:
         """Raises UnknownStudy if the study has no such trial."""
@@ -200,7 +232,7 @@ class Store:
             row = found.mappings().first()
         if row is None:
             raise UnknownStudy(f"study {study.name!r} has no trial {number}; see: searcher top {study.name}")
-        return _trial(row)
+        return trial_of(row)
 
     def curve(self, study: Study, number: int) -> list[Epoch]:
         """A trial's learning curve."""
@@ -255,7 +287,12 @@ class Store:
             taken = connection.execute(
                 sa.update(schema.lease)
                 .where(c.study_id == study.id, free)
-                .values(generation=c.generation + 1, holder=holder, expires_at=self._now(plus_seconds=LEASE_SECONDS))
+                .values(
+                    generation=c.generation + 1,
+                    holder=holder,
+                    acquired_at=self._now(),
+                    expires_at=self._now(plus_seconds=LEASE_SECONDS),
+                )
                 .returning(c.generation)
             ).scalar()
             if taken is not None:
@@ -277,39 +314,99 @@ class Store:
                 .values(expires_at=0.0)
             )
 
-    def commit(self, lease: Lease, batch: Batch) -> None:
-        """Writes a batch and renews the lease, in one transaction; an empty batch renews the lease.
+    def driver(self, study: Study) -> Driver:
+        """Who drives the study, or drove it last; `holder` is empty if nobody ever did."""
+        c = schema.lease.c
+        facts = sa.select(schema.lease, self._now().label("now")).where(c.study_id == study.id)
+        with plain_errors(self.url), self._engine.connect() as connection:
+            row = connection.execute(facts).one()
+        return Driver(
+            holder=row.holder,
+            generation=row.generation,
+            live=row.expires_at > row.now,
+            asked_to_stop=row.stop_generation == row.generation,
+            since=max(0.0, row.now - row.acquired_at),
+            heard=max(0.0, row.now - row.expires_at + LEASE_SECONDS) if row.expires_at else None,
+        )
+
+    def request_stop(self, study: Study) -> Driver:
+        """Asks the driver of the study to end; it does with its next write, a second later at most.
+
+        Raises:
+            NotDriven: there is none.
+        """
+        c = schema.lease.c
+        with plain_errors(self.url), self._writer.begin() as connection:
+            asked = connection.execute(
+                sa.update(schema.lease)
+                .where(c.study_id == study.id, c.expires_at > self._now())
+                .values(stop_generation=c.generation)
+            )
+        if not asked.rowcount:
+            raise NotDriven(f"nobody drives study {study.name!r}; go on with it: searcher resume {study.name}")
+        return self.driver(study)
+
+    def position(self, lease: Lease) -> Position:
+        """How far the study has been written.
+
+        Raises:
+            LeaseLost: another driver has it.
+        """
+        c = schema.lease.c
+        with plain_errors(self.url), self._engine.connect() as connection:
+            row = connection.execute(
+                sa.select(c.serial, c.writer).where(c.study_id == lease.study_id, c.generation == lease.generation)
+            ).first()
+        if row is None:
+            raise LeaseLost(_OVERTAKEN)
+        return Position(*row)
+
+    def commit(self, lease: Lease, batch: Batch) -> bool:
+        """Writes a batch and renews the lease, in one transaction; an empty batch renews the lease. Whether the driver
+        has been asked to stop.
 
         Raises:
             LeaseLost: another driver has the study, or a trial was not in the state expected; nothing was written.
+            StoreUnavailable: the database does not answer; whether it was written, `position` tells later.
         """
-        with plain_errors(self.url), self._writer.begin() as connection:
-            self._renew(connection, lease)
+        with plain_errors(self.url), self._hasty.begin() as connection:
+            asked = self._renew(connection, lease, batch.serial)
             stamp = database.stamp(datetime.now(UTC), self._engine)
             self._add(connection, lease.study_id, batch.added, stamp)
             self._change(connection, lease.study_id, batch.changed, stamp)
-            self._new_epochs.execute(connection, list(_epoch_rows(lease.study_id, batch.curves)))
+            self._new_epochs.execute(connection, list(epoch_rows(lease.study_id, batch.curves)))
+        return asked
 
     def _add(self, connection: Connection, study_id: int, trials: Sequence[Trial], stamp: Any) -> None:
         self._new_trials.execute(
-            connection, [{**_row(study_id, trial, stamp), "created_at": stamp} for trial in trials]
+            connection, [{**trial_row(study_id, trial, stamp), "created_at": stamp} for trial in trials]
         )
 
     def _change(
         self, connection: Connection, study_id: int, changes: Sequence[tuple[TrialState, Trial]], stamp: Any
     ) -> None:
         rows = [
-            {**_row(study_id, trial, stamp), "in_study": study_id, "is_number": trial.number, "was_state": expected}
+            {
+                **trial_row(study_id, trial, stamp),
+                "in_study": study_id,
+                "is_number": trial.number,
+                "was_state": expected,
+            }
             for expected, trial in changes
         ]
         if self._new_states.execute(connection, rows) != len(rows):
             expected = ", ".join(f"{trial.number} {state}" for state, trial in changes)
             raise LeaseLost(f"a trial is no longer as it was left ({expected}): another process has changed it")
 
-    def _renew(self, connection: Connection, lease: Lease) -> None:
+    def _renew(self, connection: Connection, lease: Lease, serial: int) -> bool:
         which = {"in_study": lease.study_id, "is_generation": lease.generation}
-        if self._renewal.execute(connection, [which]) != 1:
-            raise LeaseLost("another driver has taken this study over; this one has stopped and written nothing since")
+        if serial:
+            row = self._numbered.first(connection, which | {"new_serial": serial})
+        else:
+            row = self._renewal.first(connection, which)
+        if row is None:
+            raise LeaseLost(_OVERTAKEN)
+        return bool(row.stop_generation == lease.generation)
 
     def _now(self, plus_seconds: float = 0.0) -> sa.ColumnElement[float]:
         """Seconds since 1970 by the database's clock, the only one that all drivers share."""
@@ -343,74 +440,3 @@ _UPDATE = (
     )
     .values({name: sa.bindparam(name) for name in _MUTABLE})
 )
-
-
-def _row(study_id: int, trial: Trial, stamp: Any) -> dict[str, Any]:
-    return {
-        "study_id": study_id,
-        "number": trial.number,
-        "kind": trial.kind,
-        "name": trial.name,
-        "expression": trial.expression,
-        "key": trial.key,
-        "choices": None if trial.choices is None else json.dumps(trial.choices),
-        "seed": trial.seed,
-        "state": trial.state,
-        "reason": trial.reason,
-        "cites": trial.cites,
-        "retries": trial.retries,
-        "val_loss": trial.val_loss,
-        "val_acc": trial.val_acc,
-        "parameters": trial.parameters,
-        "seconds": trial.seconds,
-        "worker": trial.worker,
-        "finish_order": trial.finish_order,
-        "finished_at": stamp if trial.state.finished else None,
-    }
-
-
-def _trial(row: RowMapping) -> Trial:
-    return Trial(
-        number=row["number"],
-        kind=Kind(row["kind"]),
-        expression=row["expression"],
-        key=row["key"],
-        seed=row["seed"],
-        name=row["name"],
-        choices=None if row["choices"] is None else tuple(json.loads(row["choices"])),
-        state=TrialState(row["state"]),
-        reason=row["reason"],
-        cites=row["cites"],
-        retries=row["retries"],
-        val_loss=row["val_loss"],
-        val_acc=row["val_acc"],
-        parameters=row["parameters"],
-        seconds=row["seconds"],
-        worker=row["worker"],
-        finish_order=row["finish_order"],
-    )
-
-
-def _study(row: RowMapping) -> Study:
-    return Study(
-        id=row["id"],
-        name=row["name"],
-        n_trials=row["n_trials"],
-        objective=Objective(row["objective"]),
-        config=row["config"],
-        versions=row["versions"],
-        created_at=row["created_at"],
-    )
-
-
-def _epoch_rows(study_id: int, curves: Mapping[int, Sequence[Epoch]]) -> Iterable[dict[str, Any]]:
-    for number, curve in curves.items():
-        for point in curve:
-            yield {
-                "study_id": study_id,
-                "number": number,
-                "epoch": point.epoch,
-                "train_loss": point.train_loss,
-                "val_loss": point.val_loss,
-                "val_acc": point.val_acc,
-            }

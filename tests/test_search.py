@@ -13,8 +13,8 @@ import pytest
 from search_space import Choices, Grammar, key, parse
 from searcher import config, session
 from searcher.config import Config
-from searcher.search import EveryTrialFails, Progress, Search
-from searcher.store import LeaseLost, Store
+from searcher.search import EveryTrialFails, Progress, Search, StopAsked
+from searcher.store import LeaseLost, NotDriven, Store
 from searcher.trial import Kind, Study, Trial, TrialState
 from workers.job import Epoch, Job, Outcome, Verdict
 from workers.pool import InlinePool, Pool
@@ -116,10 +116,10 @@ def _run_and_die(store: Store, study: Study, settings: Config, after: int, monke
     commits = iter(range(after))
     commit = store.commit
 
-    def mortal(*args: object) -> None:
+    def mortal(*args: object) -> bool:
         if next(commits, None) is None:
             raise Crash
-        commit(*args)  # type: ignore[arg-type]
+        return commit(*args)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
         patch.setattr(store, "commit", mortal)
@@ -362,6 +362,25 @@ def test_a_driver_that_was_overtaken_stops_and_writes_nothing_more(store: Store)
         list(running)
     assert store.trials(study) == before
     pool.close()
+
+
+def test_a_search_that_is_asked_to_stop_ends_and_can_go_on(store: Store) -> None:
+    study = session.create_study(store, SETTINGS)
+    pool = InlinePool(run=judge)
+    with session.held_lease(store, study) as lease:
+        running = session.search(store, lease, study, SETTINGS, pool, never)
+        for _ in range(5):
+            next(running)
+        assert store.request_stop(study).asked_to_stop
+        with pytest.raises(StopAsked, match="as `searcher stop` has asked"):
+            list(running)
+    pool.close()
+    assert 0 < len(store.trials(study)) < 40
+    assert not any(t.state is TrialState.RUNNING for t in store.trials(study))
+    with pytest.raises(NotDriven, match=f"nobody drives study '{study.name}'.*searcher resume"):
+        store.request_stop(study)
+    run(store, study, SETTINGS)  # the next driver was not asked
+    assert len(store.trials(study)) == 40
 
 
 def test_a_study_is_extended_but_not_cut(store: Store) -> None:

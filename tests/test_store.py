@@ -16,7 +16,7 @@ from alembic.migration import MigrationContext
 
 from searcher import database, schema
 from searcher.database import StoreError
-from searcher.store import Batch, LeaseLost, Store, StudyBusy, StudyExists, UnknownStudy
+from searcher.store import Batch, LeaseLost, Position, Store, StudyBusy, StudyExists, UnknownStudy
 from searcher.trial import Kind, Objective, Study, Trial, TrialState
 from workers.job import Epoch
 
@@ -143,6 +143,30 @@ def test_an_overtaken_driver_can_write_nothing(store: Store) -> None:
     store.commit(current, Batch())
     assert store.trials(study) == [waiting(0)]
     assert store.study("s").n_trials == 10
+
+
+def test_who_drives_is_said_by_the_databases_clock(store: Store) -> None:
+    study = make_study(store)
+    assert (store.driver(study).holder, store.driver(study).live) == ("", False)
+    lease = store.acquire(study, "process 1 on here")
+    driver = store.driver(study)
+    assert (driver.holder, driver.generation, driver.live, driver.asked_to_stop) == (
+        "process 1 on here",
+        1,
+        True,
+        False,
+    )
+    assert 0 <= driver.since < 10 and driver.heard is not None and 0 <= driver.heard < 10
+    assert not store.commit(lease, Batch())
+    assert store.request_stop(study).asked_to_stop
+    assert store.commit(lease, Batch()) and store.commit(lease, Batch(added=[waiting(0)], serial=7))
+    assert store.position(lease) == Position(serial=7, writer=1)
+    store.release(lease)
+    assert (store.driver(study).live, store.driver(study).heard) == (False, None)
+    again = store.acquire(study, "process 2 on here")
+    assert not store.driver(study).asked_to_stop and not store.commit(again, Batch())
+    with pytest.raises(LeaseLost):
+        store.position(lease)
 
 
 def test_a_lease_that_ran_out_is_free(store: Store) -> None:

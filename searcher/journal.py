@@ -1,0 +1,166 @@
+"""What a driver could not write while its database did not answer: a file of this machine, one a driver.
+
+A line is a checksum and a JSON object: first whose journal it is, then batches in order, and who has taken it over. A
+line is on disk before what it says is acted upon; one that was cut short by a crash has never been acted upon.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Iterator
+from dataclasses import asdict, astuple
+from datetime import UTC
+from pathlib import Path
+from typing import Any, Self
+
+from searcher.database import StoreError
+from searcher.store import Batch
+from searcher.trial import Kind, Study, Trial, TrialState
+from workers.job import Epoch
+
+
+def folder() -> Path:
+    """Where journals are: in SEARCHER_STATE, or else where the XDG base directory specification keeps state."""
+    own = os.environ.get("SEARCHER_STATE")
+    shared = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state") / "searcher"
+    return (Path(own) if own else shared).expanduser() / "journals"
+
+
+class Journal:
+    """The journal of one driver. The file is made by the first `append`.
+
+    Attributes:
+        writers: the generations that have written to it, or from it to the database.
+        batches: those that were in it when it was read.
+    """
+
+    def __init__(self, path: Path, study: Study, generation: int) -> None:
+        self.path = path
+        self.writers = {generation}
+        self.batches: list[Batch] = []
+        self._head = {"study": study.name, "generation": generation}
+
+    @classmethod
+    def of(cls, study: Study, generation: int) -> Self:
+        return cls(folder() / f"{_stem(study)}-{generation}.jsonl", study, generation)
+
+    @classmethod
+    def left(cls, study: Study) -> list[Self]:
+        """Those that drivers of the study have left on this machine, oldest first.
+
+        Raises:
+            StoreError: one is damaged.
+        """
+        found = [cls._read(path, study) for path in folder().glob(f"{_stem(study)}-*.jsonl")]
+        return sorted(found, key=lambda journal: min(journal.writers))
+
+    def append(self, batch: Batch) -> None:
+        """Keeps a batch.
+
+        Raises:
+            StoreError: the file cannot be written.
+        """
+        self._write(_plain(batch))
+
+    def take_over(self, generation: int) -> None:
+        """Notes that a later driver writes from it to the database."""
+        self._write({"taken_over_by": generation})
+        self.writers.add(generation)
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+    def set_aside(self) -> Path | None:
+        """Keeps it from being read again; where it is now, None if nothing was ever written to it."""
+        if not self.path.exists():
+            return None
+        return self.path.rename(self.path.with_suffix(".overtaken"))
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        lines = _line(entry) if self.path.exists() else _line(self._head) + _line(entry)
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            try:
+                os.write(file, lines)
+                os.fsync(file)
+            finally:
+                os.close(file)
+        except OSError as error:
+            raise StoreError(
+                f"the database does not answer, and results cannot be kept in {self.path.parent} either "
+                f"({error.strerror}); make that possible, or set SEARCHER_STATE to another folder"
+            ) from error
+
+    @classmethod
+    def _read(cls, path: Path, study: Study) -> Self:
+        text = path.read_bytes()
+        whole = text[: text.rfind(b"\n") + 1]
+        if whole != text:
+            os.truncate(path, len(whole))  # a line that was cut short must not run into the next one
+        try:
+            entries = list(_entries(whole))
+            journal = cls(path, study, entries[0]["generation"] if entries else 0)
+            for entry in entries[1:]:
+                if "taken_over_by" in entry:
+                    journal.writers.add(entry["taken_over_by"])
+                else:
+                    journal.batches.append(_batch(entry))
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(
+                f"the journal {path} is damaged; it holds results of study {study.name!r} that are not in the "
+                "database. Move it away to go on without them: they will be measured again"
+            ) from error
+        return journal
+
+
+def _stem(study: Study) -> str:
+    """The same for a study however its database is named."""
+    made = study.created_at
+    if made is not None:
+        made = made.replace(tzinfo=UTC) if made.tzinfo is None else made.astimezone(UTC)  # SQLite keeps no zone
+    return hashlib.sha256(f"{study.name} {made}".encode()).hexdigest()[:16]
+
+
+def _line(entry: dict[str, Any]) -> bytes:
+    text = json.dumps(entry, allow_nan=False, separators=(",", ":")).encode()
+    return b"%08x %b\n" % (zlib.crc32(text), text)
+
+
+def _entries(lines: bytes) -> Iterator[dict[str, Any]]:
+    for line in lines.splitlines():
+        checksum, _, text = line.partition(b" ")
+        if int(checksum, 16) != zlib.crc32(text):
+            raise ValueError("checksum")
+        yield json.loads(text)
+
+
+def _plain(batch: Batch) -> dict[str, Any]:
+    return {
+        "serial": batch.serial,
+        "added": [asdict(trial) for trial in batch.added],
+        "changed": [[state, asdict(trial)] for state, trial in batch.changed],
+        "curves": [[number, [astuple(point) for point in curve]] for number, curve in batch.curves.items()],
+    }
+
+
+def _batch(entry: dict[str, Any]) -> Batch:
+    return Batch(
+        added=[_trial(trial) for trial in entry["added"]],
+        changed=[(TrialState(state), _trial(trial)) for state, trial in entry["changed"]],
+        curves={number: [Epoch(*point) for point in curve] for number, curve in entry["curves"]},
+        serial=entry["serial"],
+    )
+
+
+def _trial(facts: dict[str, Any]) -> Trial:
+    choices = facts["choices"]
+    typed = {
+        "kind": Kind(facts["kind"]),
+        "state": TrialState(facts["state"]),
+        "choices": None if choices is None else tuple(choices),
+    }
+    return Trial(**{**facts, **typed})

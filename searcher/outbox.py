@@ -1,0 +1,207 @@
+"""Between a search and its store: batches go through as they come, and are held while the database does not answer.
+
+An outage does not end a search. What it would write is held in memory and in a journal on this machine, in order, and
+the search goes on; a thread tries the database again and again and writes what is held once it is back. A batch whose
+acknowledgement was lost is not written twice: batches are numbered, and the database knows the last one's number.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from itertools import chain
+
+from searcher.database import StoreUnavailable
+from searcher.journal import Journal
+from searcher.store import Batch, Lease, LeaseLost, Position, Store
+from searcher.trial import Study
+
+RETRY_SECONDS = 1.0
+HELD_AT_MOST = 10_000  # written rows, some 10 MB; then no new trial begins
+TOGETHER = 500  # most rows written in one transaction once the database is back
+PARTING_SECONDS = 5.0  # how long a search that is stopped in an outage waits for the end of it
+
+log = logging.getLogger("searcher")
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """For how long the database has not answered, and how many results are held."""
+
+    seconds: float
+    held: int
+
+
+class Outbox:
+    """Writes the batches of one session of a study, in order, each once.
+
+    Attributes:
+        asked_to_stop: whether the store has said so.
+    """
+
+    def __init__(self, store: Store, lease: Lease, study: Study) -> None:
+        self._store, self._lease, self._study = store, lease, study
+        self._journal = Journal.of(study, lease.generation)
+        self._serial = 0
+        self._held: deque[Batch] = deque()
+        self._since: float | None = None  # when the outage began
+        self._failure: Exception | None = None  # of the thread
+        self._lock = threading.Lock()  # of the four above, in an outage
+        self._over, self._leaving = threading.Event(), threading.Event()
+        self.asked_to_stop = False
+
+    def open(self) -> None:
+        """Writes what an earlier driver has left in its journal on this machine, and signs in.
+
+        Raises:
+            StoreError: the database does not answer; a journal is damaged.
+        """
+        position = self._store.position(self._lease)
+        for journal in Journal.left(self._study):
+            if position.writer in journal.writers:
+                journal.take_over(self._lease.generation)
+                self._held.extend(batch for batch in journal.batches if batch.serial > position.serial)
+                log.warning("%d results of an outage come from the journal %s", self._results(), journal.path)
+                position = self._write_held()
+                journal.remove()
+            else:
+                _set_aside(journal)
+        self._serial = position.serial + 1
+        self._store.commit(self._lease, Batch(serial=self._serial))
+
+    def put(self, batch: Batch) -> None:
+        """Writes a batch, or in an outage holds it; an empty one renews the lease. When this returns the batch is on
+        disk, in the database or in the journal.
+
+        Raises:
+            LeaseLost: another driver has the study.
+            StoreError: the batch is on no disk.
+        """
+        if self._failure:
+            raise self._failure
+        if batch:
+            self._serial += 1
+            batch.serial = self._serial
+        with self._lock:
+            if self._since is not None:
+                self._hold(batch)
+                return
+        try:
+            self.asked_to_stop |= self._store.commit(self._lease, batch)
+        except StoreUnavailable as error:
+            with self._lock:
+                self._hold(batch)
+                self._begin(error)
+
+    @property
+    def outage(self) -> Outage | None:
+        with self._lock:
+            if self._since is None:
+                return None
+            return Outage(time.monotonic() - self._since, self._results())
+
+    @property
+    def has_room(self) -> bool:
+        with self._lock:
+            return sum(map(_rows, self._held)) < HELD_AT_MOST
+
+    def wait(self, seconds: float) -> None:
+        """Waits for the end of the outage."""
+        self._over.wait(seconds)
+
+    def close(self) -> None:
+        """Ends a session. In an outage it waits a moment, then leaves the rest to the journal."""
+        if self._since is None:
+            return
+        self._over.wait(PARTING_SECONDS)
+        self._leaving.set()
+        with self._lock:
+            if self._since is not None and not self._failure:
+                log.warning(
+                    "the database still does not answer; %d results are in the journal %s, from which the study's next "
+                    "session on this machine writes them",
+                    self._results(),
+                    self._journal.path,
+                )
+
+    def _hold(self, batch: Batch) -> None:
+        if batch:
+            self._journal.append(batch)
+            self._held.append(batch)
+
+    def _begin(self, error: StoreUnavailable) -> None:
+        self._since = time.monotonic()
+        self._over.clear()
+        log.warning("%s; the search goes on and holds its results until the database is back", error)
+        threading.Thread(target=self._retry, name="searcher-outbox", daemon=True).start()
+
+    def _retry(self) -> None:
+        """Ends with the outage, or with a failure that the search's next `put` raises."""
+        while not self._leaving.wait(RETRY_SECONDS) and self._since is not None:
+            try:
+                self._write_held()
+            except StoreUnavailable:
+                continue
+            except LeaseLost as error:
+                _set_aside(self._journal)
+                self._failure = error
+                break
+            except Exception as error:  # it belongs to the search, whose thread this is not
+                self._failure = error
+                break
+        self._over.set()
+
+    def _write_held(self) -> Position:
+        """Writes what is held, and ends the outage if there is one.
+
+        Raises:
+            StoreUnavailable: it is not over yet.
+            LeaseLost: another driver has the study.
+        """
+        position = self._store.position(self._lease)
+        while True:
+            with self._lock:
+                while self._held and self._held[0].serial <= position.serial:
+                    self._held.popleft()
+                if not self._held:
+                    self._end()
+                    return position
+                batch = _together(self._held)
+            self.asked_to_stop |= self._store.commit(self._lease, batch)
+            position = Position(batch.serial, self._lease.generation)
+
+    def _end(self) -> None:
+        if self._since is not None:
+            log.warning("the database is back after %.0f s; all results are in it", time.monotonic() - self._since)
+            self._journal.remove()
+            self._since = None
+
+    def _results(self) -> int:
+        changed = (trial for batch in self._held for _, trial in batch.changed)
+        added = (trial for batch in self._held for trial in batch.added)
+        return sum(trial.state.finished for trial in chain(added, changed))
+
+
+def _rows(batch: Batch) -> int:
+    return len(batch.added) + len(batch.changed)
+
+
+def _together(held: deque[Batch]) -> Batch:
+    """The first of them as one batch: a row is added before it is changed."""
+    whole = Batch()
+    for batch in held:
+        if whole and _rows(whole) + _rows(batch) > TOGETHER:
+            break
+        whole.added += batch.added
+        whole.changed += batch.changed
+        whole.curves |= batch.curves
+        whole.serial = batch.serial
+    return whole
+
+
+def _set_aside(journal: Journal) -> None:
+    if path := journal.set_aside():
+        log.warning("another driver has gone on with the study since: what is in the journal is kept as %s", path)

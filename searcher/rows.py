@@ -1,0 +1,83 @@
+"""Records to rows of the tables, and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy.engine import RowMapping
+
+from searcher.trial import Kind, Objective, Study, Trial, TrialState
+from workers.job import Epoch
+
+
+def trial_row(study_id: int, trial: Trial, stamp: Any) -> dict[str, Any]:
+    return {
+        "study_id": study_id,
+        "number": trial.number,
+        "kind": trial.kind,
+        "name": trial.name,
+        "expression": trial.expression,
+        "key": trial.key,
+        "choices": None if trial.choices is None else json.dumps(trial.choices),
+        "seed": trial.seed,
+        "state": trial.state,
+        "reason": trial.reason,
+        "cites": trial.cites,
+        "retries": trial.retries,
+        "val_loss": trial.val_loss,
+        "val_acc": trial.val_acc,
+        "parameters": trial.parameters,
+        "seconds": trial.seconds,
+        "worker": trial.worker,
+        "finish_order": trial.finish_order,
+        "finished_at": stamp if trial.state.finished else None,
+    }
+
+
+def trial_of(row: RowMapping) -> Trial:
+    return Trial(
+        number=row["number"],
+        kind=Kind(row["kind"]),
+        expression=row["expression"],
+        key=row["key"],
+        seed=row["seed"],
+        name=row["name"],
+        choices=None if row["choices"] is None else tuple(json.loads(row["choices"])),
+        state=TrialState(row["state"]),
+        reason=row["reason"],
+        cites=row["cites"],
+        retries=row["retries"],
+        val_loss=row["val_loss"],
+        val_acc=row["val_acc"],
+        parameters=row["parameters"],
+        seconds=row["seconds"],
+        worker=row["worker"],
+        finish_order=row["finish_order"],
+    )
+
+
+def study_of(row: RowMapping) -> Study:
+    return Study(
+        id=row["id"],
+        name=row["name"],
+        n_trials=row["n_trials"],
+        objective=Objective(row["objective"]),
+        config=row["config"],
+        versions=row["versions"],
+        created_at=row["created_at"],
+    )
+
+
+def epoch_rows(study_id: int, curves: Mapping[int, Sequence[Epoch]]) -> Iterable[dict[str, Any]]:
+    for number, curve in curves.items():
+        for point in curve:
+            yield {
+                "study_id": study_id,
+                "number": number,
+                "epoch": point.epoch,
+                "train_loss": point.train_loss,
+                "val_loss": point.val_loss,
+                "val_acc": point.val_acc,
+            }

