@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from searcher.commands import data as data_commands
+from searcher.commands import driving as driving_commands
 from searcher.commands import space as space_commands
 from searcher.commands.console import DEFAULT_STORAGE, Format, Output, Row, Storage, opened, print_rows
 
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 db = typer.Typer(help="The database's tables.", no_args_is_help=True)
 app.add_typer(db, name="db")
+app.add_typer(driving_commands.app)
 app.add_typer(space_commands.app)
 app.add_typer(data_commands.app, name="data")
 
@@ -143,15 +145,15 @@ def launch(
 
     given = config.from_flags(locals())
     settings = config.load(experiment, given, preset)
-    session.check(settings)
+    digest = session.check(settings)
     if _study_exists(storage, settings.study_name):
         if not skip_if_exists:
             raise StudyExists(settings.study_name)
         log.warning("study %r exists: going on with its stored settings", settings.study_name)
-        _resume(storage, settings.study_name, given, quiet)
+        _resume(storage, settings.study_name, experiment, {**config.PRESETS[preset], **given}, quiet)
         return
     with session.open_pool(settings) as children, opened(storage, create=True) as store:
-        study = session.create_study(store, settings)
+        study = session.create_study(store, settings, digest)
         with session.held_lease(store, study) as lease:
             _search(store, lease, study, settings, children, quiet)
         _conclude(store, study)
@@ -160,6 +162,9 @@ def launch(
 @app.command()
 def resume(
     name: Name,
+    experiment: Annotated[
+        Path | None, typer.Argument(help="Experiment file, which must ask for what the study measures.")
+    ] = None,
     storage: Storage = DEFAULT_STORAGE,
     n_trials: Annotated[int | None, typer.Option(help="The study's new total of trials.")] = None,
     timeout: Timeout = None,
@@ -176,7 +181,9 @@ def resume(
     quiet: Quiet = False,
 ) -> None:
     """Go on with a study that was stopped or killed, or extend one that is done."""
-    _resume(storage, name, dict(locals()), quiet)
+    from searcher import config
+
+    _resume(storage, name, experiment, config.from_flags(locals()), quiet)
 
 
 @app.command()
@@ -275,13 +282,13 @@ def upgrade(storage: Storage = DEFAULT_STORAGE) -> None:
         print(f"{masked(storage)} is at schema {HEAD}")
 
 
-def _resume(storage: str, name: str, changes: dict[str, Any], quiet: bool) -> None:
+def _resume(storage: str, name: str, experiment: Path | None, changes: dict[str, Any], quiet: bool) -> None:
     from searcher import session
 
     with opened(storage, create=True, existing=True) as store:
         study = store.study(name)
-        settings = session.stored_settings(study, changes)
-        session.check(settings)
+        settings = session.stored_settings(study, experiment, changes)
+        session.check_comparable(study, session.check(settings))
         with session.held_lease(store, study, _say_waiting) as lease:
             study = session.extended(store, lease, study, settings.n_trials)
             with session.open_pool(settings) as workers:

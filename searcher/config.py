@@ -129,20 +129,32 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def load(path: Path | None, flags: Mapping[str, Any], preset: str = "quick") -> Config:
-    """The settings of a preset, then the file, then the flags that were given (not None).
+def load(
+    path: Path | None, flags: Mapping[str, Any], preset: str = "quick", before: Mapping[str, Any] | None = None
+) -> Config:
+    """The settings of a preset (or those from `before`), then the file, then the flags that were given (not None).
 
     Raises:
         ConfigError: an unreadable file, an unknown key or preset, a value of the wrong kind or out of range.
     """
     if preset not in PRESETS:
         raise ConfigError(f"unknown preset {preset!r}; {_nearest(preset, PRESETS)}")
-    config = _merge(Config(), PRESETS[preset], "preset")
+    config = _merge(Config(), PRESETS[preset] if before is None else before, "preset")
     if path is not None:
         config = _merge(config, _read(path), str(path))
     config = _merge(config, {name: value for name, value in flags.items() if value is not None}, "")
     _check_ranges(config)
     return _located(config)
+
+
+def differences(one: Config, other: Config) -> list[tuple[str, Any, Any]]:
+    """What two settings measure differently: names, as in `recipe.epochs`, and both values."""
+    ours, theirs = one.to_dict(), other.to_dict()
+    free = (*RUNTIME, "study_name", "recipe")
+    found = [(name, ours[name], theirs[name]) for name in ours if name not in free and ours[name] != theirs[name]]
+    recipes = ours["recipe"], theirs["recipe"]
+    found += [(f"recipe.{name}", recipes[0][name], new) for name, new in recipes[1].items() if recipes[0][name] != new]
+    return found
 
 
 def _located(config: Config) -> Config:

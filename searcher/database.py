@@ -20,6 +20,7 @@ from searcher.schema import HEAD, REVISIONS, VERSION_TABLE
 
 BUSY_SECONDS = 30.0  # how long a write waits for another process's
 CONNECT_SECONDS = 10
+IDLE_SECONDS = 15  # how long PostgreSQL lets a transaction wait for its client
 # A host that has gone without a word is noticed in as long, where the system's own time-outs take minutes.
 _LIBPQ = {
     "connect_timeout": CONNECT_SECONDS,
@@ -159,11 +160,19 @@ def _check_file(url: URL, create: bool) -> None:
 
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() == "postgresql":
-        return sa.create_engine(url, pool_pre_ping=True, connect_args=_LIBPQ)
+        engine = sa.create_engine(url, pool_pre_ping=True, connect_args=_LIBPQ)
+        event.listen(engine, "connect", _set_up_postgresql)
+        return engine
     engine = sa.create_engine(url, paramstyle="named", connect_args={"timeout": BUSY_SECONDS})
     event.listen(engine, "connect", _set_up_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _set_up_postgresql(connection: Any, _: object) -> None:
+    # A driver that stands still in the middle of a transaction must not keep its locks: another could not take over.
+    connection.execute(f"SET idle_in_transaction_session_timeout = {1000 * IDLE_SECONDS}")
+    connection.commit()
 
 
 def _set_up_sqlite(connection: sqlite3.Connection, _: object) -> None:
@@ -218,9 +227,9 @@ def plain_errors(url: str | URL) -> Iterator[None]:
         raise kind(_plain(parsed, error)) from error
 
 
-# Of PostgreSQL's SQLSTATEs (its documentation, appendix A): connection exceptions, a server that shuts down, has
-# crashed or starts up, one that has no connection left.
-_PASSING_STATES = ("08", "57P01", "57P02", "57P03", "53300")
+# Of PostgreSQL's SQLSTATEs (its documentation, appendix A): connection exceptions, a client that stood still, a
+# server that shuts down, has crashed or starts up, one that has no connection left.
+_PASSING_STATES = ("08", "25P03", "57P01", "57P02", "57P03", "53300")
 # A connection that is refused has no SQLSTATE. These texts mean that waiting will not help.
 _LASTING = ("authentication failed", "does not exist", "pg_hba", "no password supplied", "permission denied")
 

@@ -9,11 +9,12 @@ import re
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -32,11 +33,14 @@ from workers.models import build, check_model
 from workers.networks.sites import activation_of
 from workers.pool import InlinePool, Pool
 
+MATTERS = ("searcher", "torch", "scikit-learn")  # whose version can change what a training comes to
+
 log = logging.getLogger("searcher")
 
 
-def check(settings: Config) -> None:
-    """Everything that can be known to be wrong before anything is started or written.
+def check(settings: Config) -> str:
+    """Everything that can be known to be wrong before anything is started or written. Returns the digest of the data;
+    empty where they are on other machines.
 
     Raises:
         ConfigError, SpaceError, SamplerError: an unknown name, an option that is not taken.
@@ -55,6 +59,8 @@ def check(settings: Config) -> None:
         data = load(settings.dataset, settings.split_seed, cpu, settings.data_dir, settings.limit_train)
         relu = activation_of("max(x, 0)")
         build(settings.model, relu, data.shape, data.classes, settings.width or None, settings.model_kwargs)
+        return data.digest()
+    return ""
 
 
 def own_primitives(settings: Config) -> str:
@@ -62,8 +68,8 @@ def own_primitives(settings: Config) -> str:
     return ", ".join(row.name for row in load_primitives(settings.primitives))
 
 
-def create_study(store: Store, settings: Config) -> Study:
-    """A new study, named by the settings or, if they name none, `<data>-<sampler>-<n>`.
+def create_study(store: Store, settings: Config, digest: str = "") -> Study:
+    """A new study, named by the settings or, if they name none, `<data>-<sampler>-<n>`; `digest` is that of its data.
 
     Raises:
         StudyExists: the name is taken.
@@ -78,7 +84,7 @@ def create_study(store: Store, settings: Config) -> Study:
         named.n_trials,
         Objective(named.objective),
         named.to_dict(),
-        versions(),
+        versions() | ({"data": digest} if digest else {}),
         baseline_trials(named),
     )
 
@@ -142,15 +148,42 @@ def extended(store: Store, lease: Lease, study: Study, n_trials: int) -> Study:
     return replace(study, n_trials=n_trials)
 
 
-def stored_settings(study: Study, changes: dict[str, object]) -> Config:
-    """A study's settings for another session, with changes to how it is run.
+def stored_settings(study: Study, experiment: Path | None, changes: Mapping[str, Any]) -> Config:
+    """A study's settings for another session, with the changes of an experiment file and flags to how it is run.
 
     Raises:
         ConfigError: a change of what is measured, or a value that is not accepted.
     """
-    merged = {**study.config, "n_trials": study.n_trials}
-    merged |= {name: value for name, value in changes.items() if value is not None and name in config.RUNTIME}
-    return config.load(None, merged)
+    stored = {**study.config, "n_trials": study.n_trials}
+    asked = config.load(experiment, changes, before=stored)
+    if changed := config.differences(config.load(None, stored), asked):
+        lines = "".join(f"\n  {name}: {old} in the study, {new} asked for" for name, old, new in changed)
+        raise config.ConfigError(
+            f"study {study.name!r} measures something else than was asked for; its results could not be compared:"
+            f"{lines}\nleave that out, or start another study: searcher launch --study-name NAME"
+        )
+    return asked
+
+
+def check_comparable(study: Study, digest: str) -> None:
+    """Warns where other software goes on with a study than began it.
+
+    Raises:
+        ConfigError: the data are not those that it began with.
+    """
+    made = study.versions
+    if digest and made.get("data", digest) != digest:
+        raise config.ConfigError(
+            f"the data {study.config['dataset']!r} of study {study.name!r} have changed since it began (digest "
+            f"{digest}, then {made['data']}): its results could not be compared; put the old data back, or start "
+            "another study: searcher launch --study-name NAME"
+        )
+    now = versions()
+    changed = [
+        f"{name} {made[name]} then, {now[name]} now" for name in MATTERS if made.get(name, now[name]) != now[name]
+    ]
+    if changed:
+        log.warning("study %s goes on with other software: %s", study.name, "; ".join(changed))
 
 
 def versions() -> dict[str, str]:

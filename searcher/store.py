@@ -267,6 +267,11 @@ class Store:
         with plain_errors(self.url), self._engine.connect() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
 
+    def read(self, statement: sa.Select[Any]) -> Sequence[sa.Row[Any]]:
+        """The rows of a reading statement."""
+        with plain_errors(self.url), self._engine.connect() as connection:
+            return connection.execute(statement).all()
+
     # The lease --------------------------------------------------------------------------------------------------------
 
     def acquire(self, study: Study, holder: str, *, evict: int | None = None) -> Lease:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from searcher.store import Store
 
 DEFAULT_STORAGE = "sqlite:///searcher.db"
@@ -62,18 +64,24 @@ def print_rows(rows: Sequence[Row], output: Format) -> None:
 
 
 def _print_table(rows: Sequence[Row]) -> None:
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
     if not rows:
         print("(no rows)")
         return
+    Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table_of(rows))
+
+
+def table_of(rows: Sequence[Row]) -> Table:
+    """Rows, of which there must be one, as Rich prints them."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=box.SIMPLE_HEAD)
     for name, value in rows[0].items():
         number = isinstance(value, (int, float)) or name.startswith("val_")
         table.add_column(name, justify="right" if number else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
-    Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table)
+    return table

@@ -1,0 +1,162 @@
+"""`searcher status` and `searcher stop`: a running search seen, and ended, from anywhere that sees its database."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from searcher.commands.console import DEFAULT_STORAGE, Format, Output, Storage, opened, print_rows, table_of
+
+if TYPE_CHECKING:
+    from searcher.status import Status
+    from searcher.store import Store
+
+app = typer.Typer()
+
+Name = Annotated[str, typer.Argument(help="Name of the study.")]
+LOOK_SECONDS = 0.2  # how often `stop` looks whether the driver has ended
+
+
+@app.command()
+def status(
+    name: Name,
+    storage: Storage = DEFAULT_STORAGE,
+    watch: Annotated[bool, typer.Option("--watch", help="Look again and again, until the search has ended.")] = False,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 2.0,
+    output: Output = Format.table,
+) -> None:
+    """Say who drives a study, since when, how fast, what runs, what failed and why."""
+    from searcher import status as reading
+
+    with opened(storage) as store:
+        if watch:
+            _watch(store, name, every, output)
+        else:
+            _show(reading.status(store, name), output)
+
+
+@app.command()
+def stop(
+    name: Name,
+    storage: Storage = DEFAULT_STORAGE,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it has ended.")] = True,
+    within: Annotated[float, typer.Option(min=0, help="Seconds to wait at most.")] = 60.0,
+) -> None:
+    """Ask the driver of a study, wherever it runs, to finish cleanly; what it was training waits for a resume."""
+    from searcher.store import NotDriven
+
+    with opened(storage) as store:
+        study = store.study(name)
+        driver = store.request_stop(study)
+        print(f"asked {driver.holder} to stop", file=sys.stderr)
+        end = time.monotonic() + within
+        while wait and (now := store.driver(study)).live and now.generation == driver.generation:
+            if time.monotonic() > end:
+                raise NotDriven(
+                    f"{driver.holder} has not stopped within {within:g} s (last heard of {now.heard or 0:.0f} s ago); "
+                    f"it will when it next writes. See: searcher status {name}"
+                )
+            time.sleep(LOOK_SECONDS)
+    if wait:
+        print(f"study {name!r} is stopped; go on with: searcher resume {name}")
+
+
+def _show(found: Status, output: Format) -> None:
+    from searcher.status import as_facts
+
+    if output is Format.table:
+        print_rows(_lines(found), output)
+    else:
+        print_rows([as_facts(found)], output)
+
+
+def _watch(store: Store, name: str, every: float, output: Format) -> None:
+    """Shows the status until nobody drives the study. A database that does not answer is waited for."""
+    from rich.console import Console
+    from rich.live import Live
+
+    from searcher.database import StoreUnavailable
+    from searcher.status import status as look
+
+    live = Live(console=Console(), auto_refresh=False) if sys.stdout.isatty() and output is Format.table else None
+    if live:
+        live.start()
+    try:
+        while True:
+            try:
+                found = look(store, name)
+            except StoreUnavailable as error:
+                print(f"{error}; looking again", file=sys.stderr)
+                time.sleep(every)
+                continue
+            if live:
+                live.update(table_of(_lines(found)), refresh=True)
+            else:
+                _show(found, output)
+            if not found.driver.live:
+                return
+            time.sleep(every)
+    except KeyboardInterrupt:
+        return  # the way to end a watch: the search goes on
+    finally:
+        if live:
+            live.stop()
+
+
+def _lines(found: Status) -> list[dict[str, str]]:
+    name = found.study.name
+    facts = {
+        "study": f"{name}: {found.done} of {found.study.n_trials} trials decided",
+        "driver": _driver(found),
+        "trials": ", ".join(f"{n} {state.lower()}" for state, n in found.counts.items()) or "none yet",
+        "rate": _rate(found),
+        "running": "\n".join(f"{number}: {expression}" for number, expression in found.running),
+        "failed": "\n".join(f"{f.count}x {f.reason} (searcher trial {name} {f.number})" for f in found.failures),
+        "best": _best(found),
+        "next": _next(found),
+    }
+    return [{"": key, " ": value} for key, value in facts.items() if value]
+
+
+def _driver(found: Status) -> str:
+    driver = found.driver
+    if driver.live:
+        asked = "; asked to stop" if driver.asked_to_stop else ""
+        return f"{driver.holder}; for {_span(driver.since)}, heard of {_span(driver.heard or 0)} ago{asked}"
+    if not driver.holder:
+        return "nobody yet"
+    how = "has ended" if driver.heard is None else f"has not been heard of for {_span(driver.heard)}"
+    return f"nobody; the last, {driver.holder}, {how}"
+
+
+def _rate(found: Status) -> str:
+    if not found.rate:
+        return ""
+    return f"{found.rate:,.0f} trials/h, {_span(found.seconds_left or 0)} left"
+
+
+def _best(found: Status) -> str:
+    if not found.comparison:
+        return ""
+    best, relu = found.comparison.best, found.comparison.relu
+    return (
+        f"{best['expression']}: val_loss {best['val_loss']:.4f}, val_acc {best['val_acc']:.4f}\n"
+        f"ReLU: val_loss {relu['val_loss']:.4f}, val_acc {relu['val_acc']:.4f}"
+    )
+
+
+def _next(found: Status) -> str:
+    if found.driver.live:
+        return f"searcher stop {found.study.name}"
+    if found.done < found.study.n_trials:
+        return f"searcher resume {found.study.name}"
+    return f"searcher top {found.study.name}"
+
+
+def _span(seconds: float) -> str:
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02} h" if hours else f"{minutes}:{second:02} min" if minutes else f"{second} s"

@@ -1,0 +1,142 @@
+"""How a study is doing, as the database knows it: read only, and by counting there, not here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from searcher import schema
+from searcher.report import Comparison, compare_with_relu
+from searcher.store import Driver, Store
+from searcher.trial import Study, TrialState
+
+RECENT = 200  # latest trials that the rate is taken over
+SHOWN = 10  # most lines of what runs, and of what failed
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why trials failed: the first line of their reason, how many, and one of them."""
+
+    reason: str
+    count: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A study now. `rate` is in trials decided an hour, over the driver's latest; None where nobody drives or too few
+    have ended. `running` are numbers and expressions of the trials being trained, as of the driver's last word."""
+
+    study: Study
+    driver: Driver
+    counts: Mapping[TrialState, int]
+    running: tuple[tuple[int, str], ...]
+    failures: tuple[Failure, ...]
+    rate: float | None
+    comparison: Comparison | None
+
+    @property
+    def done(self) -> int:
+        return sum(n for state, n in self.counts.items() if state.finished)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the total, at this rate."""
+        return 3600 * (self.study.n_trials - self.done) / self.rate if self.rate else None
+
+
+def status(store: Store, name: str) -> Status:
+    """The status of a study.
+
+    Raises:
+        UnknownStudy: there is none of that name.
+        StoreError: the database cannot be read.
+    """
+    study = store.study(name)
+    driver = store.driver(study)
+    t = schema.trial.c
+    mine = t.study_id == study.id
+    counts = store.read(sa.select(t.state, sa.func.count().label("n")).where(mine).group_by(t.state))
+    running = store.read(
+        sa.select(t.number, t.expression).where(mine, t.state == TrialState.RUNNING).order_by(t.number).limit(SHOWN)
+    )
+    return Status(
+        study=study,
+        driver=driver,
+        counts={TrialState(row.state): row.n for row in counts},
+        running=tuple((row.number, row.expression) for row in running),
+        failures=_failures(store, study),
+        rate=_rate(store, study, driver),
+        comparison=_comparison(store, study),
+    )
+
+
+def _failures(store: Store, study: Study) -> tuple[Failure, ...]:
+    t = schema.trial.c
+    failed = store.read(
+        sa.select(t.reason, sa.func.count().label("n"), sa.func.min(t.number).label("first"))
+        .where(t.study_id == study.id, t.state == TrialState.FAILED)
+        .group_by(t.reason)
+    )
+    totals: Counter[str] = Counter()
+    first: dict[str, int] = {}
+    for row in failed:  # reasons differ in their tracebacks
+        headline = row.reason.partition("\n")[0]
+        totals[headline] += row.n
+        first[headline] = min(row.first, first.get(headline, row.first))
+    return tuple(Failure(reason, n, first[reason]) for reason, n in totals.most_common(SHOWN))
+
+
+def _rate(store: Store, study: Study, driver: Driver) -> float | None:
+    if not driver.live:
+        return None
+    t = schema.trial.c
+    latest = store.read(
+        sa.select(t.finished_at)
+        .where(t.study_id == study.id, t.finish_order.is_not(None))
+        .order_by(t.finish_order.desc())
+        .limit(RECENT)
+    )
+    times = [row.finished_at for row in latest]
+    newest = max(times, default=None)
+    own = [time for time in times if newest and (newest - time).total_seconds() <= driver.since]  # of this session
+    seconds = (max(own) - min(own)).total_seconds() if own else 0.0
+    return 3600 * (len(own) - 1) / seconds if seconds else None
+
+
+def _comparison(store: Store, study: Study) -> Comparison | None:
+    board = schema.leaderboard.c
+    mine = board.study == study.name
+    rows = store.read(sa.select(schema.leaderboard).where(mine, sa.or_(board.rank == 1, board.name == "relu")))
+    return (
+        compare_with_relu(sorted((dict(row._mapping) for row in rows), key=lambda row: row["rank"])) if rows else None
+    )
+
+
+def as_facts(found: Status) -> dict[str, Any]:
+    """As plain values, for JSON."""
+    driver, best = found.driver, found.comparison
+    return {
+        "study": found.study.name,
+        "done": found.done,
+        "total": found.study.n_trials,
+        **{str(state).lower(): found.counts.get(state, 0) for state in TrialState},
+        "driver": driver.holder if driver.live else "",
+        "driver_since_seconds": driver.since if driver.live else None,
+        "driver_heard_seconds": driver.heard,
+        "asked_to_stop": driver.live and driver.asked_to_stop,
+        "trials_per_hour": found.rate,
+        "seconds_left": found.seconds_left,
+        "running_trials": [{"number": number, "expression": expression} for number, expression in found.running],
+        "failures": [{"reason": f.reason, "count": f.count, "number": f.number} for f in found.failures],
+        "best": best.best["expression"] if best else None,
+        "best_val_loss": best.best["val_loss"] if best else None,
+        "best_val_acc": best.best["val_acc"] if best else None,
+        "relu_val_loss": best.relu["val_loss"] if best else None,
+        "relu_val_acc": best.relu["val_acc"] if best else None,
+    }

@@ -1,0 +1,124 @@
+"""`searcher status`, `searcher stop`, and what a resumed study may change: as a user types it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from searcher.store import Store
+from workers.data import load
+
+from .conftest import ROOT, Cli
+
+FAST = ("--pool", "inline", "--limit-train", "100", "--width", "4", "--epochs", "1", "--baselines", "relu")
+
+
+@pytest.fixture
+def running(tmp_path: Path, database_url: str, cli: Cli) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """A search in a process of its own, with results."""
+    command = [sys.executable, "-m", "cli", "launch", "--study-name", "s", "--storage", database_url, *FAST]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [*command, "--n-trials", "5000"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+    ) as process:
+        end = time.monotonic() + 90
+        while process.poll() is None and time.monotonic() < end:
+            shown = cli("status", "s", "--storage", database_url, "-f", "json")
+            if shown.returncode == 0 and json.loads(shown.stdout)[0]["done"] > 3:
+                break
+            time.sleep(0.3)
+        yield database_url, process
+        process.kill()
+
+
+def test_a_search_is_seen_and_stopped_from_elsewhere(running: tuple[str, subprocess.Popen[str]], cli: Cli) -> None:
+    """Seen to fail with `Outbox.asked_to_stop` never set: `stop` gives up after its seconds, with status 1."""
+    url, process = running
+    (facts,) = json.loads(cli("status", "s", "--storage", url, "-f", "json").stdout)
+    assert f"process {process.pid} on " in facts["driver"] and facts["driver_since_seconds"] > 0
+    assert 3 < facts["done"] < facts["total"] == 5000
+    assert facts["done"] == sum(facts[state] for state in ("complete", "pruned", "infeasible", "failed"))
+    assert facts["trials_per_hour"] > 0 and facts["seconds_left"] > 0
+    shown = cli("status", "s", "--storage", url).stdout
+    assert "searcher stop s" in shown and f"process {process.pid}" in shown and "ReLU: val_loss" in shown
+    stopped = cli("stop", "s", "--storage", url, "--within", "30")
+    assert stopped.returncode == 0, stopped.stderr
+    assert f"asked process {process.pid}" in stopped.stderr and "searcher resume s" in stopped.stdout
+    assert process.wait(20) == 130
+    assert process.stderr and "as `searcher stop` has asked; nothing is lost" in process.stderr.read()
+    after = cli("status", "s", "--storage", url).stdout
+    assert "has ended" in after and "searcher resume s" in after
+    again = cli("stop", "s", "--storage", url)
+    assert again.returncode == 1 and "nobody drives study 's'" in again.stderr
+
+
+def test_a_driver_that_does_not_answer_is_not_waited_for_without_end(sqlite_url: str, cli: Cli) -> None:
+    assert cli("launch", "--study-name", "s", "--storage", sqlite_url, *FAST, "--n-trials", "2").returncode == 0
+    store = Store(sqlite_url)
+    store.acquire(store.study("s"), "process 1 on elsewhere, started 2")
+    store.close()
+    asked = cli("stop", "s", "--storage", sqlite_url, "--within", "0.5")
+    assert asked.returncode == 1 and "has not stopped within 0.5 s (last heard of" in asked.stderr
+    assert "asked to stop" in cli("status", "s", "--storage", sqlite_url).stdout
+    assert cli("stop", "s", "--storage", sqlite_url, "--no-wait").returncode == 0
+
+
+def test_a_watch_ends_with_the_search(sqlite_url: str, cli: Cli) -> None:
+    assert cli("launch", "--study-name", "s", "--storage", sqlite_url, *FAST, "--n-trials", "2").returncode == 0
+    watched = cli("status", "s", "--watch", "--storage", sqlite_url)
+    assert watched.returncode == 0 and "2 of 2 trials decided" in watched.stdout and "searcher top s" in watched.stdout
+
+
+def test_a_study_that_is_not_there(sqlite_url: str, cli: Cli) -> None:
+    assert cli("launch", "--study-name", "s", "--storage", sqlite_url, *FAST, "--n-trials", "2").returncode == 0
+    for command in ("status", "stop"):
+        missing = cli(command, "t", "--storage", sqlite_url)
+        assert missing.returncode == 1 and "no study 't'" in missing.stderr
+
+
+def test_other_data_under_the_same_name_are_noticed(sqlite_url: str, cli: Cli, tmp_path: Path) -> None:
+    """Seen to fail with a digest of the labels alone."""
+    draw = np.random.default_rng(0)
+    images, labels = draw.random((60, 1, 8, 8), np.float32), np.arange(60) % 2
+    np.savez(tmp_path / "d.npz", x=images, y=labels)
+    launch = ("launch", "--study-name", "s", "--storage", sqlite_url, *FAST[:2], *FAST[4:], "--dataset", "npz:d.npz")
+    done = cli(*launch, "--n-trials", "2")
+    assert done.returncode == 0, done.stderr
+    images[:, :, 0, 0] += 1
+    np.savez(tmp_path / "d.npz", x=images, y=labels)
+    load.cache_clear()  # a new process would have none
+    refused = cli("resume", "s", "--n-trials", "3", "--storage", sqlite_url)
+    assert refused.returncode == 2 and "have changed since it began" in refused.stderr
+
+
+def test_what_is_measured_does_not_change_when_a_study_goes_on(sqlite_url: str, cli: Cli, tmp_path: Path) -> None:
+    """Seen to fail with `differences` returning nothing: the study goes on with its stored settings, in silence."""
+    launch = ("launch", "--study-name", "s", "--storage", sqlite_url, *FAST)
+    assert cli(*launch, "--n-trials", "2").returncode == 0
+    again = (*launch, "--skip-if-exists", "--n-trials", "3")
+    same = cli(*again)
+    assert same.returncode == 0, same.stderr
+    other = cli(*again, "--epochs", "3", "--model-kwargs", '{"stem_stride": 2}', "--split-seed", "7")
+    assert other.returncode == 2
+    for line in (
+        "recipe.epochs: 1 in the study, 3 asked for",
+        "model_kwargs: {} in the study, {'stem_stride': 2} asked for",
+        "split_seed: 0 in the study, 7 asked for",
+        "--study-name NAME",
+    ):
+        assert line in other.stderr
+    file = tmp_path / "e.toml"
+    file.write_text("n_trials = 4\nlimit_train = 100\n[recipe]\nepochs = 1\n")
+    assert cli("resume", "s", str(file), "--storage", sqlite_url).returncode == 0
+    file.write_text("limit_train = 200\n")
+    refused = cli("resume", "s", str(file), "--storage", sqlite_url)
+    assert refused.returncode == 2 and "limit_train: 100 in the study, 200 asked for" in refused.stderr
+    assert cli("status", "s", "--storage", sqlite_url, "-f", "csv").stdout.splitlines()[1].startswith("s,4,4,")
