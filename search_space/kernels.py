@@ -1,10 +1,10 @@
 """Torch's own kernels for forms that expressions write out: x * sigmoid(x) is one pass over memory as `F.silu`.
 
 `KERNELS` is a table: a form, and what computes it. Every form is an identity of real functions, found by its shape
-alone, never by numbers, up to the order of the operands of +, *, max and min. Three things differ from evaluation
-operation by operation: rounding; overflow within a factor of 10 of the largest number of the type; and the slope at a
-kink, which is torch's own: that of leaky_relu at 0 is its slope for x < 0, that of elu is 1, that of hardtanh is 0 at
-both ends.
+alone, never by numbers, up to the order of the operands of +, *, max and min. Four things differ from evaluation
+operation by operation: rounding; overflow within a factor of 10 of the largest number of the type; GELU of infinity,
+which torch makes NaN on CPUs with AVX-512; and the slope at a kink, which is torch's own: that of leaky_relu at 0 is
+its slope for x < 0, that of elu is 1, that of hardtanh is 0 at both ends.
 """
 
 from __future__ import annotations

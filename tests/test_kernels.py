@@ -165,6 +165,8 @@ def test_values_and_slopes_are_those_of_the_operations(text: str, dtype: torch.d
     rounding = {"rtol": ROUNDING[dtype], "atol": ROUNDING[dtype], "equal_nan": True}
     overflow = "log(sigmoid" in text or "exp(-x)" in text  # there torch's kernel is right, and the text is not
     finite = plain.isfinite() if overflow else torch.ones_like(plain, dtype=torch.bool)
+    if "erf(" in text:  # torch's kernel of GELU makes infinity NaN, or not, as the CPU's instructions are
+        finite &= x != math.inf
     torch.testing.assert_close(value[finite], plain[finite], **rounding)
     assert bool((value.isnan() == plain.isnan())[x.isnan()].all())
     smooth = torch.isfinite(x) & torch.isfinite(plain_slope) & finite
