@@ -24,6 +24,9 @@ HELD_AT_MOST = 10_000  # written rows, some 10 MB; then no new trial begins
 TOGETHER = 500  # most rows written in one transaction once the database is back
 PARTING_SECONDS = 5.0  # how long a search that is stopped in an outage waits for the end of it
 
+_OVERTAKEN = "another driver has gone on with the study since"
+_OLDER = "the database lacks results from before the outage, as a restored copy would; they are measured again"
+
 log = logging.getLogger("searcher")
 
 
@@ -61,14 +64,17 @@ class Outbox:
         """
         position = self._store.position(self._lease)
         for journal in Journal.left(self._study):
-            if position.writer in journal.writers:
+            rest = [batch for batch in journal.batches if batch.serial > position.serial]
+            if position.writer not in journal.writers:
+                _set_aside(journal, _OVERTAKEN)
+            elif rest and rest[0].serial > position.serial + 1:
+                _set_aside(journal, _OLDER)
+            else:
                 journal.take_over(self._lease.generation)
-                self._held.extend(batch for batch in journal.batches if batch.serial > position.serial)
+                self._held.extend(rest)
                 log.warning("%d results of an outage come from the journal %s", self._results(), journal.path)
                 position = self._write_held()
                 journal.remove()
-            else:
-                _set_aside(journal)
         self._serial = position.serial + 1
         self._store.commit(self._lease, Batch(serial=self._serial))
 
@@ -146,7 +152,7 @@ class Outbox:
             except StoreUnavailable:
                 continue
             except LeaseLost as error:
-                _set_aside(self._journal)
+                _set_aside(self._journal, _OVERTAKEN)
                 self._failure = error
                 break
             except Exception as error:  # it belongs to the search, whose thread this is not
@@ -202,6 +208,6 @@ def _together(held: deque[Batch]) -> Batch:
     return whole
 
 
-def _set_aside(journal: Journal) -> None:
+def _set_aside(journal: Journal, why: str) -> None:
     if path := journal.set_aside():
-        log.warning("another driver has gone on with the study since: what is in the journal is kept as %s", path)
+        log.warning("%s: what is in the journal is kept as %s", why, path)

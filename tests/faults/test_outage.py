@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -252,6 +253,26 @@ def test_an_outage_that_another_driver_uses(sqlite_url: str, state: Path) -> Non
     assert [path.suffix for path in state.iterdir()] == [".overtaken"]
     assert last.outage is None
     assert [t.number for t in store.trials(study)] == [0, 1, 2]
+    store.close()
+
+
+def test_a_journal_that_is_ahead_of_a_restored_database(sqlite_url: str, state: Path, tmp_path: Path) -> None:
+    """Seen to fail with every batch above the position taken: trial 2 is there and trial 1 is not."""
+    store = Store(sqlite_url, create=True)
+    study = make_study(store)
+    lease, outbox = open_outbox(store, study)
+    outbox.put(Batch(added=[ended(0)]))
+    store.close()
+    copy = shutil.copy(file_of(sqlite_url), tmp_path / "copy.db")
+    outbox.put(Batch(added=[ended(1)]))
+    with locked(sqlite_url):
+        outbox.put(Batch(added=[ended(2)]))
+        outbox._leaving.set()
+    store.close()
+    shutil.copy(copy, file_of(sqlite_url))
+    open_outbox_after(store, study, lease)
+    assert [trial.number for trial in store.trials(study)] == [0]
+    assert [path.suffix for path in state.iterdir()] == [".overtaken"]
     store.close()
 
 
