@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -32,6 +32,7 @@ from workers.job import Epoch, Job, Outcome, Verdict
 from workers.pool import InlinePool, Pool
 
 ROOT = Path(__file__).parents[2]
+Tell = Callable[[int], object]  # is told how many kills there have been
 CHILD_SECONDS = 0.02
 SETTINGS = Config(sampler="random", units=2, n_trials=10**6, baselines=("relu",), pool="inline", max_retries=20)
 
@@ -175,9 +176,12 @@ def judged(what: str, url: str, study: Study, directory: Path, kills: int, chang
     )
 
 
-def kill_workers(url: str, directory: Path, pool: Pool, kills: int, seed: int = 0, every: float = 0.3) -> Finding:
+def quiet(_: int) -> None: ...
+
+
+def kill_workers(url: str, directory: Path, pool: Pool, kills: int, every: float = 0.3, tell: Tell = quiet) -> Finding:
     """`kill -9` for a working Ray worker again and again."""
-    begun, draw = time.monotonic(), random.Random(seed)
+    begun, draw = time.monotonic(), random.Random(0)
     study = make_study(url, directory)
     observer = Observer(url, study)
     killed: set[int] = set()
@@ -191,6 +195,7 @@ def kill_workers(url: str, directory: Path, pool: Pool, kills: int, seed: int = 
                 victim = draw.choice(alive)
                 os.kill(victim, signal.SIGKILL)
                 killed.add(victim)
+                tell(len(killed))
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
@@ -222,12 +227,12 @@ def driver(url: str, name: str, lease_seconds: float = store.LEASE_SECONDS) -> I
             process.kill()
 
 
-def kill_drivers(url: str, directory: Path, kills: int, seed: int = 0, at_most: float = 1.5) -> Finding:
+def kill_drivers(url: str, directory: Path, kills: int, at_most: float = 1.5, tell: Tell = quiet) -> Finding:
     """`kill -9` for the driver again and again, at any moment from when it has the lease; then it is resumed."""
-    begun, draw = time.monotonic(), random.Random(seed)
+    begun, draw = time.monotonic(), random.Random(0)
     study = make_study(url, directory)
     observer = Observer(url, study)
-    for _ in range(kills):
+    for kill in range(1, kills + 1):
         before = len(runs(directory))
         with driver(url, study.name) as process:
             started = time.monotonic()
@@ -238,6 +243,7 @@ def kill_drivers(url: str, directory: Path, kills: int, seed: int = 0, at_most: 
             time.sleep(at_most * draw.random())
             process.send_signal(signal.SIGKILL)
             process.wait()
+        tell(kill)
     finish(url, study.name)
     observer.close()
     return judged("kill -9 of the driver", url, study, directory, kills, observer.changed, time.monotonic() - begun)
@@ -251,21 +257,21 @@ def _pause(process: subprocess.Popen[str], url: str) -> None:
             return
         with closing(sqlite3.connect(url.removeprefix("sqlite:///"), timeout=0.1, isolation_level=None)) as other:
             try:
-                other.execute("BEGIN IMMEDIATE")
+                other.execute("BEGIN EXCLUSIVE")
                 return
             except sqlite3.OperationalError:
                 process.send_signal(signal.SIGCONT)
                 time.sleep(0.01)
 
 
-def pause_drivers(url: str, directory: Path, times: int, lease_seconds: float = 1.0) -> Finding:
+def pause_drivers(url: str, directory: Path, times: int, lease_seconds: float = 1.0, tell: Tell = quiet) -> Finding:
     """A driver is stopped (SIGSTOP) past its lease, another takes its study over, the first goes on (SIGCONT): it must
     write nothing more, say so and end."""
     begun = time.monotonic()
     study = make_study(url, directory)
     observer = Observer(url, study)
     wrong = 0
-    for _ in range(times):
+    for pause in range(1, times + 1):
         with driver(url, study.name, lease_seconds) as stale:
             time.sleep(0.3)
             _pause(stale, url)
@@ -277,6 +283,7 @@ def pause_drivers(url: str, directory: Path, times: int, lease_seconds: float = 
                 wrong += stale.returncode != 1 or "another driver has taken this study over" not in said
                 other.send_signal(signal.SIGKILL)
                 other.wait()
+        tell(pause)
     finish(url, study.name)
     observer.close()
     changed = observer.changed + wrong

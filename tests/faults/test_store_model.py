@@ -1,0 +1,277 @@
+"""The store against a model of it, by random histories: what two drivers and two readers may do, in any order."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from searcher.store import Batch, Lease, LeaseLost, NotDriven, Position, Store, StoreError, StudyBusy
+from searcher.trial import Kind, Objective, Study, Trial, TrialState
+from workers.job import Epoch
+
+EXAMPLES, STEPS = 200, 30
+OPEN = (TrialState.WAITING, TrialState.RUNNING)
+CLOSED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.INFEASIBLE, TrialState.FAILED)
+losses = st.floats(-10, 10, width=16)
+
+
+@dataclass
+class Model:
+    """What a study is, as plain values."""
+
+    trials: dict[int, Trial] = field(default_factory=dict)
+    curves: dict[int, list[Epoch]] = field(default_factory=dict)
+    generation: int = 0
+    holder: str = ""
+    live: bool = False
+    asked: int = -1  # the generation that was asked to stop
+    position: Position = Position(0, 0)
+    total: int = 10
+
+    def allows(self, lease: Lease, batch: Batch) -> bool:
+        numbers = [trial.number for trial in batch.added]
+        orders = [t.finish_order for t in self.trials.values() if t.finish_order is not None]
+        ending = [t.finish_order for t in (*batch.added, *(t for _, t in batch.changed)) if t.finish_order is not None]
+        return (
+            lease.generation == self.generation
+            and not self.trials.keys() & set(numbers)
+            and len(set(numbers)) == len(numbers)
+            and len(set(orders + ending)) == len(orders) + len(ending)
+            and all(t.number in self.trials and self.trials[t.number].state is old for old, t in batch.changed)
+        )
+
+    def apply(self, lease: Lease, batch: Batch) -> None:
+        self.trials |= {trial.number: trial for trial in batch.added}
+        self.trials |= {trial.number: trial for _, trial in batch.changed}
+        self.curves |= {number: list(curve) for number, curve in batch.curves.items()}
+        self.live = True
+        if batch.serial:
+            self.position = Position(batch.serial, lease.generation)
+
+    def board(self) -> list[tuple[int, str, int, float]]:
+        """Rank, key, trainings and mean loss of each function."""
+        by_key: dict[str, list[Trial]] = {}
+        for trial in sorted(self.trials.values(), key=lambda t: t.number):
+            if trial.state is TrialState.COMPLETE and trial.cites is None:
+                by_key.setdefault(trial.key, []).append(trial)
+        means = {key: sum(t.val_loss or 0.0 for t in ts) / len(ts) for key, ts in by_key.items()}
+        accs = {key: sum(t.val_acc or 0.0 for t in ts) / len(ts) for key, ts in by_key.items()}
+        ranked = sorted(by_key, key=lambda key: (means[key], -accs[key], by_key[key][0].number))
+        return [(rank, key, len(by_key[key]), means[key]) for rank, key in enumerate(ranked, 1)]
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Two drivers in turn, or at once, as far as the store lets them."""
+
+    url: str
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.store, self.reader = shared(self.url)
+        name = uuid.uuid4().hex
+        self.study: Study = self.store.create_study(name, 10, Objective.VAL_LOSS, {"sampler": "random"}, {})
+        self.model = Model()
+        self.leases: list[Lease] = []
+        self.serial = 0
+
+    # Drivers
+
+    @rule(holder=st.sampled_from("AB"), evict=st.booleans())
+    def acquire(self, holder: str, evict: bool) -> None:
+        generation = self.model.generation if evict else None
+        if self.model.live and not evict:
+            with pytest.raises(StudyBusy, match=f"driven by {self.model.holder}"):
+                self.store.acquire(self.study, holder)
+            return
+        lease = self.store.acquire(self.study, holder, evict=generation)
+        self.model.generation += 1
+        self.model.holder, self.model.live = holder, True
+        assert lease.generation == self.model.generation
+        self.leases.append(lease)
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        lease = data.draw(st.sampled_from(self.leases))
+        self.store.release(lease)
+        if lease.generation == self.model.generation:
+            self.model.live = False
+
+    @rule()
+    def ask_to_stop(self) -> None:
+        if not self.model.live:
+            with pytest.raises(NotDriven):
+                self.store.request_stop(self.study)
+            return
+        assert self.store.request_stop(self.study).asked_to_stop
+        self.model.asked = self.model.generation
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data(), more=st.integers(0, 5))
+    def extend(self, data: st.DataObject, more: int) -> None:
+        lease = data.draw(st.sampled_from(self.leases))
+        total = self.model.total + more
+        if lease.generation != self.model.generation:
+            with pytest.raises(LeaseLost):
+                self.store.extend(lease, total)
+            return
+        self.store.extend(lease, total)
+        self.model.total, self.model.live = total, True
+
+    # Batches
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data(), numbered=st.booleans())
+    def commit(self, data: st.DataObject, numbered: bool) -> None:
+        lease = data.draw(st.sampled_from(self.leases[-3:]))
+        self.serial += numbered
+        batch = Batch(serial=self.serial if numbered else 0)
+        taken = {t.finish_order for t in self.model.trials.values()}
+        orders = (order for order in range(10**6) if order not in taken)
+        first = len(self.model.trials)
+        for number in range(first, first + data.draw(st.integers(0, 3))):
+            batch.added.append(self.ended(data, self.fresh(data, number), orders))
+        waiting = [t for t in self.model.trials.values() if t.state in OPEN]
+        for trial in data.draw(st.lists(st.sampled_from(waiting), max_size=3, unique=True)) if waiting else []:
+            batch.changed.append((trial.state, self.ended(data, trial, orders)))
+        for trial in (*batch.added, *(t for _, t in batch.changed)):
+            if trial.state is TrialState.COMPLETE and trial.cites is None:
+                batch.curves[trial.number] = [Epoch(1, 2.0, 1.5, 0.25), Epoch(2, 1.0, trial.val_loss or 0.0, 0.5)]
+        self.spoil(data, batch)
+        self.offer(lease, batch)
+
+    def fresh(self, data: st.DataObject, number: int) -> Trial:
+        key = data.draw(st.sampled_from("pqrst"))
+        return Trial(number, Kind.CANDIDATE, f"x + {key}", key, 0, choices=(number, 1))
+
+    def ended(self, data: st.DataObject, trial: Trial, orders: Iterator[int]) -> Trial:
+        """In another state, finished or not."""
+        state = data.draw(st.sampled_from((*OPEN, *CLOSED)))
+        if state in OPEN:
+            return replace(trial, state=state, retries=trial.retries + 1)
+        done = replace(trial, state=state, finish_order=next(orders), reason="a reason", seconds=1.0)
+        if state is TrialState.COMPLETE:
+            cited = data.draw(st.sampled_from([None, None, 0]))
+            return replace(done, val_loss=data.draw(losses), val_acc=0.5, parameters=7, cites=cited)
+        return done
+
+    def spoil(self, data: st.DataObject, batch: Batch) -> None:
+        """Now and then something that must not be written: then none of it may be."""
+        how = data.draw(st.sampled_from(["not"] * 6 + ["number", "state", "order"]))
+        present = list(self.model.trials.values())
+        if how == "number" and present:
+            batch.added.append(
+                replace(data.draw(st.sampled_from(present)), state=TrialState.WAITING, finish_order=None)
+            )
+        if how == "state" and present:
+            trial = data.draw(st.sampled_from(present))
+            wrong = data.draw(st.sampled_from([state for state in TrialState if state is not trial.state]))
+            batch.changed.append((wrong, replace(trial, reason="from the wrong state")))
+        finished = [t for t in present if t.finish_order is not None]
+        if how == "order" and finished and batch.added:
+            twin = data.draw(st.sampled_from(finished))
+            batch.added[-1] = replace(batch.added[-1], state=TrialState.FAILED, finish_order=twin.finish_order)
+
+    def offer(self, lease: Lease, batch: Batch) -> None:
+        twice = {t.number for _, t in batch.changed}
+        if len(twice) < len(batch.changed):
+            return  # one trial twice in a batch: no driver does that
+        if self.model.allows(lease, batch):
+            asked = self.store.commit(lease, batch)
+            self.model.apply(lease, batch)
+            assert asked == (self.model.asked == lease.generation)
+            return
+        with pytest.raises((LeaseLost, StoreError)):
+            self.store.commit(lease, batch)
+
+    # Readers, on a connection of their own
+
+    @invariant()
+    def trials_are_those_of_the_model(self) -> None:
+        assert self.reader.trials(self.study) == [self.model.trials[n] for n in sorted(self.model.trials)]
+        assert self.reader.curves(self.study) == self.model.curves
+
+    @invariant()
+    def counts_are_those_of_the_model(self) -> None:
+        (summary,) = [s for s in self.reader.studies() if s.study.id == self.study.id]
+        counts = Counter(trial.state for trial in self.model.trials.values())
+        assert {state: n for state, n in summary.counts.items() if n} == dict(counts)
+        assert summary.study.n_trials == self.model.total
+        assert summary.holder == (self.model.holder if self.model.live else "")
+
+    @invariant()
+    def the_ranking_is_that_of_the_model(self) -> None:
+        found = [(r["rank"], r["key"], r["n_trials"], r["val_loss"]) for r in self.reader.leaderboard(self.study)]
+        expected = self.model.board()
+        assert [row[:3] for row in found] == [row[:3] for row in expected]
+        assert [row[3] for row in found] == pytest.approx([row[3] for row in expected])
+
+    @invariant()
+    def the_lease_is_that_of_the_model(self) -> None:
+        driver = self.reader.driver(self.study)
+        assert (driver.generation, driver.live) == (self.model.generation, self.model.live)
+        assert driver.asked_to_stop == (self.model.asked == self.model.generation)
+        for lease in self.leases[-2:]:
+            if lease.generation == self.model.generation:
+                assert self.store.position(lease) == self.model.position
+            else:
+                with pytest.raises(LeaseLost):
+                    self.store.position(lease)
+
+
+_OPEN: dict[str, tuple[Store, Store]] = {}
+
+
+def shared(url: str) -> tuple[Store, Store]:
+    """A store that writes and one that reads, the same for all histories."""
+    if url not in _OPEN:
+        _OPEN[url] = Store(url, create=True), Store(url)
+    return _OPEN[url]
+
+
+@contextmanager
+def machine(url: str) -> Iterator[type[StoreMachine]]:
+    yield type("Machine", (StoreMachine,), {"url": url})
+    for store in _OPEN.pop(url, ()):
+        store.close()
+
+
+def explore(url: str, examples: int, steps: int, **more: Any) -> None:
+    """Raises what Hypothesis raises, with the shortest history that it has found, where store and model differ."""
+    checks = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
+    how = settings(
+        max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=checks, **more
+    )
+    with machine(url) as made:
+        run_state_machine_as_test(made, settings=how)
+
+
+@pytest.fixture
+def fast_sqlite_url(tmp_path: Path) -> Iterator[str]:
+    """In memory where there is such a file system: what a disk does is tested elsewhere."""
+    folder = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else tmp_path
+    file = folder / f"searcher-{uuid.uuid4().hex}.db"
+    yield f"sqlite:///{file}"
+    for left in folder.glob(f"{file.name}*"):
+        left.unlink()
+
+
+def test_on_sqlite(fast_sqlite_url: str) -> None:
+    """Seen to fail with the state left out of the update's WHERE, and with `release` not asking for the generation."""
+    explore(fast_sqlite_url, EXAMPLES, STEPS)
+
+
+def test_on_postgresql(postgresql_url: str) -> None:
+    """Seen to fail like the other."""
+    explore(postgresql_url, EXAMPLES, STEPS)
