@@ -5,15 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
-from searcher import SearcherError
+import sqlalchemy as sa
+
+from searcher import SearcherError, schema
 from searcher.store import Store
-from searcher.trial import Kind, Objective, Study, Trial, TrialState
+from searcher.trial import Kind, Study, TrialState
 
 Row = Mapping[str, Any]
 
@@ -49,38 +51,53 @@ def compare_with_relu(board: Sequence[Row]) -> Comparison | None:
     return Comparison(board[0], relu) if relu else None
 
 
-def conclusion(trials: Sequence[Trial], board: Sequence[Row], objective: Objective) -> str:
-    """What a search has found, in words."""
+def conclusion(store: Store, study: Study, board: Sequence[Row]) -> str:
+    """What a search has found, in words. `board` has the best of its leaderboard, and ReLU."""
     if not board:
         return (
             "No function could be trained to the end; the reasons: searcher query 'SELECT reason FROM searcher_trial'"
         )
-    states = Counter(trial.state for trial in trials)
-    cited = sum(trial.cites is not None for trial in trials)
-    refused = sum(t.state is TrialState.INFEASIBLE and t.cites is None and not t.trained for t in trials)
-    trained = Counter(t.kind for t in trials if t.state is TrialState.COMPLETE and t.trained)
-    pruned = sum(t.state is TrialState.PRUNED and t.trained for t in trials)
-    early = f"{pruned} stopped early, " if pruned else ""
-    lines = [
-        f"{len(trials)} trials: {trained[Kind.CANDIDATE]} candidates and {trained[Kind.BASELINE]} baselines "
-        f"trained, {early}{cited} answered from the store, {states[TrialState.INFEASIBLE]} infeasible "
-        f"({refused} of them refused untrained), {states[TrialState.FAILED]} failed."
-    ]
+    lines = [_totals(store, study)]
     found = compare_with_relu(board)
     if found is None:
         return lines[0]
     if found.best is found.relu:
-        return f"{lines[0]}\nNothing beat ReLU by {objective}."
+        return f"{lines[0]}\nNothing beat ReLU by {study.objective}."
     seeds = "1 seed each: weak evidence" if found.seeds == 1 else f"{found.seeds} seeds or more each"
     lines.append(
-        f"Best by {objective}: {found.best['expression']}. Against ReLU: val_loss {found.val_loss_difference:+.4f}, "
-        f"val_acc {found.val_acc_difference:+.4f} ({seeds})."
+        f"Best by {study.objective}: {found.best['expression']}. Against ReLU: "
+        f"val_loss {found.val_loss_difference:+.4f}, val_acc {found.val_acc_difference:+.4f} ({seeds})."
     )
     if found.seeds == 1:
         lines.append(
             "The best of many single runs looks better than it is; train it with more seeds before you trust it."
         )
     return "\n".join(lines)
+
+
+def _totals(store: Store, study: Study) -> str:
+    """How many trials came to what."""
+    t, n = schema.trial.c, sa.func.count
+    trained = t.seconds > 0
+    complete = sa.and_(trained, t.state == TrialState.COMPLETE)
+    refused = sa.and_(t.state == TrialState.INFEASIBLE, t.cites.is_(None), sa.not_(trained))
+    [(total, candidates, baselines, pruned, cited, infeasible, untrained, failed)] = store.read(
+        sa.select(
+            n(),
+            n().filter(complete, t.kind == Kind.CANDIDATE),
+            n().filter(complete, t.kind == Kind.BASELINE),
+            n().filter(trained, t.state == TrialState.PRUNED),
+            n(t.cites),
+            n().filter(t.state == TrialState.INFEASIBLE),
+            n().filter(refused),
+            n().filter(t.state == TrialState.FAILED),
+        ).where(t.study_id == study.id)
+    )
+    early = f"{pruned} stopped early, " if pruned else ""
+    return (
+        f"{total} trials: {candidates} candidates and {baselines} baselines trained, {early}{cited} answered from the "
+        f"store, {infeasible} infeasible ({untrained} of them refused untrained), {failed} failed."
+    )
 
 
 def study_rows(store: Store) -> list[dict[str, Any]]:
@@ -140,37 +157,48 @@ def export(rows: Sequence[Row], path: Path) -> None:
         raise ReportError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def as_json(rows: Sequence[Row]) -> str:
-    """Raises ValueError on a number that is not finite: it would not be JSON."""
-    return json.dumps([dict(row) for row in rows], indent=2, allow_nan=False)
+def as_json(rows: Iterable[Row]) -> Iterator[str]:
+    """The lines of one array. Raises ValueError on a number that is not finite: it would not be JSON."""
+    yield "["
+    before = ""
+    for row in rows:
+        if before:
+            yield f"{before},"
+        before = indent(json.dumps(dict(row), indent=2, allow_nan=False), "  ")
+    if before:
+        yield before
+    yield "]"
 
 
-def as_csv(rows: Sequence[Row]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
-    if rows:
-        writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().rstrip("\n")
+def as_csv(rows: Iterable[Row]) -> Iterator[str]:
+    written = io.StringIO()
+    writer = csv.writer(written, lineterminator="")
+    for n, row in enumerate(rows):
+        for values in [[*row.values()]] if n else [[*row], [*row.values()]]:
+            writer.writerow(values)
+            yield written.getvalue()
+            written.seek(0)
+            written.truncate()
 
 
-def as_yaml(rows: Sequence[Row]) -> str:
+def as_yaml(rows: Iterable[Row]) -> Iterator[str]:
     import yaml
 
-    return yaml.safe_dump([dict(row) for row in rows], sort_keys=False, allow_unicode=True).rstrip("\n")
+    for row in rows:
+        yield yaml.safe_dump([dict(row)], sort_keys=False, allow_unicode=True).rstrip("\n")
 
 
-def as_markdown(rows: Sequence[Row]) -> str:
-    if not rows:
-        return ""
-    lines = [list(rows[0]), ["---"] * len(rows[0])]
-    lines += [[str("" if value is None else value).replace("|", "\\|") for value in row.values()] for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def as_markdown(rows: Iterable[Row]) -> Iterator[str]:
+    for n, row in enumerate(rows):
+        values = [str("" if value is None else value).replace("|", "\\|") for value in row.values()]
+        for cells in [values] if n else [list(row), ["---"] * len(row), values]:
+            yield f"| {' | '.join(cells)} |"
 
 
 def _export_text(rows: Sequence[Row], path: Path) -> None:
-    text = as_csv(rows) if path.suffix == ".csv" else as_json(rows)
-    path.write_text(text + "\n", encoding="utf-8")
+    lines = as_csv(rows) if path.suffix == ".csv" else as_json(rows)
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in lines)
 
 
 def _export_parquet(rows: Sequence[Row], path: Path) -> None:

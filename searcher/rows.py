@@ -1,15 +1,47 @@
-"""Records to rows of the tables, and back."""
+"""Records to rows of the tables, and back, and the statements that change rows."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy.engine import RowMapping
 
+from searcher import schema
 from searcher.trial import Kind, Objective, Study, Trial, TrialState
 from workers.job import Epoch
+
+_T, _N = schema.trial.c, schema.tally.c
+_MUTABLE = [
+    "state",
+    "reason",
+    "cites",
+    "retries",
+    "val_loss",
+    "val_acc",
+    "parameters",
+    "seconds",
+    "worker",
+    "finish_order",
+    "finished_at",
+]
+NEW_STATE = (
+    sa.update(schema.trial)
+    .where(
+        _T.study_id == sa.bindparam("in_study"),
+        _T.number == sa.bindparam("is_number"),
+        _T.state == sa.bindparam("was_state"),
+    )
+    .values({name: sa.bindparam(name) for name in _MUTABLE})
+)
+NEW_TALLY = (
+    sa.update(schema.tally)
+    .where(_N.study_id == sa.bindparam("in_study"), _N.state == sa.bindparam("of_state"))
+    .values(trials=_N.trials + sa.bindparam("more"))
+)
 
 
 def trial_row(study_id: int, trial: Trial, stamp: Any) -> dict[str, Any]:
@@ -68,6 +100,19 @@ def study_of(row: RowMapping) -> Study:
         versions=row["versions"],
         created_at=row["created_at"],
     )
+
+
+def tally_rows(
+    study_id: int, added: Iterable[Trial], changed: Iterable[tuple[TrialState, Trial]]
+) -> Iterable[dict[str, Any]]:
+    """By how many trials each state grows."""
+    more = Counter(trial.state for trial in added)
+    for before, trial in changed:
+        more[before] -= 1
+        more[trial.state] += 1
+    for state, trials in more.items():
+        if trials:
+            yield {"in_study": study_id, "of_state": state, "more": trials}
 
 
 def epoch_rows(study_id: int, curves: Mapping[int, Sequence[Epoch]]) -> Iterable[dict[str, Any]]:

@@ -5,10 +5,13 @@ All names begin with `searcher_`, so that the database can be shared, except the
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     JSON,
     CheckConstraint,
     Column,
+    ColumnElement,
     DateTime,
     Float,
     ForeignKey,
@@ -19,13 +22,15 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    TextClause,
     UniqueConstraint,
     column,
+    text,
 )
 from sqlalchemy import table as sqltable
 
 VERSION_TABLE = "searcher_version"
-REVISIONS = ("0001", "0002")  # all migrations, oldest first
+REVISIONS = ("0001", "0002", "0003")  # all migrations, oldest first
 HEAD = REVISIONS[-1]
 
 metadata = MetaData()
@@ -96,8 +101,35 @@ trial = Table(
     CheckConstraint("abs(val_loss) <= 1e300", name="ck_searcher_trial_val_loss"),
     CheckConstraint("val_acc >= 0 AND val_acc <= 1", name="ck_searcher_trial_val_acc"),
     CheckConstraint("seconds >= 0 AND seconds <= 1e300", name="ck_searcher_trial_seconds"),
-    Index("ix_searcher_trial_key", "study_id", "key"),
-    Index("ix_searcher_trial_state", "study_id", "state"),
+)
+
+# The conditions of partial indexes, for queries to repeat as they are: with parameters in their place a statement that
+# PostgreSQL has prepared would not know that the index serves.
+RANKED = text("state = 'COMPLETE' AND cites IS NULL")
+FAILED = text("state = 'FAILED'")
+BASELINE = text("kind = 'baseline'")
+
+
+def _index(name: str, condition: TextClause, *columns: ColumnElement[Any]) -> None:
+    Index(f"ix_searcher_trial_{name}", *columns, postgresql_where=condition, sqlite_where=condition)
+
+
+_c = trial.c
+_index("key", RANKED, _c.study_id, _c.key)
+_index("val_loss", RANKED, _c.study_id, _c.val_loss, _c.val_acc.desc(), _c.number)
+_index("val_acc", RANKED, _c.study_id, _c.val_acc.desc(), _c.val_loss, _c.number)
+_index("failed", FAILED, _c.study_id, _c.number)
+_index("baseline", BASELINE, _c.study_id, _c.name)
+
+# How many trials of a study are in each state: a row a state, made with the study. Every transaction that changes a
+# trial's state changes these rows too; counting a million trials takes a tenth of a second.
+tally = Table(
+    "searcher_tally",
+    metadata,
+    Column("study_id", Integer, ForeignKey("searcher_study.id"), primary_key=True),
+    Column("state", String(16), primary_key=True),
+    Column("trials", Integer, nullable=False),
+    CheckConstraint("trials >= 0", name="ck_searcher_tally_trials"),
 )
 
 epoch = Table(

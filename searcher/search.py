@@ -10,21 +10,22 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from search_space import BASELINES, Grammar, baseline, extended, key, load_primitives, parse, preflight, space
-from searcher import SearcherError
+from searcher import SearcherError, replay
+from searcher.book import Book
 from searcher.config import Config
 from searcher.outbox import Outage, Outbox
 from searcher.pruners import PRUNERS, Pruner
 from searcher.samplers.base import Sampler
 from searcher.store import Batch, Lease, Store
 from searcher.trial import Kind, Study, Trial, TrialState
-from workers.job import Epoch, Job, Outcome, Verdict
+from workers.job import Epoch, Health, Job, Outcome, Verdict
 from workers.pool import Pool
 
 WAKE_SECONDS = 1.0  # how often the loop looks up while children train: renews the lease, hears a wish to stop
-CITED_AT_ONCE = 100  # most trials answered from the store in one transaction
+AT_ONCE = 100  # most trials placed in one transaction
 AHEAD = 8  # most proposals thought of while children train, so that a free worker does not wait for the sampler
 
 
@@ -45,7 +46,9 @@ class Progress:
 
     `counts` are of finished trials by state; `proposed` of all rows; `unique` of different functions among them;
     `trained` of those that a worker trained. All include earlier sessions, except `session_done`, the trials that ended
-    in the `seconds` of this one. In an `outage` the database is behind them.
+    in the `seconds` of this one, and `workers_lost`. `waiting` and `running` trials have not ended. New since the last
+    progress: the trials that have `ended`, those whose run failed and that run `again`, and the seconds that each of
+    the `commits` took. In an `outage` the database is behind all this.
     """
 
     total: int
@@ -58,41 +61,15 @@ class Progress:
     best: Trial | None
     ended: tuple[Trial, ...]
     outage: Outage | None = None
+    waiting: int = 0
+    running: int = 0
+    workers_lost: int = 0
+    again: tuple[Trial, ...] = ()
+    commits: tuple[float, ...] = ()
 
     @property
     def done(self) -> int:
         return self.counts.total()
-
-
-@dataclass(slots=True)
-class _Book:
-    """What the loop knows of its study, in memory: every row is in it, unfinished ones in `queue` or `flying`."""
-
-    study: Study
-    judged: dict[str, Trial] = field(default_factory=dict)  # by key: the trial that others cite
-    queue: deque[Trial] = field(default_factory=deque)  # WAITING, to be placed
-    flying: dict[int, Trial] = field(default_factory=dict)  # handed to the pool
-    counts: Counter[TrialState] = field(default_factory=Counter)
-    keys: set[str] = field(default_factory=set)
-    proposed: int = 0  # rows; the next number
-    finished: int = 0  # the next finish_order
-    trained: int = 0
-    best: Trial | None = None
-
-    def finish(self, trial: Trial) -> None:
-        """Enters a finished trial."""
-        self.finished = max(self.finished, (trial.finish_order or 0) + 1)
-        self.counts[trial.state] += 1
-        self.trained += trial.trained
-        if trial.state.judged and trial.cites is None:
-            self.judged.setdefault(trial.key, trial)
-        if trial.state is TrialState.COMPLETE and (self.best is None or self._better(trial, self.best)):
-            self.best = trial
-
-    def _better(self, one: Trial, other: Trial) -> bool:
-        name = self.study.objective
-        gain = (getattr(other, name) or 0.0) - (getattr(one, name) or 0.0)
-        return gain > 0 if name == "val_loss" else gain < 0
 
 
 class Search:
@@ -102,6 +79,7 @@ class Search:
         lease: the right to write, held by the caller and renewed here.
         sampler: fresh; it is told every judged trial of the study first.
         should_stop: asked about once a second; true ends the session with the study ready to go on.
+        clock: seconds, of which the search only takes differences.
     """
 
     def __init__(
@@ -113,18 +91,22 @@ class Search:
         sampler: Sampler,
         pool: Pool,
         should_stop: Callable[[], bool],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._store, self._config = store, config
+        self._store, self._config, self._clock = store, config, clock
         self._outbox = Outbox(store, lease, study)
         self._sampler, self._pool, self._should_stop = sampler, pool, should_stop
         rule = PRUNERS[config.pruner]
         self._pruner = Pruner(rule, study.objective) if rule else None
         self._grammar = grammar_of(config)
-        self._book = _Book(study)
-        self._begun = self._marked = time.monotonic()
+        self._book = Book(study)
+        self._begun = self._marked = clock()
         self._ahead: deque[Trial] = deque()  # proposed, not yet in the store
         self._exhausted = False
-        self._session_done = 0
+        self._hurry = False  # whether there is more to place than one transaction takes
+        self._most_postponed = max(AT_ONCE, pool.capacity)
+        self._session_done = self._workers_lost = 0
+        self._again: list[Trial] = []  # since the last progress
         self._worked = False  # whether any training of this session has come to a verdict
         self._failures: Counter[str] = Counter()  # by the first line of their reason
 
@@ -138,10 +120,10 @@ class Search:
             EveryTrialFails: so many trainings failed, and in such a way, that going on makes no sense.
             StoreError: the database has failed. Everything written until then stands.
         """
-        self._restore()
+        restored = self._restore()
         behind: Outage | None = None
         try:
-            while not self._stopping() and (self._book.flying or self._more() or self._outbox.outage):
+            while restored and not self._stopping() and (self._book.flying or self._more() or self._outbox.outage):
                 batch = Batch()
                 submitted: list[Trial] = []
                 ended: list[Trial] = []
@@ -169,25 +151,28 @@ class Search:
 
     # Beginning and end ------------------------------------------------------------------------------------------------
 
-    def _restore(self) -> None:
-        """Learns from the store what earlier sessions did; trials that they left running wait again."""
+    def _restore(self) -> bool:
+        """Learns from the store what earlier sessions did; trials that they left running wait again. Of a long study
+        that takes a while, in which the lease is kept; false if it was cut short by a wish to stop."""
         self._outbox.open()
-        batch = Batch()
-        trials = self._store.trials(self._book.study)
-        curves = self._store.curves(self._book.study) if self._pruner else {}
-        for trial in sorted((t for t in trials if t.state.finished), key=lambda t: t.finish_order or 0):
+        study, batch = self._book.study, Batch()
+        for trial, curve in replay.ended(self._store, study, curves=self._pruner is not None):
             self._book.finish(trial)
-            self._learn(trial, curves.get(trial.number, ()))
-        for trial in trials:
-            self._book.keys.add(trial.key)
-            if trial.state.finished:
-                continue
+            self._learn(trial, curve)
+            if self._clock() - self._marked >= WAKE_SECONDS:
+                self._marked = self._clock()
+                self._outbox.put(Batch())
+                if self._stopping():
+                    return False
+        for trial in replay.open_trials(self._store, study):
+            self._book.functions.setdefault(trial.key)
             waiting = replace(trial, state=TrialState.WAITING)
             if trial.state is TrialState.RUNNING:
                 batch.changed.append((TrialState.RUNNING, waiting))
             self._book.queue.append(waiting)
-        self._book.proposed = len(trials)
+        self._book.proposed = self._store.size(study)
         self._outbox.put(batch)
+        return True
 
     def _give_up_flying(self) -> None:
         """What was still running waits for the next session (which sees to it itself if the store is out of reach)."""
@@ -202,7 +187,7 @@ class Search:
 
     def _more(self) -> bool:
         """Whether there is something to begin, and time for it."""
-        late = self._config.timeout and time.monotonic() - self._begun > self._config.timeout
+        late = self._config.timeout and self._clock() - self._begun > self._config.timeout
         return not late and (bool(self._book.queue or self._ahead) or self._may_propose())
 
     def _may_propose(self) -> bool:
@@ -223,24 +208,28 @@ class Search:
 
     def _collect(self, batch: Batch, ended: list[Trial]) -> None:
         """Waits for the pool, and enters what it gives back."""
-        for job, outcome in self._pool.wait(WAKE_SECONDS):
-            trial = self._book.flying.pop(job.number)
+        ready = self._pool.wait(0.0 if self._hurry else WAKE_SECONDS)
+        self._hurry = False
+        for job, outcome in ready:
+            trial = self._book.end(job.number)
+            self._workers_lost += outcome.health is not Health.SOUND
             if outcome.verdict is Verdict.FAILED and trial.retries < self._config.max_retries:
                 again = replace(trial, state=TrialState.WAITING, retries=trial.retries + 1, reason=outcome.reason)
                 batch.changed.append((trial.state, again))
                 self._book.queue.append(again)
+                self._again.append(again)
                 continue
             done = self._finished(trial, outcome)
             batch.changed.append((trial.state, done))
             if outcome.curve:
                 batch.curves[trial.number] = outcome.curve
             self._enter(done, ended, outcome.curve)
-        if time.monotonic() - self._marked >= WAKE_SECONDS:
+        if self._clock() - self._marked >= WAKE_SECONDS:
             self._mark_running(batch)
 
     def _mark_running(self, batch: Batch) -> None:
         """Says in the store what runs. About once a second: children of a few milliseconds go without."""
-        self._marked = time.monotonic()
+        self._marked = self._clock()
         for trial in self._book.flying.values():
             if trial.state is TrialState.WAITING:
                 running = replace(trial, state=TrialState.RUNNING)
@@ -249,13 +238,14 @@ class Search:
 
     def _place(self, batch: Batch, submitted: list[Trial], ended: list[Trial]) -> None:
         """Fills the pool: first with trials that wait, then with new proposals. What is known is cited and what the
-        pre-flight refuses is recorded, neither is trained."""
-        postponed: deque[Trial] = deque()
-        for _ in range(CITED_AT_ONCE):
-            if len(self._book.flying) >= self._pool.capacity:
+        pre-flight refuses is recorded, neither is trained; what is being trained is postponed until it can be cited."""
+        book = self._book
+        before = book.postponed
+        for _ in range(AT_ONCE):
+            new = not book.queue
+            if len(book.flying) >= self._pool.capacity or (new and book.postponed >= self._most_postponed):
                 break
-            new = not self._book.queue
-            trial = self._next_proposal() if new else self._book.queue.popleft()
+            trial = self._next_proposal() if new else book.queue.popleft()
             if trial is None:
                 break
             placed = self._decided(trial)
@@ -265,12 +255,13 @@ class Search:
                 batch.changed.append((TrialState.WAITING, placed))
             if placed.state.finished:
                 self._enter(placed, ended)
-            elif any(trial.key == other.key for other in self._book.flying.values()):
-                postponed.append(trial)  # the same function is being trained: its result will be cited
+            elif trial.key in book.behind:
+                book.postpone(trial)
             else:
-                self._book.flying[trial.number] = trial
+                book.begin(trial)
                 submitted.append(trial)
-        self._book.queue.extend(postponed)
+        else:
+            self._hurry = book.postponed < before + AT_ONCE
 
     def _think_ahead(self) -> None:
         """Proposes while children train. With a pool of one job at a time proposals wait, to know all results."""
@@ -283,7 +274,7 @@ class Search:
         trial = self._ahead.popleft() if self._ahead else self._propose()
         if trial:
             self._book.proposed += 1
-            self._book.keys.add(trial.key)
+            self._book.functions.setdefault(trial.key)
         return trial
 
     def _propose(self) -> Trial | None:
@@ -296,7 +287,7 @@ class Search:
             return None
         expression = self._grammar.decode(choices)
         trial = Trial(number, Kind.CANDIDATE, str(expression), key(expression), self._config.seed, choices=choices)
-        if self._config.preflight and trial.key not in self._book.judged and (refusal := preflight(expression)):
+        if self._config.preflight and not self._book.functions.get(trial.key) and (refusal := preflight(expression)):
             return replace(trial, state=TrialState.INFEASIBLE, reason=f"not trained: {refusal}")
         return trial
 
@@ -317,7 +308,7 @@ class Search:
 
     def _decided(self, trial: Trial) -> Trial:
         """A trial as it is entered: that of a function judged before cites it, one that was refused stands as it is."""
-        known = self._book.judged.get(trial.key)
+        known = self._book.functions.get(trial.key)
         if known is None:
             return replace(trial, finish_order=self._book.finished) if trial.state.finished else trial
         return replace(
@@ -372,17 +363,23 @@ class Search:
 
     def _progress(self, ended: list[Trial]) -> Progress:
         book = self._book
+        again, self._again = tuple(self._again), []
         return Progress(
             total=book.study.n_trials,
             counts=Counter(book.counts),
             proposed=book.proposed,
-            unique=len(book.keys),
+            unique=len(book.functions),
             trained=book.trained,
             session_done=self._session_done,
-            seconds=time.monotonic() - self._begun,
+            seconds=self._clock() - self._begun,
             best=book.best,
             ended=tuple(ended),
             outage=self._outbox.outage,
+            waiting=len(book.queue) + book.postponed,
+            running=len(book.flying),
+            workers_lost=self._workers_lost,
+            again=again,
+            commits=self._outbox.commits(),
         )
 
 

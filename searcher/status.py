@@ -10,17 +10,18 @@ from typing import Any
 import sqlalchemy as sa
 
 from searcher import schema
-from searcher.report import Comparison, compare_with_relu
+from searcher.report import Comparison
 from searcher.store import Driver, Store
 from searcher.trial import Study, TrialState
 
 RECENT = 200  # latest trials that the rate is taken over
+FAILURES = 1000  # latest failed trials whose reasons are looked at
 SHOWN = 10  # most lines of what runs, and of what failed
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why trials failed: the first line of their reason, how many, and one of them."""
+    """Why trials failed: the first line of their reason, how many of the latest thousand, and one of them."""
 
     reason: str
     count: int
@@ -60,15 +61,16 @@ def status(store: Store, name: str) -> Status:
     study = store.study(name)
     driver = store.driver(study)
     t = schema.trial.c
-    mine = t.study_id == study.id
-    counts = store.read(sa.select(t.state, sa.func.count().label("n")).where(mine).group_by(t.state))
     running = store.read(
-        sa.select(t.number, t.expression).where(mine, t.state == TrialState.RUNNING).order_by(t.number).limit(SHOWN)
+        sa.select(t.number, t.expression)
+        .where(t.study_id == study.id, t.finish_order.is_(None), t.state == TrialState.RUNNING)
+        .order_by(t.number)
+        .limit(SHOWN)
     )
     return Status(
         study=study,
         driver=driver,
-        counts={TrialState(row.state): row.n for row in counts},
+        counts=store.counts(study),
         running=tuple((row.number, row.expression) for row in running),
         failures=_failures(store, study),
         rate=_rate(store, study, driver),
@@ -78,17 +80,18 @@ def status(store: Store, name: str) -> Status:
 
 def _failures(store: Store, study: Study) -> tuple[Failure, ...]:
     t = schema.trial.c
-    failed = store.read(
-        sa.select(t.reason, sa.func.count().label("n"), sa.func.min(t.number).label("first"))
-        .where(t.study_id == study.id, t.state == TrialState.FAILED)
-        .group_by(t.reason)
+    latest = store.read(
+        sa.select(t.number, t.reason)
+        .where(t.study_id == study.id, schema.FAILED)
+        .order_by(t.number.desc())
+        .limit(FAILURES)
     )
     totals: Counter[str] = Counter()
     first: dict[str, int] = {}
-    for row in failed:  # reasons differ in their tracebacks
-        headline = row.reason.partition("\n")[0]
-        totals[headline] += row.n
-        first[headline] = min(row.first, first.get(headline, row.first))
+    for number, reason in latest:
+        headline = reason.partition("\n")[0]  # reasons differ in their tracebacks
+        totals[headline] += 1
+        first[headline] = number
     return tuple(Failure(reason, n, first[reason]) for reason, n in totals.most_common(SHOWN))
 
 
@@ -110,12 +113,8 @@ def _rate(store: Store, study: Study, driver: Driver) -> float | None:
 
 
 def _comparison(store: Store, study: Study) -> Comparison | None:
-    board = schema.leaderboard.c
-    mine = board.study == study.name
-    rows = store.read(sa.select(schema.leaderboard).where(mine, sa.or_(board.rank == 1, board.name == "relu")))
-    return (
-        compare_with_relu(sorted((dict(row._mapping) for row in rows), key=lambda row: row["rank"])) if rows else None
-    )
+    best, relu = store.leaderboard(study, 1), store.baseline(study, "relu")
+    return Comparison(best[0], relu) if best and relu else None
 
 
 def as_facts(found: Status) -> dict[str, Any]:

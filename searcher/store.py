@@ -15,9 +15,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection
 from sqlalchemy.exc import IntegrityError
 
-from searcher import SearcherError, database, schema
+from searcher import SearcherError, database, ranking, schema
 from searcher.database import Prepared, StoreError, plain_errors
-from searcher.rows import epoch_rows, study_of, trial_of, trial_row
+from searcher.rows import NEW_STATE, NEW_TALLY, epoch_rows, study_of, tally_rows, trial_of, trial_row
 from searcher.trial import Objective, Study, Trial, TrialState
 from workers.job import Epoch
 
@@ -134,7 +134,8 @@ class Store:
         self._renewal = Prepared(renewal, self._engine)
         self._numbered = Prepared(numbered, self._engine)
         self._new_trials = Prepared(sa.insert(schema.trial), self._engine)
-        self._new_states = Prepared(_UPDATE, self._engine)
+        self._new_states = Prepared(NEW_STATE, self._engine)
+        self._new_tallies = Prepared(NEW_TALLY, self._engine)
         self._new_epochs = Prepared(sa.insert(schema.epoch), self._engine)
 
     @property
@@ -171,7 +172,9 @@ class Store:
                 connection.execute(
                     sa.insert(schema.lease).values(study_id=study_id, generation=0, holder="", expires_at=0.0)
                 )
-                self._add(connection, study_id, trials, database.stamp(now, self._engine))
+                zeros = [{"study_id": study_id, "state": state, "trials": 0} for state in TrialState]
+                connection.execute(sa.insert(schema.tally), zeros)
+                self._write(connection, study_id, Batch(added=list(trials)), database.stamp(now, self._engine))
         except StoreError as error:
             if isinstance(error.__cause__, IntegrityError):
                 raise StudyExists(name) from None
@@ -191,12 +194,10 @@ class Store:
 
     def studies(self) -> list[Summary]:
         """All studies, oldest first."""
-        t = schema.trial.c
+        t = schema.tally.c
         counts: dict[int, dict[TrialState, int]] = {}
         with plain_errors(self.url), self._engine.connect() as connection:
-            for study_id, state, n in connection.execute(
-                sa.select(t.study_id, t.state, sa.func.count()).group_by(t.study_id, t.state)
-            ):
+            for study_id, state, n in connection.execute(sa.select(t.study_id, t.state, t.trials).where(t.trials > 0)):
                 counts.setdefault(study_id, {})[TrialState(state)] = n
             rows = connection.execute(
                 sa.select(schema.study, schema.lease.c.holder, (schema.lease.c.expires_at > self._now()).label("live"))
@@ -207,6 +208,10 @@ class Store:
                 Summary(study_of(row), counts.get(row["id"], {}), row["holder"] if row["live"] else "") for row in rows
             ]
 
+    def names(self) -> list[str]:
+        """Those of all studies, oldest first."""
+        return [row.name for row in self.read(sa.select(schema.study.c.name).order_by(schema.study.c.id))]
+
     def extend(self, lease: Lease, n_trials: int) -> None:
         """Sets a study's total."""
         with plain_errors(self.url), self._writer.begin() as connection:
@@ -214,6 +219,12 @@ class Store:
             connection.execute(
                 sa.update(schema.study).where(schema.study.c.id == lease.study_id).values(n_trials=n_trials)
             )
+
+    def counts(self, study: Study) -> dict[TrialState, int]:
+        """How many trials of the study are in each state that one is in."""
+        t = schema.tally.c
+        found = self.read(sa.select(t.state, t.trials).where(t.study_id == study.id, t.trials > 0))
+        return {TrialState(row.state): row.trials for row in found}
 
     # Trials -----------------------------------------------------------------------------------------------------------
 
@@ -223,6 +234,12 @@ class Store:
         with plain_errors(self.url), self._engine.connect() as connection:
             rows = connection.execute(sa.select(t).where(t.c.study_id == study.id).order_by(t.c.number)).mappings()
             return [trial_of(row) for row in rows]
+
+    def size(self, study: Study) -> int:
+        """How many trials the study has: their numbers have no gaps."""
+        t = schema.trial.c
+        size = sa.func.coalesce(sa.func.max(t.number) + 1, 0)
+        return int(self.read(sa.select(size).where(t.study_id == study.id))[0][0])
 
     def trial(self, study: Study, number: int) -> Trial:
         """Raises UnknownStudy if the study has no such trial."""
@@ -259,15 +276,20 @@ class Store:
                 found.setdefault(number, []).append(Epoch(*point))
         return found
 
-    def leaderboard(self, study: Study, limit: int | None = None) -> list[dict[str, Any]]:
-        """The study's functions, best first; the columns of the view `leaderboard` except `study`."""
-        board = schema.leaderboard
-        columns = [column for column in board.c if column.name != "study"]
-        query = sa.select(*columns).where(board.c.study == study.name).order_by(board.c.rank).limit(limit)
+    def leaderboard(self, study: Study, limit: int | None = None, *, baselines: bool = False) -> list[dict[str, Any]]:
+        """The study's functions, best first, all or so many, with `baselines` these too wherever they rank; the columns
+        of the view `leaderboard` except `study`."""
         with plain_errors(self.url), self._engine.connect() as connection:
-            return [dict(row) for row in connection.execute(query).mappings()]
+            if limit is None or baselines:
+                return ranking.whole(connection, study, limit)
+            return ranking.best(connection, study, limit)
 
-    def read(self, statement: sa.Select[Any]) -> Sequence[sa.Row[Any]]:
+    def baseline(self, study: Study, name: str) -> dict[str, Any] | None:
+        """The leaderboard's row of a baseline, without its rank; None if it was not trained to the end."""
+        with plain_errors(self.url), self._engine.connect() as connection:
+            return ranking.baseline(connection, study, name)
+
+    def read(self, statement: sa.Select[*tuple[Any, ...]]) -> Sequence[sa.Row[*tuple[Any, ...]]]:
         """The rows of a reading statement."""
         with plain_errors(self.url), self._engine.connect() as connection:
             return connection.execute(statement).all()
@@ -377,31 +399,26 @@ class Store:
         with plain_errors(self.url), self._hasty.begin() as connection:
             asked = self._renew(connection, lease, batch.serial)
             stamp = database.stamp(datetime.now(UTC), self._engine)
-            self._add(connection, lease.study_id, batch.added, stamp)
-            self._change(connection, lease.study_id, batch.changed, stamp)
-            self._new_epochs.execute(connection, list(epoch_rows(lease.study_id, batch.curves)))
+            self._write(connection, lease.study_id, batch, stamp)
         return asked
 
-    def _add(self, connection: Connection, study_id: int, trials: Sequence[Trial], stamp: Any) -> None:
-        self._new_trials.execute(
-            connection, [{**trial_row(study_id, trial, stamp), "created_at": stamp} for trial in trials]
-        )
-
-    def _change(
-        self, connection: Connection, study_id: int, changes: Sequence[tuple[TrialState, Trial]], stamp: Any
-    ) -> None:
-        rows = [
+    def _write(self, connection: Connection, study_id: int, batch: Batch, stamp: Any) -> None:
+        added = [{**trial_row(study_id, trial, stamp), "created_at": stamp} for trial in batch.added]
+        changed = [
             {
                 **trial_row(study_id, trial, stamp),
                 "in_study": study_id,
                 "is_number": trial.number,
                 "was_state": expected,
             }
-            for expected, trial in changes
+            for expected, trial in batch.changed
         ]
-        if self._new_states.execute(connection, rows) != len(rows):
-            expected = ", ".join(f"{trial.number} {state}" for state, trial in changes)
+        self._new_trials.execute(connection, added)
+        if self._new_states.execute(connection, changed) != len(changed):
+            expected = ", ".join(f"{trial.number} {state}" for state, trial in batch.changed)
             raise LeaseLost(f"a trial is no longer as it was left ({expected}): another process has changed it")
+        self._new_tallies.execute(connection, list(tally_rows(study_id, batch.added, batch.changed)))
+        self._new_epochs.execute(connection, list(epoch_rows(study_id, batch.curves)))
 
     def _renew(self, connection: Connection, lease: Lease, serial: int) -> bool:
         which = {"in_study": lease.study_id, "is_generation": lease.generation}
@@ -420,28 +437,3 @@ class Store:
         else:
             clock = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION)"
         return sa.literal_column(f"({clock} + {plus_seconds})", sa.Float)
-
-
-_T = schema.trial.c
-_MUTABLE = [
-    "state",
-    "reason",
-    "cites",
-    "retries",
-    "val_loss",
-    "val_acc",
-    "parameters",
-    "seconds",
-    "worker",
-    "finish_order",
-    "finished_at",
-]
-_UPDATE = (
-    sa.update(schema.trial)
-    .where(
-        _T.study_id == sa.bindparam("in_study"),
-        _T.number == sa.bindparam("is_number"),
-        _T.state == sa.bindparam("was_state"),
-    )
-    .values({name: sa.bindparam(name) for name in _MUTABLE})
-)

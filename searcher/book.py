@@ -1,0 +1,76 @@
+"""What a search knows of its study, in memory."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter, deque
+from dataclasses import dataclass, field
+
+from searcher.trial import Study, Trial, TrialState
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What was found out about a function, to be repeated by those that cite it. A study has many of these."""
+
+    number: int
+    state: TrialState
+    reason: str
+    val_loss: float | None
+    val_acc: float | None
+    parameters: int | None
+
+
+@dataclass(slots=True)
+class Book:
+    """What the loop knows of its study, in memory: finished trials as counts and by what later ones cite, unfinished
+    ones whole, in `queue`, `flying` or `behind`."""
+
+    study: Study
+    functions: dict[str, Known | None] = field(default_factory=dict)  # by key; None: not judged yet
+    queue: deque[Trial] = field(default_factory=deque)  # WAITING, to be placed
+    flying: dict[int, Trial] = field(default_factory=dict)  # handed to the pool
+    behind: dict[str, list[Trial]] = field(default_factory=dict)  # by key of those: WAITING, to cite them
+    postponed: int = 0  # how many are behind others
+    counts: Counter[TrialState] = field(default_factory=Counter)
+    proposed: int = 0  # rows; the next number
+    finished: int = 0  # the next finish_order
+    trained: int = 0
+    best: Trial | None = None
+
+    def finish(self, trial: Trial) -> None:
+        """Enters a finished trial."""
+        self.finished = max(self.finished, (trial.finish_order or 0) + 1)
+        self.counts[trial.state] += 1
+        self.trained += trial.trained
+        known = self.functions.setdefault(trial.key)
+        if known is None and trial.state.judged and trial.cites is None:
+            reason = sys.intern(trial.reason)  # thousands have the same
+            self.functions[trial.key] = Known(
+                trial.number, trial.state, reason, trial.val_loss, trial.val_acc, trial.parameters
+            )
+        if trial.state is TrialState.COMPLETE and (self.best is None or self._better(trial, self.best)):
+            self.best = trial
+
+    def begin(self, trial: Trial) -> None:
+        """Enters a trial that the pool is given."""
+        self.flying[trial.number] = trial
+        self.behind[trial.key] = []
+
+    def postpone(self, trial: Trial) -> None:
+        """Enters a trial of a function that is being trained: it will cite that training."""
+        self.behind[trial.key].append(trial)
+        self.postponed += 1
+
+    def end(self, number: int) -> Trial:
+        """The trial of that number, which the pool has given back."""
+        trial = self.flying.pop(number)
+        released = self.behind.pop(trial.key)
+        self.postponed -= len(released)
+        self.queue.extend(released)
+        return trial
+
+    def _better(self, one: Trial, other: Trial) -> bool:
+        name = self.study.objective
+        gain = (getattr(other, name) or 0.0) - (getattr(one, name) or 0.0)
+        return gain > 0 if name == "val_loss" else gain < 0
