@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
-import signal
 import socket
 import subprocess
 import sys
-import sysconfig
-import tempfile
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import psutil
@@ -24,113 +16,17 @@ import pytest
 
 from searcher.store import Store
 from searcher.trial import TrialState
-from workers.ray_pool import RayPool, RayUnavailable
+from workers.job import Job, Outcome, Verdict
+from workers.ray_cluster import RayUnavailable
+from workers.ray_pool import RayPool
 
-from .conftest import ROOT
-
-RAY = Path(sysconfig.get_path("scripts")) / "ray"
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """Where it listens, and the environment of whoever holds its token."""
-
-    address: str
-    job_server: str
-    environment: Mapping[str, str]
-
-    def submit(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return self._run(RAY, "job", "submit", "--address", self.job_server, "--", *command, **environment)
-
-    def searcher(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return self._run(sys.executable, "-m", "cli", *arguments)
-
-    def _run(self, *command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-        env = {**self.environment, **environment}
-        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+from .clusters import Cluster, http_status, plain_environment, running_cluster
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """A Ray head that is this test run's own: its ports, its directory, its token, its process group."""
-    directory = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))  # short: a socket's path has at most 107 bytes
-    token = directory / "token"
-    token.write_text("f00d" * 16)
-    gcs, jobs, client, agent = _free_ports(4)
-    environment = {
-        **_environment(),
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(token),
-        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
-    command = f"start --head --block --num-cpus 2 --num-gpus 0 --port {gcs} --temp-dir {directory}/r".split()
-    command += f"--include-dashboard true --dashboard-host 127.0.0.1 --dashboard-port {jobs}".split()
-    command += f"--ray-client-server-port {client} --dashboard-agent-listen-port {agent}".split()
-    log = directory / "log"
-    with log.open("w") as output:
-        head = subprocess.Popen(
-            [RAY, *command, "--object-store-memory", "100000000"],
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        ready = Cluster(f"127.0.0.1:{gcs}", f"http://127.0.0.1:{jobs}", environment)
-        end = time.monotonic() + 90
-        while _status(ready, token.read_text()) != 200:
-            assert head.poll() is None, log.read_text()
-            assert time.monotonic() < end, log.read_text()
-            time.sleep(0.2)
-        yield ready
-    finally:
-        _end(head)
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-def _environment() -> dict[str, str]:
-    """This process's, without what may be set there for another cluster or database."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "SEARCHER_"))}
-    return {**kept, "PYTHONPATH": str(ROOT)}
-
-
-def _free_ports(n: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        held = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(n)]
-        return [server.getsockname()[1] for server in held]
-
-
-def _status(cluster: Cluster, token: str) -> int:
-    """What the job server says to that token; 0 if it does not answer."""
-    request = urllib.request.Request(f"{cluster.job_server}/api/version")
-    if token:
-        request.add_header("Authorization", f"Bearer {token}")
-    try:
-        with urllib.request.urlopen(request, timeout=5) as answer:
-            return int(answer.status)
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code
-    except OSError:
-        return 0
-
-
-def _end(head: subprocess.Popen[bytes]) -> None:
-    """Ends the head with everything that it started; Ray's workers have process groups of their own."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        started = psutil.Process(head.pid).children(recursive=True)
-        head.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            head.wait(15)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(head.pid, signal.SIGKILL)
-        _, alive = psutil.wait_procs(started, timeout=5)
-        for process in alive:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(alive, timeout=5)
-    head.wait(5)
+    with running_cluster(jobs=True) as found:
+        yield found
 
 
 def _assert_complete(url: str, name: str, n_trials: int) -> None:
@@ -160,8 +56,8 @@ def test_a_ray_job_and_a_driver_outside_search_at_the_same_time(cluster: Cluster
 
 
 def test_whoever_has_not_the_token_is_refused(cluster: Cluster, tmp_path: Path) -> None:
-    assert _status(cluster, "") == 401
-    assert _status(cluster, "beef" * 16) == 403
+    assert http_status(cluster, "") == 401
+    assert http_status(cluster, "beef" * 16) == 403
     wrong = tmp_path / "token"
     wrong.write_text("beef" * 16)
     mark = tmp_path / "mark"
@@ -189,15 +85,83 @@ def test_a_closed_port_is_told_at_once() -> None:
 
 def test_a_port_that_says_nothing_is_given_up() -> None:
     """In a process of its own, because the thread that Ray waits in cannot be ended."""
-    give_up = "import sys; from workers import ray_pool as p; p.CONNECT_SECONDS = 2.0; p.RayPool(address=sys.argv[1])"
+    give_up = "import sys; from workers import ray_cluster as c, ray_pool as p; c.CONNECT_SECONDS = 2.0; "
+    give_up += "p.RayPool(address=sys.argv[1])"
     with socket.create_server(("", 0)) as server:  # Ray looks for it at this machine's address, not on loopback
         address = f"127.0.0.1:{server.getsockname()[1]}"
         given_up = subprocess.run(
             [sys.executable, "-c", give_up, address],
-            env=_environment(),
+            env=plain_environment(),
             capture_output=True,
             text=True,
             timeout=60,
         )
     assert given_up.returncode == 1
     assert f"RayUnavailable: no Ray cluster answered at '{address}' within 2 s" in given_up.stderr.splitlines()[-1]
+
+
+def look(job: Job) -> Outcome:
+    """What a child sees of its environment."""
+    return Outcome(Verdict.COMPLETE, " ".join(f"{name}={value}" for name, value in os.environ.items()), 0.5, 0.5)
+
+
+def test_workers_of_a_local_ray_have_no_way_into_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen to fail with `ray.init` outside of `_local_environment`: every process of Ray's has the password."""
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test
+    monkeypatch.setenv("SEARCHER_STORAGE", "postgresql://searcher:canary@host/searcher")
+    monkeypatch.setenv("PGPASSWORD", "canary")
+    pool = RayPool(1, 0, "local", 1, run=look)
+    try:
+        pool.submit(Job(0, "sin(x)"))
+        found: list[tuple[Job, Outcome]] = []
+        while not found:
+            found = pool.wait(10)
+        processes = psutil.Process().children(recursive=True)
+        assert any(process.name() == "raylet" for process in processes)
+        for process in processes:
+            assert "canary" not in str((process.environ(), process.cmdline())), process
+    finally:
+        pool.close()
+    assert "canary" not in found[0][1].reason and "SEARCHER_STORAGE" not in found[0][1].reason
+    assert "RAY_AUTH_MODE=token" in found[0][1].reason, "a local Ray listens on every interface"
+    assert os.environ["PGPASSWORD"] == "canary", "the driver still has it"
+
+
+# Ends as the CLI does, but says soon what it waits for.
+IMPATIENT = "from workers import ray_pool; ray_pool.PATIENCE_SECONDS = 0.5; import cli; cli.main()"
+
+
+def impatient(cluster: Cluster, directory: Path, *flags: str) -> AbstractContextManager[subprocess.Popen[str]]:
+    small = ["--study-name", "s", "--n-trials", "6", "--sampler", "random", "--epochs", "1", "--baselines", "relu"]
+    where = ("--address", cluster.address, "--storage", f"sqlite:///{directory}/searcher.db")
+    return cluster.driver("-c", IMPATIENT, "launch", *small, *where, *flags)
+
+
+def test_more_workers_than_there_is_room_for_wait_and_say_so(cluster: Cluster, tmp_path: Path) -> None:
+    """Seen to fail with `_say_what_is_waited_for` never called."""
+    with impatient(cluster, tmp_path, "--workers", "4") as driver:
+        _, said = driver.communicate(timeout=60)
+    assert driver.returncode == 0, said
+    room = "waiting for room for 2 of 4 workers (1 CPU each; the cluster has 2 CPUs in all); start nodes, or stop"
+    assert said.count(room) == 1
+    _assert_complete(f"sqlite:///{tmp_path}/searcher.db", "s", 6)
+
+
+def test_a_gpu_that_the_cluster_does_not_have_is_waited_for_until_a_node_brings_it(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """Seen to fail with `check_gpus` called whatever --workers says."""
+    with impatient(cluster, tmp_path, "--workers", "1", "--gpus-per-worker", "0.5") as driver:
+        assert driver.stderr
+        said = ""
+        while "waiting for a GPU that the cluster does not have (1 of 1 workers, 1 CPU and 0.5 GPUs each)" not in said:
+            line = driver.stderr.readline()
+            assert line, said
+            said += line
+        node = cluster.join("--num-cpus 1 --num-gpus 1")
+        _, rest = driver.communicate(timeout=60)
+    node.end()
+    assert driver.returncode == 0, said + rest
+    _assert_complete(f"sqlite:///{tmp_path}/searcher.db", "s", 6)

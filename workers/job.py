@@ -150,7 +150,7 @@ class Health(StrEnum):
 
     SOUND = "SOUND"
     SPENT = "SPENT"  # it was out of memory: the next job is better off in a fresh process
-    LOST = "LOST"  # it can train nothing more: its GPU does not answer, or its thread hangs
+    LOST = "LOST"  # it is dead, or can train nothing more: its GPU does not answer, its thread hangs
 
 
 @dataclass(frozen=True, slots=True)

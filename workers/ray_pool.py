@@ -10,54 +10,81 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import urlsplit
 
+import psutil
 import ray
-from ray.exceptions import OutOfMemoryError, RayActorError, RayError
+from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorError, RayError
 
-from workers.job import Health, Job, Outcome, Verdict, WorkersError
+from workers.job import Health, Job, Outcome, Verdict
 from workers.pool import GRACE_SECONDS, Evaluate, evaluate, guarded, prepare, warm_up
+from workers.ray_cluster import (
+    Pulse,
+    RayUnavailable,
+    check_gpus,
+    connect,
+    in_short,
+    is_credential,
+    waited_for,
+    watched,
+    workers_that_fit,
+)
 
-CONNECT_SECONDS = 15.0  # how long an --address may take to answer
 LINGER_SECONDS = 0.003  # how long a first result waits for others, so that one transaction can record them together
 QUEUE = 2  # jobs an actor holds: one running, one waiting, so that a result is written down before the next but one
 BRISK_SECONDS = 0.005  # about what a call costs: an actor whose jobs take less gets two a call, as joblib batches
-MAX_FAILED_STARTS = 3  # actors in a row that die before they are ready
+MAX_FAILED_STARTS = 3  # actors in a row that die before they are ready, other than with their node
+LEAK_BYTES = 1 << 30  # by which an actor may grow after its first job, before it is taken to leak
+PATIENCE_SECONDS = 10.0  # after which it is said what actors that have not begun are waiting for,
+REPEAT_SECONDS = 60.0  # and how often it is said again
 
+NODE_DIED = "its node has died"  # as Ray says it
 
-class RayUnavailable(WorkersError):
-    """No Ray cluster, or not what was asked of it."""
+log = logging.getLogger(__name__)
 
 
 class Worker:
-    """The actor."""
+    """The actor. Ray calls nothing a second time: a job that was lost may have cost hours, and the search counts how
+    often it runs. What leads into the database is taken out of its environment: its node may have been started from a
+    shell that has it, and it runs a user's own modules."""
 
-    def __init__(self, threads: int, run: Evaluate) -> None:
+    def __init__(self, threads: int, run: Evaluate, leak_bytes: int) -> None:
+        for name in filter(is_credential, tuple(os.environ)):
+            del os.environ[name]
         prepare(threads)
         if run is evaluate:
             warm_up()
         self._run = run
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._sound = True
+        self._leak_bytes, self._first_size = leak_bytes, 0
 
+    @ray.method(max_task_retries=0, retry_exceptions=False)
     def ready(self) -> str:
         return self._name
 
+    @ray.method(max_task_retries=0, retry_exceptions=False)
     def run(self, *jobs: str) -> list[str]:
         """Their outcomes, up to the first that leaves this process unsound: what comes after it is not touched."""
         outcomes = []
         for job in jobs:
             if self._sound:
                 outcome = guarded(self._run, Job.from_json(job))
+                if outcome.health is Health.SOUND and self._leaks():
+                    outcome = replace(outcome, health=Health.SPENT)
                 self._sound = outcome.health is Health.SOUND
                 outcomes.append(replace(outcome, worker=self._name).to_json())
         return outcomes
+
+    def _leaks(self) -> bool:
+        """Whether more is kept than the first job has left. What is shared, as mapped data are, does not count."""
+        memory = psutil.Process().memory_info()
+        size = memory.rss - getattr(memory, "shared", 0)
+        self._first_size = self._first_size or size
+        return bool(size - self._first_size > self._leak_bytes)
 
 
 @dataclass(slots=True)
@@ -68,7 +95,7 @@ class _Seat:
     queue: deque[tuple[Any, tuple[Job, ...]]]
     ready: bool = False  # an actor that the cluster has no room for yet gets no jobs
     brisk: bool = False  # its last job took less time than the call that brought it
-    since: float = 0.0  # when the first call began
+    since: float = field(default_factory=time.monotonic)  # when the first call began
 
     def room(self) -> int:
         return QUEUE - sum(len(jobs) for _, jobs in self.queue) if self.ready else 0
@@ -78,13 +105,17 @@ class RayPool:
     """`workers` actors of one CPU and `gpus_per_worker` GPUs each, on a cluster of their own or the one at `address`.
 
     Args:
-        workers: how many; 0 takes as many as there are CPUs (or, with `gpus_per_worker`, as the GPUs allow).
+        workers: how many; those that the cluster has no room for yet wait for it. 0 takes as many as there are CPUs now
+            (or, with `gpus_per_worker`, as the GPUs allow).
         address: "local" starts Ray on this machine; else as in `ray.init`.
         threads: CPU threads a child; 0 shares this machine's cores among the workers, and is 1 on a cluster.
         run: what a worker does with a job.
+        leak_bytes: a worker that has grown by more since its first job is replaced between two jobs.
 
     Raises:
-        RayUnavailable: no answer from `address` within 15 s, GPUs that the cluster has not, workers that cannot start.
+        RayUnavailable: no answer from `address` within 15 s, GPUs that a Ray on this machine has not, or a cluster of
+            which no number of workers was asked; later, from `submit` and `wait`: workers that cannot start, a cluster
+            that has not answered for 15 s.
     """
 
     def __init__(
@@ -94,23 +125,35 @@ class RayPool:
         address: str = "local",
         threads: int = 0,
         run: Evaluate = evaluate,
+        leak_bytes: int = LEAK_BYTES,
     ) -> None:
         self._seats: list[_Seat] = []
         self._started_ray = not ray.is_initialized()
         if self._started_ray:
-            _connect(address, workers)
+            connect(address, workers)
+        self._pulse = Pulse(address)
         try:
-            self.workers = workers or _workers_that_fit(ray.cluster_resources(), gpus_per_worker)
-            _check_gpus(ray.cluster_resources(), gpus_per_worker)
+            if workers and address == "local":  # nobody can add GPUs to it
+                check_gpus(gpus_per_worker)
+            self.workers = workers or workers_that_fit(gpus_per_worker)
         except RayUnavailable:
             self.close()
             raise
         self._threads = threads or (max(1, (os.cpu_count() or 1) // self.workers) if address == "local" else 1)
-        self._run = ray.put(run)
-        self._gpus = gpus_per_worker
+        self._run, self._gpus, self._leak_bytes = run, gpus_per_worker, leak_bytes
+        self._actor: Any = ray.remote(Worker).options(
+            num_cpus=1,
+            num_gpus=gpus_per_worker,
+            max_restarts=0,  # `_replace` starts a new one, when what the old one held has been accounted for
+            max_task_retries=0,
+            max_concurrency=1,
+            lifetime=None,  # until this process ends, however it does
+        )
         self._failed_starts = 0
         self._backlog: deque[Job] = deque()
         self._pairs = True  # until an actor dies: then one job a call, so that the next death has one suspect
+        self._asked = self._told = 0.0
+        self._said = ""  # of what is waited for
         self._seats = [self._seat() for _ in range(self.workers)]
 
     @property
@@ -119,45 +162,61 @@ class RayPool:
 
     def submit(self, *jobs: Job) -> None:
         self._backlog.extend(jobs)
-        self._deal()
+        with watched(self._pulse):
+            self._deal()
 
     def wait(self, timeout_seconds: float) -> list[tuple[Job, Outcome]]:
-        ended: list[tuple[Job, Outcome]] = []
         end = time.monotonic() + timeout_seconds
-        while True:
-            self._deal()  # only here and in submit, when the caller has written down what it was given: see QUEUE
-            seats = {ref: seat for seat in self._seats for ref, _ in seat.queue}
-            left = max(0.0, end - time.monotonic())
-            ready: list[Any] = []
-            if seats and ray.wait(list(seats), num_returns=1, timeout=min(left, 1.0))[0]:
-                ready, _ = ray.wait(list(seats), num_returns=len(seats), timeout=LINGER_SECONDS)
-            for seat in {id(seats[ref]): seats[ref] for ref in ready}.values():
-                ended += self._collect(seat, set(ready))
-            ended += self._stop_overdue()
-            if ended or not seats or not left:
-                return ended
+        with watched(self._pulse):
+            while True:
+                left = max(0.0, end - time.monotonic())
+                if self._pulse.beats():
+                    ended = self._turn(min(left, 1.0))
+                else:  # what has died cannot be replaced, and may not have died
+                    ended = []
+                    time.sleep(min(left, 0.1))
+                if ended or not left or not any(seat.queue for seat in self._seats):
+                    return ended
 
     def close(self) -> None:
-        for seat in self._seats:
+        for seat in self._seats if not self._pulse.lost else ():
             ray.kill(seat.actor, no_restart=True)
         if self._started_ray:
             ray.shutdown()
 
+    def _turn(self, seconds: float) -> list[tuple[Job, Outcome]]:
+        """Hands out and collects, waiting so long at most."""
+        self._deal()  # only here and in submit, when the caller has written down what it was given: see QUEUE
+        seats = {ref: seat for seat in self._seats for ref, _ in seat.queue}
+        ready: list[Any] = []
+        if seats and ray.wait(list(seats), num_returns=1, timeout=seconds)[0]:
+            ready, _ = ray.wait(list(seats), num_returns=len(seats), timeout=LINGER_SECONDS)
+        ended: list[tuple[Job, Outcome]] = []
+        for seat in {id(seats[ref]): seats[ref] for ref in ready}.values():
+            ended += self._collect(seat, set(ready))
+        ended += self._stop_overdue()
+        self._say_what_is_waited_for()
+        return ended
+
+    def _say_what_is_waited_for(self) -> None:
+        """If it is something else than before, or has not been said for a while."""
+        now = time.monotonic()
+        missing = sum(not seat.ready and now - seat.since > PATIENCE_SECONDS for seat in self._seats)
+        if missing and now - self._asked > PATIENCE_SECONDS and self._pulse.beats():
+            self._asked = now
+            text = waited_for(missing, self.workers, self._gpus)
+            if text != self._said or now - self._told > REPEAT_SECONDS:
+                self._said, self._told = text, now
+                log.warning("%s", text)
+
     def _seat(self) -> _Seat:
-        options = {
-            "num_cpus": 1,
-            "num_gpus": self._gpus,
-            "max_restarts": 0,
-            "max_task_retries": 0,
-            "max_concurrency": 1,
-        }
-        actor: Any = ray.remote(Worker).options(**options).remote(self._threads, self._run)
+        actor = self._actor.remote(self._threads, self._run, self._leak_bytes)
         return _Seat(actor, deque([(actor.ready.remote(), ())]))
 
     def _deal(self) -> None:
         """Hands waiting jobs to the actors with the shortest queues: one a call, or all there is room for to an actor
         whose jobs are over sooner than the call."""
-        while self._backlog:
+        while self._backlog and self._pulse.beats():
             seat = max(self._seats, key=_Seat.room)
             if seat.room() <= 0:
                 return
@@ -174,14 +233,17 @@ class RayPool:
             try:
                 outcomes = [Outcome.from_json(text) for text in ray.get(ref)] if jobs else []
             except (RayActorError, OutOfMemoryError) as error:
-                return ended + self._bury(seat, _why_it_died(error))
+                if not self._pulse.beats(now=True):
+                    return ended  # the cluster has died first, or is about to come back
+                return ended + self._bury(seat, _why_it_died(error), with_node=NODE_DIED in str(error))
             except RayError as error:
-                outcomes = [Outcome(Verdict.FAILED, reason=f"Ray could not run it: {_in_short(error)}")] * len(jobs)
+                if not jobs:
+                    return ended + self._bury(seat, f"Ray could not start it: {in_short(error)}")
+                outcomes = [Outcome(Verdict.FAILED, reason=f"Ray could not run it: {in_short(error)}")] * len(jobs)
             seat.queue.popleft()
             seat.since = time.monotonic()
             ended += zip(jobs, outcomes, strict=False)
             if any(outcome.health is not Health.SOUND for outcome in outcomes):
-                ray.kill(seat.actor, no_restart=True)
                 self._replace(seat, jobs[len(outcomes) :])
                 return ended
             if jobs:
@@ -196,108 +258,36 @@ class RayPool:
         for seat in list(self._seats):
             limits = [job.timeout_seconds for job in seat.queue[0][1]] if seat.queue else []
             if limits and all(limits) and time.monotonic() - seat.since > sum(limits) + GRACE_SECONDS:
-                ray.kill(seat.actor, no_restart=True)
                 ended += self._bury(seat, f"timed out after {limits[0]:g} s and was killed")
         return ended
 
-    def _bury(self, seat: _Seat, reason: str) -> list[tuple[Job, Outcome]]:
+    def _bury(self, seat: _Seat, reason: str, *, with_node: bool = False) -> list[tuple[Job, Outcome]]:
         """A new actor for a dead one. The job it was working on has failed, those behind it have not been touched."""
         self._pairs = False
-        if not seat.ready:
+        if not seat.ready and not with_node:
             self._failed_starts += 1
             if self._failed_starts >= MAX_FAILED_STARTS:
                 raise RayUnavailable(f"{MAX_FAILED_STARTS} workers in a row could not start: {reason}")
         jobs = seat.queue.popleft()[1]
         self._replace(seat, jobs[1:])
-        return [(job, Outcome(Verdict.FAILED, reason)) for job in jobs[:1]]
+        return [(job, Outcome(Verdict.FAILED, reason, health=Health.LOST)) for job in jobs[:1]]
 
     def _replace(self, seat: _Seat, untouched: tuple[Job, ...]) -> None:
-        """A new actor; jobs that the old one has not touched, of its last call and of those behind, go first."""
+        """A new actor; jobs that the old one has not touched, of its last call and of those behind, go first. The old
+        one is killed: it may be alive, out of reach, and would hold its place."""
+        ray.kill(seat.actor, no_restart=True)
         held = [*untouched, *(job for _, jobs in seat.queue for job in jobs)]
         self._backlog.extendleft(reversed(held))
         self._seats[self._seats.index(seat)] = self._seat()
 
 
-def _connect(address: str, workers: int) -> None:
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address == "local":
-        ray.init(address="local", num_cpus=max(workers, os.cpu_count() or 1), include_dashboard=False, **quiet)
-        return
-    _check_port(address)
-    _within(CONNECT_SECONDS, lambda: ray.init(address=address, **quiet), address)
-
-
-def _check_port(address: str) -> None:
-    """A closed port is found at once, where Ray itself would go on trying."""
-    parts = urlsplit(address if "://" in address else f"//{address}")
-    try:
-        port = parts.port
-    except ValueError as error:
-        raise RayUnavailable(
-            f"{address!r} is no Ray address: {error}; use HOST:PORT, ray://HOST:PORT or auto"
-        ) from error
-    if not parts.hostname or not port:
-        return  # "auto", or something that Ray will judge itself
-    try:
-        socket.create_connection((parts.hostname, port), timeout=CONNECT_SECONDS / 3).close()
-    except OSError as error:
-        raise RayUnavailable(
-            f"no Ray cluster answers at {address!r} ({error}); start one with: ray start --head"
-        ) from error
-
-
-def _within(seconds: float, connect: Callable[[], object], address: str) -> None:
-    """Calls `connect`, which cannot be told when to give up, in a thread that is left behind if it is late."""
-    failures: list[BaseException] = []
-
-    def attempt() -> None:
-        try:
-            connect()
-        except BaseException as error:  # handed to the caller's thread below
-            failures.append(error)
-
-    thread = threading.Thread(target=attempt, daemon=True, name="ray-connect")
-    thread.start()
-    thread.join(seconds)
-    if thread.is_alive():
-        raise RayUnavailable(
-            f"no Ray cluster answered at {address!r} within {seconds:g} s; is it a Ray head's GCS port, "
-            "and is its token ours (RAY_AUTH_MODE, RAY_AUTH_TOKEN_PATH)?"
-        )
-    if failures:
-        raise RayUnavailable(f"cannot join the Ray cluster at {address!r}: {_in_short(failures[0])}") from failures[0]
-
-
-def _workers_that_fit(total: dict[str, float], gpus_per_worker: float) -> int:
-    fit = total.get("CPU", 0.0)
-    if fit < 1:
-        raise RayUnavailable(
-            "this Ray cluster has no CPUs yet; start its nodes, or say with --workers how many to wait for"
-        )
-    if gpus_per_worker:
-        fit = min(fit, total.get("GPU", 0.0) / gpus_per_worker)
-    return max(1, int(fit))
-
-
-def _check_gpus(total: dict[str, float], gpus_per_worker: float) -> None:
-    if gpus_per_worker > total.get("GPU", 0.0):
-        raise RayUnavailable(
-            f"{gpus_per_worker:g} GPUs a worker were asked for, this Ray cluster has {total.get('GPU', 0):g}; "
-            "use --gpus-per-worker 0 to train on CPUs"
-        )
-
-
 def _why_it_died(error: RayError) -> str:
     if isinstance(error, OutOfMemoryError):
-        return f"out of memory: Ray killed the worker process ({_in_short(error)})"
+        return f"out of memory: Ray killed the worker process ({in_short(error)})"
+    if NODE_DIED in str(error):
+        return "the worker process died with its node"
+    if isinstance(error, ActorUnavailableError):
+        return "the worker process died or is out of reach: its connection has ended"
     if "SYSTEM_ERROR" in str(error):  # Ray has seen a connection end
         return "the worker process died: killed, perhaps by the system for want of memory, or crashed"
-    return f"the worker process died ({_in_short(error)})"
-
-
-def _in_short(error: BaseException) -> str:
-    """What an exception says in short: the first line, or, if it quotes a traceback, the last."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    return lines[-1 if any(line.startswith("File ") for line in lines) else 0][:300]
+    return f"the worker process died ({in_short(error)})"
