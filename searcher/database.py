@@ -13,9 +13,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, Engine
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from searcher import SearcherError
+from searcher import SearcherError, UsageError
 from searcher.schema import HEAD, REVISIONS, VERSION_TABLE
 
 BUSY_SECONDS = 30.0  # how long a write waits for another process's
@@ -29,11 +29,17 @@ _LIBPQ = {
     "keepalives_interval": 2,
     "keepalives_count": 3,
 }
+DRIVERS = ("sqlite", "sqlite+pysqlite", "postgresql", "postgresql+psycopg")
+SECRETS = ("password", "sslpassword")  # of the options after the question mark
 MIGRATION_LOCK = 0x5EA2C4E2  # PostgreSQL advisory lock: one migration at a time
 
 
 class StoreError(SearcherError):
     """The database cannot be used; the message names it (without its password) and the way out."""
+
+
+class BadStorageUrl(StoreError, UsageError):
+    """What was given as the storage names no database of a kind that is supported."""
 
 
 class StoreUnavailable(StoreError):
@@ -44,24 +50,27 @@ def masked(url: str | URL) -> str:
     """A database URL as it may be shown: without its password.
 
     Raises:
-        StoreError: not a database URL.
+        BadStorageUrl: not a database URL.
     """
-    return parse_url(url).render_as_string(hide_password=True)
+    parsed = parse_url(url)
+    hidden = parsed.update_query_dict({name: "***" for name in SECRETS if name in parsed.query})
+    return hidden.render_as_string(hide_password=True)
 
 
 def parse_url(url: str | URL) -> URL:
-    """Raises StoreError if `url` names no SQLite file or PostgreSQL database."""
+    """Raises BadStorageUrl if `url` names no SQLite file or PostgreSQL database."""
     accepted = "use sqlite:///FILE.db or postgresql://USER:PASSWORD@HOST/DATABASE"
     try:
         parsed = sa.make_url(url)
-        backend = parsed.get_backend_name()
-    except (ArgumentError, NoSuchModuleError, ValueError):
+    except (ArgumentError, ValueError):
         # The text is not shown: it can hold a password that could not be told apart from the rest.
-        raise StoreError(f"the storage is not a database URL; {accepted}") from None
-    if backend not in ("sqlite", "postgresql"):
-        raise StoreError(f"storage of kind {backend!r} is not supported; {accepted}")
-    if backend == "sqlite" and parsed.database in (None, "", ":memory:"):
-        raise StoreError(f"a store must outlive the process, an in-memory database does not; {accepted}")
+        raise BadStorageUrl(f"the storage is not a database URL; {accepted}") from None
+    if parsed.drivername not in DRIVERS:
+        raise BadStorageUrl(f"storage of kind {parsed.drivername!r} is not supported; {accepted}")
+    if "@" in (parsed.host or ""):  # what comes before it is the rest of a password
+        raise BadStorageUrl(f"the storage has a second @ before its host; {accepted}, an @ in a password being %40")
+    if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
+        raise BadStorageUrl(f"a store must outlive the process, an in-memory database does not; {accepted}")
     return parsed
 
 
@@ -75,31 +84,76 @@ def connect(url: str | URL, *, create: bool) -> Engine:
     Raises:
         StoreError: no database, no searcher tables, tables of a newer version, or no access.
     """
-    parsed = parse_url(url)
-    if parsed.get_backend_name() == "sqlite":
-        _check_file(parsed, create)
-    engine = _engine(parsed)
+    engine = engine_of(url, create=create)
     try:
-        with plain_errors(parsed):
-            _make_current(engine, create)
+        with plain_errors(engine.url):
+            with engine.connect() as connection:
+                current = _is_current(connection, create)
+            if not current:
+                with engine.execution_options(writes=True).begin() as connection:
+                    make_current(connection)
     except BaseException:
         engine.dispose()
         raise
     return engine
 
 
-def _make_current(engine: Engine, create: bool) -> None:
-    revision, shown = current_revision(engine), masked(engine.url)
-    if revision == HEAD:
+def engine_of(url: str | URL, *, create: bool) -> Engine:
+    """An engine on a database that may have no tables of ours; `create` admits a SQLite file that is not there yet.
+
+    Raises:
+        StoreError: the file is not there, or cannot be made.
+    """
+    parsed = parse_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        _check_file(parsed, create)
+    return _engine(parsed)
+
+
+def make_current(connection: Connection) -> None:
+    """Makes the tables, or brings older ones to the newest migration, in the connection's transaction.
+
+    Raises:
+        StoreError: they are of a newer version.
+    """
+    from alembic import command
+    from alembic.config import Config
+
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+    if _is_current(connection, create=True):
         return
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _is_current(connection: Connection, create: bool) -> bool:
+    revision, shown = _revision(connection), masked(connection.engine.url)
+    if revision == HEAD:
+        return True
     if revision is not None and revision not in REVISIONS:
         raise StoreError(
             f"{shown} has schema {revision!r}, newer than this searcher knows ({HEAD!r}); upgrade searcher"
         )
-    if not create:
-        found = "no searcher tables" if revision is None else f"schema {revision!r}, this searcher needs {HEAD!r}"
-        raise StoreError(f"{shown} has {found}; `searcher launch` or `searcher db upgrade` makes them")
-    migrate(engine)
+    if not connection.dialect.default_schema_name:  # of PostgreSQL's, the first that the user has a right to
+        raise StoreError(f"{shown}: this user may not look into it; {_ASK_FOR_RIGHTS}")
+    if create:
+        return False
+    if revision is None:
+        raise StoreError(f"{shown} has no searcher tables; `searcher launch` or `searcher db upgrade` makes them")
+    raise StoreError(
+        f"{shown} has schema {revision!r}, this searcher needs {HEAD!r}; bring it there with: "
+        f"searcher db upgrade --storage {shown}"
+    )
+
+
+def _revision(connection: Connection) -> str | None:
+    """The migration that the tables are at; None where there are none."""
+    if not sa.inspect(connection).has_table(VERSION_TABLE):
+        return None
+    return connection.execute(sa.text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
 
 
 def is_there(url: str | URL) -> bool:
@@ -120,28 +174,6 @@ def require(url: str | URL) -> None:
     parsed = parse_url(url)
     if parsed.get_backend_name() == "sqlite":
         _check_file(parsed, create=False)
-
-
-def current_revision(engine: Engine) -> str | None:
-    """The migration that the tables are at; None where there are none."""
-    with engine.connect() as connection:
-        if not sa.inspect(connection).has_table(VERSION_TABLE):
-            return None
-        return connection.execute(sa.text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
-
-
-def migrate(engine: Engine) -> None:
-    """Brings the tables to the newest migration, in one transaction."""
-    from alembic import command
-    from alembic.config import Config
-
-    with engine.execution_options(writes=True).begin() as connection:
-        if engine.dialect.name == "postgresql":
-            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
-        config = Config()
-        config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
 
 
 def _check_file(url: URL, create: bool) -> None:
@@ -249,21 +281,43 @@ def _plain(url: URL, error: DBAPIError) -> str:
     where = masked(url)
     if url.get_backend_name() == "postgresql":
         first = text.splitlines()[0] if text else type(error.orig).__name__
-        if isinstance(error, sa.exc.OperationalError):
-            return f"PostgreSQL does not answer at {where}: {first}"
-        return f"{where}: {first}"
+        way_out = next((f"; {message}" for sign, message in _POSTGRESQL_ERRORS.items() if sign in text), "")
+        silent = "PostgreSQL does not answer at " if _may_pass(url, error) else ""
+        return f"{silent}{where}: {first}{way_out}"
+    return plain_sqlite(url, text)
+
+
+def plain_sqlite(url: URL, text: str) -> str:
+    """What SQLite says, with a way out."""
     for sign, message in _SQLITE_ERRORS.items():
         if sign in text:
             return f"{url.database}: {message}"
-    return f"{where}: {text}"
+    return f"{masked(url)}: {text}"
 
 
+DAMAGED = "this database is damaged; restore a copy, or recover what can be read with: sqlite3 FILE .recover"
 _SQLITE_ERRORS: dict[str, str] = {
-    "not a database": "this file is not a SQLite database; name another file",
-    "malformed": "this database is damaged; restore a copy, or recover it with: sqlite3 FILE .recover",
+    "not a database": "this file is not a SQLite database, or is damaged; name another file, or restore a copy",
+    "malformed": DAMAGED,
+    "no such column": DAMAGED,  # of tables that are at our revision
+    "no such table": DAMAGED,
+    "Could not decode": DAMAGED,
     "readonly": "this database cannot be written to; check the rights of the file and of its directory",
     "unable to open": "this file cannot be opened; check the path and the rights of its directory",
     "locked": "another process has kept this database locked; stop it or try again",
     "full": "the disk is full; make room, then resume",
     "disk I/O": "the disk fails to read or write this file; check the disk, then resume",
+}
+
+_ASK_FOR_RIGHTS = "ask who owns the database for the right; docs/cluster.md has the roles"
+_POSTGRESQL_ERRORS: dict[str, str] = {
+    "authentication failed": "check the user and the password",
+    "no password supplied": "name a file that has the password: ?passfile=FILE, of mode 0600",
+    "no pg_hba.conf entry": "the server admits nobody so from here; check the user and sslmode, or its pg_hba.conf",
+    "resolve host": "check the name of the host",
+    "Connection refused": "check host and port, and that the server runs",
+    "FATAL:  database": "check the name, or have the database made first",
+    "FATAL:  role": "check the user",
+    "permission denied": _ASK_FOR_RIGHTS,
+    "must be owner": _ASK_FOR_RIGHTS,
 }

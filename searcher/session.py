@@ -20,9 +20,9 @@ import psutil
 import torch
 
 from search_space import load_primitives
-from searcher import __version__, config
+from searcher import __version__, config, logs
 from searcher.config import Config
-from searcher.database import StoreUnavailable
+from searcher.database import StoreError, StoreUnavailable
 from searcher.samplers.base import Sampler, make_sampler
 from searcher.search import Progress, Search, baseline_trials, grammar_of
 from searcher.store import LEASE_SECONDS, Lease, Store, StudyBusy
@@ -76,7 +76,7 @@ def create_study(store: Store, settings: Config, digest: str = "") -> Study:
     """
     data = re.split(r"[:/\\]", settings.dataset)[-1].removesuffix(".npz")
     stem = f"{data}-{settings.sampler.replace(':', '-')}"
-    taken = {summary.study.name for summary in store.studies()}
+    taken = set(store.names())
     free = (name for n in range(1, len(taken) + 2) if (name := f"{stem}-{n}") not in taken)
     named = replace(settings, study_name=settings.study_name or next(free))
     return store.create_study(
@@ -118,7 +118,14 @@ def held_lease(store: Store, study: Study, patience: Callable[[StudyBusy], None]
     """
     lease = _acquire(store, study, patience)
     try:
-        yield lease
+        with logs.about(study.name):
+            log.log(
+                logging.INFO if lease.generation > 1 else logging.DEBUG,  # a new study says so itself
+                "this process drives study %s from here on, its driver number %d",
+                study.name,
+                lease.generation,
+            )
+            yield lease
     finally:
         try:
             store.release(lease)
@@ -127,10 +134,22 @@ def held_lease(store: Store, study: Study, patience: Callable[[StudyBusy], None]
 
 
 def search(
-    store: Store, lease: Lease, study: Study, settings: Config, pool: Pool, should_stop: Callable[[], bool]
+    store: Store,
+    lease: Lease,
+    study: Study,
+    settings: Config,
+    pool: Pool,
+    should_stop: Callable[[], bool],
+    clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Progress]:
-    """One session of a study; see `Search.run`."""
-    return Search(store, lease, study, settings, _sampler(settings), pool, should_stop).run()
+    """One session of a study; see `Search`. Meanwhile this thread has one core for its tensors: they are small, and
+    with children on all cores a second thread that waits for its turn makes a proposal take ten times as long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield from Search(store, lease, study, settings, _sampler(settings), pool, should_stop, clock).run()
+    finally:
+        torch.set_num_threads(threads)
 
 
 def extended(store: Store, lease: Lease, study: Study, n_trials: int) -> Study:
@@ -141,7 +160,7 @@ def extended(store: Store, lease: Lease, study: Study, n_trials: int) -> Study:
     """
     if n_trials == study.n_trials:
         return study
-    there = len(store.trials(study))
+    there = store.size(study)
     if n_trials < there:
         raise config.ConfigError(f"--n-trials is the study's total and it has {there} trials already; not {n_trials}")
     store.extend(lease, n_trials)
@@ -153,10 +172,18 @@ def stored_settings(study: Study, experiment: Path | None, changes: Mapping[str,
 
     Raises:
         ConfigError: a change of what is measured, or a value that is not accepted.
+        StoreError: the stored settings are not what a study can have.
     """
     stored = {**study.config, "n_trials": study.n_trials}
+    try:
+        before = config.load(None, stored)
+    except config.ConfigError as error:
+        raise StoreError(
+            f"the stored settings of study {study.name!r} are not ones of this searcher: {error}. Were they edited, or "
+            "is the database damaged? See: searcher db check"
+        ) from error
     asked = config.load(experiment, changes, before=stored)
-    if changed := config.differences(config.load(None, stored), asked):
+    if changed := config.differences(before, asked):
         lines = "".join(f"\n  {name}: {old} in the study, {new} asked for" for name, old, new in changed)
         raise config.ConfigError(
             f"study {study.name!r} measures something else than was asked for; its results could not be compared:"

@@ -225,7 +225,7 @@ BAD_LAUNCHES = [
     (("--recipe-kwargs", '{"schedule": "cosin"}'), 2, "did you mean 'cosine'"),
     (("--sampler-kwargs", '{"bacth": 1}'), 2, "did you mean 'batch'"),
     (("missing.toml",), 2, "cannot read the experiment file missing.toml"),
-    (("--storage", "mysql://u:canary@h/d"), 1, "use sqlite:///"),
+    (("--storage", "mysql://u:canary@h/d"), 2, "use sqlite:///"),
     (("--storage", "sqlite:////no/such/place.db"), 1, "there is no directory /no/such"),
     (("--storage", "postgresql://u:canary@127.0.0.1:1/d"), 1, "PostgreSQL does not answer"),
     (("--address", "127.0.0.1:1"), 1, "no Ray cluster answers"),

@@ -1,0 +1,83 @@
+"""`searcher db`: the tables made and brought up to date, checked, and studies copied from one database to another."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from searcher.commands.console import DEFAULT_STORAGE, Format, Output, Storage, opened, print_findings, print_rows
+
+if TYPE_CHECKING:
+    from searcher.copying import Report
+
+app = typer.Typer(help="The database: its tables, whether it is whole, copies of studies.", no_args_is_help=True)
+
+URL_HELP = "Database URL: sqlite:///FILE.db or postgresql://USER@HOST/NAME?passfile=FILE."
+
+
+@app.command()
+def upgrade(storage: Storage = DEFAULT_STORAGE) -> None:
+    """Make the tables, or bring those of an older searcher up to date."""
+    from searcher.database import masked
+    from searcher.schema import HEAD
+
+    with opened(storage, create=True):
+        print(f"{masked(storage)} is at schema {HEAD}")
+
+
+@app.command()
+def check(storage: Storage = DEFAULT_STORAGE) -> None:
+    """Say what is in the database, and whether all that must hold of it does."""
+    from searcher.integrity import blamed, examine
+
+    with blamed(storage):
+        well = print_findings(examine(storage))
+    if not well:
+        raise typer.Exit(1)
+
+
+@app.command()
+def copy(
+    source: Annotated[str, typer.Argument(metavar="FROM", help=URL_HELP)],
+    target: Annotated[str, typer.Argument(metavar="TO", help=URL_HELP)],
+    study: Annotated[list[str] | None, typer.Option(help="Name of a study to copy; all if not given.")] = None,
+    output: Output = Format.table,
+) -> None:
+    """Copy studies into another database, of either kind, which keeps what it has. All are copied or none."""
+    from dataclasses import asdict
+
+    from searcher import copying
+    from searcher.database import masked
+
+    try:
+        with _bar() as report:
+            copied = copying.copy(source, target, study or (), report)
+    except KeyboardInterrupt:
+        print("Interrupted; nothing was written.", file=sys.stderr)
+        raise typer.Exit(130) from None
+    print_rows([asdict(contents) for contents in copied], output)
+    if output is Format.table:
+        print(f"Both were read again and have the same rows. Next: searcher studies --storage {masked(target)}")
+
+
+@contextmanager
+def _bar() -> Iterator[Report]:
+    """A bar a study, on stderr; nothing where that is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(file=sys.stderr)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"))
+    tasks: dict[str, Any] = {}
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
+
+        def report(study: str, done: int, total: int) -> None:
+            if study not in tasks:
+                tasks[study] = progress.add_task(study, total=total)
+            progress.update(tasks[study], completed=done)
+
+        yield report
