@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import shlex
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,16 +10,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from searcher import logs
 from searcher.commands import data as data_commands
+from searcher.commands import database as database_commands
 from searcher.commands import driving as driving_commands
+from searcher.commands import jobs as jobs_commands
 from searcher.commands import space as space_commands
-from searcher.commands.console import DEFAULT_STORAGE, Format, Output, Row, Storage, opened, print_rows
+from searcher.commands import sql as sql_commands
+from searcher.commands.console import DEFAULT_STORAGE, Format, Output, Row, Storage, opened, print_findings, print_rows
+from searcher.commands.running import search, served, storage_flag
 
 if TYPE_CHECKING:
-    from searcher.config import Config
-    from searcher.store import Lease, Store, StudyBusy
+    from prometheus_client import CollectorRegistry
+
+    from searcher.store import Store, StudyBusy
     from searcher.trial import Study
-    from workers.pool import Pool
 
 app = typer.Typer(
     name="searcher",
@@ -31,11 +33,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-db = typer.Typer(help="The database's tables.", no_args_is_help=True)
-app.add_typer(db, name="db")
+app.add_typer(database_commands.app, name="db")
 app.add_typer(driving_commands.app)
 app.add_typer(space_commands.app)
+app.add_typer(sql_commands.app)
 app.add_typer(data_commands.app, name="data")
+app.add_typer(jobs_commands.app, name="jobs")
 
 log = logging.getLogger("searcher")
 
@@ -54,19 +57,22 @@ Pruner = Annotated[str | None, typer.Option(help="Stop bad candidates early: non
 CheckpointDir = Annotated[str | None, typer.Option(help="Where long trainings keep what they need to go on.")]
 TrialTimeout = Annotated[float | None, typer.Option(help="Seconds a child may take; 0: no limit.")]
 Retries = Annotated[int | None, typer.Option(help="How often a trial runs again after its worker died.")]
+MetricsPort = Annotated[
+    int | None, typer.Option(min=0, max=65_535, help="Serve metrics for Prometheus at this port; 0: a free one.")
+]
+MetricsHost = Annotated[str, typer.Option(help="Address at which metrics are served.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress, no logs; errors only.")]
 
 
 @app.callback()
 def _main(
     verbose: Annotated[int, typer.Option("-v", "--verbose", count=True, help="More logs; twice for everything.")] = 0,
+    log_format: Annotated[
+        logs.LogFormat, typer.Option(help="json: a line a record, and no progress bar.", envvar="SEARCHER_LOG_FORMAT")
+    ] = logs.LogFormat.text,
+    log_file: Annotated[Path | None, typer.Option(help="Append logs to this file too.")] = None,
 ) -> None:
-    logging.basicConfig(
-        stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING, force=True
-    )
-    log.setLevel(logging.INFO)
-    if verbose:
-        logging.getLogger().setLevel(logging.INFO if verbose == 1 else logging.DEBUG)
+    logs.set_up(verbose, log_format, log_file)
 
 
 @app.command()
@@ -137,26 +143,33 @@ def launch(
     skip_if_exists: Annotated[
         bool, typer.Option("--skip-if-exists", help="Go on with the study if it exists.")
     ] = False,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = "127.0.0.1",
     quiet: Quiet = False,
 ) -> None:
     """Start a new study: search, and print the ranked functions."""
-    from searcher import config, session
+    from searcher import config, session, trust
     from searcher.store import StudyExists
 
+    if quiet:
+        logs.hush()
     given = config.from_flags(locals())
     settings = config.load(experiment, given, preset)
     digest = session.check(settings)
-    if _study_exists(storage, settings.study_name):
-        if not skip_if_exists:
-            raise StudyExists(settings.study_name)
-        log.warning("study %r exists: going on with its stored settings", settings.study_name)
-        _resume(storage, settings.study_name, experiment, {**config.PRESETS[preset], **given}, quiet)
-        return
-    with session.open_pool(settings) as children, opened(storage, create=True) as store:
-        study = session.create_study(store, settings, digest)
-        with session.held_lease(store, study) as lease:
-            _search(store, lease, study, settings, children, quiet)
-        _conclude(store, study)
+    trust.remember(settings)
+    with served(metrics_host, metrics_port) as registry:
+        if _study_exists(storage, settings.study_name):
+            if not skip_if_exists:
+                raise StudyExists(settings.study_name)
+            log.warning("study %r exists: going on with its stored settings", settings.study_name)
+            changes = {**config.PRESETS[preset], **given}
+            _resume(storage, settings.study_name, experiment, changes, quiet, False, registry)
+            return
+        with session.open_pool(settings) as children, opened(storage, create=True) as store:
+            study = session.create_study(store, settings, digest)
+            with session.held_lease(store, study) as lease:
+                search(store, lease, study, settings, children, quiet, registry)
+            _conclude(store, study)
 
 
 @app.command()
@@ -178,12 +191,21 @@ def resume(
     gpus_per_worker: Gpus = None,
     address: Address = None,
     threads: Threads = None,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = "127.0.0.1",
+    trust_code: Annotated[
+        bool, typer.Option("--trust-code", help="Run the code that the study names, though not launched from here.")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Go on with a study that was stopped or killed, or extend one that is done."""
     from searcher import config
 
-    _resume(storage, name, experiment, config.from_flags(locals()), quiet)
+    if quiet:
+        logs.hush()
+    changes = config.from_flags(locals())
+    with served(metrics_host, metrics_port) as registry:
+        _resume(storage, name, experiment, changes, quiet, trust_code, registry)
 
 
 @app.command()
@@ -205,7 +227,7 @@ def top(
     """Rank a study's functions, best first, by the study's objective on the validation part."""
     with opened(storage) as store:
         rows = store.leaderboard(store.study(name), limit)
-    print_rows(_for_table(rows) if output is Format.table else rows, output)
+        print_rows(_for_table(rows) if output is Format.table else rows, output)
 
 
 @app.command()
@@ -220,28 +242,16 @@ def trial(
 
     with opened(storage) as store:
         facts, curve = report.trial_card(store, store.study(name), number)
-    if output is not Format.table:
-        print_rows([{**facts, "curve": curve}], output)
-        return
-    headline, _, traceback = str(facts["reason"] or "").partition("\n")  # what has lines of its own fits no table
-    shown = {**facts, "reason": headline}
-    print_rows([{"": key, " ": value} for key, value in shown.items() if value not in (None, "")], output)
-    if traceback:
-        print(traceback)
-    if curve:
-        print_rows(curve, output)
-
-
-@app.command()
-def query(
-    sql: Annotated[str, typer.Argument(help="One SELECT, as in: SELECT * FROM leaderboard")],
-    storage: Storage = DEFAULT_STORAGE,
-    output: Output = Format.table,
-) -> None:
-    """Run your own SQL, read only. Tables: searcher_study, searcher_trial, searcher_epoch; view: leaderboard."""
-    from searcher.query import run_query
-
-    print_rows(run_query(storage, sql), output)
+        if output is not Format.table:
+            print_rows([{**facts, "curve": curve}], output)
+            return
+        headline, _, traceback = str(facts["reason"] or "").partition("\n")  # what has lines of its own fits no table
+        shown = {**facts, "reason": headline}
+        print_rows([{"": key, " ": value} for key, value in shown.items() if value not in (None, "")], output)
+        if traceback:
+            print(traceback)
+        if curve:
+            print_rows(curve, output)
 
 
 @app.command()
@@ -255,7 +265,7 @@ def export(
 
     with opened(storage) as store:
         rows = report.trial_rows(store, store.study(name))
-    report.export(rows, file)
+        report.export(rows, file)
     print(f"{len(rows)} trials written to {file}")
 
 
@@ -264,103 +274,43 @@ def doctor(storage: Storage = DEFAULT_STORAGE) -> None:
     """Check versions, devices, Ray, storage and data sets."""
     from searcher.doctor import examine
 
-    healthy = True
-    for finding in examine(storage):
-        healthy &= finding.ok
-        print(f"{'ok' if finding.ok else 'NO':3} {finding.what}: {finding.found}")
-    if not healthy:
+    if not print_findings(examine(storage)):
         raise typer.Exit(1)
 
 
-@db.command()
-def upgrade(storage: Storage = DEFAULT_STORAGE) -> None:
-    """Make the tables, or bring those of an older searcher up to date."""
-    from searcher.database import masked
-    from searcher.schema import HEAD
-
-    with opened(storage, create=True):
-        print(f"{masked(storage)} is at schema {HEAD}")
-
-
-def _resume(storage: str, name: str, experiment: Path | None, changes: dict[str, Any], quiet: bool) -> None:
-    from searcher import session
+def _resume(
+    storage: str,
+    name: str,
+    experiment: Path | None,
+    changes: dict[str, Any],
+    quiet: bool,
+    trust_code: bool,
+    registry: CollectorRegistry | None,
+) -> None:
+    from searcher import session, trust
 
     with opened(storage, create=True, existing=True) as store:
         study = store.study(name)
         settings = session.stored_settings(study, experiment, changes)
+        if trust_code:
+            trust.remember(settings)
+        trust.check(study.name, settings)
         session.check_comparable(study, session.check(settings))
         with session.held_lease(store, study, _say_waiting) as lease:
             study = session.extended(store, lease, study, settings.n_trials)
             with session.open_pool(settings) as workers:
-                _search(store, lease, study, settings, workers, quiet)
+                search(store, lease, study, settings, workers, quiet, registry)
         _conclude(store, study)
-
-
-def _search(store: Store, lease: Lease, study: Study, settings: Config, pool: Pool, quiet: bool) -> None:
-    from searcher import session
-    from searcher.progress import Display
-    from searcher.search import StopAsked
-
-    stop = _StopSignal()
-    if not quiet:
-        log.info(
-            "study %s: %d trials, sampler %s, in %s", study.name, study.n_trials, settings.sampler, store.shown_url
-        )
-        if settings.primitives:
-            log.info("with the primitives of %s: %s", ", ".join(settings.primitives), session.own_primitives(settings))
-    with stop, Display(study.name, quiet) as display:
-        try:
-            for progress in session.search(store, lease, study, settings, pool, stop.requested):
-                display.update(progress)
-        except StopAsked as stopped:
-            print(f"{stopped}; nothing is lost. {_how_to_go_on(store, study)}", file=sys.stderr)
-            raise typer.Exit(130) from None
-        except BaseException:
-            print(f"What is in the store stands. {_how_to_go_on(store, study)}", file=sys.stderr)
-            raise
-    if stop.requested():
-        print(f"Stopped; nothing is lost. {_how_to_go_on(store, study)}", file=sys.stderr)
-        raise typer.Exit(130)
-
-
-def _how_to_go_on(store: Store, study: Study) -> str:
-    return f"Go on with: searcher resume {study.name}{_storage_flag(store)}"
-
-
-class _StopSignal:
-    """Turns the first Ctrl-C (or SIGTERM) into a wish to stop; the second ends the process as usual."""
-
-    def __init__(self) -> None:
-        self._requested = False
-        self._former: dict[int, Any] = {}
-
-    def requested(self) -> bool:
-        return self._requested
-
-    def __enter__(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._former[number] = signal.signal(number, self._request)
-
-    def __exit__(self, *_: object) -> None:
-        for number, former in self._former.items():
-            signal.signal(number, former)
-
-    def _request(self, number: int, _: object) -> None:
-        if self._requested:
-            raise KeyboardInterrupt
-        self._requested = True
-        log.warning("stopping (%s); once more to stop at once", signal.Signals(number).name)
 
 
 def _conclude(store: Store, study: Study) -> None:
     """The ranked table, the best function against ReLU, and what to type next."""
     from searcher import report
 
-    board = store.leaderboard(study)
-    shown = [row for row in board if row["rank"] <= 15 or row["kind"] == "baseline"]
+    shown = store.leaderboard(study, 15, baselines=True)
     print_rows(_for_table(shown), Format.table)
-    print(report.conclusion(store.trials(study), board, study.objective))
-    flag = _storage_flag(store)
+    print(report.conclusion(store, study, shown))
+    flag = storage_flag(store)
     print(f"Next: searcher top {study.name}{flag}")
     print(f"      searcher resume {study.name} --n-trials {2 * study.n_trials}{flag}")
 
@@ -395,13 +345,6 @@ def _study_exists(storage: str, name: str) -> bool:
             return False
 
 
-def _storage_flag(store: Store) -> str:
-    """What a command needs to find the same store: nothing if the environment or the default says it."""
-    if store.url.render_as_string(hide_password=False) == os.environ.get("SEARCHER_STORAGE", DEFAULT_STORAGE):
-        return ""
-    return f" --storage {shlex.quote(store.shown_url)}"
-
-
 def _say_waiting(busy: StudyBusy) -> None:
     log.warning("the study is held by %s; taking over in %.0f s if it does not answer", busy.holder, busy.expires_in)
 
@@ -421,16 +364,18 @@ def main() -> None:
         from search_space import SpaceError  # if this is one, torch has been imported already
 
         if not isinstance(error, SpaceError):
-            raise
+            if not logs.structured():
+                raise
+            log.critical("an error in this program", exc_info=True)
+            raise SystemExit(1) from None
         _fail(error)
 
 
 def _fail(error: Exception) -> None:
     from searcher import UsageError
 
-    print(
-        f"searcher: {error}", file=sys.stderr
-    )  # SpaceError is a ValueError: a name or a text that was asked for wrongly
+    logs.say(str(error), logging.ERROR)
+    # SpaceError is a ValueError: a name or a text that was asked for wrongly
     raise SystemExit(2 if isinstance(error, (UsageError, ValueError)) else 1)
 
 

@@ -14,10 +14,14 @@ class SearcherError(RuntimeError):
     SearcherError
     |- UsageError: asked for wrongly
     |  |- ConfigError: a setting
+    |  |- BadJob: a job of a Ray cluster
     |  `- SamplerError: a sampler or one of its options
     |- StoreError: the database
     |- StudyExists, UnknownStudy, StudyBusy, LeaseLost: the state of a study
     |- EveryTrialFails: what a search cannot go on from
+    |- CopyRefused: a study that cannot be copied
+    |- JobsError: a cluster's job server, or one of its jobs
+    |- CodeNotTrusted: a study that names code nobody here has asked for
     |- QueryRefused: a query that would write, or is wrong
     `- ReportError: a file that cannot be written
     """

@@ -82,7 +82,8 @@ class Journal:
     def _write(self, entry: dict[str, Any]) -> None:
         lines = _line(entry) if self.path.exists() else _line(self._head) + _line(entry)
         try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for place in (self.path.parent.parent, self.path.parent):  # `mode` is for the last of `parents` only
+                place.mkdir(mode=0o700, parents=True, exist_ok=True)
             file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             try:
                 os.write(file, lines)

@@ -11,7 +11,9 @@ import logging
 import threading
 import time
 from collections import deque
+from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 
 from searcher.database import StoreUnavailable
@@ -54,6 +56,7 @@ class Outbox:
         self._failure: Exception | None = None  # of the thread
         self._lock = threading.Lock()  # of the four above, in an outage
         self._over, self._leaving = threading.Event(), threading.Event()
+        self._seconds: deque[float] = deque(maxlen=10_000)  # that commits have taken
         self.asked_to_stop = False
 
     def open(self) -> None:
@@ -96,7 +99,7 @@ class Outbox:
                 self._hold(batch)
                 return
         try:
-            self.asked_to_stop |= self._store.commit(self._lease, batch)
+            self._commit(batch)
         except StoreUnavailable as error:
             with self._lock:
                 self._hold(batch)
@@ -133,6 +136,15 @@ class Outbox:
                     self._journal.path,
                 )
 
+    def commits(self) -> tuple[float, ...]:
+        """How many seconds each commit since the last call has taken."""
+        return tuple(self._seconds.popleft() for _ in range(len(self._seconds)))
+
+    def _commit(self, batch: Batch) -> None:
+        begun = time.monotonic()
+        self.asked_to_stop |= self._store.commit(self._lease, batch)
+        self._seconds.append(time.monotonic() - begun)
+
     def _hold(self, batch: Batch) -> None:
         if batch:
             self._journal.append(batch)
@@ -142,7 +154,8 @@ class Outbox:
         self._since = time.monotonic()
         self._over.clear()
         log.warning("%s; the search goes on and holds its results until the database is back", error)
-        threading.Thread(target=self._retry, name="searcher-outbox", daemon=True).start()
+        retry = partial(copy_context().run, self._retry)  # whose log records are about the study too
+        threading.Thread(target=retry, name="searcher-outbox", daemon=True).start()
 
     def _retry(self) -> None:
         """Ends with the outage, or with a failure that the search's next `put` raises."""
@@ -176,7 +189,7 @@ class Outbox:
                     self._end()
                     return position
                 batch = _together(self._held)
-            self.asked_to_stop |= self._store.commit(self._lease, batch)
+            self._commit(batch)
             position = Position(batch.serial, self._lease.generation)
 
     def _end(self) -> None:

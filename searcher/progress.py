@@ -6,15 +6,16 @@ import logging
 import sys
 import time
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from searcher import logs
 from searcher.search import Progress as SearchProgress
-from searcher.trial import TrialState
+from searcher.trial import Trial, TrialState
 
 LINE_SECONDS = 5.0  # at most one plain line in so long, the last one apart
 
@@ -39,7 +40,7 @@ class Display:
         self._latest: SearchProgress | None = None
 
     def __enter__(self) -> Self:
-        if sys.stderr.isatty() and not self._quiet:
+        if sys.stderr.isatty() and not self._quiet and not logs.structured():
             self._live = Live(self._bar, console=Console(stderr=True), refresh_per_second=4)
             self._live.start()
         return self
@@ -54,6 +55,7 @@ class Display:
 
     def update(self, progress: SearchProgress) -> None:
         self._latest = progress
+        log_events(progress)
         if self._live:
             left = _clock(time_left(progress))
             self._bar.update(self._task, total=progress.total, completed=progress.done, left=left)
@@ -67,6 +69,31 @@ class Display:
             counts, best = describe(progress)
             left = _clock(time_left(progress))
             log.info("%s %d/%d, %s left, %s; %s", self._study, progress.done, progress.total, left, counts, best)
+
+
+def log_events(progress: SearchProgress) -> None:
+    """A record for each trial that has ended or whose run has failed since the last progress."""
+    for trial in progress.again:
+        reason = trial.reason.partition("\n")[0]
+        log.warning("a run of trial %d has failed, it runs again: %s", trial.number, reason, extra=_about(trial))
+    for trial in progress.ended:
+        level = logging.WARNING if trial.state is TrialState.FAILED else logging.DEBUG
+        log.log(
+            level,
+            "trial %d, %s, has ended: %s%s, %s",
+            trial.number,
+            trial.expression,
+            trial.state,
+            "" if trial.cites is None else f" as trial {trial.cites} has",
+            trial.reason.partition("\n")[0] or f"val_loss {trial.val_loss}, val_acc {trial.val_acc}",
+            extra=_about(trial),
+        )
+    if progress.ended and progress.done == progress.total:
+        log.info("all %d trials have ended", progress.total)
+
+
+def _about(trial: Trial) -> dict[str, Any]:
+    return {"trial": trial.number, "worker": trial.worker or None}
 
 
 def describe(progress: SearchProgress) -> tuple[str, str]:

@@ -1,113 +1,158 @@
-"""A person's own SQL, read only.
+"""A person's own SQL, read only, as rows that come one by one.
 
-SQLite: an authorizer admits reading and nothing else (`mode=ro` alone would let ATTACH and VACUUM INTO write), and a
-progress handler ends a query that runs too long. PostgreSQL: the text becomes the body of a server-side cursor, sent
-as a single statement, in a read-only transaction whose snapshot has been taken, so that it cannot be made writable
-again.
+The query runs in a process of its own (`searcher/reader.py`), which is killed when its time is up and has little
+memory. SQLite: the file is opened for reading, and an authorizer admits reading and nothing else (`mode=ro` alone
+would let ATTACH and VACUUM INTO write). PostgreSQL: the text becomes the body of a server-side cursor, sent as a single
+statement, in a read-only transaction whose snapshot has been taken, so that it cannot be made writable again; it is
+never committed. What a function of the server does outside of transactions, only missing grants prevent: see
+docs/operations.md.
 """
 
 from __future__ import annotations
 
-import math
-import sqlite3
+import json
+import subprocess
+import sys
+import threading
 import time
-from contextlib import closing
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, cast
 
 from sqlalchemy.engine import URL
 
 from searcher import SearcherError
-from searcher.database import CONNECT_SECONDS, StoreError, connect, masked, parse_url
+from searcher.database import CONNECT_SECONDS, StoreError, connect, masked, parse_url, plain_sqlite
 
 TIME_LIMIT_SECONDS = 30.0
 MAX_ROWS = 1_000_000
-_CELL_BYTES = 10_000_000  # longest text a query may make
+GRACE_SECONDS = 0.5  # in which the process may end by itself, and say why
+_READER = Path(__file__).with_name("reader.py")
+_EXAMPLE = "write one SELECT, as in: SELECT * FROM leaderboard"
 
-_READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
-_UNSAFE_FUNCTIONS = {"load_extension", "fts3_tokenizer", "writefile", "readfile", "edit"}
-
-Rows = list[dict[str, Any]]
+Rows = Iterator[dict[str, Any]]
 
 
 class QueryRefused(SearcherError):
     """A query that would write, that runs too long, or that the database does not understand."""
 
 
-def run_query(url: str | URL, sql: str, time_limit_seconds: float = TIME_LIMIT_SECONDS) -> Rows:
-    """The rows of one SELECT, columns in order. Numbers that are not finite come back as text.
+class Answer:
+    """The rows of a query, once, in order. Numbers that are not finite come as text.
 
-    Raises:
-        QueryRefused: anything but one reading statement, a mistake in it, more than 30 s or a million rows.
+    Attributes:
+        names: of the columns; of those with one name, the second is called `name_2`.
+        cut: whether there are more rows than were asked for; known once the last has come.
+
+    Raises (here and between rows):
+        QueryRefused: anything but one reading statement, a mistake in it, too much time or memory.
         StoreError: the database cannot be used.
     """
+
+    def __init__(self, process: subprocess.Popen[str], url: URL, seconds: float) -> None:
+        self._process, self._url, self._seconds = process, url, seconds
+        self._end = time.monotonic() + seconds
+        self._lines = iter(process.stdout or ())
+        self.cut = False
+        self.names = _distinct(self._next() or [])
+        if not self.names:
+            raise QueryRefused(f"the query returns no columns; {_EXAMPLE}")
+
+    def __iter__(self) -> Rows:
+        while (row := self._next()) is not None:
+            yield dict(zip(self.names, row, strict=True))
+
+    def _next(self) -> list[Any] | None:
+        line = next(self._lines, "")
+        said = json.loads(line if line.endswith("\n") else "{}")  # the process may be killed in the middle of a line
+        if isinstance(said, list):
+            return said
+        if "cut" not in said:
+            raise self._failure(said)
+        self.cut = said["cut"]
+        return None
+
+    def _failure(self, said: dict[str, str]) -> SearcherError:
+        if "unavailable" in said and self._url.get_backend_name() == "sqlite":
+            return StoreError(plain_sqlite(self._url, said["unavailable"]))
+        if "unavailable" in said:
+            return StoreError(f"{masked(self._url)} does not answer: {said['unavailable']}")
+        if "refused" in said:
+            return QueryRefused(_refusal(said["refused"], self._seconds))
+        if time.monotonic() >= self._end:
+            return QueryRefused(_too_long(self._seconds))
+        return QueryRefused(f"the query's process has died (status {self._process.wait()}); narrow the query")
+
+
+@contextmanager
+def opened_query(
+    url: str | URL, sql: str, time_limit_seconds: float = TIME_LIMIT_SECONDS, limit: int = MAX_ROWS
+) -> Iterator[Answer]:
+    """Runs a query. It ends with the block, and with its time limit, whoever is waiting for whom: while it lasts a
+    SQLite file cannot be written to."""
+    if "\0" in sql:  # where PostgreSQL would stop reading
+        raise QueryRefused(f"the query has a NUL character in it; {_EXAMPLE}")
     parsed = parse_url(url)
     connect(parsed, create=False).dispose()  # the plain errors about databases that are not there or not ours
-    if parsed.get_backend_name() == "sqlite":
-        return _query_sqlite(str(parsed.database), sql, time_limit_seconds)
-    return _query_postgresql(parsed, sql, time_limit_seconds)
-
-
-def _query_sqlite(path: str, sql: str, time_limit_seconds: float) -> Rows:
-    end = time.monotonic() + time_limit_seconds
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA query_only = ON")
-        connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
-        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _CELL_BYTES)
-        connection.set_authorizer(_authorize)
-        connection.set_progress_handler(lambda: time.monotonic() > end, 10_000)
+    task = {"sql": sql, "seconds": time_limit_seconds, "limit": limit, **_target(parsed)}
+    isolated = ["-I", "-S"] if "path" in task else ["-I"]
+    with subprocess.Popen(
+        [sys.executable, *isolated, str(_READER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
+    ) as process:
+        killer = threading.Timer(time_limit_seconds + GRACE_SECONDS, process.kill)
+        killer.start()
         try:
-            cursor = connection.execute(sql)
-            names = [column[0] for column in cursor.description or ()]
-            return _rows(names, cursor.fetchmany(MAX_ROWS + 1))
-        except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
-            raise QueryRefused(_refusal(str(error), time_limit_seconds)) from error
+            with cast(IO[str], process.stdin) as stdin:
+                json.dump(task, stdin)  # not an argument: it holds the password
+            yield Answer(process, parsed, time_limit_seconds)
+        finally:
+            killer.cancel()
+            process.kill()
 
 
-def _authorize(action: int, _first: str | None, second: str | None, *_: object) -> int:
-    if action not in _READING or (action == sqlite3.SQLITE_FUNCTION and (second or "").lower() in _UNSAFE_FUNCTIONS):
-        return sqlite3.SQLITE_DENY
-    return sqlite3.SQLITE_OK
+def run_query(url: str | URL, sql: str, time_limit_seconds: float = TIME_LIMIT_SECONDS) -> list[dict[str, Any]]:
+    """All rows of a query.
 
-
-def _query_postgresql(url: URL, sql: str, time_limit_seconds: float) -> Rows:
-    import psycopg
-
-    target = url.set(drivername="postgresql").render_as_string(hide_password=False)
-    options = f"-c default_transaction_read_only=on -c statement_timeout={int(time_limit_seconds * 1000)}"
-    try:
-        connection = psycopg.connect(target, options=options, connect_timeout=CONNECT_SECONDS)
-    except psycopg.Error as error:
-        raise StoreError(f"PostgreSQL does not answer at {masked(url)}: {str(error).splitlines()[0]}") from error
-    with closing(connection):
-        connection.read_only = True
-        connection.execute("SELECT 1")  # takes the snapshot: from here the transaction stays read-only
-        try:
-            with connection.cursor("searcher_query") as cursor:
-                cursor.execute(sql.strip().rstrip(";").encode())
-                names = [column.name for column in cursor.description or ()]
-                return _rows(names, cursor.fetchmany(MAX_ROWS + 1))
-        except (psycopg.Error, ValueError) as error:
-            raise QueryRefused(_refusal(str(error).splitlines()[0], time_limit_seconds)) from error
-
-
-def _refusal(text: str, time_limit_seconds: float) -> str:
-    if "interrupted" in text or "statement timeout" in text:
-        return f"the query ran longer than {time_limit_seconds:g} s and was stopped; narrow it with WHERE or LIMIT"
-    if "not authorized" in text or "prohibited" in text or "read-only" in text:
-        return f"only reading is allowed here ({text}); write one SELECT"
-    return f"the query was refused: {text}; write one SELECT, as in: SELECT * FROM leaderboard"
-
-
-def _rows(names: list[str], rows: list[tuple[Any, ...]]) -> Rows:
-    if not names:
-        raise QueryRefused("the query returns no columns; write one SELECT, as in: SELECT * FROM leaderboard")
-    if len(rows) > MAX_ROWS:
+    Raises:
+        QueryRefused, StoreError: as an `Answer` does; and more than a million rows.
+    """
+    with opened_query(url, sql, time_limit_seconds) as answer:
+        rows = list(answer)
+    if answer.cut:
         raise QueryRefused(f"the query returns more than {MAX_ROWS} rows; narrow it with WHERE or LIMIT")
-    return [dict(zip(names, map(_plain, row), strict=True)) for row in rows]
+    return rows
 
 
-def _plain(value: Any) -> Any:
-    """A value as JSON can hold it."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+def _target(url: URL) -> dict[str, Any]:
+    if url.get_backend_name() == "sqlite":
+        return {"path": Path(str(url.database)).absolute().as_uri() + "?mode=ro"}
+    _, arguments = url.get_dialect()().create_connect_args(url)
+    return {"connect": {**arguments, "connect_timeout": CONNECT_SECONDS}}
+
+
+def _distinct(names: list[str]) -> list[str]:
+    distinct: list[str] = []
+    for name in names:
+        free, n = name, 1
+        while free in distinct:
+            n += 1
+            free = f"{name}_{n}"
+        distinct.append(free)
+    return distinct
+
+
+def _refusal(text: str, seconds: float) -> str:
+    if "canceling statement" in text:
+        return _too_long(seconds)
+    if "out of memory" in text:
+        return "the query needs too much memory; narrow it with WHERE or LIMIT"
+    if "too big" in text:
+        return "the query makes a text or a row that is too long; choose fewer columns, or parts of them"
+    if any(sign in text for sign in ("not authorized", "prohibited", "read-only", "permission denied")):
+        return f"only reading is allowed here ({text}); write one SELECT"
+    return f"the query was refused: {text}; {_EXAMPLE}"
+
+
+def _too_long(seconds: float) -> str:
+    return f"the query ran longer than {seconds:g} s and was stopped; narrow it with WHERE or LIMIT, or raise --timeout"

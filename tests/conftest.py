@@ -48,7 +48,11 @@ def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
 
 @pytest.fixture
 def postgresql_url(postgresql_server: str) -> str:
-    """A fresh database on that server."""
+    return fresh_database(postgresql_server)
+
+
+def fresh_database(postgresql_server: str) -> str:
+    """The URL of a new database on that server."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     engine = sa.create_engine(postgresql_server, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:

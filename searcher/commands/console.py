@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +13,7 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from searcher.doctor import Finding
     from searcher.store import Store
 
 DEFAULT_STORAGE = "sqlite:///searcher.db"
@@ -42,25 +43,38 @@ Storage = Annotated[
 def opened(storage: str, *, create: bool = False, existing: bool = False) -> Iterator[Store]:
     """The store at a URL. `create` makes or upgrades tables, `existing` insists that the database is there."""
     from searcher.database import require
+    from searcher.integrity import blamed
     from searcher.store import Store
 
     if existing:
         require(storage)
-    store = Store(storage, create=create)
-    try:
-        yield store
-    finally:
-        store.close()
+    with blamed(storage):
+        store = Store(storage, create=create)
+        try:
+            yield store
+        finally:
+            store.close()
 
 
-def print_rows(rows: Sequence[Row], output: Format) -> None:
+def print_rows(rows: Iterable[Row], output: Format) -> None:
+    """Prints rows as they come, a table when the last has come: its columns are as wide as the longest text."""
     from searcher import report
 
     if output is Format.table:
-        _print_table(rows)
+        _print_table(list(rows))
         return
     writers = {"json": report.as_json, "csv": report.as_csv, "yaml": report.as_yaml, "markdown": report.as_markdown}
-    print(writers[output.value](rows))
+    for line in writers[output.value](rows):
+        print(line)
+
+
+def print_findings(findings: Iterable[Finding]) -> bool:
+    """A line each, as they come; whether all is well."""
+    well = True
+    for finding in findings:
+        well &= finding.ok
+        print(f"{'ok' if finding.ok else 'NO':3} {finding.what}: {finding.found}")
+    return well
 
 
 def _print_table(rows: Sequence[Row]) -> None:
@@ -78,7 +92,7 @@ def table_of(rows: Sequence[Row]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD, show_header=any(map(str.strip, rows[0])))
     for name, value in rows[0].items():
         number = isinstance(value, (int, float)) or name.startswith("val_")
         table.add_column(name, justify="right" if number else "left", overflow="fold")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from searcher import logs
 from searcher.commands.console import DEFAULT_STORAGE, Format, Output, Storage, opened, print_rows, table_of
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ def stop(
     with opened(storage) as store:
         study = store.study(name)
         driver = store.request_stop(study)
-        print(f"asked {driver.holder} to stop", file=sys.stderr)
+        logs.say(f"asked {driver.holder} to stop")
         end = time.monotonic() + within
         while wait and (now := store.driver(study)).live and now.generation == driver.generation:
             if time.monotonic() > end:
@@ -84,14 +86,18 @@ def _watch(store: Store, name: str, every: float, output: Format) -> None:
     live = Live(console=Console(), auto_refresh=False) if sys.stdout.isatty() and output is Format.table else None
     if live:
         live.start()
+    silent = False
     try:
         while True:
             try:
                 found = look(store, name)
             except StoreUnavailable as error:
-                print(f"{error}; looking again", file=sys.stderr)
+                if not silent:
+                    logs.say(f"{error}; looking again until it does", logging.WARNING)
+                silent = True
                 time.sleep(every)
                 continue
+            silent = False
             if live:
                 live.update(table_of(_lines(found)), refresh=True)
             else:
@@ -123,13 +129,14 @@ def _lines(found: Status) -> list[dict[str, str]]:
 
 def _driver(found: Status) -> str:
     driver = found.driver
+    holder = driver.holder.partition(", started ")[0]
     if driver.live:
         asked = "; asked to stop" if driver.asked_to_stop else ""
-        return f"{driver.holder}; for {_span(driver.since)}, heard of {_span(driver.heard or 0)} ago{asked}"
+        return f"{holder}; for {_span(driver.since)}, heard of {_span(driver.heard or 0)} ago{asked}"
     if not driver.holder:
         return "nobody yet"
     how = "has ended" if driver.heard is None else f"has not been heard of for {_span(driver.heard)}"
-    return f"nobody; the last, {driver.holder}, {how}"
+    return f"nobody; the last, {holder}, {how}"
 
 
 def _rate(found: Status) -> str:

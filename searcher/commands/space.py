@@ -268,29 +268,29 @@ def _row(grammar: Grammar, choices: Choices) -> dict[str, Any]:
 
 
 def _print_stream(rows: Iterable[Row], output: Format) -> int:
-    """Prints each row as it comes, and says how many they were. JSON is one value: it is printed at the end."""
-    from searcher import report
-
-    if output is Format.json:
-        found = list(rows)
-        print_rows(found, output)
-        return len(found)
-    writers = {"csv": (report.as_csv, 1), "markdown": (report.as_markdown, 2), "yaml": (report.as_yaml, 0)}
-    writer, head = writers.get(output.value, (_as_line, 1))
+    """Prints each row as it comes, and says how many they were."""
     number = 0
-    for number, row in enumerate(rows, start=1):
-        lines = writer([row]).splitlines()
-        print("\n".join(lines if number == 1 else lines[head:]), flush=True)
+
+    def counted() -> Iterator[Row]:
+        nonlocal number
+        for number, row in enumerate(rows, start=1):  # noqa: B007
+            yield row
+
+    if output is Format.table:
+        for line in _table_lines(counted()):
+            print(line)
+    else:
+        print_rows(counted(), output)
     return number
 
 
-def _as_line(rows: list[Row]) -> str:
+def _table_lines(rows: Iterable[Row]) -> Iterator[str]:
     """A table whose last column alone has an unknown width."""
     width = INDEX_WIDTH
-    return "\n".join(
-        [f"{'index':>{width}}  {'key':<16}  expression"]
-        + [f"{row['index']:>{width}}  {row['key']}  {row['expression']}" for row in rows]
-    )
+    for n, row in enumerate(rows):
+        if n == 0:
+            yield f"{'index':>{width}}  {'key':<16}  expression"
+        yield f"{row['index']:>{width}}  {row['key']}  {row['expression']}"
 
 
 def _write(file: Path, content: bytes, force: bool) -> None:

@@ -1,0 +1,120 @@
+"""A search as a command runs it: shown, measured, and stopped by signals."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from searcher import logs
+from searcher.commands.console import DEFAULT_STORAGE
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+    from searcher.config import Config
+    from searcher.search import Progress
+    from searcher.store import Lease, Store
+    from searcher.trial import Study
+    from workers.pool import Pool
+
+log = logging.getLogger("searcher")
+
+
+@contextmanager
+def served(host: str, port: int | None) -> Iterator[CollectorRegistry | None]:
+    """Serves metrics for the length of the block; nothing without a port."""
+    if port is None:
+        yield None
+        return
+    from searcher.metrics import endpoint
+
+    with endpoint(host, port) as (registry, url):
+        logs.say(f"metrics: {url}")
+        yield registry
+
+
+def search(
+    store: Store,
+    lease: Lease,
+    study: Study,
+    settings: Config,
+    pool: Pool,
+    quiet: bool,
+    registry: CollectorRegistry | None,
+) -> None:
+    """One session of a study, shown on stderr, until it is done, stopped or failed."""
+    from searcher import session
+    from searcher.progress import Display
+    from searcher.search import StopAsked
+
+    stop = _StopSignal()
+    observe = _observer(registry, study, lease)
+    log.info("study %s: %d trials, sampler %s, in %s", study.name, study.n_trials, settings.sampler, store.shown_url)
+    if settings.primitives:
+        log.info("with the primitives of %s: %s", ", ".join(settings.primitives), session.own_primitives(settings))
+    with stop, Display(study.name, quiet) as display:
+        try:
+            for progress in session.search(store, lease, study, settings, pool, stop.requested):
+                observe(progress)
+                display.update(progress)
+        except StopAsked as stopped:
+            logs.say(f"{stopped}; nothing is lost. {_how_to_go_on(store, study)}")
+            raise typer.Exit(130) from None
+        except BaseException:
+            logs.say(f"What is in the store stands. {_how_to_go_on(store, study)}")
+            raise
+    if stop.requested():
+        logs.say(f"Stopped; nothing is lost. {_how_to_go_on(store, study)}")
+        raise typer.Exit(130)
+
+
+def _observer(registry: CollectorRegistry | None, study: Study, lease: Lease) -> Callable[[Progress], None]:
+    """What takes the progress of a search for its metrics, if they are asked for."""
+    if registry is None:
+        return lambda _: None
+    from searcher.metrics import Metrics
+
+    return Metrics(registry, study, lease).update
+
+
+def _how_to_go_on(store: Store, study: Study) -> str:
+    return f"Go on with: searcher resume {study.name}{storage_flag(store)}"
+
+
+class _StopSignal:
+    """Turns the first Ctrl-C (or SIGTERM) into a wish to stop; the second ends the process as usual."""
+
+    def __init__(self) -> None:
+        self._requested = False
+        self._former: dict[int, Any] = {}
+
+    def requested(self) -> bool:
+        return self._requested
+
+    def __enter__(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._former[number] = signal.signal(number, self._request)
+
+    def __exit__(self, *_: object) -> None:
+        for number, former in self._former.items():
+            signal.signal(number, former)
+
+    def _request(self, number: int, _: object) -> None:
+        if self._requested:
+            raise KeyboardInterrupt
+        self._requested = True
+        log.warning("stopping (%s); once more to stop at once", signal.Signals(number).name)
+
+
+def storage_flag(store: Store) -> str:
+    """What a command needs to find the same store: nothing if the environment or the default says it."""
+    if store.url.render_as_string(hide_password=False) == os.environ.get("SEARCHER_STORAGE", DEFAULT_STORAGE):
+        return ""
+    return f" --storage {shlex.quote(store.shown_url)}"

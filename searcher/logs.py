@@ -1,0 +1,132 @@
+"""Log records as text for people, or as JSON lines for machines; on stderr, and in a file.
+
+A record of any library carries the study that its context is about. Trial and worker come with the records that are
+about one (`extra`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from enum import StrEnum
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any, TextIO
+
+from searcher import SearcherError
+
+log = logging.getLogger("searcher")
+
+_FACTS = ("study", "trial", "worker")
+_about: ContextVar[dict[str, Any] | None] = ContextVar("about", default=None)
+
+
+class LogFormat(StrEnum):
+    text = "text"
+    json = "json"
+
+
+class LogError(SearcherError):
+    """A log file that cannot be written."""
+
+
+def set_up(verbose: int = 0, form: LogFormat = LogFormat.text, file: Path | None = None) -> None:
+    """Says where records go. This program's own from INFO, those of libraries from WARNING; with `verbose` 1 all from
+    INFO, with 2 all.
+
+    Raises:
+        LogError: the file cannot be written.
+    """
+    terminal: logging.Handler = _Stderr()
+    terminal.setFormatter(_Json() if form is LogFormat.json else _Text("%(asctime)s %(message)s", "%H:%M:%S"))
+    handlers = [terminal]
+    if file:
+        try:
+            handlers.append(_PrivateFile(file, encoding="utf-8"))
+        except OSError as error:
+            raise LogError(f"cannot write the log {file}: {error.strerror}; name another with --log-file") from error
+        whole = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+        handlers[-1].setFormatter(_Json() if form is LogFormat.json else whole)
+    logging.basicConfig(
+        handlers=handlers, level=[logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)], force=True
+    )
+    log.setLevel(logging.INFO if verbose < 2 else logging.DEBUG)
+
+
+def hush() -> None:
+    """From here on stderr has errors only, and what is said to the user."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, _Stderr):
+            handler.addFilter(lambda record: record.levelno >= logging.ERROR or _is_said(record))
+
+
+def structured() -> bool:
+    """Whether stderr is for machines: nothing but records may go there."""
+    return any(isinstance(h, _Stderr) and isinstance(h.formatter, _Json) for h in logging.getLogger().handlers)
+
+
+def say(message: str, level: int = logging.INFO) -> None:
+    """Something for the user: a plain line where logs are text, a record as any where they are JSON."""
+    log.log(level, "%s", message, extra={"said": True})
+
+
+@contextmanager
+def about(study: str) -> Iterator[None]:
+    """Records of the block are about that study."""
+    former = _about.set({"study": study})
+    try:
+        yield
+    finally:
+        _about.reset(former)
+
+
+def _is_said(record: logging.LogRecord) -> bool:
+    return hasattr(record, "said")
+
+
+class _Text(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
+        if not _is_said(record):
+            return super().formatMessage(record)
+        return f"searcher: {record.message}" if record.levelno >= logging.ERROR else record.message
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        facts = {name: value for name in _FACTS if (value := getattr(record, name, None)) is not None}
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **(_about.get() or {}),
+            **facts,
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Writes to what stderr is at the moment: a progress bar puts itself in between."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stderr
+
+
+class _PrivateFile(logging.FileHandler):
+    """Made for its owner only."""
+
+    def _open(self) -> TextIOWrapper:
+        made = os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        return os.fdopen(made, "a", encoding="utf-8")

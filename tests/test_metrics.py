@@ -1,0 +1,156 @@
+"""The endpoint for Prometheus: it says what the store holds, takes no port by itself, and goes with the search."""
+
+from __future__ import annotations
+
+import math
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from searcher import __version__, session
+from searcher.metrics import Metrics, MetricsUnavailable, endpoint
+from searcher.store import Store
+from searcher.trial import TrialState
+from workers.job import Health, Job, Outcome, Verdict
+from workers.pool import InlinePool
+
+from .conftest import ROOT, Cli
+from .test_logs import FAST, kept_locked
+from .test_search import SETTINGS, judge, never
+
+NAME = 'a "study"\\ of\nmine'
+Samples = dict[tuple[str, ...], float]
+
+
+def scraped(url: str) -> Samples:
+    """Samples by their name and the labels besides the study's."""
+    with urlopen(url, timeout=10) as answer:
+        text = answer.read().decode()
+    found: Samples = {}
+    for family in text_string_to_metric_families(text):
+        assert family.documentation, family.name
+        for sample in family.samples:
+            labels = {**sample.labels}
+            if sample.name.startswith("searcher_"):
+                assert labels.pop("study") == NAME
+            found[sample.name, *labels.values()] = sample.value
+    assert all(math.isfinite(value) for value in found.values())
+    return found
+
+
+@pytest.fixture
+def store(database_url: str) -> Iterator[Store]:
+    opened = Store(database_url, create=True)
+    yield opened
+    opened.close()
+
+
+def test_the_numbers_are_those_of_the_search(store: Store) -> None:
+    """Seen to fail with retries that are not counted, and with the best trial of the other objective."""
+    failing: set[int] = set()
+
+    def unsteady(job: Job) -> Outcome:
+        if job.number % 7 == 5 and job.number not in failing:
+            failing.add(job.number)
+            return Outcome(Verdict.FAILED, "the worker process died", health=Health.LOST)
+        return judge(job)
+
+    settings = replace(SETTINGS, study_name=NAME, max_retries=2)
+    study = session.create_study(store, settings)
+    pool = CountingLosses(run=unsteady)
+    with endpoint("127.0.0.1", 0) as (registry, url), session.held_lease(store, study) as lease:
+        metrics = Metrics(registry, study, lease)
+        assert scraped(url)["searcher_retries_total",] == 0, "a search that has not begun has numbers too"
+        for n, progress in enumerate(session.search(store, lease, study, settings, pool, never)):
+            metrics.update(progress)
+            if n == 10:
+                half = scraped(url)
+        whole = scraped(url)
+    with pytest.raises(URLError, match="refused"):
+        urlopen(url, timeout=5)
+    trials = store.trials(study)
+    for state in TrialState:
+        assert whole["searcher_trials", state.lower()] == sum(t.state is state for t in trials)
+    best = min((t for t in trials if t.state is TrialState.COMPLETE), key=lambda t: t.val_loss or 0)
+    assert whole["searcher_best_val_loss",] == best.val_loss and whole["searcher_best_val_acc",] == best.val_acc
+    assert whole["searcher_retries_total",] == whole["searcher_worker_deaths_total",] == len(failing) > 2
+    assert whole["searcher_driver_info", "1", __version__] == 1
+    assert whole["searcher_trials_wanted",] == 40 and whole["searcher_session_seconds",] > 0
+    assert whole["searcher_commit_seconds_count",] > half["searcher_commit_seconds_count",] > 5
+    assert 0 < whole["searcher_commit_seconds_sum",] < 30
+    assert whole["searcher_outages_total",] == whole["searcher_outage_seconds",] == whole["searcher_held_results",] == 0
+    assert half["searcher_trials", "running"] + half["searcher_trials", "waiting"] > 0
+    assert half["searcher_trials_per_hour",] > 1000
+    assert whole["process_resident_memory_bytes",] > 10**7
+
+
+class CountingLosses(InlinePool):
+    """Goes on after a loss, as a pool of processes does."""
+
+    def wait(self, timeout_seconds: float) -> list[tuple[Job, Outcome]]:
+        ended = super().wait(timeout_seconds)
+        self._lost = ""
+        return ended
+
+
+def test_an_outage_shows(sqlite_url: str) -> None:
+    def slow(job: Job) -> Outcome:
+        time.sleep(0.05)
+        return judge(job)
+
+    store = Store(sqlite_url, create=True)
+    settings = replace(SETTINGS, study_name=NAME, n_trials=60)
+    study = session.create_study(store, settings)
+    pool = InlinePool(run=slow)
+    seen = []
+    with (
+        endpoint("127.0.0.1", 0) as (registry, url),
+        kept_locked(sqlite_url, 2.5),
+        session.held_lease(store, study) as lease,
+    ):
+        metrics = Metrics(registry, study, lease)
+        for progress in session.search(store, lease, study, settings, pool, never):
+            metrics.update(progress)
+            seen.append(scraped(url))
+    pool.close()
+    store.close()
+    assert max(numbers["searcher_outage_seconds",] for numbers in seen) > 1
+    assert max(numbers["searcher_held_results",] for numbers in seen) > 10
+    assert seen[-1]["searcher_outage_seconds",] == seen[-1]["searcher_held_results",] == 0
+    assert seen[-1]["searcher_outages_total",] == 1
+
+
+def test_a_port_that_is_taken_is_said_before_anything_is_written(cli: Cli, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = cli("launch", *FAST, "--n-trials", "2", "--metrics-port", port)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.count("\n") == 1 and f"127.0.0.1:{port} (Address already in use)" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+    nowhere = cli("launch", *FAST, "--metrics-port", "0", "--metrics-host", "no.such.host.invalid")
+    assert nowhere.returncode == 1 and nowhere.stderr.count("\n") == 1 and "--metrics-host" in nowhere.stderr
+    with pytest.raises(MetricsUnavailable), endpoint("192.0.2.1", 0):
+        pass
+
+
+def test_a_free_port_is_said_and_the_endpoint_ends_with_the_search(cli: Cli) -> None:
+    done = cli("launch", "--study-name", "s", *FAST, "--n-trials", "2", "--metrics-port", "0")
+    assert done.returncode == 0
+    (url,) = [line.removeprefix("metrics: ") for line in done.stderr.splitlines() if line.startswith("metrics: ")]
+    assert url.startswith("http://127.0.0.1:") and url.endswith("/metrics")
+    with pytest.raises(URLError):
+        urlopen(url, timeout=5)
+
+
+def test_nothing_of_it_is_imported_unless_asked_for() -> None:
+    code = "import sys, cli, searcher.session, searcher.progress; sys.exit('prometheus_client' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
