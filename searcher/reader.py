@@ -77,8 +77,8 @@ def _sqlite(task: dict[str, Any]) -> Iterator[Iterable[Any]]:
             yield [column[0] for column in cursor.description or ()]
             yield from cursor
         except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
-            passing = ("locked", "malformed", "disk I/O", "not a database")
-            kind = "unavailable" if any(sign in str(error) for sign in passing) else "refused"
+            no_fault_of_the_query = ("locked", "malformed", "disk I/O", "not a database")
+            kind = "unavailable" if any(sign in str(error) for sign in no_fault_of_the_query) else "refused"
             raise Refused(kind, str(error)) from error
 
 
@@ -97,16 +97,16 @@ def _postgresql(task: dict[str, Any]) -> Iterator[Iterable[Any]]:
         connection = psycopg.connect(**target | {"options": f"{target.get('options', '')} {limits}"})
     except psycopg.Error as error:
         raise Refused("unavailable", str(error).splitlines()[0]) from None
+    # The time-out counts for each fetch, and a query may set it; this cancels whatever runs, at the end.
+    cancel = threading.Timer(task["seconds"], connection.cancel_safe)
+    cancel.daemon = True
+    cancel.start()
     with closing(connection):
         connection.read_only = True
-        connection.execute("SELECT 1")  # takes the snapshot: from here the transaction stays read-only
-        if connection.info.parameter_status("is_superuser") == "on":
-            connection.execute("SET ROLE pg_read_all_data")
-        # The time-out counts for each fetch, and a query may set it; this cancels whatever runs, at the end.
-        cancel = threading.Timer(task["seconds"], connection.cancel_safe)
-        cancel.daemon = True
-        cancel.start()
         try:
+            connection.execute("SELECT 1")  # takes the snapshot: from here the transaction stays read-only
+            if connection.info.parameter_status("is_superuser") == "on":
+                connection.execute("SET ROLE pg_read_all_data")
             with connection.cursor("searcher_query") as cursor:
                 cursor.itersize = FETCH
                 cursor.execute(task["sql"].strip().rstrip(";").encode())

@@ -51,7 +51,7 @@ class Worker:
     often it runs. What leads into the database is taken out of its environment: its node may have been started from a
     shell that has it, and it runs a user's own modules."""
 
-    def __init__(self, threads: int, run: Evaluate, leak_bytes: int) -> None:
+    def __init__(self, threads: int, run: Evaluate, leak_bytes: int = LEAK_BYTES) -> None:
         for name in filter(is_credential, tuple(os.environ)):
             del os.environ[name]
         prepare(threads)
