@@ -18,7 +18,7 @@ from searcher.commands import jobs as jobs_commands
 from searcher.commands import space as space_commands
 from searcher.commands import sql as sql_commands
 from searcher.commands.console import DEFAULT_STORAGE, Format, Output, Row, Storage, opened, print_findings, print_rows
-from searcher.commands.running import search, served, storage_flag
+from searcher.commands.running import checked, search, served, storage_flag
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -155,7 +155,7 @@ def launch(
         logs.hush()
     given = config.from_flags(locals())
     settings = config.load(experiment, given, preset)
-    digest = session.check(settings)
+    digest = checked(settings)
     trust.remember(settings)
     with served(metrics_host, metrics_port) as registry:
         if _study_exists(storage, settings.study_name):
@@ -295,7 +295,7 @@ def _resume(
         if trust_code:
             trust.remember(settings)
         trust.check(study.name, settings)
-        session.check_comparable(study, session.check(settings))
+        session.check_comparable(study, checked(settings))
         with session.held_lease(store, study, _say_waiting) as lease:
             study = session.extended(store, lease, study, settings.n_trials)
             with session.open_pool(settings) as workers:

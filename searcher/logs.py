@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from enum import StrEnum
-from io import TextIOWrapper
+from io import TextIOBase, TextIOWrapper
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -84,6 +84,20 @@ def about(study: str) -> Iterator[None]:
         yield
     finally:
         _about.reset(former)
+
+
+class Printed(TextIOBase):
+    """A stdout for while a search runs, when the real one waits for its results: lines that others print, such as a
+    user's own modules, become records. Those of Ray, which tells of each dead worker at length, are for debugging."""
+
+    def __init__(self) -> None:
+        self._line = ""
+
+    def write(self, text: str) -> int:
+        *lines, self._line = (self._line + text).split("\n")
+        for line in filter(str.strip, lines):
+            log.log(logging.DEBUG if "(raylet)" in line else logging.INFO, "%s", line)
+        return len(text)
 
 
 def _is_said(record: logging.LogRecord) -> bool:

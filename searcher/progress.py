@@ -41,7 +41,7 @@ class Display:
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty() and not self._quiet and not logs.structured():
-            self._live = Live(self._bar, console=Console(stderr=True), refresh_per_second=4)
+            self._live = Live(self._bar, console=Console(stderr=True), refresh_per_second=4, redirect_stdout=False)
             self._live.start()
         return self
 

@@ -396,7 +396,8 @@ def test_a_second_driver_is_refused_and_told_who_drives(tmp_path: Path, cli: Cli
 
 
 def test_with_ray_workers_and_the_driver_may_be_killed(tmp_path: Path) -> None:
-    """A worker is killed in the middle of a trial, later the driver; the study still ends with its exact total."""
+    """A worker is killed in the middle of a trial, later the driver; the study still ends with its exact total. Ray's
+    own words about the worker do not get among the results. Seen to fail without `logs.Printed`."""
     arguments = ("--sampler", "random", "--workers", "2", "--n-trials", "16", "--epochs", "2")
     process = start(tmp_path, *arguments)
     wait_for(tmp_path, 2, process)
@@ -404,7 +405,7 @@ def test_with_ray_workers_and_the_driver_may_be_killed(tmp_path: Path) -> None:
     os.kill(workers.pop(), signal.SIGKILL)
     wait_for(tmp_path, 7, process)
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=30)
+    assert process.communicate(timeout=30)[0] == ""
     call(tmp_path, "resume", "k")  # a process of its own: workers find the package by PYTHONPATH
     assert_exact(tmp_path, 16)
     trials = read(tmp_path)

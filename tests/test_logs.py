@@ -65,6 +65,22 @@ def test_each_line_is_a_record_and_says_what_it_is_about(cli: Cli, tmp_path: Pat
     assert stat.S_IMODE((tmp_path / "run.log").stat().st_mode) == 0o600
 
 
+def test_what_others_print_while_a_search_runs_is_not_among_its_results(cli: Cli, tmp_path: Path) -> None:
+    """Seen to fail without `logs.Printed`."""
+    (tmp_path / "chatty.py").write_text(
+        "from torch import nn\n"
+        "def net(activation, in_channels, classes):\n"
+        "    print('hello', 'from', 'a network')\n"
+        "    return nn.Sequential(nn.Conv2d(in_channels, 2, 3), activation(2), nn.AdaptiveAvgPool2d(1), nn.Flatten(),\n"
+        "        nn.Linear(2, classes))\n"
+    )
+    done = cli("--log-format", "json", *LAUNCH, "--model", "chatty:net", "--width", "0")
+    assert done.returncode == 0, done.stderr
+    assert "rank" in done.stdout and "hello" not in done.stdout
+    said = [line for line in records(done.stderr) if line["message"] == "hello from a network"]
+    assert len(said) >= 4
+
+
 def test_a_file_is_appended_to_and_errors_are_in_it(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "run.log").write_text("before\n")
     done = cli("--log-file", "run.log", "top", "s")

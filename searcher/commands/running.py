@@ -7,7 +7,7 @@ import os
 import shlex
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -40,6 +40,14 @@ def served(host: str, port: int | None) -> Iterator[CollectorRegistry | None]:
         yield registry
 
 
+def checked(settings: Config) -> str:
+    """`session.check`, which builds a user's own network; what that prints is no result."""
+    from searcher import session
+
+    with redirect_stdout(logs.Printed()):
+        return session.check(settings)
+
+
 def search(
     store: Store,
     lease: Lease,
@@ -59,7 +67,7 @@ def search(
     log.info("study %s: %d trials, sampler %s, in %s", study.name, study.n_trials, settings.sampler, store.shown_url)
     if settings.primitives:
         log.info("with the primitives of %s: %s", ", ".join(settings.primitives), session.own_primitives(settings))
-    with stop, Display(study.name, quiet) as display:
+    with stop, redirect_stdout(logs.Printed()), Display(study.name, quiet) as display:
         try:
             for progress in session.search(store, lease, study, settings, pool, stop.requested):
                 observe(progress)
