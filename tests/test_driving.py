@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +99,18 @@ def test_other_data_under_the_same_name_are_noticed(sqlite_url: str, cli: Cli, t
     load.cache_clear()  # a new process would have none
     refused = cli("resume", "s", "--n-trials", "3", "--storage", sqlite_url)
     assert refused.returncode == 2 and "have changed since it began" in refused.stderr
+
+
+def test_a_study_that_a_newer_version_has_made(sqlite_url: str, cli: Cli) -> None:
+    """Seen to fail with the stored settings read as if a person had given them: status 2, and nothing of versions."""
+    assert cli("launch", "--study-name", "s", "--storage", sqlite_url, *FAST, "--n-trials", "2").returncode == 0
+    with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as connection, connection:
+        connection.execute("UPDATE searcher_study SET config = json_set(config, '$.telepathy', json('true'))")
+        connection.execute("UPDATE searcher_study SET versions = json_set(versions, '$.searcher', '9.1')")
+    refused = cli("resume", "s", "--n-trials", "3", "--storage", sqlite_url)
+    assert refused.returncode == 1 and "made by searcher 9.1, are not ones of this searcher" in refused.stderr
+    assert "unknown setting 'telepathy'" in refused.stderr and "Upgrade" in refused.stderr
+    assert cli("top", "s", "--storage", sqlite_url).returncode == 0
 
 
 def test_what_is_measured_does_not_change_when_a_study_goes_on(sqlite_url: str, cli: Cli, tmp_path: Path) -> None:
