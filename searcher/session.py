@@ -180,8 +180,8 @@ def stored_settings(study: Study, experiment: Path | None, changes: Mapping[str,
     except config.ConfigError as error:
         made = study.versions.get("searcher", "unknown")
         raise StoreError(
-            f"the settings of study {study.name!r}, made by searcher {made}, are not ones of this searcher, {__version__}: "
-            f"{error}. Upgrade it if it is the older one; else see: searcher db check"
+            f"the settings of study {study.name!r}, made by searcher {made}, are not ones of this searcher, "
+            f"{__version__}: {error}. Upgrade it if it is the older one; else see: searcher db check"
         ) from error
     asked = config.load(experiment, changes, before=stored)
     if changed := config.differences(before, asked):
