@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -221,7 +222,9 @@ def studies(storage: Storage = DEFAULT_STORAGE, output: Output = Format.table) -
 def top(
     name: Name,
     storage: Storage = DEFAULT_STORAGE,
-    limit: Annotated[int | None, typer.Option(min=1, help="How many functions; all if not given.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, max=10_000_000, help="How many functions; all if not given.")
+    ] = None,
     output: Output = Format.table,
 ) -> None:
     """Rank a study's functions, best first, by the study's objective on the validation part."""
@@ -294,7 +297,7 @@ def _resume(
         settings = session.stored_settings(study, experiment, changes)
         if trust_code:
             trust.remember(settings)
-        trust.check(study.name, settings)
+        trust.check(study.name, replace(settings, address="local") if "address" in changes else settings)
         session.check_comparable(study, checked(settings))
         with session.held_lease(store, study, _say_waiting) as lease:
             study = session.extended(store, lease, study, settings.n_trials)

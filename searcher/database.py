@@ -123,10 +123,33 @@ def make_current(connection: Connection) -> None:
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
     if _is_current(connection, create=True):
         return
+    _check_undriven(connection)
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
+
+
+def _check_undriven(connection: Connection) -> None:
+    """Raises StoreError if a driver of the older searcher is at work: it would go on, and not keep the newer tables."""
+    if not sa.inspect(connection).has_table("searcher_lease"):
+        return
+    live = sa.text(
+        "SELECT study.name, lease.holder FROM searcher_lease AS lease JOIN searcher_study AS study "
+        f"ON study.id = lease.study_id WHERE lease.expires_at > {clock(connection.dialect.name)}"
+    )
+    if driven := connection.execute(live).first():
+        raise StoreError(
+            f"{masked(connection.engine.url)} has tables of an older searcher, and study {driven.name!r} is being "
+            f"driven by {driven.holder}; stop that first (15 s after it was killed it is gone), then upgrade"
+        )
+
+
+def clock(dialect: str) -> str:
+    """SQL for seconds since 1970 by the database's clock, the only one that all drivers share."""
+    if dialect == "sqlite":
+        return "(julianday('now') - 2440587.5) * 86400.0"
+    return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION)"
 
 
 def _is_current(connection: Connection, create: bool) -> bool:
@@ -194,6 +217,7 @@ def _engine(url: URL) -> Engine:
     if url.get_backend_name() == "postgresql":
         engine = sa.create_engine(url, pool_pre_ping=True, connect_args=_LIBPQ)
         event.listen(engine, "connect", _set_up_postgresql)
+        event.listen(engine, "begin", _begin_postgresql)
         return engine
     engine = sa.create_engine(url, paramstyle="named", connect_args={"timeout": BUSY_SECONDS})
     event.listen(engine, "connect", _set_up_sqlite)
@@ -205,6 +229,11 @@ def _set_up_postgresql(connection: Any, _: object) -> None:
     # A driver that stands still in the middle of a transaction must not keep its locks: another could not take over.
     connection.execute(f"SET idle_in_transaction_session_timeout = {1000 * IDLE_SECONDS}")
     connection.commit()
+
+
+def _begin_postgresql(connection: Connection) -> None:
+    if patience := connection.get_execution_options().get("patience"):
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {1000 * patience:.0f}")
 
 
 def _set_up_sqlite(connection: sqlite3.Connection, _: object) -> None:
@@ -260,8 +289,12 @@ def plain_errors(url: str | URL) -> Iterator[None]:
 
 
 # Of PostgreSQL's SQLSTATEs (its documentation, appendix A): connection exceptions, a client that stood still, a
-# server that shuts down, has crashed or starts up, one that has no connection left.
-_PASSING_STATES = ("08", "25P03", "57P01", "57P02", "57P03", "53300")
+# server that shuts down, has crashed or starts up, one that has no connection left, one that is not the primary yet;
+# locks that others hold.
+_PASSING_STATES = (
+    *("08", "25P03", "25P04", "57P01", "57P02", "57P03", "57P05", "53300", "25006"),
+    *("40001", "40P01", "55P03"),
+)
 # A connection that is refused has no SQLSTATE. These texts mean that waiting will not help.
 _LASTING = ("authentication failed", "does not exist", "pg_hba", "no password supplied", "permission denied")
 

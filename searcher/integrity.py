@@ -93,12 +93,12 @@ def blamed(url: str | URL) -> Iterator[None]:
     """Turns an exception that comes of a damaged SQLite file into a StoreError that says so.
 
     What is read from such a file can be anything (a state that there is not, a text where a number was), and so can
-    what comes of it. So after an exception that is none of ours the file is looked at.
+    what comes of it. So after an exception of the kind that wrong values raise the file is looked at.
     """
     try:
         yield
-    except Exception as error:
-        if isinstance(error, SearcherError | OSError) or not (found := _damage(url)):
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        if isinstance(error, SearcherError) or not (found := _damage(url)):
             raise
         path = database.parse_url(url).database
         raise StoreError(f"{path}: {DAMAGED} ({found})") from error
@@ -108,12 +108,18 @@ def _damage(url: str | URL) -> str:
     """What is wrong with a SQLite file, in short; empty if nothing is found."""
     if database.parse_url(url).get_backend_name() != "sqlite":
         return ""
+    engine = database.engine_of(url, create=False)
     try:
-        return next((f"{finding.what}: {finding.found}"[:200] for finding in examine(url) if not finding.ok), "")
+        with plain_errors(url):
+            if wrong := next(_file(engine), None):
+                return wrong.found[:200]
+            return next((text for texts in _violations(engine).values() for text in texts), "")[:200]
     except StoreUnavailable:
         return ""
     except Exception as error:  # a damaged file may let any of them happen
         return str(error)[:200]
+    finally:
+        engine.dispose()
 
 
 def _read(engine: Engine, statement: sa.Executable) -> list[Any]:
@@ -167,6 +173,8 @@ def _tables(engine: Engine) -> Iterator[Finding]:
         named = {"include_name": lambda name, kind, _: kind != "table" or name in ours}
         for change in compare_metadata(MigrationContext.configure(connection, opts=named), schema.metadata):
             kind, *what = change[0] if isinstance(change, list) else change
+            if kind == "remove_index":
+                continue  # one of a person's own does no harm
             names = [getattr(part, "name", part) for part in what]
             yield Finding("tables", False, f"to mend: {kind} {' '.join(n for n in names if isinstance(n, str))}")
         inspector = sa.inspect(connection)

@@ -6,6 +6,7 @@ line is on disk before what it says is acted upon; one that was cut short by a c
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, astuple
 from datetime import UTC
+from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
@@ -77,17 +79,16 @@ class Journal:
         """Keeps it from being read again; where it is now, None if nothing was ever written to it."""
         if not self.path.exists():
             return None
-        return self.path.rename(self.path.with_suffix(".overtaken"))
+        names = (self.path.with_suffix(f".{n}.overtaken" if n else ".overtaken") for n in count())
+        return self.path.rename(next(name for name in names if not name.exists()))
 
     def _write(self, entry: dict[str, Any]) -> None:
-        lines = _line(entry) if self.path.exists() else _line(self._head) + _line(entry)
         try:
             for place in (self.path.parent.parent, self.path.parent):  # `mode` is for the last of `parents` only
                 place.mkdir(mode=0o700, parents=True, exist_ok=True)
             file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             try:
-                os.write(file, lines)
-                os.fsync(file)
+                self._append(file, _line(entry))
             finally:
                 os.close(file)
         except OSError as error:
@@ -95,6 +96,18 @@ class Journal:
                 f"the database does not answer, and results cannot be kept in {self.path.parent} either "
                 f"({error.strerror}); make that possible, or set SEARCHER_STATE to another folder"
             ) from error
+
+    def _append(self, file: int, line: bytes) -> None:
+        """All of a line or nothing: on a disk that fills up half of one would be written without an error."""
+        size = os.fstat(file).st_size
+        whole = line if size else _line(self._head) + line
+        try:
+            if os.write(file, whole) != len(whole):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(file)
+        except OSError:
+            os.ftruncate(file, size)
+            raise
 
     @classmethod
     def _read(cls, path: Path, study: Study) -> Self:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 
-from searcher.database import StoreUnavailable
+from searcher.database import StoreError, StoreUnavailable
 from searcher.journal import Journal
 from searcher.store import Batch, Lease, LeaseLost, Position, Store
 from searcher.trial import Study
@@ -27,6 +27,7 @@ TOGETHER = 500  # most rows written in one transaction once the database is back
 PARTING_SECONDS = 5.0  # how long a search that is stopped in an outage waits for the end of it
 
 _OVERTAKEN = "another driver has gone on with the study since"
+_UNFIT = "what is in it does not fit the database; it is measured again"
 _OLDER = "the database lacks results from before the outage, as a restored copy would; they are measured again"
 
 log = logging.getLogger("searcher")
@@ -53,7 +54,8 @@ class Outbox:
         self._serial = 0
         self._held: deque[Batch] = deque()
         self._since: float | None = None  # when the outage began
-        self._failure: Exception | None = None  # of the thread
+        self._failure: Exception | None = None  # why nothing more can be put
+        self._retrying: threading.Thread | None = None
         self._lock = threading.Lock()  # of the four above, in an outage
         self._over, self._leaving = threading.Event(), threading.Event()
         self._seconds: deque[float] = deque(maxlen=10_000)  # that commits have taken
@@ -73,13 +75,24 @@ class Outbox:
             elif rest and rest[0].serial > position.serial + 1:
                 _set_aside(journal, _OLDER)
             else:
-                journal.take_over(self._lease.generation)
-                self._held.extend(rest)
-                log.warning("%d results of an outage come from the journal %s", self._results(), journal.path)
-                position = self._write_held()
-                journal.remove()
+                position = self._take_over(journal, rest)
         self._serial = position.serial + 1
         self._store.commit(self._lease, Batch(serial=self._serial))
+
+    def _take_over(self, journal: Journal, rest: list[Batch]) -> Position:
+        """Writes what a journal holds beyond the database."""
+        journal.take_over(self._lease.generation)
+        self._held.extend(rest)
+        log.warning("%d results of an outage come from the journal %s", self._results(), journal.path)
+        try:
+            position = self._write_held()
+        except LeaseLost:
+            position = self._store.position(self._lease)  # raises it again, unless the journal was to blame
+            self._held.clear()
+            _set_aside(journal, _UNFIT)
+        else:
+            journal.remove()
+        return position
 
     def put(self, batch: Batch) -> None:
         """Writes a batch, or in an outage holds it; an empty one renews the lease. When this returns the batch is on
@@ -127,11 +140,13 @@ class Outbox:
             return
         self._over.wait(PARTING_SECONDS)
         self._leaving.set()
+        if self._retrying:
+            self._retrying.join(PARTING_SECONDS)  # nothing is to be written once the lease is given back
         with self._lock:
-            if self._since is not None and not self._failure:
+            if self._since is not None and self._journal.path.exists():
                 log.warning(
-                    "the database still does not answer; %d results are in the journal %s, from which the study's next "
-                    "session on this machine writes them",
+                    "%d results are not in the database but in the journal %s, from which the study's next session on "
+                    "this machine writes them",
                     self._results(),
                     self._journal.path,
                 )
@@ -146,32 +161,36 @@ class Outbox:
         self._seconds.append(time.monotonic() - begun)
 
     def _hold(self, batch: Batch) -> None:
-        if batch:
+        if not batch:
+            return
+        try:
             self._journal.append(batch)
-            self._held.append(batch)
+        except StoreError as error:
+            self._failure = error  # nothing may follow a batch that is on no disk
+            raise
+        self._held.append(batch)
 
     def _begin(self, error: StoreUnavailable) -> None:
         self._since = time.monotonic()
         self._over.clear()
         log.warning("%s; the search goes on and holds its results until the database is back", error)
         retry = partial(copy_context().run, self._retry)  # whose log records are about the study too
-        threading.Thread(target=retry, name="searcher-outbox", daemon=True).start()
+        self._retrying = threading.Thread(target=retry, name="searcher-outbox", daemon=True)
+        self._retrying.start()
 
     def _retry(self) -> None:
         """Ends with the outage, or with a failure that the search's next `put` raises."""
-        while not self._leaving.wait(RETRY_SECONDS) and self._since is not None:
+        while not self._leaving.wait(RETRY_SECONDS):
             try:
                 self._write_held()
             except StoreUnavailable:
                 continue
-            except LeaseLost as error:
-                _set_aside(self._journal, _OVERTAKEN)
-                self._failure = error
-                break
             except Exception as error:  # it belongs to the search, whose thread this is not
                 self._failure = error
-                break
-        self._over.set()
+                self._over.set()
+                if isinstance(error, LeaseLost):
+                    _set_aside(self._journal, _OVERTAKEN)
+            return
 
     def _write_held(self) -> Position:
         """Writes what is held, and ends the outage if there is one.
@@ -195,8 +214,12 @@ class Outbox:
     def _end(self) -> None:
         if self._since is not None:
             log.warning("the database is back after %.0f s; all results are in it", time.monotonic() - self._since)
-            self._journal.remove()
             self._since = None
+            self._over.set()
+            try:
+                self._journal.remove()
+            except OSError as error:
+                log.warning("the journal %s is needed no more and cannot be removed: %s", self._journal.path, error)
 
     def _results(self) -> int:
         changed = (trial for batch in self._held for _, trial in batch.changed)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 from search_space import BASELINES, Grammar, baseline, extended, key, load_primitives, parse, preflight, space
@@ -110,7 +111,7 @@ class Search:
         self._worked = False  # whether any training of this session has come to a verdict
         self._failures: Counter[str] = Counter()  # by the first line of their reason
 
-    def run(self) -> Iterator[Progress]:
+    def run(self) -> Generator[Progress, None, None]:
         """Runs to the total, the time-out or a wish to stop; yields after every transaction that changed something, and
         now and then while the database does not answer.
 
@@ -144,8 +145,8 @@ class Search:
             if behind:
                 yield self._progress([])
         finally:
-            self._give_up_flying()
-            self._outbox.close()
+            with closing(self._outbox):
+                self._give_up_flying()
         if self._outbox.asked_to_stop and self._book.counts.total() < self._book.study.n_trials:
             raise StopAsked("stopped, as `searcher stop` has asked")
 
@@ -239,10 +240,13 @@ class Search:
     def _place(self, batch: Batch, submitted: list[Trial], ended: list[Trial]) -> None:
         """Fills the pool: first with trials that wait, then with new proposals. What is known is cited and what the
         pre-flight refuses is recorded, neither is trained; what is being trained is postponed until it can be cited."""
-        book = self._book
+        book, begun = self._book, self._clock()
         before = book.postponed
         for _ in range(AT_ONCE):
             new = not book.queue
+            if new and self._clock() - begun > WAKE_SECONDS:  # a slow sampler; the lease is to be renewed
+                self._hurry = True
+                break
             if len(book.flying) >= self._pool.capacity or (new and book.postponed >= self._most_postponed):
                 break
             trial = self._next_proposal() if new else book.queue.popleft()
@@ -266,7 +270,8 @@ class Search:
     def _think_ahead(self) -> None:
         """Proposes while children train. With a pool of one job at a time proposals wait, to know all results."""
         wanted = min(AHEAD, self._pool.capacity + 1) if self._pool.capacity > 1 else 0
-        while len(self._ahead) < wanted and (trial := self._propose()):
+        end = self._clock() + WAKE_SECONDS
+        while len(self._ahead) < wanted and self._clock() < end and (trial := self._propose()):
             self._ahead.append(trial)
 
     def _next_proposal(self) -> Trial | None:

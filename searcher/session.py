@@ -9,7 +9,7 @@ import re
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
@@ -23,6 +23,7 @@ from search_space import load_primitives
 from searcher import __version__, config, logs
 from searcher.config import Config
 from searcher.database import StoreError, StoreUnavailable
+from searcher.journal import Journal
 from searcher.samplers.base import Sampler, make_sampler
 from searcher.search import Progress, Search, baseline_trials, grammar_of
 from searcher.store import LEASE_SECONDS, Lease, Store, StudyBusy
@@ -141,7 +142,7 @@ def search(
     pool: Pool,
     should_stop: Callable[[], bool],
     clock: Callable[[], float] = time.monotonic,
-) -> Iterator[Progress]:
+) -> Generator[Progress, None, None]:
     """One session of a study; see `Search`. Meanwhile this thread has one core for its tensors: they are small, and
     with children on all cores a second thread that waits for its turn makes a proposal take ten times as long."""
     threads = torch.get_num_threads()
@@ -160,7 +161,8 @@ def extended(store: Store, lease: Lease, study: Study, n_trials: int) -> Study:
     """
     if n_trials == study.n_trials:
         return study
-    there = store.size(study)
+    left = (trial.number + 1 for journal in Journal.left(study) for batch in journal.batches for trial in batch.added)
+    there = max(store.size(study), *left, 0)  # what an outage has kept from the database is the study's too
     if n_trials < there:
         raise config.ConfigError(f"--n-trials is the study's total and it has {there} trials already; not {n_trials}")
     store.extend(lease, n_trials)

@@ -126,7 +126,11 @@ class Store:
         c = schema.lease.c
         renewal = (
             sa.update(schema.lease)
-            .where(c.study_id == sa.bindparam("in_study"), c.generation == sa.bindparam("is_generation"))
+            .where(
+                c.study_id == sa.bindparam("in_study"),
+                c.generation == sa.bindparam("is_generation"),
+                c.expires_at > sa.literal_column("0"),  # not given back
+            )
             .values(expires_at=self._now(plus_seconds=LEASE_SECONDS))
             .returning(c.stop_generation)
         )
@@ -323,6 +327,7 @@ class Store:
                 .returning(c.generation)
             ).scalar()
             if taken is not None:
+                self._tally(connection, study.id)
                 return Lease(study.id, taken)
             row = connection.execute(
                 sa.select(c.holder, c.generation, (c.expires_at - self._now()).label("left")).where(
@@ -330,6 +335,17 @@ class Store:
                 )
             ).one()
         raise StudyBusy(study.name, row.holder, row.generation, row.left)
+
+    def _tally(self, connection: Connection, study_id: int) -> None:
+        """Counts the trials anew: a driver of an older searcher, or a hand, may have changed them beside the tally."""
+        t = schema.trial.c
+        counted = connection.execute(
+            sa.select(t.state, sa.func.count()).where(t.study_id == study_id).group_by(t.state)
+        ).all()
+        counts = {TrialState(state): n for state, n in counted}
+        rows = [{"study_id": study_id, "state": state, "trials": counts.get(state, 0)} for state in TrialState]
+        connection.execute(sa.delete(schema.tally).where(schema.tally.c.study_id == study_id))
+        connection.execute(sa.insert(schema.tally), rows)
 
     def release(self, lease: Lease) -> None:
         """Gives the lease back; nothing happens if it was lost."""
@@ -431,9 +447,4 @@ class Store:
         return bool(row.stop_generation == lease.generation)
 
     def _now(self, plus_seconds: float = 0.0) -> sa.ColumnElement[float]:
-        """Seconds since 1970 by the database's clock, the only one that all drivers share."""
-        if self._engine.dialect.name == "sqlite":
-            clock = "(julianday('now') - 2440587.5) * 86400.0"
-        else:
-            clock = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION)"
-        return sa.literal_column(f"({clock} + {plus_seconds})", sa.Float)
+        return sa.literal_column(f"({database.clock(self._engine.dialect.name)} + {plus_seconds})", sa.Float)

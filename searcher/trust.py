@@ -11,11 +11,14 @@ import hashlib
 import json
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from searcher import SearcherError
 from searcher.config import Config
 from searcher.journal import folder
+
+LOCAL = ("local", "auto")  # addresses that lead to no other machine than this one does already
 
 log = logging.getLogger("searcher")
 
@@ -25,21 +28,24 @@ class CodeNotTrusted(SearcherError):
 
 
 def named_code(settings: Config) -> list[str]:
-    """The names of what is imported and run for these settings."""
+    """The names of what is imported and run for these settings, and of the cluster, which can run anything here."""
     given = {"model": settings.model, "dataset": settings.dataset}
     own = [f"{what} {name}" for what, name in given.items() if ":" in name and not name.startswith("npz:")]
-    return own + [f"primitives {name}" for name in settings.primitives]
+    cluster = [f"cluster {settings.address}"] if settings.pool == "ray" and settings.address not in LOCAL else []
+    return own + [f"primitives {name}" for name in settings.primitives] + cluster
 
 
 def remember(settings: Config) -> None:
     """Notes that this user wants the code that the settings name, with these options."""
-    if not named_code(settings) or _is_known(settings):
+    elsewhere = replace(settings, address=LOCAL[0])  # for a resume that is told another cluster
+    digests = [_digest(which) for which in (settings, elsewhere) if named_code(which) and not _is_known(which)]
+    if not digests:
         return
     file = _file()
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "a") as lines:
-            lines.write(f"{_digest(settings)}\n")
+            lines.writelines(f"{digest}\n" for digest in dict.fromkeys(digests))
     except OSError as error:
         log.warning("%s cannot be written (%s): a resume will need --trust-code", file, error.strerror)
 

@@ -7,7 +7,7 @@ import os
 import shlex
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import closing, contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -69,9 +69,10 @@ def search(
         log.info("with the primitives of %s: %s", ", ".join(settings.primitives), session.own_primitives(settings))
     with stop, redirect_stdout(logs.Printed()), Display(study.name, quiet) as display:
         try:
-            for progress in session.search(store, lease, study, settings, pool, stop.requested):
-                observe(progress)
-                display.update(progress)
+            with closing(session.search(store, lease, study, settings, pool, stop.requested)) as searching:
+                for progress in searching:
+                    observe(progress)
+                    display.update(progress)
         except StopAsked as stopped:
             logs.say(f"{stopped}; nothing is lost. {_how_to_go_on(store, study)}")
             raise typer.Exit(130) from None

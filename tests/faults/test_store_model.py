@@ -34,7 +34,7 @@ class Model:
     curves: dict[int, list[Epoch]] = field(default_factory=dict)
     generation: int = 0
     holder: str = ""
-    live: bool = False
+    live: bool = False  # from being taken to being given back
     asked: int = -1  # the generation that was asked to stop
     position: Position = Position(0, 0)
     total: int = 10
@@ -45,6 +45,7 @@ class Model:
         ending = [t.finish_order for t in (*batch.added, *(t for _, t in batch.changed)) if t.finish_order is not None]
         return (
             lease.generation == self.generation
+            and self.live
             and not self.trials.keys() & set(numbers)
             and len(set(numbers)) == len(numbers)
             and len(set(orders + ending)) == len(orders) + len(ending)
@@ -55,7 +56,6 @@ class Model:
         self.trials |= {trial.number: trial for trial in batch.added}
         self.trials |= {trial.number: trial for _, trial in batch.changed}
         self.curves |= {number: list(curve) for number, curve in batch.curves.items()}
-        self.live = True
         if batch.serial:
             self.position = Position(batch.serial, lease.generation)
 
@@ -122,12 +122,12 @@ class StoreMachine(RuleBasedStateMachine):
     def extend(self, data: st.DataObject, more: int) -> None:
         lease = data.draw(st.sampled_from(self.leases))
         total = self.model.total + more
-        if lease.generation != self.model.generation:
+        if lease.generation != self.model.generation or not self.model.live:
             with pytest.raises(LeaseLost):
                 self.store.extend(lease, total)
             return
         self.store.extend(lease, total)
-        self.model.total, self.model.live = total, True
+        self.model.total = total
 
     # Batches
 
