@@ -315,7 +315,9 @@ def _conclude(store: Store, study: Study) -> None:
     print(report.conclusion(store, study, shown))
     flag = storage_flag(store)
     print(f"Next: searcher top {study.name}{flag}")
-    print(f"      searcher resume {study.name} --n-trials {2 * study.n_trials}{flag}")
+    done = sum(n for state, n in store.counts(study).items() if state.finished)
+    longer = f" --n-trials {2 * study.n_trials}" if done >= study.n_trials else ""
+    print(f"      searcher resume {study.name}{longer}{flag}")
 
 
 def _for_table(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -326,7 +328,7 @@ def _for_table(rows: Sequence[Row]) -> list[dict[str, Any]]:
             "expression": row["expression"],
             "baseline": row["name"],
             "trials": row["n_trials"],
-            "val_loss": f"{row['val_loss']:.4f}",
+            "val_loss": f"{row['val_loss']:.4f}" if abs(row["val_loss"]) < 1e4 else f"{row['val_loss']:.3g}",
             "val_acc": f"{row['val_acc']:.4f}",
             "number": row["number"],
         }

@@ -205,7 +205,7 @@ def _check_file(url: URL, create: bool) -> None:
         raise StoreError(f"{path} is a directory; name a file, as in sqlite:///{path}/searcher.db")
     if not path.exists() and not create:
         raise StoreError(
-            f"there is no database {path}; give --storage or SEARCHER_STORAGE, or start with `searcher launch`"
+            f"there is no database {path}; name another (--storage, SEARCHER_STORAGE), or start with `searcher launch`"
         )
     if not path.parent.is_dir():
         raise StoreError(f"there is no directory {path.parent} for the database {path.name}; make it first")

@@ -70,7 +70,7 @@ class Jobs:
         """Submits `searcher WORDS`; the id of the job."""
         command = command_of(words)
         environment = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS), "SEARCHER_RAY_ADDRESS": "auto"}
-        environment |= _public(variables)
+        environment |= public(variables)
         with self._plain_words():
             job: str = self._client.submit_job(entrypoint=command, runtime_env={"env_vars": environment})
         return job
@@ -165,7 +165,7 @@ def command_of(words: Sequence[str]) -> str:
     return shlex.join(["searcher", *given])
 
 
-def _public(variables: Mapping[str, str]) -> dict[str, str]:
+def public(variables: Mapping[str, str]) -> dict[str, str]:
     for name, value in variables.items():
         if _SECRET_NAME.search(name) or _PASSWORD.search(value):
             raise BadJob(
@@ -178,7 +178,7 @@ def _public(variables: Mapping[str, str]) -> dict[str, str]:
 def _checked(address: str) -> str:
     """The address, if it can be one. A cluster's own (HOST:6379, auto) Ray resolves; a closed port is found at once."""
     scheme = urlsplit(address).scheme if "://" in address else ""
-    if scheme not in ("http", "https", "ray", ""):
+    if scheme not in ("http", "https", "ray", "") or not (scheme or ":" in address or address == "auto"):
         raise BadJob(f"{_shown(address)!r} is no address of a job server; use http://HOST:8265, HOST:6379 or auto")
     check_port(address)
     return address.rstrip("/")

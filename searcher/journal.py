@@ -83,12 +83,13 @@ class Journal:
         return self.path.rename(next(name for name in names if not name.exists()))
 
     def _write(self, entry: dict[str, Any]) -> None:
+        line = _line(entry)
         try:
             for place in (self.path.parent.parent, self.path.parent):  # `mode` is for the last of `parents` only
                 place.mkdir(mode=0o700, parents=True, exist_ok=True)
             file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             try:
-                self._append(file, _line(entry))
+                self._append(file, line)
             finally:
                 os.close(file)
         except OSError as error:

@@ -7,6 +7,7 @@ While the database does not answer, a journal on this machine takes its place (`
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Sequence
@@ -24,6 +25,8 @@ from searcher.store import Batch, Lease, Store
 from searcher.trial import Kind, Study, Trial, TrialState
 from workers.job import Epoch, Health, Job, Outcome, Verdict
 from workers.pool import Pool
+
+log = logging.getLogger("searcher")
 
 WAKE_SECONDS = 1.0  # how often the loop looks up while children train: renews the lease, hears a wish to stop
 AT_ONCE = 100  # most trials placed in one transaction
@@ -144,10 +147,13 @@ class Search:
                 self._think_ahead()
             if behind:
                 yield self._progress([])
+            if self._late():
+                log.info("the time is up (%g s) with %d of %d trials decided", self._config.timeout, *self._so_far())
         finally:
             with closing(self._outbox):
                 self._give_up_flying()
-        if self._outbox.asked_to_stop and self._book.counts.total() < self._book.study.n_trials:
+        done, total = self._so_far()
+        if self._outbox.asked_to_stop and done < total:
             raise StopAsked("stopped, as `searcher stop` has asked")
 
     # Beginning and end ------------------------------------------------------------------------------------------------
@@ -188,8 +194,13 @@ class Search:
 
     def _more(self) -> bool:
         """Whether there is something to begin, and time for it."""
-        late = self._config.timeout and self._clock() - self._begun > self._config.timeout
-        return not late and (bool(self._book.queue or self._ahead) or self._may_propose())
+        return not self._late() and (bool(self._book.queue or self._ahead) or self._may_propose())
+
+    def _late(self) -> bool:
+        return 0 < self._config.timeout < self._clock() - self._begun
+
+    def _so_far(self) -> tuple[int, int]:
+        return self._book.counts.total(), self._book.study.n_trials
 
     def _may_propose(self) -> bool:
         return not self._exhausted and self._next_number() < self._book.study.n_trials

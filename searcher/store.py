@@ -45,8 +45,7 @@ class StudyBusy(SearcherError):
 
     def __init__(self, study: str, holder: str, generation: int, expires_in: float) -> None:
         super().__init__(
-            f"study {study!r} is being driven by {holder} (its lease is renewed every few seconds); "
-            "stop that process, or wait for it to end"
+            f"study {study!r} is being driven by {holder}; end that first: searcher stop {study}, or wait for it"
         )
         self.holder, self.generation, self.expires_in = holder, generation, expires_in
 

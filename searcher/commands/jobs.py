@@ -40,13 +40,15 @@ def submit(
     ] = None,
 ) -> None:
     """Run a searcher command on the cluster's head; prints the job's id."""
-    from searcher.jobs import BadJob, command_of
+    from searcher.jobs import BadJob, command_of, public
 
     if bad := [pair for pair in env or [] if not pair.partition("=")[0] or "=" not in pair]:
         raise BadJob(f"--env {bad[0]!r} is not NAME=VALUE")
+    variables = dict(pair.split("=", 1) for pair in env or [])
     command_of(command or [])  # what is asked for wrongly is said before anyone is asked for it
+    public(variables)
     jobs = _jobs(address)
-    job = jobs.submit(command or [], dict(pair.split("=", 1) for pair in env or []))
+    job = jobs.submit(command or [], variables)
     if not follow:
         print(job)
         return
