@@ -297,7 +297,7 @@ def _resume(
         settings = session.stored_settings(study, experiment, changes)
         if trust_code:
             trust.remember(settings)
-        trust.check(study.name, replace(settings, address="local") if "address" in changes else settings)
+        trust.check(study.name, replace(settings, address="local") if changes.get("address") else settings)
         session.check_comparable(study, checked(settings))
         with session.held_lease(store, study, _say_waiting) as lease:
             study = session.extended(store, lease, study, settings.n_trials)

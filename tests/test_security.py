@@ -313,6 +313,13 @@ def test_code_that_a_database_names_is_not_run_unasked(
     refused = cli("resume", "s", "--n-trials", "2", "--pool", "inline")
     assert refused.returncode == 1 and "model os:system, with {'command': 'touch owned'}" in refused.stderr
     assert not (tmp_path / "owned").exists()
+    with closing(sqlite3.connect("searcher.db")) as connection, connection:
+        away = json.loads(text) | {"pool": "ray", "address": "ray://127.0.0.1:9"}
+        connection.execute("UPDATE searcher_study SET config = ?", [json.dumps(away)])
+    refused = cli("resume", "s", "--n-trials", "2")
+    assert refused.returncode == 1 and "cluster ray://127.0.0.1:9" in refused.stderr, "which can run anything here"
+    asked = cli("resume", "s", "--n-trials", "2", "--address", "127.0.0.1:9")
+    assert asked.returncode == 1 and "no Ray cluster answers at '127.0.0.1:9'" in asked.stderr
     (tmp_path / "net.py").write_text(
         "from torch import nn\n"
         "def make(activation, classes):\n"

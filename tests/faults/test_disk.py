@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import random
 import shutil
+import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from searcher import session
 from searcher.database import StoreError
+from searcher.integrity import blamed
 from searcher.store import Store
 from searcher.trial import TrialState
 from tests.conftest import Cli, called
@@ -133,6 +136,20 @@ def test_two_hundred_damaged_files(whole: Path, tmp_path: Path, cli: Cli) -> Non
         for path in tmp_path.iterdir():
             path.unlink()
     assert refused > 50
+
+
+def test_a_sound_file_is_not_blamed(whole: Path, tmp_path: Path, cli: Cli) -> None:
+    """For what a program or the weather has done. Seen to fail with every exception, or every finding, taken for a sign
+    of damage."""
+    url = f"sqlite:///{shutil.copy(whole, tmp_path / 'searcher.db')}"
+    with closing(sqlite3.connect(tmp_path / "searcher.db")) as connection, connection:
+        connection.execute("CREATE INDEX my_own ON searcher_trial (seconds)")
+        connection.execute("UPDATE searcher_study SET n_trials = 10")
+    for error in (RuntimeError("the cluster has gone"), ValueError("a mistake of the program"), BrokenPipeError()):
+        with pytest.raises(type(error)) as raised, blamed(url):
+            raise error
+        assert raised.value is error
+    assert "my_own" not in cli("db", "check").stdout
 
 
 def test_what_sqlite_can_still_read_can_be_recovered(whole: Path, tmp_path: Path, cli: Cli) -> None:
