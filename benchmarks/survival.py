@@ -69,8 +69,7 @@ class Driver:
     def kill_a_worker(self) -> int:
         """The process of one of its Ray workers."""
         children = psutil.Process(self._process.pid).children(recursive=True)
-        working = [child for child in children if "Worker.run" in child.name() or "Worker" in " ".join(child.cmdline())]
-        victim = next(child for child in working if child.cmdline() and child.cmdline()[0].startswith("ray::Worker"))
+        victim = next(child for child in children if " ".join(child.cmdline()).startswith("ray::Worker"))
         victim.kill()
         return int(victim.pid)
 

@@ -483,6 +483,7 @@ def test_a_copy_that_is_cut_short_leaves_the_target_as_it_was(
     with_trigger(target, 1)
     before = contents(target)
     command = [sys.executable, "-m", "cli", "db", "copy", source, target]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored, by children too
     with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE) as process:
         while not being_written(target):
             assert process.poll() is None, "it was to be at work"
