@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
@@ -114,9 +115,17 @@ class Outbox:
         try:
             self._commit(batch)
         except StoreUnavailable as error:
+            self._ask_who_drives()
             with self._lock:
                 self._hold(batch)
                 self._begin(error)
+
+    def _ask_who_drives(self) -> None:
+        """Raises LeaseLost if another driver has the study: a process that has stood still finds its connection to
+        PostgreSQL cut too, and must not go on as in an outage. (A reader of SQLite would wait for whoever locks it.)"""
+        if self._store.url.get_backend_name() == "postgresql":
+            with suppress(StoreUnavailable):
+                self._store.position(self._lease)
 
     @property
     def outage(self) -> Outage | None:

@@ -122,6 +122,7 @@ class Store:
         self._engine = database.connect(self.url, create=create)
         self._writer = self._engine.execution_options(writes=True)
         self._hasty = self._engine.execution_options(writes=True, patience=COMMIT_SECONDS)
+        self._asking = self._engine.execution_options(patience=COMMIT_SECONDS)
         c = schema.lease.c
         renewal = (
             sa.update(schema.lease)
@@ -395,7 +396,7 @@ class Store:
             LeaseLost: another driver has it.
         """
         c = schema.lease.c
-        with plain_errors(self.url), self._engine.connect() as connection:
+        with plain_errors(self.url), self._asking.connect() as connection:
             row = connection.execute(
                 sa.select(c.serial, c.writer).where(c.study_id == lease.study_id, c.generation == lease.generation)
             ).first()
