@@ -291,10 +291,8 @@ def plain_errors(url: str | URL) -> Iterator[None]:
 # Of PostgreSQL's SQLSTATEs (its documentation, appendix A): connection exceptions, a client that stood still, a
 # server that shuts down, has crashed or starts up, one that has no connection left, one that is not the primary yet;
 # locks that others hold.
-_PASSING_STATES = (
-    *("08", "25P03", "25P04", "57P01", "57P02", "57P03", "57P05", "53300", "25006"),
-    *("40001", "40P01", "55P03"),
-)
+_CUT_OFF = ("08", "25P03", "25P04", "57P01", "57P02", "57P03", "57P05", "53300", "25006")
+_LOCKED_OUT = ("40001", "40P01", "55P03")
 # A connection that is refused has no SQLSTATE. These texts mean that waiting will not help.
 _LASTING = ("authentication failed", "does not exist", "pg_hba", "no password supplied", "permission denied")
 
@@ -304,7 +302,7 @@ def _may_pass(url: URL, error: DBAPIError) -> bool:
     if url.get_backend_name() == "sqlite":
         return "locked" in text
     if state := getattr(error.orig, "sqlstate", None):
-        return str(state).startswith(_PASSING_STATES)
+        return str(state).startswith(_CUT_OFF + _LOCKED_OUT)
     broken = isinstance(error, (sa.exc.OperationalError, sa.exc.InterfaceError))
     return broken and not any(sign in text for sign in _LASTING)
 

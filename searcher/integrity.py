@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from itertools import chain
 from typing import Any
 
 import sqlalchemy as sa
@@ -101,23 +102,23 @@ def blamed(url: str | URL) -> Iterator[None]:
         if isinstance(error, SearcherError) or not (found := _damage(url)):
             raise
         path = database.parse_url(url).database
-        raise StoreError(f"{path}: {DAMAGED} ({found})") from error
+        raise StoreError(f"{path}: {DAMAGED} ({found[:200]})") from error
 
 
 def _damage(url: str | URL) -> str:
-    """What is wrong with a SQLite file, in short; empty if nothing is found."""
+    """The first thing that is wrong with a SQLite file; empty if nothing is found."""
     if database.parse_url(url).get_backend_name() != "sqlite":
         return ""
     engine = database.engine_of(url, create=False)
     try:
         with plain_errors(url):
             if wrong := next(_file(engine), None):
-                return wrong.found[:200]
-            return next((text for texts in _violations(engine).values() for text in texts), "")[:200]
+                return wrong.found
+            return next(chain.from_iterable(_violations(engine).values()), "")
     except StoreUnavailable:
         return ""
     except Exception as error:  # a damaged file may let any of them happen
-        return str(error)[:200]
+        return str(error)
     finally:
         engine.dispose()
 

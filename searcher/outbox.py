@@ -57,7 +57,7 @@ class Outbox:
         self._since: float | None = None  # when the outage began
         self._failure: Exception | None = None  # why nothing more can be put
         self._retrying: threading.Thread | None = None
-        self._lock = threading.Lock()  # of the four above, in an outage
+        self._lock = threading.Lock()  # of what is held and since when, in an outage
         self._over, self._leaving = threading.Event(), threading.Event()
         self._seconds: deque[float] = deque(maxlen=10_000)  # that commits have taken
         self.asked_to_stop = False
