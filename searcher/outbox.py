@@ -103,12 +103,12 @@ class Outbox:
             LeaseLost: another driver has the study.
             StoreError: the batch is on no disk.
         """
-        if self._failure:
-            raise self._failure
-        if batch:
-            self._serial += 1
-            batch.serial = self._serial
         with self._lock:
+            if self._failure:
+                raise self._failure
+            if batch:
+                self._serial += 1
+                batch.serial = self._serial
             if self._since is not None:
                 self._hold(batch)
                 return
@@ -195,11 +195,21 @@ class Outbox:
             except StoreUnavailable:
                 continue
             except Exception as error:  # it belongs to the search, whose thread this is not
-                self._failure = error
-                self._over.set()
+                self._give_up(error)
+            return
+
+    def _give_up(self, error: Exception) -> None:
+        """The journal has its last name before the search hears of it: its process, and this thread, may end then."""
+        with self._lock:
+            try:
                 if isinstance(error, LeaseLost):
                     _set_aside(self._journal, _OVERTAKEN)
-            return
+            except OSError as unnamed:
+                log.warning(
+                    "the journal %s is another driver's past and cannot be renamed: %s", self._journal.path, unnamed
+                )
+            self._failure = error
+            self._over.set()
 
     def _write_held(self) -> Position:
         """Writes what is held, and ends the outage if there is one.

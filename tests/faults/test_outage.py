@@ -287,8 +287,18 @@ def open_outbox_after(store: Store, study: Study, former: Lease) -> tuple[Lease,
     return lease, outbox
 
 
-def test_a_driver_that_was_overtaken_in_an_outage_ends(sqlite_url: str, state: Path) -> None:
-    """Seen to fail with `LeaseLost` retried like an outage: it never ends."""
+def test_a_driver_that_was_overtaken_in_an_outage_ends(
+    sqlite_url: str, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail with `LeaseLost` retried like an outage: it never ends; and with the search told of it before its
+    journal had its last name."""
+    set_aside = Journal.set_aside
+
+    def slowly(journal: Journal) -> Path | None:
+        time.sleep(0.5)
+        return set_aside(journal)
+
+    monkeypatch.setattr(Journal, "set_aside", slowly)
     store = Store(sqlite_url, create=True)
     study = make_study(store)
     lease, outbox = open_outbox(store, study)
