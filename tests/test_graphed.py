@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from workers.job import Job, Recipe, Verdict
-from workers.train import _Child, train
+from workers.train import NotFinite, _Child, train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
 
@@ -23,6 +25,21 @@ def test_a_captured_step_learns_what_an_eager_one_does() -> None:
     for one, other in zip(graphed.epochs(0, lambda: None), eager.epochs(0, lambda: None), strict=True):
         assert one.train_loss == pytest.approx(other.train_loss, rel=1e-3)
         assert one.val_acc == pytest.approx(other.val_acc, abs=0.02)
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_within_50_steps() -> None:
+    from workers.data import load
+
+    cuda = torch.device("cuda")
+    child = _Child(JOB, load(JOB.dataset, 0, cuda, "", JOB.limit_train), cuda)
+    child.recipe = replace(JOB.recipe, batch_size=4)  # 128 steps
+    losses = [torch.tensor(1.0, device=cuda)] * 30 + [torch.tensor(float("nan"), device=cuda)] * 98
+    left = iter(losses)
+    child.step = lambda images, labels: next(left)
+    child.rates = [0.1] * 128
+    with pytest.raises(NotFinite, match="epoch 1, step 31"):
+        child._train_epoch(1, 128, lambda: None)
+    assert len(list(left)) >= 128 - 30 - 50
 
 
 def test_the_host_does_not_wait_within_an_epoch() -> None:

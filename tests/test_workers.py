@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ from workers.models import build, parameter_count
 from workers.networks.sites import activation_of
 from workers.pool import evaluate, guarded
 from workers.recipes import RECIPES
-from workers.train import NotFinite, _check_finite, _Child, _learning_rates, train
+from workers.train import NotFinite, _check_finite, _Child, _learning_rates, _Watch, train
 
 torch.set_num_threads(1)
 
@@ -303,6 +304,20 @@ def test_without_parameters_of_activations_there_is_one_group(optimizers: list[t
     [group] = optimizers[0].param_groups
     recipe = QUICK.recipe
     assert (group["weight_decay"], group["momentum"], group["nesterov"]) == (recipe.weight_decay, recipe.momentum, True)
+
+
+@pytest.mark.parametrize(("bad", "seen_after"), [(1, 50), (25, 50), (26, 75), (50, 75), (51, 100)])
+def test_a_gpu_is_50_steps_ahead_at_most(monkeypatch: pytest.MonkeyPatch, bad: int, seen_after: int) -> None:
+    """Seen to fail with twice as many steps looked at together. The events of CUDA are stood in for: nothing runs
+    ahead here."""
+    monkeypatch.setattr(torch.cuda, "Event", MagicMock)
+    losses = torch.ones(100)
+    watch = _Watch(losses, 3, later=True)
+    with pytest.raises(NotFinite, match=f"epoch 3, step {bad}$"):
+        for launched in range(1, 101):
+            losses[launched - 1] = math.nan if launched == bad else 1.0
+            watch(launched)
+    assert launched == seen_after <= bad + 50
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])

@@ -2,7 +2,7 @@
 
 The data stay on the device and batches are slices of a permutation, so there is no loader between the images and the
 network. Networks are channels_last, which is faster on GPUs and, for small children, on CPUs too; on CUDA the forward
-pass runs in bfloat16, a step is one CUDA graph, and within an epoch the host never waits for the device.
+pass runs in bfloat16, a step is one CUDA graph, and within an epoch the device never waits for the host.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from workers.models import build, default_device, parameter_count
 from workers.networks.sites import activation_of
 
 EVALUATED = 500  # images at a time
+LOOKED_AT = 25  # losses at a time, on a GPU
 GUESSED = 0.97  # of the loss of one who knows how common each class is: not better than this is guessing
 
 
@@ -164,14 +165,14 @@ class _Child:
         self.model.train()
         rows = torch.randperm(len(self.data.train), generator=self.draw).to(self.device)
         losses = torch.empty(steps, device=self.device)
+        watch = _Watch(losses, epoch, later=self.device.type == "cuda")
         size = self.recipe.batch_size
         for step in range(steps):
             interrupt()
             self._set_rate(self.rates[(epoch - 1) * self.steps_per_epoch + step])
             images, labels = self.data.train.batch(rows[step * size : (step + 1) * size])
             losses[step] = self.step(augment(images, self.recipe, self.draw), labels)
-            if self.device.type == "cpu":
-                _check_finite(losses[step : step + 1], epoch, step)
+            watch(step + 1)
         _check_finite(losses, epoch, 0)
         return float(losses.double().mean())
 
@@ -248,6 +249,32 @@ def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int, per_
     warmup = min(recipe.warmup, 1 - 1e-6)  # torch divides by 0 where either part of the cycle has but one step
     warmup *= 1 - 1e-6 * (warmup * steps == 1)
     return OneCycleLR(optimizer, recipe.learning_rate, total_steps=steps, pct_start=warmup, cycle_momentum=False)
+
+
+class _Watch:
+    """Raises NotFinite after a step of the epoch whose loss is not finite: at once, or, for a GPU, later. Then the host
+    waits for the losses of `LOOKED_AT` steps when it has given the device as many more to do: the device is never idle,
+    and no more than twice as many steps are for nothing."""
+
+    def __init__(self, losses: Tensor, epoch: int, later: bool) -> None:
+        self._losses, self._epoch, self._later = losses, epoch, later
+        self._coming: tuple[Tensor, torch.cuda.Event, int] | None = None
+
+    def __call__(self, launched: int) -> None:
+        if not self._later:
+            _check_finite(self._losses[launched - 1 : launched], self._epoch, launched - 1)
+        elif launched % LOOKED_AT == 0:
+            if self._coming:
+                losses, there, before = self._coming
+                there.synchronize()
+                _check_finite(losses, self._epoch, before)
+            self._coming = self._send(launched - LOOKED_AT, launched)
+
+    def _send(self, first: int, last: int) -> tuple[Tensor, torch.cuda.Event, int]:
+        losses = self._losses[first:last].to("cpu", non_blocking=True)  # to pinned memory
+        there = torch.cuda.Event()
+        there.record()
+        return losses, there, first
 
 
 def _check_finite(losses: Tensor, epoch: int, before: int) -> None:
