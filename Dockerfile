@@ -8,7 +8,9 @@ ENV HOME=/home/searcher \
     PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     RAY_USAGE_STATS_ENABLED=0
-RUN groupadd --gid 1000 searcher && useradd --uid 1000 --gid 1000 --create-home searcher
+RUN groupadd --gid 1000 searcher && useradd --uid 1000 --gid 1000 --create-home searcher \
+    # What drivers keep beside the database (SEARCHER_STATE); a new volume there is writable for any user, as this is.
+    && install --directory --mode 1777 /var/lib/searcher
 
 WORKDIR /opt/searcher
 

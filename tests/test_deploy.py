@@ -158,6 +158,17 @@ def workers_with_the_database(compose: Compose) -> list[str]:
     return found
 
 
+def heads_that_forget(compose: Compose) -> list[str]:
+    """Heads, where drivers run, whose journals of outages end with the container."""
+    found = []
+    for name, service in ray_nodes(compose).items():
+        kept = dict(volume.split(":")[:2][::-1] for volume in service.get("volumes", []))
+        state = environment(service).get("SEARCHER_STATE")
+        if "--head" in command(service) and kept.get(str(state), ".").startswith((".", "/")):
+            found.append(f"{name} keeps {state} in no volume")
+    return found
+
+
 def undeclared(compose: Compose) -> list[str]:
     """Names that nothing defines; Docker would refuse the file."""
     found = []
@@ -206,6 +217,9 @@ COMPOSE_BROKEN: list[tuple[Callable[[Compose], list[str]], str, Callable[[Compos
     (workers_with_the_database, "URL", lambda c: set_env(c, "gpu-worker", SEARCHER_STORAGE="postgresql://postgres/s")),
     (workers_with_the_database, "network", lambda c: c["services"]["worker"]["networks"].append("database")),
     (workers_with_the_database, "head", lambda c: c["services"]["head"]["command"].remove("--num-cpus=0")),
+    (heads_that_forget, "variable", lambda c: c["services"]["head"]["environment"].pop("SEARCHER_STATE")),
+    (heads_that_forget, "elsewhere", lambda c: set_env(c, "head", SEARCHER_STATE="/home/searcher")),
+    (heads_that_forget, "volume", lambda c: c["services"]["head"].pop("volumes")),
     (undeclared, "secret", lambda c: c["secrets"].pop("pgpass")),
     (undeclared, "network", lambda c: c["networks"].pop("cluster")),
     (undeclared, "config", lambda c: c["configs"].pop("make_database")),
@@ -438,6 +452,20 @@ def labels(template: Mapping[str, Any]) -> dict[str, str]:
     return dict(template.get("metadata", {}).get("labels", {}))
 
 
+def manifests_whose_head_forgets(manifests: Manifests) -> list[str]:
+    """Journals of outages lie on a volume that outlives the pod."""
+    pod, head = templates(manifests)["head"]["spec"], head_container(manifests)
+    claims = {claim["metadata"]["name"] for claim in of_kind(manifests, "PersistentVolumeClaim")}
+    kept = {
+        volume["name"]
+        for volume in pod["volumes"]
+        if volume.get("persistentVolumeClaim", {}).get("claimName") in claims
+    }
+    places = {mount["mountPath"] for mount in head["volumeMounts"] if mount["name"] in kept}
+    state = variables(head).get("SEARCHER_STATE")
+    return [] if state in places else [f"the head keeps {state} in no volume that stays"]
+
+
 def manifests_undeclared(manifests: Manifests) -> list[str]:
     """Names that nothing defines, and fields that KubeRay does not know: Kubernetes would drop them in silence."""
     found = []
@@ -543,6 +571,9 @@ MANIFESTS_BROKEN: list[tuple[Callable[[Manifests], list[str]], str, Callable[[Ma
     ),
     (manifests_that_let_in, "label", lambda m: templates(m)["cpu worker"]["metadata"]["labels"].clear()),
     (manifests_that_let_in, "out", lambda m: policy(m, "searcher-workers")["egress"].append({})),
+    (manifests_whose_head_forgets, "claim", lambda m: m.remove(of_kind(m, "PersistentVolumeClaim")[0])),
+    (manifests_whose_head_forgets, "mount", lambda m: head_container(m)["volumeMounts"].pop()),
+    (manifests_whose_head_forgets, "variable", lambda m: add_env(head_container(m), SEARCHER_STATE="/tmp/state")),
     (manifests_undeclared, "volume", lambda m: worker_pod(m)["volumes"].clear()),
     (manifests_undeclared, "field", lambda m: worker_groups(m)[0].update(minReplica=1)),
     (manifests_undeclared, "cluster", lambda m: of_kind(m, "RayCluster")[0]["metadata"].update(name="other")),
@@ -617,6 +648,8 @@ def image_faults(dockerfile: str) -> list[str]:
 
 def test_the_dockerfile_keeps_to_the_rules() -> None:
     assert image_faults(DOCKERFILE) == []
+    state = environment(services(COMPOSE)["head"])["SEARCHER_STATE"]
+    assert f"install --directory --mode 1777 {state}" in DOCKERFILE, "a new volume is as what it covers in the image"
 
 
 @pytest.mark.parametrize(
