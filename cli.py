@@ -61,7 +61,7 @@ Retries = Annotated[int | None, typer.Option(help="How often a trial runs again 
 MetricsPort = Annotated[
     int | None, typer.Option(min=0, max=65_535, help="Serve metrics for Prometheus at this port; 0: a free one.")
 ]
-MetricsHost = Annotated[str, typer.Option(help="Address at which metrics are served.")]
+MetricsHost = Annotated[str, typer.Option(help="Address at which metrics are served; 127.0.0.1 if not given.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress, no logs; errors only.")]
 
 
@@ -145,7 +145,7 @@ def launch(
         bool, typer.Option("--skip-if-exists", help="Go on with the study if it exists.")
     ] = False,
     metrics_port: MetricsPort = None,
-    metrics_host: MetricsHost = "127.0.0.1",
+    metrics_host: MetricsHost = "",
     quiet: Quiet = False,
 ) -> None:
     """Start a new study: search, and print the ranked functions."""
@@ -193,7 +193,7 @@ def resume(
     address: Address = None,
     threads: Threads = None,
     metrics_port: MetricsPort = None,
-    metrics_host: MetricsHost = "127.0.0.1",
+    metrics_host: MetricsHost = "",
     trust_code: Annotated[
         bool, typer.Option("--trust-code", help="Run the code that the study names, though not launched from here.")
     ] = False,

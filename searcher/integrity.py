@@ -206,7 +206,9 @@ def _studies(engine: Engine, store: Store) -> Iterator[Finding]:
         wrong = [*found.pop(study_id, []), *(text for text, so in broken.items() if so)]
         if not wrong:
             driver = store.driver(store.study(name))
-            driven = f"driven by {driver.holder}" if driver.live else "nobody drives it"
+            driven = "nobody drives it"
+            if driver.live:
+                driven = f"driven by {driver.holder}, heard of {driver.heard or 0:.0f} s ago"
             told = f"{trials - unfinished} of {total} trials decided, {unfinished} open, {driven}"
             yield Finding(f"study {name}", True, told)
         yield from (Finding(f"study {name}", False, text) for text in wrong)

@@ -170,29 +170,42 @@ def as_json(rows: Iterable[Row]) -> Iterator[str]:
     yield "]"
 
 
-def as_csv(rows: Iterable[Row]) -> Iterator[str]:
+def as_csv(rows: Iterable[Row], names: Sequence[str] = ()) -> Iterator[str]:
+    """A head line, of the columns' names or else the first row's, and a line for each row."""
     written = io.StringIO()
     writer = csv.writer(written, lineterminator="")
+    for values in _with_head(rows, names):
+        writer.writerow(values)
+        yield written.getvalue()
+        written.seek(0)
+        written.truncate()
+
+
+def _with_head(rows: Iterable[Row], names: Sequence[str]) -> Iterator[list[Any]]:
+    if names:
+        yield [*names]
     for n, row in enumerate(rows):
-        for values in [[*row.values()]] if n else [[*row], [*row.values()]]:
-            writer.writerow(values)
-            yield written.getvalue()
-            written.seek(0)
-            written.truncate()
+        if not (n or names):
+            yield [*row]
+        yield [*row.values()]
 
 
 def as_yaml(rows: Iterable[Row]) -> Iterator[str]:
     import yaml
 
+    row = None
     for row in rows:
         yield yaml.safe_dump([dict(row)], sort_keys=False, allow_unicode=True).rstrip("\n")
+    if row is None:
+        yield "[]"
 
 
-def as_markdown(rows: Iterable[Row]) -> Iterator[str]:
-    for n, row in enumerate(rows):
-        values = [str("" if value is None else value).replace("|", "\\|") for value in row.values()]
-        for cells in [values] if n else [list(row), ["---"] * len(row), values]:
-            yield f"| {' | '.join(cells)} |"
+def as_markdown(rows: Iterable[Row], names: Sequence[str] = ()) -> Iterator[str]:
+    for n, values in enumerate(_with_head(rows, names)):
+        cells = [str("" if value is None else value).replace("|", "\\|") for value in values]
+        yield f"| {' | '.join(cells)} |"
+        if n == 0:
+            yield f"| {' | '.join(['---'] * len(cells))} |"
 
 
 def _export_text(rows: Sequence[Row], path: Path) -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -253,7 +254,8 @@ def _sampler(settings: Config) -> Sampler:
 
 def _holder() -> str:
     process = psutil.Process()
-    return f"process {process.pid} on {socket.gethostname()}, started {process.create_time():.2f}"
+    started = datetime.fromtimestamp(round(process.create_time()), UTC)
+    return f"process {process.pid} on {socket.gethostname()}, started {started:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _is_dead(holder: str) -> bool:
@@ -262,7 +264,10 @@ def _is_dead(holder: str) -> bool:
     if len(words) != 6 or words[3].rstrip(",") != socket.gethostname():
         return False
     try:
-        return abs(psutil.Process(int(words[1])).create_time() - float(words[5])) > 1.0
+        started = datetime.fromisoformat(words[5]).timestamp()
+        return abs(psutil.Process(int(words[1])).create_time() - started) > 1.5
+    except ValueError:  # another version's words: its lease runs out
+        return False
     except psutil.NoSuchProcess:
         return True
 

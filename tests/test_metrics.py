@@ -70,6 +70,7 @@ def test_the_numbers_are_those_of_the_search(store: Store) -> None:
     with endpoint("127.0.0.1", 0) as (registry, url), session.held_lease(store, study) as lease:
         metrics = Metrics(registry, study, lease)
         assert scraped(url)["searcher_retries_total",] == 0, "a search that has not begun has numbers too"
+        assert not [name for name, *_ in scraped(url) if name.endswith("_created")]
         for n, progress in enumerate(session.search(store, lease, study, settings, pool, never)):
             metrics.update(progress)
             if n == 10:
@@ -138,6 +139,8 @@ def test_a_port_that_is_taken_is_said_before_anything_is_written(cli: Cli, tmp_p
     assert list(tmp_path.iterdir()) == []
     nowhere = cli("launch", *FAST, "--metrics-port", "0", "--metrics-host", "no.such.host.invalid")
     assert nowhere.returncode == 1 and nowhere.stderr.count("\n") == 1 and "--metrics-host" in nowhere.stderr
+    useless = cli("launch", *FAST, "--metrics-host", "127.0.0.1")
+    assert useless.returncode == 2 and useless.stderr.count("\n") == 1 and "--metrics-port" in useless.stderr
     with pytest.raises(MetricsUnavailable), endpoint("192.0.2.1", 0):
         pass
 

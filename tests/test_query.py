@@ -363,7 +363,12 @@ def test_a_table_holds_less(filled: str, cli: Cli, monkeypatch: pytest.MonkeyPat
     done = cli("query", f"{ENDLESS} SELECT n FROM t", "--storage", filled)
     assert done.returncode == 0 and "cut after 5 rows; a table holds no more, -f csv" in done.stderr
     assert done.stdout.split()[-1] == "5"
-    assert cli("query", "SELECT 1 AS n WHERE 1 = 0", "--storage", filled, "-f", "json").stdout.split() == ["[", "]"]
+
+
+@pytest.mark.parametrize("output", ["json", "csv", "yaml", "markdown"])
+def test_no_rows_are_an_answer_too(filled: str, output: str, cli: Cli) -> None:
+    printed = cli("query", "SELECT 1 AS n, 2 AS text WHERE 1 = 0", "--storage", filled, "-f", output).stdout
+    assert printed and parsed(printed, output) == []
 
 
 def test_the_time_limit_of_the_command(filled: str, cli: Cli) -> None:

@@ -56,15 +56,21 @@ def opened(storage: str, *, create: bool = False, existing: bool = False) -> Ite
             store.close()
 
 
-def print_rows(rows: Iterable[Row], output: Format) -> None:
-    """Prints rows as they come, a table when the last has come: its columns are as wide as the longest text."""
+def print_rows(rows: Iterable[Row], output: Format, names: Sequence[str] = ()) -> None:
+    """Prints rows as they come, a table when the last has come: its columns are as wide as the longest text. With
+    `names` of the columns, a head line is printed where there are no rows too."""
     from searcher import report
 
     if output is Format.table:
         _print_table(list(rows))
         return
-    writers = {"json": report.as_json, "csv": report.as_csv, "yaml": report.as_yaml, "markdown": report.as_markdown}
-    for line in writers[output.value](rows):
+    lines = {
+        Format.json: report.as_json(rows),
+        Format.csv: report.as_csv(rows, names),
+        Format.yaml: report.as_yaml(rows),
+        Format.markdown: report.as_markdown(rows, names),
+    }
+    for line in lines[output]:
         print(line)
 
 

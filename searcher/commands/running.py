@@ -30,12 +30,16 @@ log = logging.getLogger("searcher")
 @contextmanager
 def served(host: str, port: int | None) -> Iterator[CollectorRegistry | None]:
     """Serves metrics for the length of the block; nothing without a port."""
+    from searcher import UsageError
+
     if port is None:
+        if host:
+            raise UsageError(f"--metrics-host {host} serves nothing without --metrics-port, 0 for a free one")
         yield None
         return
     from searcher.metrics import endpoint
 
-    with endpoint(host, port) as (registry, url):
+    with endpoint(host or "127.0.0.1", port) as (registry, url):
         logs.say(f"metrics: {url}")
         yield registry
 

@@ -29,7 +29,7 @@ def query(
 
     most = min(limit, TABLE_ROWS) if output is Format.table else limit
     with blamed(storage), opened_query(storage, sql, timeout, most) as answer:
-        print_rows(answer, output)
+        print_rows(answer, output, answer.names)
     if answer.cut:
         logs.say(f"cut after {most:,} rows; {_more(most, limit)}", logging.WARNING)
 
