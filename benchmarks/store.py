@@ -46,9 +46,9 @@ import sqlalchemy as sa
 from searcher import database, report, schema, session
 from searcher.config import Config
 from searcher.database import Prepared
-from searcher.rows import epoch_rows, trial_row
+from searcher.rows import Batch, epoch_rows, trial_row
 from searcher.status import status
-from searcher.store import Batch, Lease, Store
+from searcher.store import Lease, Store
 from searcher.trial import Kind, Objective, Study, Trial, TrialState
 from workers.job import Epoch
 from workers.pool import InlinePool

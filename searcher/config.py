@@ -327,6 +327,8 @@ def _check_ranges(config: Config) -> None:
     for name, accepted in _ONE_OF.items():
         if values[name] not in accepted:
             raise ConfigError(f"unknown {name} {values[name]!r}; {_nearest(values[name], accepted)}")
+    if config.gpus_per_worker > 1 and config.gpus_per_worker % 1:
+        raise ConfigError(f"--gpus-per-worker must be a part of one GPU, or whole GPUs, not {config.gpus_per_worker!r}")
     if config.study_name.strip() != config.study_name or len(config.study_name) > 200:
         raise ConfigError(
             f"--study-name must be at most 200 characters without blanks around them, not {config.study_name!r}"

@@ -46,8 +46,10 @@ def _examined(what: str, look: Callable[[], str]) -> Finding:
 def _devices() -> str:
     import torch
 
+    from workers.pool import usable_cpus
+
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return f"{os.cpu_count()} CPU cores; GPUs: {', '.join(gpus) or 'none, children train on the CPU'}"
+    return f"{usable_cpus()} CPU cores; GPUs: {', '.join(gpus) or 'none, children train on the CPU'}"
 
 
 def _ray() -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from searcher.database import StoreError
-from searcher.store import Batch
+from searcher.rows import Batch
 from searcher.trial import Kind, Study, Trial, TrialState
 from workers.job import Epoch
 
@@ -156,6 +156,7 @@ def _entries(lines: bytes) -> Iterator[dict[str, Any]]:
 def _plain(batch: Batch) -> dict[str, Any]:
     return {
         "serial": batch.serial,
+        "data_digest": batch.data_digest,
         "added": [asdict(trial) for trial in batch.added],
         "changed": [[state, asdict(trial)] for state, trial in batch.changed],
         "curves": [[number, [astuple(point) for point in curve]] for number, curve in batch.curves.items()],
@@ -167,6 +168,7 @@ def _batch(entry: dict[str, Any]) -> Batch:
         added=[_trial(trial) for trial in entry["added"]],
         changed=[(TrialState(state), _trial(trial)) for state, trial in entry["changed"]],
         curves={number: [Epoch(*point) for point in curve] for number, curve in entry["curves"]},
+        data_digest=entry.get("data_digest", ""),
         serial=entry["serial"],
     )
 

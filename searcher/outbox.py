@@ -19,7 +19,8 @@ from itertools import chain
 
 from searcher.database import StoreError, StoreUnavailable
 from searcher.journal import Journal
-from searcher.store import Batch, Lease, LeaseLost, Position, Store
+from searcher.rows import Batch
+from searcher.store import Lease, LeaseLost, Position, Store
 from searcher.trial import Study
 
 RETRY_SECONDS = 1.0
@@ -259,6 +260,7 @@ def _together(held: deque[Batch]) -> Batch:
         whole.added += batch.added
         whole.changed += batch.changed
         whole.curves |= batch.curves
+        whole.data_digest = batch.data_digest or whole.data_digest
         whole.serial = batch.serial
     return whole
 

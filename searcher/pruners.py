@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from bisect import insort
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -51,8 +52,8 @@ class Pruner:
         self._rule, self._objective = rule, str(objective)
         self._children = 0
         # By epoch, sorted: the best that each child had reached by then, on the training images and by the objective.
-        self._train_losses: list[list[float]] = []
-        self._badness: list[list[float]] = []
+        self._train_losses: defaultdict[int, list[float]] = defaultdict(list)
+        self._badness: defaultdict[int, list[float]] = defaultdict(list)
         self._epochs = 0  # of a whole training, known from the first that was finished
 
     def tell(self, trial: Trial, curve: Sequence[Epoch]) -> None:
@@ -64,11 +65,8 @@ class Pruner:
             return
         self._children += 1
         for epochs in range(1, len(curve) + 1):
-            if epochs > len(self._badness):
-                self._train_losses.append([])
-                self._badness.append([])
-            insort(self._train_losses[epochs - 1], best_train_loss(curve[:epochs]))
-            insort(self._badness[epochs - 1], badness(curve[:epochs], self._objective))
+            insort(self._train_losses[epochs], best_train_loss(curve[:epochs]))
+            insort(self._badness[epochs], badness(curve[:epochs], self._objective))
 
     @property
     def first_rung(self) -> int:
@@ -82,8 +80,8 @@ class Pruner:
         found = []
         for rung, share in self._rule.rungs(self._epochs).items():
             last = math.ceil(share * self._children) - 1
-            if last < len(self._badness[rung - 1]):
+            if last < len(self._badness[rung]):
                 early = 2 * rung <= self._epochs
-                train_loss = self._train_losses[rung - 1][last] if early else 0.0  # which none is below
-                found.append(Cutoff(rung, train_loss, self._objective, self._badness[rung - 1][last]))
+                train_loss = self._train_losses[rung][last] if early else 0.0  # which none is below
+                found.append(Cutoff(rung, train_loss, self._objective, self._badness[rung][last]))
         return tuple(found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
@@ -100,6 +101,22 @@ def study_of(row: RowMapping) -> Study:
         versions=row["versions"],
         created_at=row["created_at"],
     )
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one transaction writes. `changed` pairs the state that a trial must be in with its new record; `curves` are
+    by trial number. `data_digest` is that of the study's data, when it becomes known ("": nothing new). `serial`
+    numbers the batches of a study; 0: not numbered."""
+
+    added: list[Trial] = field(default_factory=list)
+    changed: list[tuple[TrialState, Trial]] = field(default_factory=list)
+    curves: dict[int, Sequence[Epoch]] = field(default_factory=dict)
+    data_digest: str = ""
+    serial: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.changed)
 
 
 def tally_rows(

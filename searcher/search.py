@@ -20,8 +20,9 @@ from searcher.book import Book
 from searcher.config import Config
 from searcher.outbox import Outage, Outbox
 from searcher.pruners import PRUNERS, Pruner
+from searcher.rows import Batch
 from searcher.samplers.base import Sampler
-from searcher.store import Batch, Lease, Store
+from searcher.store import Lease, Store
 from searcher.trial import Kind, Study, Trial, TrialState
 from workers.job import Epoch, Health, Job, Outcome, Verdict
 from workers.pool import Pool
@@ -113,6 +114,7 @@ class Search:
         self._again: list[Trial] = []  # since the last progress
         self._worked = False  # whether any training of this session has come to a verdict
         self._failures: Counter[str] = Counter()  # by the first line of their reason
+        self._data_digest = ""  # of the study's data; not known before a worker of a cluster has looked at them
 
     def run(self) -> Generator[Progress, None, None]:
         """Runs to the total, the time-out or a wish to stop; yields after every transaction that changed something, and
@@ -163,6 +165,7 @@ class Search:
         that takes a while, in which the lease is kept; false if it was cut short by a wish to stop."""
         self._outbox.open()
         study, batch = self._book.study, Batch()
+        self._data_digest = self._store.study(study.name).versions.get("data", "")  # a journal may have brought it
         for trial, curve in replay.ended(self._store, study, curves=self._pruner is not None):
             self._book.finish(trial)
             self._learn(trial, curve)
@@ -222,9 +225,10 @@ class Search:
         """Waits for the pool, and enters what it gives back."""
         ready = self._pool.wait(0.0 if self._hurry else WAKE_SECONDS)
         self._hurry = False
-        for job, outcome in ready:
+        for job, given in ready:
             trial = self._book.end(job.number)
-            self._workers_lost += outcome.health is not Health.SOUND
+            self._workers_lost += given.health is not Health.SOUND
+            outcome = self._on_our_data(given, batch)
             if outcome.verdict is Verdict.FAILED and trial.retries < self._config.max_retries:
                 again = replace(trial, state=TrialState.WAITING, retries=trial.retries + 1, reason=outcome.reason)
                 batch.changed.append((trial.state, again))
@@ -238,6 +242,15 @@ class Search:
             self._enter(done, ended, outcome.curve)
         if self._clock() - self._marked >= WAKE_SECONDS:
             self._mark_running(batch)
+
+    def _on_our_data(self, outcome: Outcome, batch: Batch) -> Outcome:
+        """What was trained on other data than the study's has failed; the study's are those of its first outcome."""
+        if not self._data_digest and outcome.data_digest:
+            self._data_digest = batch.data_digest = outcome.data_digest
+        if outcome.data_digest in ("", self._data_digest):
+            return outcome
+        reason = f"{outcome.worker} has other data (digest {outcome.data_digest}) than the study ({self._data_digest})"
+        return Outcome(Verdict.FAILED, reason, seconds=outcome.seconds, worker=outcome.worker)
 
     def _mark_running(self, batch: Batch) -> None:
         """Says in the store what runs. About once a second: children of a few milliseconds go without."""
@@ -368,6 +381,7 @@ class Search:
             recipe=config.recipe,
             seed=trial.seed,
             split_seed=config.split_seed,
+            data_digest=self._data_digest,
             primitives=config.primitives,
             compile=config.compile,
             timeout_seconds=config.trial_timeout,

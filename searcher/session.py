@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import platform
 import re
 import socket
@@ -33,7 +32,7 @@ from workers.data import check_name, load
 from workers.job import WorkersError
 from workers.models import build, check_model
 from workers.networks.sites import activation_of
-from workers.pool import InlinePool, Pool
+from workers.pool import InlinePool, Pool, usable_cpus
 
 MATTERS = ("searcher", "torch", "scikit-learn")  # whose version can change what a training comes to
 
@@ -61,7 +60,7 @@ def check(settings: Config) -> str:
         data = load(settings.dataset, settings.split_seed, cpu, settings.data_dir, settings.limit_train)
         relu = activation_of("max(x, 0)")
         build(settings.model, relu, data.shape, data.classes, settings.width or None, settings.model_kwargs)
-        return data.digest()
+        return data.digest
     return ""
 
 
@@ -99,7 +98,7 @@ def open_pool(settings: Config) -> Iterator[Pool]:
         RayUnavailable: no cluster, or not what was asked of it.
     """
     if settings.pool == "inline":
-        pool: Pool = InlinePool(settings.threads or os.cpu_count() or 1)
+        pool: Pool = InlinePool(settings.threads or usable_cpus())
     else:
         from workers.ray_pool import RayPool
 

@@ -7,7 +7,7 @@ transaction, and every change of state names the state it expects, so that a dri
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from searcher import SearcherError, database, ranking, schema
 from searcher.database import Prepared, StoreError, plain_errors
-from searcher.rows import NEW_STATE, NEW_TALLY, epoch_rows, study_of, tally_rows, trial_of, trial_row
+from searcher.rows import NEW_STATE, NEW_TALLY, Batch, epoch_rows, study_of, tally_rows, trial_of, trial_row
 from searcher.trial import Objective, Study, Trial, TrialState
 from workers.job import Epoch
 
@@ -94,20 +94,6 @@ class Summary:
     study: Study
     counts: Mapping[TrialState, int]
     holder: str
-
-
-@dataclass(slots=True)
-class Batch:
-    """What one transaction writes. `changed` pairs the state that a trial must be in with its new record; `curves` are
-    by trial number. `serial` numbers the batches of a study; 0: not numbered."""
-
-    added: list[Trial] = field(default_factory=list)
-    changed: list[tuple[TrialState, Trial]] = field(default_factory=list)
-    curves: dict[int, Sequence[Epoch]] = field(default_factory=dict)
-    serial: int = 0
-
-    def __bool__(self) -> bool:
-        return bool(self.added or self.changed)
 
 
 class Store:
@@ -435,6 +421,11 @@ class Store:
             raise LeaseLost(f"a trial is no longer as it was left ({expected}): another process has changed it")
         self._new_tallies.execute(connection, list(tally_rows(study_id, batch.added, batch.changed)))
         self._new_epochs.execute(connection, list(epoch_rows(study_id, batch.curves)))
+        if batch.data_digest:
+            s = schema.study.c
+            versions = connection.execute(sa.select(s.versions).where(s.id == study_id)).scalar_one()
+            known = sa.update(schema.study).where(s.id == study_id)
+            connection.execute(known.values(versions={**versions, "data": batch.data_digest}))
 
     def _renew(self, connection: Connection, lease: Lease, serial: int) -> bool:
         which = {"in_study": lease.study_id, "is_generation": lease.generation}

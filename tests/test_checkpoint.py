@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from workers.data import load
 from workers.job import Job, Outcome, Recipe, Verdict
 from workers.train import train
 
@@ -86,6 +88,40 @@ def test_a_folder_that_cannot_be_written_costs_a_warning(tmp_path: Path, caplog:
     job = replace(JOBS["quick"], checkpoint_dir=str(tmp_path / "file" / "below"), checkpoint_seconds=0)
     assert train(job) == train(JOBS["quick"])
     assert "no checkpoint could be written" in caplog.text
+
+
+def test_other_data_and_other_code_do_not_share_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen to fail with a digest of the job alone: the weights of one were trained on with the other."""
+    monkeypatch.syspath_prepend(tmp_path)
+    source = """
+import numpy, torch
+def data():
+    draw = numpy.random.default_rng(SEED)
+    return draw.random((600, 1, 8, 8)), numpy.arange(600) % 2
+def network(activation, classes):
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 8), activation(8), torch.nn.Linear(8, classes))
+"""
+    own = {"dataset": "own_of_checkpoints:data", "model": "own_of_checkpoints:network", "limit_train": 0}
+    job = replace(JOBS["quick"], **own, checkpoint_dir=str(tmp_path / "kept"), checkpoint_seconds=0)  # type: ignore[arg-type]
+    digests = set()
+    for number, changed in enumerate(["0", "1", "1 * 1"], start=1):  # the data; the code alone
+        (tmp_path / "own_of_checkpoints.py").write_text(source.replace("SEED", changed))
+        sys.modules.pop("own_of_checkpoints", None)
+        load.cache_clear()
+        digests.add(stopped_after(7, job).data_digest)
+        assert len(list((tmp_path / "kept").iterdir())) == number
+    assert len(digests) == 2
+
+
+def test_what_is_forgotten_below_the_cache_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEARCHER_CACHE", str(tmp_path))
+    job = replace(JOBS["quick"], checkpoint_seconds=0)
+    stopped_after(STEPS + 1, job)
+    (old,) = (tmp_path / "checkpoints").iterdir()
+    os.utime(old, (0, 0))
+    stopped_after(STEPS + 1, replace(job, seed=1))
+    (new,) = (tmp_path / "checkpoints").iterdir()
+    assert new != old
 
 
 def test_jobs_that_compute_something_else_do_not_share_a_checkpoint(tmp_path: Path) -> None:

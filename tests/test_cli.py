@@ -213,6 +213,7 @@ BAD_LAUNCHES = [
     (("--space", "swish2018"), 2, "did you mean 'swish2017'"),
     (("--space", "small1", "--unary", "exp"), 2, "unknown unary primitive 'exp'"),
     (("--n-trials", "0"), 2, "--n-trials must be at least 1, not 0"),
+    (("--gpus-per-worker", "1.5"), 2, "--gpus-per-worker must be a part of one GPU, or whole GPUs, not 1.5"),
     (("--workers", "-1"), 2, "--workers must be at least 0, not -1"),
     (("--epochs", "0"), 2, "--epochs must be at least 1, not 0"),
     (("--learning-rate", "nan"), 2, "--learning-rate must be"),

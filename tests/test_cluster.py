@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 from searcher.store import Store
 from searcher.trial import TrialState
 from workers.job import Job, Outcome, Verdict
-from workers.ray_cluster import RayUnavailable
+from workers.ray_cluster import RayUnavailable, _on_gpus
 from workers.ray_pool import RayPool
 
 from .clusters import Cluster, http_status, plain_environment, running_cluster
@@ -40,6 +41,7 @@ def _assert_complete(url: str, name: str, n_trials: int) -> None:
     assert all(trial.state.finished for trial in trials)
     assert any(trial.state is TrialState.COMPLETE for trial in trials)
     assert summary.holder == ""
+    assert re.fullmatch("[0-9a-f]{16}", summary.study.versions["data"]), "which a worker has told"
 
 
 def test_a_ray_job_and_a_driver_outside_search_at_the_same_time(cluster: Cluster, postgresql_url: str) -> None:
@@ -74,6 +76,15 @@ def test_gpus_that_a_cluster_has_not_are_missed_before_anything_is_written(clust
     assert asked.returncode == 1
     assert asked.stderr.startswith("searcher: 0.5 GPUs a worker were asked for, this Ray cluster has 0;")
     assert not database.exists()
+
+
+@pytest.mark.parametrize(
+    ("gpus", "each", "workers"),
+    [(2, 0.6, 2), (2, 0.5, 4), (1, 0.3, 3), (1, 0.1, 10), (2, 1, 2), (5, 2, 2), (0, 0.5, 0)],
+)
+def test_a_part_of_a_gpu_is_of_one_card(gpus: float, each: float, workers: int) -> None:
+    """Seen to fail with GPUs divided as if they were one: Ray then never finds room for the third of (2, 0.6)."""
+    assert _on_gpus(gpus, each) == workers
 
 
 def test_a_closed_port_is_told_at_once() -> None:

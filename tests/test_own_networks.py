@@ -140,7 +140,7 @@ BAD: list[tuple[str, str, dict[str, Any], str]] = [
     ("def f(classes, /): pass", "f", {}, "asks for 'classes'; it can have, by name"),
     ("f = max", "f", {}, "Python cannot tell which arguments it takes"),
     (NET, "Net", {"hiden": 3}, "has no option 'hiden'; did you mean 'hidden'"),
-    (NET, "Net", {"classes": 3}, "has no option 'classes'"),
+    (NET, "Net", {"classes": 3}, "'classes' is given by the searcher itself, not among the options"),
     ("def f(): return 1 / 0", "f", {}, "fails: ZeroDivisionError: division by zero"),
     ("def f(): return None", "f", {}, "returns a NoneType; it must return a torch.nn.Module"),
     ("def f(): return torch.zeros(3)", "f", {}, "returns a tensor of shape \\(3,\\); it must return"),
@@ -149,6 +149,7 @@ BAD: list[tuple[str, str, dict[str, Any], str]] = [
         MAKE + "nn.Sequential(nn.Conv2d(in_channels, classes, 3), activation(classes))",
         *("f", {}, "makes a tensor of shape \\(2, 10, 6, 6\\) of two images; it must be a tensor of shape \\(2, 10\\)"),
     ),
+    ("def f(width=8): ...", "f", {"width": 64}, "'width' is given by --width, not among the options"),
     (
         MAKE + "nn.Sequential(nn.Flatten(), activation(64), nn.Linear(64, 7))",
         *("f", {}, "makes a tensor of shape \\(2, 7\\)"),
@@ -187,6 +188,12 @@ def test_bad_networks_of_ones_own(
     assert (
         str(caught.value).startswith(f"model {name!r}") and "\n" not in str(caught.value).partition("RuntimeError")[0]
     )
+
+
+def test_a_width_that_a_network_does_not_take(write: Write) -> None:
+    name = f"{write(NET)}:Net"
+    with pytest.raises(WorkersError, match="takes no `width`; leave --width out, or let the function take it"):
+        build(name, activation_of("x"), (1, 8, 8), 10, 64)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -18,7 +19,7 @@ import psutil
 import pytest
 import torch
 
-from workers.job import Job, Outcome, Recipe, Verdict
+from workers.job import Job, Outcome, Recipe, Verdict, WorkersError
 from workers.pool import InlinePool, Pool, evaluate
 
 torch.set_num_threads(1)
@@ -195,6 +196,12 @@ class PoolContract:
         assert untimed(outcome) == reference and outcome.seconds > 0
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
+def test_no_more_cpus_are_used_than_a_process_may() -> None:
+    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); from workers.pool import usable_cpus"
+    assert subprocess.check_output([sys.executable, "-c", f"{code}; print(usable_cpus())"], text=True).strip() == "1"
+
+
 @pytest.fixture(scope="module")
 def reference() -> Outcome:
     """What `QUICK` gives, by one thread in this process."""
@@ -228,6 +235,21 @@ class TestInlinePool(PoolContract):
         pool.close()
         thread.join(PATIENCE)
         assert not thread.is_alive()
+
+    def test_a_thread_that_cannot_begin_says_so(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Seen to fail: it was waited for without end."""
+
+        def warm_up() -> None:
+            raise RuntimeError("CUDA error: out of memory")
+
+        monkeypatch.setattr("workers.pool.warm_up", warm_up)
+        pool = InlinePool()
+        pool.submit(QUICK)
+        [(_, outcome)] = pool.wait(PATIENCE)
+        assert outcome.verdict is Verdict.FAILED and "CUDA error: out of memory" in outcome.reason
+        with pytest.raises(WorkersError, match="unable to train"):
+            pool.submit(QUICK)
+        pool.close()
 
     def test_holds_one_job(self, pool: Pool) -> None:
         """So that a proposal knows every result before it, and the same seed gives the same study."""

@@ -108,6 +108,14 @@ def test_baselines_tell_how_long_a_training_is_and_nothing_more() -> None:
     assert made.cutoffs() == before
 
 
+def test_a_rung_that_no_candidate_has_reached_has_no_cutoff() -> None:
+    """Seen to fail with an IndexError, in the search and in each that went on with it."""
+    for rule in ("halving", "median"):
+        made = pruner([[3.0]] * 5, PRUNERS[rule] or HALVING)
+        made.tell(replace(told(5), kind=Kind.BASELINE), curve(*[1.0] * 8))
+        assert [cutoff.epoch for cutoff in made.cutoffs()] == [1]
+
+
 def test_late_in_a_training_the_objective_alone_counts() -> None:
     cutoffs = pruner([[float(n)] * 4 for n in range(1, 11)]).cutoffs()
     assert [(cutoff.epoch, cutoff.train_loss, cutoff.limit) for cutoff in cutoffs] == [(1, 4, 4), (2, 3, 3), (3, 0, 2)]

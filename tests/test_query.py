@@ -25,7 +25,8 @@ import yaml
 from searcher.commands import sql as command
 from searcher.database import MIGRATION_LOCK, connect
 from searcher.query import QueryRefused, opened_query, run_query
-from searcher.store import Batch, Store
+from searcher.rows import Batch
+from searcher.store import Store
 from searcher.trial import Kind, Objective, Trial, TrialState
 
 from .conftest import Cli, fresh_database

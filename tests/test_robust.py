@@ -152,6 +152,16 @@ def test_a_child_out_of_memory_says_what_it_asked_for(run: Any, reason: str) -> 
     assert Outcome.from_json(outcome.to_json()) == outcome
 
 
+def test_what_is_raised_from_itself_is_a_failure_like_any_other() -> None:
+    """Seen to fail: the chain of causes had no end."""
+
+    def run(_: Job) -> Outcome:
+        error = ValueError("again")
+        raise error from error
+
+    assert guarded(run, QUICK).reason.startswith("ValueError: again\n")
+
+
 @pytest.mark.parametrize(
     ("error", "health"),
     [

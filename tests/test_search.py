@@ -271,6 +271,35 @@ class FailsAtFirst:
         return judge(job)
 
 
+def test_the_data_of_a_study_are_those_of_its_first_outcome(store: Store) -> None:
+    """As on a cluster, whose data the driver does not see. Seen to fail with what a worker reports not looked at, and
+    with a digest that was not written down."""
+
+    def on_other_data_every_third_time(job: Job) -> Outcome:
+        assert job.data_digest in ("", "ours")
+        return replace(judge(job), data_digest="theirs" if job.number % 3 == 2 else "ours", worker="node-2:17")
+
+    settings = replace(SETTINGS, max_retries=0)
+    study = session.create_study(store, settings)
+    run(store, study, settings, InlinePool(run=on_other_data_every_third_time))
+    assert store.study(study.name).versions["data"] == "ours"
+    for trial in store.trials(study):
+        if trial.trained:
+            assert (trial.state is TrialState.FAILED) == (trial.number % 3 == 2)
+    failed = next(trial for trial in store.trials(study) if trial.state is TrialState.FAILED)
+    assert failed.reason == "node-2:17 has other data (digest theirs) than the study (ours)"
+    asked = []
+
+    def noted(job: Job) -> Outcome:
+        asked.append(job.data_digest)
+        return judge(job)
+
+    with session.held_lease(store, study) as lease:
+        longer = session.extended(store, lease, study, 50)
+    run(store, longer, settings, InlinePool(run=noted))
+    assert set(asked) == {"ours"}
+
+
 def test_failures_are_retried_so_often_and_no_more(store: Store) -> None:
     settings = replace(SETTINGS, n_trials=8, max_retries=2)
     _, saved = completed(store, settings, pool=InlinePool(run=FailsAtFirst(2)))

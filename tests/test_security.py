@@ -34,7 +34,8 @@ from packaging.utils import canonicalize_name
 from searcher.database import masked
 from searcher.journal import Journal
 from searcher.query import opened_query
-from searcher.store import Batch, Store
+from searcher.rows import Batch
+from searcher.store import Store
 from searcher.trial import Kind, Objective, Trial
 
 from .conftest import ROOT, Cli

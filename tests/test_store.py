@@ -16,7 +16,8 @@ from alembic.migration import MigrationContext
 
 from searcher import database, schema
 from searcher.database import StoreError
-from searcher.store import Batch, LeaseLost, Position, Store, StudyBusy, StudyExists, UnknownStudy
+from searcher.rows import Batch
+from searcher.store import LeaseLost, Position, Store, StudyBusy, StudyExists, UnknownStudy
 from searcher.trial import Kind, Objective, Study, Trial, TrialState
 from workers.job import Epoch
 

@@ -90,5 +90,5 @@ def _mapped(place: Path) -> Stored:
         labels = np.load(place / "labels.npy", allow_pickle=False)
         facts = json.loads((place / "facts.json").read_text())
         return Stored(images, labels, int(facts["tests"]), str(facts["encoding"]), str(place))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError) as error:
         raise WorkersError(f"the decoded images in {place} are damaged ({error}); delete that folder") from error

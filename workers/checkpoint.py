@@ -13,6 +13,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Protocol
@@ -20,11 +21,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from search_space.modules import source_digest
 from workers.cache import folder
 from workers.job import Epoch, Job
 
 log = logging.getLogger(__name__)
 
+FORGOTTEN_SECONDS = 30 * 86_400.0  # after which what lies below the cache is removed
 FORMAT = 1  # goes up when a training means something else by what is written
 
 
@@ -42,9 +45,9 @@ class Checkpoint:
     A checkpoint that cannot be written or read costs a warning and the time that it would have saved.
     """
 
-    def __init__(self, job: Job, device: torch.device) -> None:
+    def __init__(self, job: Job, data_digest: str, device: torch.device) -> None:
         place = Path(job.checkpoint_dir) if job.checkpoint_dir else folder() / "checkpoints"
-        self._path = place / f"{_digest(job, device)}.safetensors"
+        self._path = place / f"{_digest(job, data_digest, device)}.safetensors"
         self._device, self._every = device, job.checkpoint_seconds
         self._last = time.monotonic()
 
@@ -88,6 +91,7 @@ class Checkpoint:
         except (OSError, SafetensorError) as error:
             log.warning("no checkpoint could be written to %s: %s", self._path, error)
         self._last = time.monotonic()
+        _sweep(folder() / "checkpoints")
 
     def remove(self) -> None:
         """The training is over."""
@@ -97,18 +101,21 @@ class Checkpoint:
             log.warning("the checkpoint %s cannot be removed: %s", self._path, error)
 
 
-def _digest(job: Job, device: torch.device) -> str:
+def _digest(job: Job, data_digest: str, device: torch.device) -> str:
     """Of all that decides what a training computes."""
+    own = [*job.primitives, *(job.model.split(":")[:1] if ":" in job.model else ())]
     measured = replace(
         job,
         number=0,
+        data_digest=data_digest,
         timeout_seconds=0.0,
         cutoffs=(),
         guess_epoch=0,
         checkpoint_dir="",
         checkpoint_seconds=0,
     )
-    facts = [FORMAT, torch.__version__, device.type, torch.get_num_threads(), measured.to_json()]
+    code = [source_digest(module) for module in own]
+    facts = [FORMAT, torch.__version__, device.type, torch.get_num_threads(), measured.to_json(), code]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
 
@@ -123,6 +130,14 @@ def _set_states(draw: torch.Generator, device: torch.device, states: Sequence[Te
     torch.set_rng_state(states[1])
     if device.type == "cuda":
         torch.cuda.set_rng_state(states[2], device)
+
+
+def _sweep(place: Path) -> None:
+    """Removes what trainings have left that nobody has gone on with: those that failed for good, or were forgotten."""
+    for file in place.glob("*"):
+        with suppress(OSError):  # another worker has removed it
+            if time.time() - file.stat().st_mtime > FORGOTTEN_SECONDS:
+                file.unlink()
 
 
 def _write(path: Path, content: bytes) -> None:

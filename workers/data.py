@@ -7,7 +7,7 @@ is picked and normalised when it is wanted. On a GPU the whole array lies there.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -74,6 +74,8 @@ class Dataset:
     """A data set in three parts. A search sees `train` and `val`; `test` is for confirmation alone.
 
     `origin` is where the images are from, `place` the folder that they are mapped from, empty if they are in memory.
+    `digest` tells this training and validation data from others: by all labels and which images they are of, and the
+    pixels of a thousand images of each part.
     """
 
     name: str
@@ -84,6 +86,7 @@ class Dataset:
     test: Part
     origin: str
     place: str
+    digest: str
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -94,16 +97,6 @@ class Dataset:
     @property
     def channels(self) -> int:
         return self.shape[0]
-
-    def digest(self) -> str:
-        """Tells this training and validation data from others: by all labels and which images they are of, and the
-        pixels of a thousand images of each part."""
-        found = hashlib.sha256()
-        for part in (self.train, self.val):
-            some = part.rows[:: max(1, len(part) // DIGESTED)]
-            for values in (part.rows, part.labels, part.pixels.raw[some]):
-                found.update(values.contiguous().cpu().numpy().tobytes())
-        return found.hexdigest()[:16]
 
     def to(self, device: torch.device) -> Dataset:
         pixels = self.train.pixels.to(device)
@@ -133,7 +126,17 @@ def load(name: str, split_seed: int, device: torch.device, data_dir: str = "", l
     mean, deviation = (torch.from_numpy(values) for values in _moments(whole, train))
     pixels = Pixels(images, mean, deviation)
     parts = [Part(pixels, rows, labels[rows]) for rows in map(torch.from_numpy, (train, val, test))]
-    return Dataset(name, raw.title, raw.classes, parts[0], parts[1], parts[2], raw.origin, raw.stored.place).to(device)
+    facts = (raw.origin, raw.stored.place, _digest(parts[:2]))
+    return Dataset(name, raw.title, raw.classes, parts[0], parts[1], parts[2], *facts).to(device)
+
+
+def _digest(parts: Sequence[Part]) -> str:
+    found = hashlib.sha256()
+    for part in parts:
+        some = part.rows[:: max(1, len(part) // DIGESTED)]
+        for values in (part.rows, part.labels, part.pixels.raw[some]):
+            found.update(values.contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]
 
 
 def _split(name: str, raw: Raw, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -179,7 +182,7 @@ def limited(rows: np.ndarray, labels: np.ndarray, number: int, seed: int) -> np.
     at (k - 1/2) / n.
 
     Raises:
-        WorkersError: fewer than classes, or more than there are.
+        WorkersError: so few that a class has none, or more than there are.
     """
     classes = len(np.unique(labels[rows]))
     if not classes <= number <= len(rows):
@@ -192,29 +195,40 @@ def limited(rows: np.ndarray, labels: np.ndarray, number: int, seed: int) -> np.
     for label in np.unique(labels[rows]):
         members = np.flatnonzero(labels[shuffled] == label)
         turns[members] = (np.arange(len(members)) + 0.5) / len(members)
-    return np.asarray(shuffled[np.argsort(turns, kind="stable")[:number]])
+    order = np.argsort(turns, kind="stable")
+    needed = int(max(np.argmax(labels[shuffled[order]] == label) for label in np.unique(labels[rows]))) + 1
+    if number < needed:
+        raise WorkersError(
+            f"limit_train {number} leaves no training image of the rarest class, each class having its share; the "
+            f"least that has one of each is {needed}"
+        )
+    return np.asarray(shuffled[order[:number]])
 
 
 def _moments(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each channel over these rows, `(1, channels, 1, 1)`, float32."""
-    if images.dtype == np.uint8:
-        mean, deviation = _exact_moments(images, np.sort(rows))
-    else:
-        chosen = images[rows]
-        mean, deviation = (f(axis=(0, 2, 3), keepdims=True) for f in (chosen.mean, chosen.std))
-    flat = deviation <= FLAT * np.abs(mean)
-    return mean, np.where(flat, np.float32(1), deviation)
+    ordered = np.sort(rows)
+    chunks = [ordered[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
+    moments = _exact_moments if images.dtype == np.uint8 else _float_moments
+    mean, deviation = moments(images, chunks, len(rows) * images.shape[2] * images.shape[3])
+    deviation = np.where(deviation <= FLAT * np.abs(mean), 1.0, deviation)
+    return mean.astype(np.float32).reshape(1, -1, 1, 1), deviation.astype(np.float32).reshape(1, -1, 1, 1)
 
 
-def _exact_moments(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """By sums of whole numbers, some images at a time."""
+def _exact_moments(images: np.ndarray, chunks: Sequence[np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray]:
+    """By sums of whole numbers."""
     total, squares = np.zeros(images.shape[1], np.int64), np.zeros(images.shape[1], np.int64)
-    for start in range(0, len(rows), CHUNK):
-        some = images[rows[start : start + CHUNK]].astype(np.uint32)
+    for rows in chunks:
+        some = images[rows].astype(np.uint32)
         total += some.sum(axis=(0, 2, 3), dtype=np.int64)
         squares += (some * some).sum(axis=(0, 2, 3), dtype=np.int64)
-    count = len(rows) * images.shape[2] * images.shape[3]
     mean = total / count
-    deviation = np.sqrt(np.maximum(squares / count - mean * mean, 0))
-    as_channels = (1, -1, 1, 1)
-    return mean.astype(np.float32).reshape(as_channels), deviation.astype(np.float32).reshape(as_channels)
+    return mean, np.sqrt(np.maximum(squares / count - mean * mean, 0))
+
+
+def _float_moments(images: np.ndarray, chunks: Sequence[np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray]:
+    """In double precision, and the spread about a mean that is known: pixels may be far from 0 and close together."""
+    mean = sum(images[rows].sum(axis=(0, 2, 3), dtype=np.float64) for rows in chunks) / count
+    centre = mean.reshape(-1, 1, 1)
+    squares = sum(np.square(images[rows] - centre).sum(axis=(0, 2, 3)) for rows in chunks)
+    return mean, np.sqrt(squares / count)

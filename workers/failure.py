@@ -27,10 +27,13 @@ def failure(error: BaseException) -> Outcome:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The exception, and those that it was raised from: what a network of a user's own raises may come wrapped."""
+    """The exception, and those that it was raised from: what a network of a user's own raises may come wrapped, in
+    itself too (`raise error from error`)."""
     found: BaseException | None = error
-    while found is not None:
+    seen: set[int] = set()
+    while found is not None and id(found) not in seen:
         yield found
+        seen.add(id(found))
         found = found.__cause__ or found.__context__
 
 

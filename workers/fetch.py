@@ -125,9 +125,11 @@ def _download(url: str, file: Path, report: Report) -> None:
             return _receive(url, file, report)
         except urllib.error.HTTPError as error:
             raise WorkersError(f"{url}: the server answers {error.code} {error.reason}") from error
-        except (*BROKEN, ValueError) as error:
+        except ValueError as error:  # no URL
+            raise WorkersError(f"{url}: {error}") from error
+        except BROKEN as error:
             why = getattr(error, "reason", error)
-            if attempt == TRIES or isinstance(error, ValueError):
+            if attempt == TRIES:
                 here = file.stat().st_size if file.exists() else 0
                 raise WorkersError(
                     f"{url}: {why}; {here} bytes are here, and the next fetch goes on after them"
@@ -138,7 +140,7 @@ def _download(url: str, file: Path, report: Report) -> None:
 def _receive(url: str, file: Path, report: Report) -> None:
     """One connection. Asks for what is missing; takes all of it if the server does not give parts."""
     if not url.startswith(("http://", "https://")):
-        raise ValueError("a URL must begin with http:// or https://")
+        raise WorkersError(f"{url}: a URL must begin with http:// or https://")
     here = file.stat().st_size if file.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={here}-"} if here else {})  # noqa: S310
     try:

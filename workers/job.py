@@ -96,10 +96,10 @@ class Job:
     """One training run: everything a worker needs, as plain values.
 
     `number` is the trial's in its study; `width` (0: the network's own) and `model_kwargs` are options of `model`;
-    `data_dir` and `limit_train` are as in `workers.data.load`; `seed` fixes
-    initial weights and the order of images, `split_seed` which images are held out. `primitives` are the modules that
-    define the expression's words, beyond those of the language; `compile`: activations go through torch.compile where
-    it pays. `timeout_seconds` 0 means no limit.
+    `data_dir` and `limit_train` are as in `workers.data.load`; `data_digest` is that which the data must have ("": any
+    will do); `seed` fixes initial weights and the order of images, `split_seed` which images are held out.
+    `primitives` are the modules that define the expression's words, beyond those of the language; `compile`:
+    activations go through torch.compile where it pays. `timeout_seconds` 0 means no limit.
 
     A child that misses one of the `cutoffs` is stopped, and so is one that after `guess_epoch` epochs (0: never) is no
     better than guessing. At the ends of epochs, at most every `checkpoint_seconds`, what is needed to go on after an
@@ -117,6 +117,7 @@ class Job:
     recipe: Recipe = Recipe()
     seed: int = 0
     split_seed: int = 0
+    data_digest: str = ""
     primitives: tuple[str, ...] = ()
     compile: bool = False
     timeout_seconds: float = 0.0
@@ -166,8 +167,8 @@ class Epoch:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What came of a job. `val_loss` (nats) and `val_acc` (0 to 1) are those after the last epoch that was trained,
-    present and finite if and only if the verdict is COMPLETE or PRUNED. `seconds` is the worker's wall-clock time; the
-    pool enters it."""
+    present and finite if and only if the verdict is COMPLETE or PRUNED. `data_digest` is that of the data it trained
+    on. `seconds` is the worker's wall-clock time; the pool enters it."""
 
     verdict: Verdict
     reason: str = ""
@@ -175,6 +176,7 @@ class Outcome:
     val_acc: float | None = None
     curve: tuple[Epoch, ...] = ()
     parameters: int | None = None
+    data_digest: str = ""
     seconds: float = 0.0
     worker: str = ""
     health: Health = Health.SOUND

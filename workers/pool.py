@@ -52,6 +52,13 @@ def guarded(run: Evaluate, job: Job) -> Outcome:
     return replace(outcome, seconds=time.monotonic() - started)
 
 
+def usable_cpus() -> int:
+    """How many CPUs this process may use: those of its affinity and of its container's share, not of the machine."""
+    import joblib
+
+    return int(joblib.cpu_count())
+
+
 def prepare(threads: int) -> None:
     """Sets up the calling thread and its process for training."""
     import torch
@@ -130,9 +137,13 @@ class InlinePool:
             atexit.register(self._thread.join)  # torch crashes in a thread that outlives the interpreter
 
     def _work(self) -> None:
-        prepare(self._threads)
-        if self._run == self._evaluate:
-            warm_up()
+        try:
+            prepare(self._threads)
+            if self._run == self._evaluate:
+                warm_up()
+        except Exception as error:  # a GPU that does not open, for one: what the first job is told
+            self._outcomes.put(replace(failure(error), health=Health.LOST))
+            return
         while (job := self._jobs.get()) and not self._closing.is_set():
             limit = job.timeout_seconds
             self._deadline = time.monotonic() + 2 * limit + GRACE_SECONDS if limit else float("inf")

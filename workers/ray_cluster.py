@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import ray
 
 from workers.job import WorkersError
+from workers.pool import usable_cpus
 
 CONNECT_SECONDS = 15.0  # how long an --address may take to answer
 SILENT_SECONDS = 15.0  # how long a cluster may not answer before it is given up; the lease on a study is as long
@@ -48,7 +49,7 @@ def connect(address: str, workers: int) -> None:
     """Raises RayUnavailable if nobody answers at `address` within 15 s."""
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
-        cpus = max(workers, os.cpu_count() or 1)
+        cpus = max(workers, usable_cpus())
         with _local_environment():
             ray.init(
                 address="local",
@@ -142,8 +143,11 @@ def waited_for(missing: int, workers: int, gpus_per_worker: float) -> str:
         has = f"{cpus} and {gpus}" if gpus_per_worker else cpus
         what = f"waiting for room for {lacking} of {workers} workers ({each}; the cluster has {has} in all)"
     else:
-        free = ray.available_resources().get("CPU", 0.0)
-        return f"{missing} of {workers} workers are starting, or wait for what others use ({free:g} of {cpus} are free)"
+        now = ray.available_resources()
+        free = f"{now.get('CPU', 0.0):g} of {cpus}"
+        if gpus_per_worker:
+            free += f", {now.get('GPU', 0.0):g} of {gpus}"
+        return f"{missing} of {workers} workers are starting, or wait for what others use ({free} are free)"
     return f"{what}; start nodes, or stop with Ctrl-C"
 
 
@@ -152,11 +156,18 @@ def _room(gpus_per_worker: float) -> int:
     found = 0
     for node in ray.nodes():
         has = node["Resources"] if node["Alive"] else {}
-        fit = has.get("CPU", 0.0)
+        fit = int(has.get("CPU", 0.0))
         if gpus_per_worker:
-            fit = min(fit, has.get("GPU", 0.0) / gpus_per_worker)
-        found += int(fit + 1e-9)
+            fit = min(fit, _on_gpus(has.get("GPU", 0.0), gpus_per_worker))
+        found += fit
     return found
+
+
+def _on_gpus(gpus: float, gpus_per_worker: float) -> int:
+    """How many workers so many GPUs hold: a part of one is a part of one card, not of two."""
+    if gpus_per_worker > 1:
+        return int(gpus / gpus_per_worker)
+    return int(gpus) * int(1 / gpus_per_worker + 1e-9)
 
 
 def in_short(error: BaseException) -> str:

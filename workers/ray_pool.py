@@ -20,7 +20,7 @@ import ray
 from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorError, RayError
 
 from workers.job import Health, Job, Outcome, Verdict
-from workers.pool import GRACE_SECONDS, Evaluate, evaluate, guarded, prepare, warm_up
+from workers.pool import GRACE_SECONDS, Evaluate, evaluate, guarded, prepare, usable_cpus, warm_up
 from workers.ray_cluster import (
     Pulse,
     RayUnavailable,
@@ -139,7 +139,7 @@ class RayPool:
         except RayUnavailable:
             self.close()
             raise
-        self._threads = threads or (max(1, (os.cpu_count() or 1) // self.workers) if address == "local" else 1)
+        self._threads = threads or (max(1, usable_cpus() // self.workers) if address == "local" else 1)
         self._run, self._gpus, self._leak_bytes = run, gpus_per_worker, leak_bytes
         self._actor: Any = ray.remote(Worker).options(
             num_cpus=1,

@@ -252,6 +252,8 @@ def _own(train: Arrays, test: Arrays | None, where: str) -> Stored:
     stored = _together(train, test)
     _check_range(stored.labels, len(stored.labels), f"{where}: labels")
     counts = np.bincount(train.labels, minlength=int(stored.labels.max()) + 1)
+    if len(counts) < 2:
+        raise WorkersError(f"{where}: all labels are 0; two classes at least are needed to tell functions apart")
     if not counts.all():
         raise WorkersError(
             f"{where}: labels go up to {len(counts) - 1}, but there is no training image of class "
@@ -305,10 +307,10 @@ def _arrays(pair: Any, name: str) -> Arrays:
     """Arrays, tensors, or lists of numbers."""
     import torch
 
-    images, labels = (part.detach().cpu().numpy() if isinstance(part, torch.Tensor) else part for part in pair)
     try:
+        images, labels = (part.detach().cpu().numpy() if isinstance(part, torch.Tensor) else part for part in pair)
         return formats.checked(images, labels, f"dataset {name!r}")
-    except ValueError as error:  # lists of unequal lengths
+    except (ValueError, TypeError) as error:  # lists of unequal lengths; a type of torch's that NumPy has not
         raise WorkersError(f"dataset {name!r}: these are no arrays: {error}") from error
 
 

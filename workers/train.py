@@ -8,6 +8,7 @@ pass runs in bfloat16, a step is one CUDA graph, and within an epoch the device 
 from __future__ import annotations
 
 import math
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -22,7 +23,7 @@ from workers.augment import augment
 from workers.checkpoint import Checkpoint
 from workers.data import Dataset, Part, load
 from workers.graphed import Graphed
-from workers.job import Epoch, Job, Outcome, Recipe, Verdict
+from workers.job import Epoch, Job, Outcome, Recipe, Verdict, WorkersError
 from workers.models import build, default_device, parameter_count
 from workers.networks.sites import activation_of
 
@@ -63,8 +64,15 @@ def train(job: Job, device: torch.device | None = None, stopped: Callable[[], bo
             raise Interrupted(f"timed out after {job.timeout_seconds:g} s")
 
     device = device or default_device()
-    child = _Child(job, load(job.dataset, job.split_seed, device, job.data_dir, job.limit_train), device)
-    checkpoint = Checkpoint(job, device)
+    data = load(job.dataset, job.split_seed, device, job.data_dir, job.limit_train)
+    if job.data_digest not in ("", data.digest):
+        raise WorkersError(
+            f"the data {job.dataset!r} on {socket.gethostname()} (from {data.origin}, digest {data.digest}) are not "
+            f"those that the study began with (digest {job.data_digest}); put the same files on every machine. A "
+            "function that makes data must make the same each time"
+        )
+    child = _Child(job, data, device)
+    checkpoint = Checkpoint(job, data.digest, device)
     curve = checkpoint.restore(child)
     verdict, reason = Verdict.COMPLETE, ""
     try:
@@ -88,6 +96,7 @@ def train(job: Job, device: torch.device | None = None, stopped: Callable[[], bo
         val_acc=curve[-1].val_acc if measured else None,
         curve=tuple(curve),
         parameters=parameter_count(child.model),
+        data_digest=data.digest,
     )
 
 

@@ -49,7 +49,7 @@ def list_data(data_dir: DataDir = "", output: Output = Format.table) -> None:
 def check(
     name: Annotated[str, typer.Argument(help="A data set of the list, npz:FILE or package.module:function.")],
     data_dir: DataDir = "",
-    split_seed: Annotated[int, typer.Option(help="Of the split into train, val and test.")] = 0,
+    split_seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of the split into train, val and test.")] = 0,
     limit_train: Annotated[int, typer.Option(help="So many training images; 0: all.")] = 0,
     output: Output = Format.table,
 ) -> None:

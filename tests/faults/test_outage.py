@@ -26,9 +26,10 @@ from searcher.config import Config, ConfigError
 from searcher.database import StoreError, StoreUnavailable
 from searcher.journal import Journal
 from searcher.outbox import Outbox
+from searcher.rows import Batch
 from searcher.samplers.random import RandomSampler
 from searcher.search import Search, grammar_of
-from searcher.store import Batch, Lease, LeaseLost, Position, Store
+from searcher.store import Lease, LeaseLost, Position, Store
 from searcher.trial import Kind, Objective, Study, Trial, TrialState
 from tests.conftest import ROOT
 from tests.test_search import CountingJudge, ThreadPool, judge, never, run
@@ -570,6 +571,7 @@ batches = st.builds(
     added=st.lists(trials, max_size=3),
     changed=st.lists(st.tuples(st.sampled_from(TrialState), trials), max_size=3),
     curves=st.dictionaries(st.integers(0, 99), st.lists(epochs, max_size=3), max_size=2),
+    data_digest=st.text(max_size=16),
     serial=st.integers(1, 10**9),
 )
 STUDY = Study(1, "s", 10, Objective.VAL_LOSS, {})

@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from searcher.store import Batch, Lease, LeaseLost, NotDriven, Position, Store, StoreError, StudyBusy
+from searcher.rows import Batch
+from searcher.store import Lease, LeaseLost, NotDriven, Position, Store, StoreError, StudyBusy
 from searcher.trial import Kind, Objective, Study, Trial, TrialState
 from workers.job import Epoch
 

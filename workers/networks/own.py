@@ -84,8 +84,13 @@ def _arguments(
         raise WorkersError(f"model {name!r}: Python cannot tell which arguments it takes; wrap it in a def") from error
     named = {row.name for row in rows if row.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)}
     free = any(row.kind is Parameter.VAR_KEYWORD for row in rows)
+    if offered["width"] is not None and "width" not in named:
+        raise WorkersError(f"model {name!r} takes no `width`; leave --width out, or let the function take it")
     for option in options:
-        if option in offered or not (free or option in named):
+        if option in offered:
+            given_as = "--width" if option == "width" else "the searcher itself"
+            raise WorkersError(f"model {name!r}: {option!r} is given by {given_as}, not among the options")
+        if not (free or option in named):
             raise WorkersError(f"model {name!r} has no option {option!r}; {_nearest(option, named - set(offered))}")
     given = {key: value for key, value in offered.items() if key in named and value is not None} | dict(options)
     for row in rows:
