@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from searcher import logs
+from searcher import DEFAULT_STORAGE, logs
 from searcher.commands import data as data_commands
 from searcher.commands import database as database_commands
 from searcher.commands import driving as driving_commands
 from searcher.commands import jobs as jobs_commands
 from searcher.commands import space as space_commands
 from searcher.commands import sql as sql_commands
-from searcher.commands.console import DEFAULT_STORAGE, Format, Output, Row, Storage, opened, print_findings, print_rows
-from searcher.commands.running import checked, search, served, storage_flag
+from searcher.commands.console import Format, Output, Row, Storage, opened, print_findings, print_rows
+from searcher.commands.running import checked, search, served
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -159,9 +159,9 @@ def launch(
     digest = checked(settings)
     trust.remember(settings)
     with served(metrics_host, metrics_port) as registry:
-        if _study_exists(storage, settings.study_name):
+        if typed := _existing(storage, settings.study_name):
             if not skip_if_exists:
-                raise StudyExists(settings.study_name)
+                raise StudyExists(settings.study_name, typed)
             log.warning("study %r exists: going on with its stored settings", settings.study_name)
             changes = {**config.PRESETS[preset], **given}
             _resume(storage, settings.study_name, experiment, changes, quiet, False, registry)
@@ -215,7 +215,8 @@ def studies(storage: Storage = DEFAULT_STORAGE, output: Output = Format.table) -
     from searcher import report
 
     with opened(storage) as store:
-        print_rows(report.study_rows(store), output)
+        rows = report.study_rows(store)
+        print_rows([_in_short(row) for row in rows] if output is Format.table else rows, output)
 
 
 @app.command()
@@ -297,7 +298,9 @@ def _resume(
         settings = session.stored_settings(study, experiment, changes)
         if trust_code:
             trust.remember(settings)
-        trust.check(study.name, replace(settings, address="local") if changes.get("address") else settings)
+        asked = replace(settings, address="local") if changes.get("address") else settings
+        trust.check(study.name, store.typed(study.name), asked)
+        session.check_total(store, study, settings.n_trials)
         session.check_comparable(study, checked(settings))
         with session.held_lease(store, study, _say_waiting) as lease:
             study = session.extended(store, lease, study, settings.n_trials)
@@ -313,11 +316,25 @@ def _conclude(store: Store, study: Study) -> None:
     shown = store.leaderboard(study, 15, baselines=True)
     print_rows(_for_table(shown), Format.table)
     print(report.conclusion(store, study, shown))
-    flag = storage_flag(store)
-    print(f"Next: searcher top {study.name}{flag}")
+    typed = store.typed(study.name)
+    print(f"Next: searcher top {typed}")
     done = sum(n for state, n in store.counts(study).items() if state.finished)
     longer = f" --n-trials {2 * study.n_trials}" if done >= study.n_trials else ""
-    print(f"      searcher resume {study.name}{longer}{flag}")
+    print(f"      searcher resume {typed}{longer}")
+
+
+def _in_short(study: Row) -> dict[str, Any]:
+    """A study as people read it, in a line if it goes."""
+    return {
+        "study": study["study"],
+        "decided": f"{study['done']} of {study['total']}",
+        "complete": study["complete"],
+        "failed": study["failed"],
+        "sampler": study["sampler"],
+        "dataset": study["dataset"],
+        "created": study["created"],
+        "driver": study["driver"].partition(", started ")[0],
+    }
 
 
 def _for_table(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -336,18 +353,19 @@ def _for_table(rows: Sequence[Row]) -> list[dict[str, Any]]:
     ]
 
 
-def _study_exists(storage: str, name: str) -> bool:
-    """Opens the database if there is one, so that what is wrong with it is said before workers are started."""
+def _existing(storage: str, name: str) -> str:
+    """The study as one types it, empty if there is none. Opens the database if there is one, so that what is wrong with
+    it is said before workers are started."""
     from searcher.database import is_there
     from searcher.store import UnknownStudy
 
     if not is_there(storage):
-        return False
+        return ""
     with opened(storage, create=True) as store:
         try:
-            return bool(name and store.study(name))
+            return name and store.typed(store.study(name).name)
         except UnknownStudy:
-            return False
+            return ""
 
 
 def _say_waiting(busy: StudyBusy) -> None:

@@ -23,7 +23,7 @@ from search_space.profile import Profile, profile
 from search_space.reading import Choices
 from search_space.registry import Registered, extended, load_primitives, register
 from search_space.spaces import SPACES, Space, space
-from search_space.surgery import Surgery, replace_activations
+from search_space.surgery import NothingToReplace, Surgery, replace_activations
 
 __all__ = [
     "ALIASES",
@@ -42,6 +42,7 @@ __all__ = [
     "Grammar",
     "Host",
     "Maxout",
+    "NothingToReplace",
     "ParseError",
     "Plan",
     "Profile",

@@ -44,6 +44,15 @@ _KEEP = {
 }
 
 
+class NothingToReplace(SpaceError):
+    """A model without an activation. `found` is what it has instead; `how`, if there is something to say, which
+    arguments would name what to replace."""
+
+    def __init__(self, found: str, how: str = "") -> None:
+        super().__init__(f"{found}{how}")
+        self.found, self.how = found, how
+
+
 @dataclass(frozen=True, slots=True)
 class Surgery:
     """What was done to a network; `str` of it is for reading.
@@ -108,7 +117,7 @@ def replace_activations(
     tree = as_expression(expression)
     sites = list(_sites(model, _chosen(match)))
     if not sites:
-        raise SpaceError(_nothing(model, match, example))
+        raise _nothing(model, match, example)
     if tree.betas and per_channel and example is None:
         raise SpaceError(
             f"{str(tree)!r} has a parameter for each channel, and how many channels there are shows only when the "
@@ -330,20 +339,22 @@ def _leave_fast_paths(model: nn.Module) -> None:
             module.use_nested_tensor &= all(getattr(layer, "activation_relu_or_gelu", 0) for layer in module.layers)
 
 
-def _nothing(model: nn.Module, match: Match | None, example: Tensor | tuple[Any, ...] | None) -> str:
+def _nothing(model: nn.Module, match: Match | None, example: Tensor | tuple[Any, ...] | None) -> NothingToReplace:
     if isinstance(model, ACTIVATIONS):
-        return "the model is an activation itself, with no place to put another: use Activation(expression, channels)"
+        whole = "the model is an activation itself, with no place to put another: use Activation(expression, channels)"
+        return NothingToReplace(whole)
     named = f"an activation of torch with a name like {match!r}" if isinstance(match, str) else "matched"
     what = f"no module is {'an activation of torch' if match is None else named}"
     if example is not None and (calls := _dry_run(model, [], example).functional):
         found = ", ".join(f"{call} in {name or 'the model itself'} ({count})" for (name, call), count in calls.items())
         how = "self.act = nn.ReLU() and self.act(x), or activation=nn.ReLU() for torch's transformer layers"
-        return f"{what}; calls found: {found}; a call cannot be swapped: change the code to make a module of it, {how}"
+        swap = "a call cannot be swapped: change the code to make a module of it"
+        return NothingToReplace(f"{what}; calls found: {found}; {swap}, {how}")
     classes = Counter(type(module).__name__ for module in model.modules() if module is not model)
     found = ", ".join(f"{name} ({count})" for name, count in sorted(classes.items())) or "none"
     how = "match=<a class>, match=<(name, module) -> bool> or match='<pattern of dotted names of activations>'"
     more = "; example=<an input, a batch> also finds calls such as F.relu(x)" if example is None else ""
-    return f"{what}; modules found: {found}; say which with {how}{more}"
+    return NothingToReplace(f"{what}; modules found: {found}", f"; say which with {how}{more}")
 
 
 def _times(count: int, noun: str) -> str:

@@ -8,6 +8,9 @@ except PackageNotFoundError:  # run from a source tree that is not installed
     __version__ = "0+source"
 
 
+DEFAULT_STORAGE = "sqlite:///searcher.db"
+
+
 class SearcherError(RuntimeError):
     """Something the user can mend; the message says what and how.
 
@@ -15,6 +18,7 @@ class SearcherError(RuntimeError):
     |- UsageError: asked for wrongly
     |  |- ConfigError: a setting
     |  |- BadJob: a job of a Ray cluster
+    |  |- QueryRefused: a query that would write, or is wrong
     |  `- SamplerError: a sampler or one of its options
     |- StoreError: the database
     |- StudyExists, UnknownStudy, StudyBusy, LeaseLost: the state of a study
@@ -22,7 +26,7 @@ class SearcherError(RuntimeError):
     |- CopyRefused: a study that cannot be copied
     |- JobsError: a cluster's job server, or one of its jobs
     |- CodeNotTrusted: a study that names code nobody here has asked for
-    |- QueryRefused: a query that would write, or is wrong
+    |- QueryStopped: a query that takes too much
     `- ReportError: a file that cannot be written
     """
 

@@ -42,7 +42,7 @@ class Book:
         """Enters a finished trial."""
         self.finished = max(self.finished, (trial.finish_order or 0) + 1)
         self.counts[trial.state] += 1
-        self.trained += trial.trained
+        self.trained += trial.trained and trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
         known = self.functions.setdefault(trial.key)
         if known is None and trial.state.judged and trial.cites is None:
             reason = sys.intern(trial.reason)  # thousands have the same

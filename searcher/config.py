@@ -290,7 +290,7 @@ _AT_LEAST: Mapping[str, float] = {
     "epochs": 1,
     "steps": 0,
     "batch_size": 2,  # batch normalisation cannot train on one image
-    "learning_rate": 0,
+    "learning_rate": 1e-12,
     "momentum": 0,
     "weight_decay": 0,
     "warmup": 0,
@@ -323,10 +323,14 @@ def _check_ranges(config: Config) -> None:
         high = _AT_MOST.get(name, math.inf)
         if not low <= values[name] <= high or values[name] == math.inf:
             limit = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+            if not math.isfinite(values[name]):
+                limit = "a finite number"
             raise ConfigError(f"{_flag(name)} must be {limit}, not {values[name]!r}")
     for name, accepted in _ONE_OF.items():
         if values[name] not in accepted:
             raise ConfigError(f"unknown {name} {values[name]!r}; {_nearest(values[name], accepted)}")
+    if not config.baselines:
+        raise ConfigError("--baselines must name functions, or be all or none")
     if config.gpus_per_worker > 1 and config.gpus_per_worker % 1:
         raise ConfigError(f"--gpus-per-worker must be a part of one GPU, or whole GPUs, not {config.gpus_per_worker!r}")
     if config.study_name.strip() != config.study_name or len(config.study_name) > 200:
@@ -342,5 +346,5 @@ def _flag(name: str) -> str:
 def _nearest(word: str, known: Iterable[str]) -> str:
     # As search_space.nearest, which cannot be had without importing torch.
     names = [str(name) for name in known]
-    close = get_close_matches(word, names, n=1, cutoff=0.5)
+    close = get_close_matches(word, names, n=1, cutoff=0.6)
     return (f"did you mean {close[0]!r}? " if close else "") + f"accepted: {', '.join(names)}"

@@ -76,7 +76,7 @@ def _chosen(store: Store, names: Sequence[str]) -> list[Study]:
         if driver.live:
             raise CopyRefused(
                 f"study {study.name!r} is being driven by {driver.holder}; nothing was written. Stop it first: "
-                f"searcher stop {study.name} --storage {store.shown_url}"
+                f"searcher stop {store.typed(study.name)}"
             )
     return studies
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from searcher import SearcherError, UsageError
+from searcher import DEFAULT_STORAGE, SearcherError, UsageError
 from searcher.schema import HEAD, REVISIONS, VERSION_TABLE
 
 BUSY_SECONDS = 30.0  # how long a write waits for another process's
@@ -44,6 +45,13 @@ class BadStorageUrl(StoreError, UsageError):
 
 class StoreUnavailable(StoreError):
     """The database does not answer, or is locked, and may be back in a moment."""
+
+
+def storage_flag(url: URL) -> str:
+    """What a command needs to find this database: nothing if the environment or the default says it."""
+    if url.render_as_string(hide_password=False) == os.environ.get("SEARCHER_STORAGE", DEFAULT_STORAGE):
+        return ""
+    return f" --storage {shlex.quote(masked(url))}"
 
 
 def masked(url: str | URL) -> str:

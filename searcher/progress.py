@@ -38,6 +38,7 @@ class Display:
         self._task = self._bar.add_task(study, total=None, left="?")
         self._last_line = 0.0
         self._latest: SearchProgress | None = None
+        self._printed: SearchProgress | None = None
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty() and not self._quiet and not logs.structured():
@@ -50,7 +51,7 @@ class Display:
     ) -> None:
         if self._live:
             self._live.stop()
-        elif self._latest:
+        elif self._latest and self._latest is not self._printed:
             self._line(self._latest)
 
     def update(self, progress: SearchProgress) -> None:
@@ -64,7 +65,7 @@ class Display:
             self._line(progress)
 
     def _line(self, progress: SearchProgress) -> None:
-        self._last_line = time.monotonic()
+        self._last_line, self._printed = time.monotonic(), progress
         if not self._quiet:
             counts, best = describe(progress)
             left = _clock(time_left(progress))

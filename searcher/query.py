@@ -22,7 +22,7 @@ from typing import IO, Any, cast
 
 from sqlalchemy.engine import URL
 
-from searcher import SearcherError
+from searcher import SearcherError, UsageError
 from searcher.database import CONNECT_SECONDS, StoreError, connect, masked, parse_url, plain_sqlite
 
 TIME_LIMIT_SECONDS = 30.0
@@ -34,8 +34,12 @@ _EXAMPLE = "write one SELECT, as in: SELECT * FROM leaderboard"
 Rows = Iterator[dict[str, Any]]
 
 
-class QueryRefused(SearcherError):
-    """A query that would write, that runs too long, or that the database does not understand."""
+class QueryRefused(UsageError):
+    """A query that would write, or that the database does not understand."""
+
+
+class QueryStopped(SearcherError):
+    """A query that takes too long, or too much memory."""
 
 
 class Answer:
@@ -46,7 +50,8 @@ class Answer:
         cut: whether there are more rows than were asked for; known once the last has come.
 
     Raises (here and between rows):
-        QueryRefused: anything but one reading statement, a mistake in it, too much time or memory.
+        QueryRefused: anything but one reading statement, a mistake in it.
+        QueryStopped: too much time or memory.
         StoreError: the database cannot be used.
     """
 
@@ -79,10 +84,10 @@ class Answer:
         if "unavailable" in said:
             return StoreError(f"{masked(self._url)} does not answer: {said['unavailable']}")
         if "refused" in said:
-            return QueryRefused(_refusal(said["refused"], self._seconds))
+            return _refusal(said["refused"], self._seconds)
         if time.monotonic() >= self._end:
-            return QueryRefused(_too_long(self._seconds))
-        return QueryRefused(f"the query's process has died (status {self._process.wait()}); narrow the query")
+            return QueryStopped(_too_long(self._seconds))
+        return QueryStopped(f"the query's process has died (status {self._process.wait()}); narrow the query")
 
 
 @contextmanager
@@ -115,12 +120,12 @@ def run_query(url: str | URL, sql: str, time_limit_seconds: float = TIME_LIMIT_S
     """All rows of a query.
 
     Raises:
-        QueryRefused, StoreError: as an `Answer` does; and more than a million rows.
+        QueryRefused, QueryStopped, StoreError: as an `Answer` does; and more than a million rows.
     """
     with opened_query(url, sql, time_limit_seconds) as answer:
         rows = list(answer)
     if answer.cut:
-        raise QueryRefused(f"the query returns more than {MAX_ROWS} rows; narrow it with WHERE or LIMIT")
+        raise QueryStopped(f"the query returns more than {MAX_ROWS} rows; narrow it with WHERE or LIMIT")
     return rows
 
 
@@ -142,16 +147,16 @@ def _distinct(names: list[str]) -> list[str]:
     return distinct
 
 
-def _refusal(text: str, seconds: float) -> str:
+def _refusal(text: str, seconds: float) -> SearcherError:
     if "canceling statement" in text:
-        return _too_long(seconds)
+        return QueryStopped(_too_long(seconds))
     if "out of memory" in text:
-        return "the query needs too much memory; narrow it with WHERE or LIMIT"
+        return QueryStopped("the query needs too much memory; narrow it with WHERE or LIMIT")
     if "too big" in text:
-        return "the query makes a text or a row that is too long; choose fewer columns, or parts of them"
+        return QueryStopped("the query makes a text or a row that is too long; choose fewer columns, or parts of them")
     if any(sign in text for sign in ("not authorized", "prohibited", "read-only", "permission denied")):
-        return f"only reading is allowed here ({text}); write one SELECT"
-    return f"the query was refused: {text}; {_EXAMPLE}"
+        return QueryRefused(f"only reading is allowed here ({text}); write one SELECT")
+    return QueryRefused(f"the query was refused: {text}; {_EXAMPLE}")
 
 
 def _too_long(seconds: float) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, RowMapping
 
 from searcher import schema
 from searcher.schema import BASELINE, RANKED
@@ -43,7 +43,7 @@ def whole(connection: Connection, study: Study, limit: int | None) -> list[dict[
     query = sa.select(*columns).where(board.c.study == study.name).order_by(board.c.rank)
     if limit is not None:
         query = query.where(sa.or_(board.c.rank <= limit, board.c.kind == Kind.BASELINE))
-    return [dict(row) for row in connection.execute(query).mappings()]
+    return [_plain(row) for row in connection.execute(query).mappings()]
 
 
 def baseline(connection: Connection, study: Study, name: str) -> dict[str, Any] | None:
@@ -74,7 +74,12 @@ def functions(connection: Connection, study: Study, keys: sa.Select[Any]) -> lis
             _T.number,
         ).join(result, sa.and_(_T.study_id == study.id, _T.number == result.c.first))
     ).mappings()
-    return sorted(map(dict, rows), key=lambda row: _place(row, study))
+    return sorted(map(_plain, rows), key=lambda row: _place(row, study))
+
+
+def _plain(row: RowMapping) -> dict[str, Any]:
+    """With names that are texts and nothing more, as YAML wants them."""
+    return {str(name): value for name, value in row.items()}
 
 
 def _trainings(study: Study) -> sa.Select[Any]:

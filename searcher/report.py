@@ -13,11 +13,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from searcher import SearcherError, schema
+from searcher import SearcherError, UsageError, schema
 from searcher.store import Store
 from searcher.trial import Kind, Study, TrialState
 
 Row = Mapping[str, Any]
+UNFINISHED = [state for state in TrialState if not state.finished]
 
 
 class ReportError(SearcherError):
@@ -54,9 +55,7 @@ def compare_with_relu(board: Sequence[Row]) -> Comparison | None:
 def conclusion(store: Store, study: Study, board: Sequence[Row]) -> str:
     """What a search has found, in words. `board` has the best of its leaderboard, and ReLU."""
     if not board:
-        return (
-            "No function could be trained to the end; the reasons: searcher query 'SELECT reason FROM searcher_trial'"
-        )
+        return f"No function could be trained to the end; the reasons: searcher status {store.typed(study.name)}"
     lines = [_totals(store, study)]
     found = compare_with_relu(board)
     if found is None:
@@ -81,9 +80,9 @@ def _totals(store: Store, study: Study) -> str:
     trained = t.seconds > 0
     complete = sa.and_(trained, t.state == TrialState.COMPLETE)
     refused = sa.and_(t.state == TrialState.INFEASIBLE, t.cites.is_(None), sa.not_(trained))
-    [(total, candidates, baselines, pruned, cited, infeasible, untrained, failed)] = store.read(
+    [(finished, candidates, baselines, pruned, cited, infeasible, untrained, failed)] = store.read(
         sa.select(
-            n(),
+            n().filter(t.state.not_in(UNFINISHED)),
             n().filter(complete, t.kind == Kind.CANDIDATE),
             n().filter(complete, t.kind == Kind.BASELINE),
             n().filter(trained, t.state == TrialState.PRUNED),
@@ -93,10 +92,11 @@ def _totals(store: Store, study: Study) -> str:
             n().filter(t.state == TrialState.FAILED),
         ).where(t.study_id == study.id)
     )
+    of = "" if finished == study.n_trials else f" of {study.n_trials}"
     early = f"{pruned} stopped early, " if pruned else ""
     return (
-        f"{total} trials: {candidates} candidates and {baselines} baselines trained, {early}{cited} answered from the "
-        f"store, {infeasible} infeasible ({untrained} of them refused untrained), {failed} failed."
+        f"{finished}{of} trials: {candidates} candidates and {baselines} baselines trained, {early}{cited} answered "
+        f"from the store, {infeasible} infeasible ({untrained} of them refused untrained), {failed} failed."
     )
 
 
@@ -146,11 +146,11 @@ def export(rows: Sequence[Row], path: Path) -> None:
     """Writes rows to a `.csv`, `.json` or `.parquet` file.
 
     Raises:
-        ReportError: another ending, or a file that cannot be written.
+        UsageError: another ending. ReportError: a file that cannot be written.
     """
     writers = {".csv": _export_text, ".json": _export_text, ".parquet": _export_parquet}
     if path.suffix not in writers:
-        raise ReportError(f"cannot export to {path.name!r}; accepted: names that end in {', '.join(writers)}")
+        raise UsageError(f"cannot export to {path.name!r}; accepted: names that end in {', '.join(writers)}")
     try:
         writers[path.suffix](rows, path)
     except OSError as error:

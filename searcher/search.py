@@ -151,6 +151,8 @@ class Search:
                 yield self._progress([])
             if self._late():
                 log.info("the time is up (%g s) with %d of %d trials decided", self._config.timeout, *self._so_far())
+            elif self._exhausted:
+                log.warning("the sampler has nothing more to propose: %d of %d trials are decided", *self._so_far())
         finally:
             with closing(self._outbox):
                 self._give_up_flying()
@@ -216,7 +218,7 @@ class Search:
             (reason,) = self._failures
             raise EveryTrialFails(
                 f"the first {self._failures.total()} trials of this session all failed, in the same way: {reason}; "
-                f"see: searcher trial {self._book.study.name} NUMBER"
+                f"see: searcher status {self._store.typed(self._book.study.name)}"
             )
 
     # One turn ---------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 import torch
 
-from search_space import load_primitives
+from search_space import BASELINES, load_primitives
 from searcher import __version__, config, logs
 from searcher.config import Config
 from searcher.database import StoreError, StoreUnavailable
@@ -27,7 +27,7 @@ from searcher.journal import Journal
 from searcher.samplers.base import Sampler, make_sampler
 from searcher.search import Progress, Search, baseline_trials, grammar_of
 from searcher.store import LEASE_SECONDS, Lease, Store, StudyBusy
-from searcher.trial import Objective, Study
+from searcher.trial import Objective, Study, Trial
 from workers.data import check_name, load
 from workers.job import WorkersError
 from workers.models import build, check_model
@@ -53,13 +53,17 @@ def check(settings: Config) -> str:
         check_model(settings.model)
     except WorkersError as error:
         raise config.ConfigError(str(error)) from error
-    baseline_trials(settings)
+    first = baseline_trials(settings)
     _sampler(settings)
     if settings.pool == "inline" or settings.address == "local":
         cpu = torch.device("cpu")
         data = load(settings.dataset, settings.split_seed, cpu, settings.data_dir, settings.limit_train)
-        relu = activation_of("max(x, 0)")
-        build(settings.model, relu, data.shape, data.classes, settings.width or None, settings.model_kwargs)
+        if (size := settings.recipe.batch_size) > (images := len(data.train)):
+            log.warning("there are %d training images, --batch-size is %d: an epoch is one step", images, size)
+        wider = {trial.expression for trial in first if trial.name == "maxout"}  # than functions of one number
+        for expression in ("max(x, 0)", *wider):
+            made = activation_of(expression)
+            build(settings.model, made, data.shape, data.classes, settings.width or None, settings.model_kwargs)
         return data.digest
     return ""
 
@@ -86,8 +90,17 @@ def create_study(store: Store, settings: Config, digest: str = "") -> Study:
         Objective(named.objective),
         named.to_dict(),
         versions() | ({"data": digest} if digest else {}),
-        baseline_trials(named),
+        _baselines(named),
     )
+
+
+def _baselines(settings: Config) -> list[Trial]:
+    """A study's first trials; says which of the baselines that were asked for its total has no room for."""
+    trials = baseline_trials(settings)
+    asked = [name for name in (BASELINES if settings.baselines == ("all",) else settings.baselines) if name != "none"]
+    if left := list(asked)[len(trials) :]:
+        log.warning("half of %d trials are for baselines; left out: %s", settings.n_trials, ", ".join(left))
+    return trials
 
 
 @contextmanager
@@ -159,14 +172,19 @@ def extended(store: Store, lease: Lease, study: Study, n_trials: int) -> Study:
     Raises:
         ConfigError: a total below that.
     """
+    check_total(store, study, n_trials)
     if n_trials == study.n_trials:
         return study
+    store.extend(lease, n_trials)
+    return replace(study, n_trials=n_trials)
+
+
+def check_total(store: Store, study: Study, n_trials: int) -> None:
+    """Raises ConfigError if the study has more trials already."""
     left = (trial.number + 1 for journal in Journal.left(study) for batch in journal.batches for trial in batch.added)
     there = max(store.size(study), *left, 0)  # what an outage has kept from the database is the study's too
     if n_trials < there:
         raise config.ConfigError(f"--n-trials is the study's total and it has {there} trials already; not {n_trials}")
-    store.extend(lease, n_trials)
-    return replace(study, n_trials=n_trials)
 
 
 def stored_settings(study: Study, experiment: Path | None, changes: Mapping[str, Any]) -> Config:

@@ -6,6 +6,7 @@ transaction, and every change of state names the state it expects, so that a dri
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,9 +30,9 @@ _OVERTAKEN = "another driver has taken this study over; this one has stopped and
 class StudyExists(SearcherError):
     """A new study has the name of an old one."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, typed: str) -> None:
         super().__init__(
-            f"study {name!r} exists; go on with it: searcher resume {name}; "
+            f"study {name!r} exists; go on with it: searcher resume {typed}; "
             "or give another --study-name, or --skip-if-exists"
         )
 
@@ -43,9 +44,9 @@ class UnknownStudy(SearcherError):
 class StudyBusy(SearcherError):
     """Another live driver holds the study."""
 
-    def __init__(self, study: str, holder: str, generation: int, expires_in: float) -> None:
+    def __init__(self, study: str, typed: str, holder: str, generation: int, expires_in: float) -> None:
         super().__init__(
-            f"study {study!r} is being driven by {holder}; end that first: searcher stop {study}, or wait for it"
+            f"study {study!r} is being driven by {holder}; end that first: searcher stop {typed}, or wait for it"
         )
         self.holder, self.generation, self.expires_in = holder, generation, expires_in
 
@@ -133,6 +134,10 @@ class Store:
         """The database's URL without its password."""
         return database.masked(self.url)
 
+    def typed(self, name: str) -> str:
+        """A study as one types it: its name, quoted if need be, and the flag that finds this database."""
+        return shlex.quote(name) + database.storage_flag(self.url)
+
     def close(self) -> None:
         self._engine.dispose()
 
@@ -167,7 +172,7 @@ class Store:
                 self._write(connection, study_id, Batch(added=list(trials)), database.stamp(now, self._engine))
         except StoreError as error:
             if isinstance(error.__cause__, IntegrityError):
-                raise StudyExists(name) from None
+                raise StudyExists(name, self.typed(name)) from None
             raise
         return self.study(name)
 
@@ -238,7 +243,9 @@ class Store:
             found = connection.execute(sa.select(t).where(t.c.study_id == study.id, t.c.number == number))
             row = found.mappings().first()
         if row is None:
-            raise UnknownStudy(f"study {study.name!r} has no trial {number}; see: searcher top {study.name}")
+            raise UnknownStudy(
+                f"study {study.name!r} has no trial {number}; see: searcher top {self.typed(study.name)}"
+            )
         return trial_of(row)
 
     def curve(self, study: Study, number: int) -> list[Epoch]:
@@ -320,7 +327,7 @@ class Store:
                     c.study_id == study.id
                 )
             ).one()
-        raise StudyBusy(study.name, row.holder, row.generation, row.left)
+        raise StudyBusy(study.name, self.typed(study.name), row.holder, row.generation, row.left)
 
     def _tally(self, connection: Connection, study_id: int) -> None:
         """Counts the trials anew: a driver of an older searcher, or a hand, may have changed them beside the tally."""
@@ -372,7 +379,8 @@ class Store:
                 .values(stop_generation=c.generation)
             )
         if not asked.rowcount:
-            raise NotDriven(f"nobody drives study {study.name!r}; go on with it: searcher resume {study.name}")
+            how = f"go on with it: searcher resume {self.typed(study.name)}"
+            raise NotDriven(f"nobody drives study {study.name!r}; {how}")
         return self.driver(study)
 
     def position(self, lease: Lease) -> Position:

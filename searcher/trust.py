@@ -50,13 +50,13 @@ def remember(settings: Config) -> None:
         log.warning("%s cannot be written (%s): a resume will need --trust-code", file, error.strerror)
 
 
-def check(study: str, settings: Config) -> None:
+def check(study: str, typed: str, settings: Config) -> None:
     """Raises CodeNotTrusted if the settings of a study name code that this user has not launched a search with."""
     if (names := named_code(settings)) and not _is_known(settings):
         raise CodeNotTrusted(
             f"study {study!r} would run code that its database names and that was not launched from here: "
             f"{', '.join(names)}, with {settings.model_kwargs}. If you know it, and who can write to the database: "
-            f"searcher resume {study} --trust-code"
+            f"searcher resume {typed} --trust-code"
         )
 
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pyarrow.parquet
 import pytest
 import yaml
 
+from searcher.commands import console
+from searcher.commands.console import Format, print_rows
 from searcher.store import Store
 from searcher.trial import Trial, TrialState
 
@@ -94,6 +98,7 @@ def test_top_is_ranked_finite_and_complete(searched: Path) -> None:
 def test_all_formats_hold_the_same_rows(searched: Path) -> None:
     rows = json.loads(call(searched, "top", "s", "-f", "json"))
     assert yaml.safe_load(call(searched, "top", "s", "-f", "yaml")) == rows
+    assert yaml.safe_load(call(searched, "top", "s", "-f", "yaml", "--limit", "3")) == rows[:3]
     from_csv = list(csv.DictReader(call(searched, "top", "s", "-f", "csv").splitlines()))
     assert [row["key"] for row in from_csv] == [row["key"] for row in rows]
     assert [float(row["val_loss"]) for row in from_csv] == [row["val_loss"] for row in rows]
@@ -172,6 +177,36 @@ def test_primitives_of_a_user_reach_the_workers_and_the_next_session(tmp_path: P
     assert {"wave(x)", "wave(x) + wave(x)"} <= {trial.expression for trial in trials}
 
 
+OTHER = "sqlite:///other.db"
+
+
+def test_what_a_small_study_has_no_room_for_is_said(cli: Cli) -> None:
+    small = ("--pool", "inline", "--epochs", "1", "--threads", "1", "--n-trials", "5", "--storage", OTHER)
+    small += ("--batch-size", "1001")
+    space = ("--unary", "x", "--binary", "add,max", "--sampler", "optuna:bruteforce", "--baselines", "relu,gelu,elu")
+    done = cli("launch", "--study-name", "a b", *small, *space)
+    assert done.returncode == 0, done.stderr
+    assert "there are 1000 training images, --batch-size is 1001: an epoch is one step" in done.stderr
+    assert "half of 5 trials are for baselines; left out: elu" in done.stderr
+    assert "the sampler has nothing more to propose: 4 of 5 trials are decided" in done.stderr
+    assert "4 of 5 trials: " in done.stdout
+    assert f"searcher resume 'a b' --storage {OTHER}\n" in done.stdout, "as it can be typed"
+    lines = [line for line in done.stderr.splitlines() if "proposed" in line]
+    assert len(lines) == len(set(lines)), "the last is not said twice"
+    again = cli("launch", "--study-name", "a b", *small)
+    assert again.returncode == 1 and "searcher resume 'a b'" in again.stderr
+    shown = cli("status", "a b", "--storage", OTHER).stdout.split()
+    assert shown[-7:] == ["next", "searcher", "resume", "'a", "b'", "--storage", OTHER]
+
+
+def test_names_and_dates_are_not_folded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "PLAIN_WIDTH", 70)
+    row = {"study": "digits-optuna-tpe-multivariate-12", "dataset": "d" * 50, "created": "2026-11-25 10:00"}
+    with redirect_stdout(io.StringIO()) as printed:
+        print_rows([row], Format.table)
+    assert row["study"] in printed.getvalue() and row["created"] in printed.getvalue()
+
+
 def test_the_same_seed_inline_gives_the_same_table(cli: Cli) -> None:
     for name in ("a", "b"):
         done = cli("launch", "--study-name", name, "--n-trials", "8", "--sampler", "rnn", *QUICK[:4], "-q")
@@ -212,6 +247,9 @@ BAD_LAUNCHES = [
     (("--primitives", "no.such"), 2, "no module 'no.such'"),
     (("--space", "swish2018"), 2, "did you mean 'swish2017'"),
     (("--space", "small1", "--unary", "exp"), 2, "unknown unary primitive 'exp'"),
+    (("--baselines", ""), 2, "--baselines must name functions, or be all or none"),
+    (("--learning-rate", "inf"), 2, "--learning-rate must be a finite number, not inf"),
+    (("--learning-rate", "0"), 2, "--learning-rate must be at least 1e-12, not 0"),
     (("--n-trials", "0"), 2, "--n-trials must be at least 1, not 0"),
     (("--gpus-per-worker", "1.5"), 2, "--gpus-per-worker must be a part of one GPU, or whole GPUs, not 1.5"),
     (("--workers", "-1"), 2, "--workers must be at least 0, not -1"),
@@ -280,10 +318,10 @@ def test_existing_and_missing_studies(searched: Path, tmp_path: Path, cli: Cli) 
         assert done.returncode == 1
         assert "no study 't'" in done.stderr
     assert cli("trial", "s", "99", "--storage", storage).returncode == 1
-    assert cli("export", "s", "a.xls", "--storage", storage).returncode == 1
+    assert cli("export", "s", "a.xls", "--storage", storage).returncode == 2
     shrunk = cli("resume", "s", "--n-trials", "3", "--storage", storage)
     assert shrunk.returncode == 2
-    assert "14 trials already" in shrunk.stderr
+    assert "14 trials already" in shrunk.stderr and "drives" not in shrunk.stderr, "it has not been taken over"
     assert list(tmp_path.iterdir()) == []
 
 

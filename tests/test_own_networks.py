@@ -16,6 +16,8 @@ import torch
 from torch import nn
 
 from search_space import Activation, Maxout
+from searcher import session
+from searcher.config import Config
 from workers.job import Job, Recipe, Verdict, WorkersError
 from workers.models import build, parameter_count
 from workers.networks.sites import activation_of
@@ -163,7 +165,7 @@ BAD: list[tuple[str, str, dict[str, Any], str]] = [
         "def f(classes): return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))",
         "f",
         {},
-        "no module is an activation",
+        "no module is an activation.*; make modules of its activations, as in self.act = nn.ReLU\\(\\), or let the",
     ),
     (
         "def f(classes): return nn.Sequential(nn.ReLU(), nn.Linear(64, classes))",
@@ -233,6 +235,13 @@ def test_the_example(example: Any, function: str, sites: int) -> None:
     assert sum(isinstance(module, Activation) and module.channels == 16 for module in model.modules()) == sites
     outcome = train(Job(0, PRELU, model=f"own_network:{function}", recipe=Recipe(epochs=5)), CPU)
     assert outcome.verdict is Verdict.COMPLETE and outcome.val_acc is not None and outcome.val_acc > 0.3
+
+
+def test_maxout_is_refused_before_a_search_begins(write: Write) -> None:
+    settings = Config(model=f"{write(NET)}:Net", baselines=("relu", "maxout"), pool="inline")
+    with pytest.raises(WorkersError, match="only functions of one number can be put"):
+        session.check(settings)
+    session.check(replace(settings, baselines=("relu",)))
 
 
 def test_the_example_is_trained_on_its_own_data(example: Any) -> None:

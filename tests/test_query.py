@@ -24,7 +24,7 @@ import yaml
 
 from searcher.commands import sql as command
 from searcher.database import MIGRATION_LOCK, connect
-from searcher.query import QueryRefused, opened_query, run_query
+from searcher.query import QueryRefused, QueryStopped, opened_query, run_query
 from searcher.rows import Batch
 from searcher.store import Store
 from searcher.trial import Kind, Objective, Trial, TrialState
@@ -193,7 +193,7 @@ def test_writing_is_refused_and_changes_nothing(filled: str, tmp_path: Path, mon
     for sql in [*WRITES, *(SQLITE if sqlite else POSTGRESQL)]:
         try:
             admitted.append((sql, run_query(filled, sql)))
-        except QueryRefused:
+        except (QueryRefused, QueryStopped):
             assert fingerprint(home) == files, sql
     assert admitted == []
     assert contents(filled) == before
@@ -270,7 +270,7 @@ def test_a_runaway_query_is_stopped(filled: str) -> None:
     def seconds(sql: str) -> float:
         begun = time.monotonic()
         with (
-            pytest.raises(QueryRefused, match=r"ran longer than 0\.5 s"),
+            pytest.raises(QueryStopped, match=r"ran longer than 0\.5 s"),
             opened_query(filled, sql, time_limit_seconds=0.5, limit=10**9) as answer,
         ):
             for _ in answer:
@@ -301,7 +301,7 @@ def test_a_consumer_that_stands_still_does_not_keep_the_database(filled: str) ->
         lease = store.acquire(store.study("s"), "me", evict=1)
         store.commit(lease, Batch())
         store.close()
-        with pytest.raises(QueryRefused, match="ran longer"):
+        with pytest.raises(QueryStopped, match="ran longer"):
             for _ in rows:
                 pass
 
@@ -324,7 +324,7 @@ HUGE = {
 def test_what_would_take_too_much_memory_is_refused(filled: str) -> None:
     """Seen to fail without the limits of the process and of a row: it goes on to the time limit, or comes through."""
     for sql in HUGE[filled.split(":")[0]]:
-        with pytest.raises(QueryRefused, match=r"too much memory|too long; choose|memory alloc|length"):
+        with pytest.raises((QueryRefused, QueryStopped), match=r"too much memory|too long; choose|memory alloc|length"):
             run_query(filled, sql)
 
 
@@ -370,6 +370,12 @@ def test_a_table_holds_less(filled: str, cli: Cli, monkeypatch: pytest.MonkeyPat
 def test_no_rows_are_an_answer_too(filled: str, output: str, cli: Cli) -> None:
     printed = cli("query", "SELECT 1 AS n, 2 AS text WHERE 1 = 0", "--storage", filled, "-f", output).stdout
     assert printed and parsed(printed, output) == []
+
+
+@pytest.mark.parametrize("sql", ["", "DELETE FROM searcher_trial", "SELECT nope FROM searcher_trial", "SELECT"])
+def test_what_is_asked_for_wrongly(filled: str, sql: str, cli: Cli) -> None:
+    done = cli("query", sql, "--storage", filled)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
 
 
 def test_the_time_limit_of_the_command(filled: str, cli: Cli) -> None:

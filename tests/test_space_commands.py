@@ -547,3 +547,10 @@ def test_every_option_says_what_it_does(cli: Cli, command: str) -> None:
     assert options
     for line in options:
         assert len(line.split()) > 2, f"an option of {command} without help: {line}"
+
+
+@pytest.mark.parametrize("text", ["-x", "-x + cos(x)", "-(x * tanh(x))"])
+def test_a_formula_may_begin_with_a_minus(cli: Cli, text: str) -> None:
+    assert text in cli("show", text).stdout.splitlines()[0]
+    assert cli("code", text, "--to", "latex").stdout == cli("code", "--to", "latex", "--", text).stdout != ""
+    assert "No such option: --plto" in cli("show", "--plto", "a.png", text).stderr

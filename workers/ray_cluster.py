@@ -132,8 +132,8 @@ def check_gpus(gpus_per_worker: float) -> None:
         )
 
 
-def waited_for(missing: int, workers: int, gpus_per_worker: float) -> str:
-    """What workers that have not begun are waiting for."""
+def waited_for(missing: int, workers: int, gpus_per_worker: float, shared: bool) -> str:
+    """What workers that have not begun are waiting for; `shared`: the cluster may have other users."""
     total = ray.cluster_resources()
     each = f"1 CPU and {gpus_per_worker:g} GPUs each" if gpus_per_worker else "1 CPU each"
     cpus, gpus = (f"{total.get(name, 0.0):g} {name}s" for name in ("CPU", "GPU"))
@@ -142,6 +142,8 @@ def waited_for(missing: int, workers: int, gpus_per_worker: float) -> str:
     elif (lacking := min(missing, workers - _room(gpus_per_worker))) > 0:
         has = f"{cpus} and {gpus}" if gpus_per_worker else cpus
         what = f"waiting for room for {lacking} of {workers} workers ({each}; the cluster has {has} in all)"
+    elif not shared:
+        return f"{missing} of {workers} workers are starting"
     else:
         now = ray.available_resources()
         free = f"{now.get('CPU', 0.0):g} of {cpus}"

@@ -204,7 +204,7 @@ class RayPool:
         missing = sum(not seat.ready and now - seat.since > PATIENCE_SECONDS for seat in self._seats)
         if missing and now - self._asked > PATIENCE_SECONDS and self._pulse.beats():
             self._asked = now
-            text = waited_for(missing, self.workers, self._gpus)
+            text = waited_for(missing, self.workers, self._gpus, shared=not self._started_ray)
             if text != self._said or now - self._told > REPEAT_SECONDS:
                 self._said, self._told = text, now
                 log.warning("%s", text)

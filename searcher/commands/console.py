@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from searcher.doctor import Finding
     from searcher.store import Store
 
-DEFAULT_STORAGE = "sqlite:///searcher.db"
 PLAIN_WIDTH = 140  # columns of a table that goes into a file or a pipe
 
 Row = Mapping[str, Any]
@@ -101,7 +100,8 @@ def table_of(rows: Sequence[Row]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_header=any(map(str.strip, rows[0])))
     for name, value in rows[0].items():
         number = isinstance(value, (int, float)) or name.startswith("val_")
-        table.add_column(name, justify="right" if number else "left", overflow="fold")
+        whole = name in ("study", "created")  # what one types or reads at a glance
+        table.add_column(name, justify="right" if number else "left", overflow="fold", no_wrap=whole)
     for row in rows:
         table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
     return table

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from searcher.commands.console import DEFAULT_STORAGE, Format, Output, Storage, opened, print_findings, print_rows
+from searcher import DEFAULT_STORAGE
+from searcher.commands.console import Format, Output, Storage, opened, print_findings, print_rows
 
 if TYPE_CHECKING:
     from searcher.copying import Report

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from searcher import logs
-from searcher.commands.console import DEFAULT_STORAGE, Format, Output, Storage, opened, print_rows, table_of
+from searcher import DEFAULT_STORAGE, logs
+from searcher.commands.console import Format, Output, Storage, opened, print_rows, table_of
 
 if TYPE_CHECKING:
     from searcher.status import Status
@@ -37,7 +37,7 @@ def status(
         if watch:
             _watch(store, name, every, output)
         else:
-            _show(reading.status(store, name), output)
+            _show(store, reading.status(store, name), output)
 
 
 @app.command()
@@ -59,18 +59,18 @@ def stop(
             if time.monotonic() > end:
                 raise NotDriven(
                     f"{driver.holder} has not stopped within {within:g} s (last heard of {now.heard or 0:.0f} s ago); "
-                    f"it will when it next writes. See: searcher status {name}"
+                    f"it will when it next writes. See: searcher status {store.typed(name)}"
                 )
             time.sleep(LOOK_SECONDS)
-    if wait:
-        print(f"study {name!r} is stopped; go on with: searcher resume {name}")
+        if wait:
+            print(f"study {name!r} is stopped; go on with: searcher resume {store.typed(name)}")
 
 
-def _show(found: Status, output: Format) -> None:
+def _show(store: Store, found: Status, output: Format) -> None:
     from searcher.status import as_facts
 
     if output is Format.table:
-        print_rows(_lines(found), output)
+        print_rows(_lines(store, found), output)
     else:
         print_rows([as_facts(found)], output)
 
@@ -99,9 +99,9 @@ def _watch(store: Store, name: str, every: float, output: Format) -> None:
                 continue
             silent = False
             if live:
-                live.update(table_of(_lines(found)), refresh=True)
+                live.update(table_of(_lines(store, found)), refresh=True)
             else:
-                _show(found, output)
+                _show(store, found, output)
             if not found.driver.live:
                 return
             time.sleep(every)
@@ -112,17 +112,17 @@ def _watch(store: Store, name: str, every: float, output: Format) -> None:
             live.stop()
 
 
-def _lines(found: Status) -> list[dict[str, str]]:
-    name = found.study.name
+def _lines(store: Store, found: Status) -> list[dict[str, str]]:
+    typed = store.typed(found.study.name)
     facts = {
-        "study": f"{name}: {found.done} of {found.study.n_trials} trials decided",
+        "study": f"{found.study.name}: {found.done} of {found.study.n_trials} trials decided",
         "driver": _driver(found),
         "trials": ", ".join(f"{n} {state.lower()}" for state, n in found.counts.items()) or "none yet",
         "rate": _rate(found),
         "running": "\n".join(f"{number}: {expression}" for number, expression in found.running),
-        "failed": "\n".join(f"{f.count}x {f.reason} (searcher trial {name} {f.number})" for f in found.failures),
+        "failed": "\n".join(f"{f.count}x {f.reason} (searcher trial {typed} {f.number})" for f in found.failures),
         "best": _best(found),
-        "next": _next(found),
+        "next": f"searcher {_next(found)} {typed}",
     }
     return [{"": key, " ": value} for key, value in facts.items() if value]
 
@@ -157,10 +157,8 @@ def _best(found: Status) -> str:
 
 def _next(found: Status) -> str:
     if found.driver.live:
-        return f"searcher stop {found.study.name}"
-    if found.done < found.study.n_trials:
-        return f"searcher resume {found.study.name}"
-    return f"searcher top {found.study.name}"
+        return "stop"
+    return "resume" if found.done < found.study.n_trials else "top"
 
 
 def _span(seconds: float) -> str:

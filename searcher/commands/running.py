@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import shlex
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, redirect_stdout
@@ -13,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from searcher import logs
-from searcher.commands.console import DEFAULT_STORAGE
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -98,7 +95,7 @@ def _observer(registry: CollectorRegistry | None, study: Study, lease: Lease) ->
 
 
 def _how_to_go_on(store: Store, study: Study) -> str:
-    return f"Go on with: searcher resume {study.name}{storage_flag(store)}"
+    return f"Go on with: searcher resume {store.typed(study.name)}"
 
 
 class _StopSignal:
@@ -124,10 +121,3 @@ class _StopSignal:
             raise KeyboardInterrupt
         self._requested = True
         log.warning("stopping (%s); once more to stop at once", signal.Signals(number).name)
-
-
-def storage_flag(store: Store) -> str:
-    """What a command needs to find the same store: nothing if the environment or the default says it."""
-    if store.url.render_as_string(hide_password=False) == os.environ.get("SEARCHER_STORAGE", DEFAULT_STORAGE):
-        return ""
-    return f" --storage {shlex.quote(store.shown_url)}"

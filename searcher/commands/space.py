@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from searcher import SearcherError, UsageError
 from searcher.commands.console import Format, Output, Row, print_rows
@@ -30,9 +31,18 @@ Binary = Annotated[str | None, typer.Option(help="Only these binary primitives: 
 Primitives = Annotated[
     str | None, typer.Option(help="Modules that register primitives of your own: package.module,...")
 ]
-Formula = Annotated[
-    str, typer.Argument(help="As in 'x * sigmoid(beta * x)', or a known name (swish). After -- if it begins with -.")
-]
+Formula = Annotated[str, typer.Argument(help="As in 'x * sigmoid(beta * x)', or a known name (swish).")]
+
+
+class TakesMinus(TyperCommand):
+    """A command whose first argument is a formula: `-x + cos(x)` is one, and no option `-x`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        first = args[0] if args else ""
+        options = {name for parameter in self.params for name in parameter.opts}
+        if first.startswith("-") and not first.startswith("--") and first[:2] not in options:
+            args = [*args[1:], "--", first]
+        return super().parse_args(ctx, args)
 
 
 @group.command("list")
@@ -135,7 +145,7 @@ def enumerate_space(
     _print_stream(islice(rows, limit), output)
 
 
-@app.command()
+@app.command(cls=TakesMinus)
 def code(
     expression: Formula,
     to: Annotated[str, typer.Option(help="torch, jax, sympy, latex, markdown or onnx.")] = "torch",
@@ -164,7 +174,7 @@ def code(
     print(f"{to}, {len(content)} bytes, written to {file}", file=sys.stderr)
 
 
-@app.command()
+@app.command(cls=TakesMinus)
 def show(
     expression: Formula,
     plot: Annotated[Path | None, typer.Option(help="Also draw a picture: FILE.png or FILE.svg.")] = None,

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from searcher import logs
-from searcher.commands.console import DEFAULT_STORAGE, Format, Output, Storage, print_rows
+from searcher import DEFAULT_STORAGE, logs
+from searcher.commands.console import Format, Output, Storage, print_rows
 
 app = typer.Typer()
 

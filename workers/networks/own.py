@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from search_space import Activation, SpaceError, nearest, replace_activations
+from search_space import Activation, NothingToReplace, SpaceError, nearest, replace_activations
 from search_space.modules import import_module
 from workers.job import WorkersError
 from workers.networks.options import Shape
@@ -121,6 +121,10 @@ def _replace(name: str, model: nn.Module, activation: Activations, shape: Shape)
         )
     try:
         done = replace_activations(model, activation.expression, torch.zeros(2, *shape))
+    except NothingToReplace as error:
+        remedy = "make modules of its activations, as in self.act = nn.ReLU(), or let the function take `activation`"
+        text = f"{error.found}; {remedy}" if error.how else str(error)
+        raise WorkersError(f"model {name!r}, whose activations were to be replaced: {text}") from error
     except SpaceError as error:
         raise WorkersError(f"model {name!r}, whose activations were to be replaced: {error}") from error
     if done.functional:
