@@ -24,7 +24,8 @@ from searcher.commands.running import checked, search, served
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-    from searcher.store import Store, StudyBusy
+    from searcher.lease import StudyBusy
+    from searcher.store import Store
     from searcher.trial import Study
 
 app = typer.Typer(

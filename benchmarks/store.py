@@ -46,9 +46,10 @@ import sqlalchemy as sa
 from searcher import database, report, schema, session
 from searcher.config import Config
 from searcher.database import Prepared
+from searcher.lease import Lease
 from searcher.rows import Batch, epoch_rows, trial_row
 from searcher.status import status
-from searcher.store import Lease, Store
+from searcher.store import Store
 from searcher.trial import Kind, Objective, Study, Trial, TrialState
 from workers.job import Epoch
 from workers.pool import InlinePool

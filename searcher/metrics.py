@@ -18,8 +18,8 @@ from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, 
 from prometheus_client.registry import Collector
 
 from searcher import SearcherError, __version__
+from searcher.lease import Lease
 from searcher.search import Progress
-from searcher.store import Lease
 from searcher.trial import Study, TrialState
 
 COMMIT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)  # seconds

@@ -19,8 +19,9 @@ from itertools import chain
 
 from searcher.database import StoreError, StoreUnavailable
 from searcher.journal import Journal
+from searcher.lease import Lease, LeaseLost, Position
 from searcher.rows import Batch
-from searcher.store import Lease, LeaseLost, Position, Store
+from searcher.store import Store
 from searcher.trial import Study
 
 RETRY_SECONDS = 1.0

@@ -18,11 +18,12 @@ from search_space import BASELINES, Grammar, baseline, extended, key, load_primi
 from searcher import SearcherError, replay
 from searcher.book import Book
 from searcher.config import Config
+from searcher.lease import Lease
 from searcher.outbox import Outage, Outbox
 from searcher.pruners import PRUNERS, Pruner
 from searcher.rows import Batch
 from searcher.samplers.base import Sampler
-from searcher.store import Lease, Store
+from searcher.store import Store
 from searcher.trial import Kind, Study, Trial, TrialState
 from workers.job import Epoch, Health, Job, Outcome, Verdict
 from workers.pool import Pool

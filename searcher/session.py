@@ -24,9 +24,10 @@ from searcher import __version__, config, logs
 from searcher.config import Config
 from searcher.database import StoreError, StoreUnavailable
 from searcher.journal import Journal
+from searcher.lease import Lease, StudyBusy
 from searcher.samplers.base import Sampler, make_sampler
 from searcher.search import Progress, Search, baseline_trials, grammar_of
-from searcher.store import LEASE_SECONDS, Lease, Store, StudyBusy
+from searcher.store import LEASE_SECONDS, Store
 from searcher.trial import Objective, Study, Trial
 from workers.data import check_name, load
 from workers.job import WorkersError

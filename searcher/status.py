@@ -10,8 +10,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from searcher import schema
+from searcher.lease import Driver
 from searcher.report import Comparison
-from searcher.store import Driver, Store
+from searcher.store import Store
 from searcher.trial import Study, TrialState
 
 RECENT = 200  # latest trials that the rate is taken over

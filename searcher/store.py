@@ -18,6 +18,7 @@ from sqlalchemy.exc import IntegrityError
 
 from searcher import SearcherError, database, ranking, schema
 from searcher.database import Prepared, StoreError, plain_errors
+from searcher.lease import Driver, Lease, LeaseLost, NotDriven, Position, StudyBusy
 from searcher.rows import NEW_STATE, NEW_TALLY, Batch, epoch_rows, study_of, tally_rows, trial_of, trial_row
 from searcher.trial import Objective, Study, Trial, TrialState
 from workers.job import Epoch
@@ -39,53 +40,6 @@ class StudyExists(SearcherError):
 
 class UnknownStudy(SearcherError):
     """No study, or no trial, of that name or number."""
-
-
-class StudyBusy(SearcherError):
-    """Another live driver holds the study."""
-
-    def __init__(self, study: str, typed: str, holder: str, generation: int, expires_in: float) -> None:
-        super().__init__(
-            f"study {study!r} is being driven by {holder}; end that first: searcher stop {typed}, or wait for it"
-        )
-        self.holder, self.generation, self.expires_in = holder, generation, expires_in
-
-
-class LeaseLost(SearcherError):
-    """Another driver has taken the study over; nothing was written."""
-
-
-class NotDriven(SearcherError):
-    """Nobody drives the study."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """The right to write to one study."""
-
-    study_id: int
-    generation: int
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """How far a study has been written: the serial of its last batch, and the generation that wrote it."""
-
-    serial: int
-    writer: int
-
-
-@dataclass(frozen=True, slots=True)
-class Driver:
-    """Who drives a study, or drove it last. Times are in seconds by the database's clock: how long ago it took the
-    study, and how long ago it was last heard of (None once it has given the study back)."""
-
-    holder: str
-    generation: int
-    live: bool
-    asked_to_stop: bool
-    since: float
-    heard: float | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,10 @@ from benchmarks import store as benchmark
 from searcher import database, replay, schema, session
 from searcher.book import Book
 from searcher.config import Config
+from searcher.lease import Lease, LeaseLost
 from searcher.rows import Batch
 from searcher.status import status
-from searcher.store import Lease, LeaseLost, Store
+from searcher.store import Store
 from searcher.trial import Kind, Objective, Study, Trial, TrialState
 from workers.job import Epoch, Job, WorkersError
 from workers.simulated import SimulatedPool

@@ -13,8 +13,9 @@ import pytest
 from search_space import Choices, Grammar, key, parse
 from searcher import config, session
 from searcher.config import Config
+from searcher.lease import LeaseLost, NotDriven
 from searcher.search import EveryTrialFails, Progress, Search, StopAsked
-from searcher.store import LeaseLost, NotDriven, Store
+from searcher.store import Store
 from searcher.trial import Kind, Study, Trial, TrialState
 from workers.job import Epoch, Job, Outcome, Verdict
 from workers.pool import InlinePool, Pool

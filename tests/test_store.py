@@ -16,8 +16,9 @@ from alembic.migration import MigrationContext
 
 from searcher import database, schema
 from searcher.database import StoreError
+from searcher.lease import LeaseLost, Position, StudyBusy
 from searcher.rows import Batch
-from searcher.store import LeaseLost, Position, Store, StudyBusy, StudyExists, UnknownStudy
+from searcher.store import Store, StudyExists, UnknownStudy
 from searcher.trial import Kind, Objective, Study, Trial, TrialState
 from workers.job import Epoch
 

@@ -48,7 +48,7 @@ def stop(
     within: Annotated[float, typer.Option(min=0, help="Seconds to wait at most.")] = 60.0,
 ) -> None:
     """Ask the driver of a study, wherever it runs, to finish cleanly; what it was training waits for a resume."""
-    from searcher.store import NotDriven
+    from searcher.lease import NotDriven
 
     with opened(storage) as store:
         study = store.study(name)

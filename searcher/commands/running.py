@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from searcher.config import Config
+    from searcher.lease import Lease
     from searcher.search import Progress
-    from searcher.store import Lease, Store
+    from searcher.store import Store
     from searcher.trial import Study
     from workers.pool import Pool
 

@@ -25,11 +25,12 @@ from searcher import session
 from searcher.config import Config, ConfigError
 from searcher.database import StoreError, StoreUnavailable
 from searcher.journal import Journal
+from searcher.lease import Lease, LeaseLost, Position
 from searcher.outbox import Outbox
 from searcher.rows import Batch
 from searcher.samplers.random import RandomSampler
 from searcher.search import Search, grammar_of
-from searcher.store import Lease, LeaseLost, Position, Store
+from searcher.store import Store
 from searcher.trial import Kind, Objective, Study, Trial, TrialState
 from tests.conftest import ROOT
 from tests.test_search import CountingJudge, ThreadPool, judge, never, run

@@ -16,8 +16,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
+from searcher.lease import Lease, LeaseLost, NotDriven, Position, StudyBusy
 from searcher.rows import Batch
-from searcher.store import Lease, LeaseLost, NotDriven, Position, Store, StoreError, StudyBusy
+from searcher.store import Store, StoreError
 from searcher.trial import Kind, Objective, Study, Trial, TrialState
 from workers.job import Epoch
 
