@@ -35,9 +35,10 @@ import torch
 from search_space import Choices, key, preflight
 from searcher import config, session
 from searcher.config import Config
+from searcher.plan import grammar_of
 from searcher.pruners import PRUNERS
 from searcher.samplers.base import generator
-from searcher.search import Search, grammar_of
+from searcher.search import Search
 from searcher.store import Store
 from searcher.trial import Study, Trial, TrialState
 from workers.data import Part, load

@@ -36,7 +36,8 @@ def endpoint(host: str, port: int) -> Iterator[tuple[CollectorRegistry, str]]:
     Raises:
         MetricsUnavailable: the address cannot be taken.
     """
-    disable_created_metrics()  # type: ignore[no-untyped-call]  # a gauge beside each counter, which says when this process made it
+    # Else there is a gauge beside each counter, which says when this process made it.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     try:

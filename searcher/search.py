@@ -14,12 +14,13 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
-from search_space import BASELINES, Grammar, baseline, extended, key, load_primitives, parse, preflight, space
+from search_space import key, preflight
 from searcher import SearcherError, replay
 from searcher.book import Book
 from searcher.config import Config
 from searcher.lease import Lease
 from searcher.outbox import Outage, Outbox
+from searcher.plan import grammar_of
 from searcher.pruners import PRUNERS, Pruner
 from searcher.rows import Batch
 from searcher.samplers.base import Sampler
@@ -33,8 +34,6 @@ log = logging.getLogger("searcher")
 WAKE_SECONDS = 1.0  # how often the loop looks up while children train: renews the lease, hears a wish to stop
 AT_ONCE = 100  # most trials placed in one transaction
 AHEAD = 8  # most proposals thought of while children train, so that a free worker does not wait for the sampler
-
-
 HOPELESS = 3  # trainings that fail in the same way, with none that does not, before a session gives up
 
 
@@ -114,7 +113,8 @@ class Search:
         self._session_done = self._workers_lost = 0
         self._again: list[Trial] = []  # since the last progress
         self._worked = False  # whether any training of this session has come to a verdict
-        self._failures: Counter[str] = Counter()  # by the first line of their reason
+        self._failures: Counter[str] = Counter()  # of this session, by the first line of their reason
+        self._suspects: list[tuple[Trial, Outcome]] = []  # failed, still open in the store: see `_is_suspect`
         self._data_digest = ""  # of the study's data; not known before a worker of a cluster has looked at them
 
     def run(self) -> Generator[Progress, None, None]:
@@ -130,7 +130,7 @@ class Search:
         restored = self._restore()
         behind: Outage | None = None
         try:
-            while restored and not self._stopping() and (self._book.flying or self._more() or self._outbox.outage):
+            while restored and not self._stopping() and self._has_work():
                 batch = Batch()
                 submitted: list[Trial] = []
                 ended: list[Trial] = []
@@ -140,6 +140,7 @@ class Search:
                     self._place(batch, submitted, ended)
                 elif self._outbox.outage and not self._book.flying:
                     self._outbox.wait(WAKE_SECONDS)
+                self._judge_suspects(batch, ended)
                 self._outbox.put(batch)
                 self._pool.submit(*map(self._job, submitted))
                 if behind or batch or self._outbox.outage:
@@ -198,6 +199,9 @@ class Search:
     def _stopping(self) -> bool:
         return self._should_stop() or self._outbox.asked_to_stop
 
+    def _has_work(self) -> bool:
+        return bool(self._book.flying or self._more() or self._outbox.outage or self._suspects)
+
     def _more(self) -> bool:
         """Whether there is something to begin, and time for it."""
         return not self._late() and (bool(self._book.queue or self._ahead) or self._may_propose())
@@ -215,11 +219,12 @@ class Search:
         return self._book.proposed + len(self._ahead)
 
     def _give_up_if_hopeless(self) -> None:
-        if not self._worked and len(self._failures) == 1 and self._failures.total() >= HOPELESS:
+        if len(self._suspects) >= HOPELESS:
             (reason,) = self._failures
+            typed, (first, _) = self._store.typed(self._book.study.name), self._suspects[0]
             raise EveryTrialFails(
-                f"the first {self._failures.total()} trials of this session all failed, in the same way: {reason}; "
-                f"see: searcher status {self._store.typed(self._book.study.name)}"
+                f"the first {len(self._suspects)} trials of this session all failed, in the same way: {reason}; "
+                f"see: searcher trial {typed} {first.number}. They run again when the study goes on"
             )
 
     # One turn ---------------------------------------------------------------------------------------------------------
@@ -237,14 +242,38 @@ class Search:
                 batch.changed.append((trial.state, again))
                 self._book.queue.append(again)
                 self._again.append(again)
-                continue
-            done = self._finished(trial, outcome)
-            batch.changed.append((trial.state, done))
-            if outcome.curve:
-                batch.curves[trial.number] = outcome.curve
-            self._enter(done, ended, outcome.curve)
+            elif self._is_suspect(outcome):
+                still_open = replace(trial, state=TrialState.WAITING, reason=outcome.reason)
+                batch.changed.append((trial.state, still_open))
+                self._suspects.append((still_open, outcome))
+            else:
+                self._end(trial, outcome, batch, ended)
         if self._clock() - self._marked >= WAKE_SECONDS:
             self._mark_running(batch)
+
+    def _is_suspect(self, outcome: Outcome) -> bool:
+        """Whether it has failed in a way that may have nothing to do with the function: nothing has worked in this
+        session, and all has failed alike. (A worker that died says nothing about the next one.)"""
+        if outcome.verdict is not Verdict.FAILED or outcome.health is Health.LOST or not outcome.seconds:
+            return False
+        self._failures[outcome.reason.partition("\n")[0]] += 1
+        return not self._worked and len(self._failures) == 1
+
+    def _judge_suspects(self, batch: Batch, ended: list[Trial]) -> None:
+        """Once something has worked, or failed in another way, or nothing is left to try, they have failed like any
+        others."""
+        nothing_left = len(self._suspects) < HOPELESS and not (self._book.flying or self._more())
+        if self._worked or len(self._failures) > 1 or nothing_left:
+            for trial, outcome in self._suspects:
+                self._end(trial, outcome, batch, ended)
+            self._suspects.clear()
+
+    def _end(self, trial: Trial, outcome: Outcome, batch: Batch, ended: list[Trial]) -> None:
+        done = self._finished(trial, outcome)
+        batch.changed.append((trial.state, done))
+        if outcome.curve:
+            batch.curves[trial.number] = outcome.curve
+        self._enter(done, ended, outcome.curve)
 
     def _on_our_data(self, outcome: Outcome, batch: Batch) -> Outcome:
         """What was trained on other data than the study's has failed; the study's are those of its first outcome."""
@@ -357,8 +386,6 @@ class Search:
     def _enter(self, trial: Trial, ended: list[Trial], curve: Sequence[Epoch] = ()) -> None:
         self._book.finish(trial)
         self._session_done += 1
-        if trial.state is TrialState.FAILED and trial.trained:  # a worker that died says nothing about the next one
-            self._failures[trial.reason.partition("\n")[0]] += 1
         self._worked |= trial.trained and trial.state is not TrialState.FAILED
         ended.append(trial)
         self._learn(trial, curve)
@@ -408,42 +435,9 @@ class Search:
             best=book.best,
             ended=tuple(ended),
             outage=self._outbox.outage,
-            waiting=len(book.queue) + book.postponed,
+            waiting=len(book.queue) + book.postponed + len(self._suspects),
             running=len(book.flying),
             workers_lost=self._workers_lost,
             again=again,
             commits=self._outbox.commits(),
         )
-
-
-def grammar_of(config: Config) -> Grammar:
-    """The search space of a study.
-
-    Raises:
-        SpaceError: an unknown space, units that it has not, an unknown primitive, a module that registers none.
-    """
-    whole = extended(space(config.space, config.units), load_primitives(config.primitives))
-    return replace(whole, unary=config.unary or whole.unary, binary=config.binary or whole.binary)
-
-
-def baseline_trials(config: Config) -> list[Trial]:
-    """A new study's first trials: as many of the chosen functions, known by name or written out, as fit into half of
-    its total.
-
-    Raises:
-        SpaceError: an unknown baseline. ParseError: one written out that is no expression.
-    """
-    load_primitives(config.primitives)
-    names = tuple(BASELINES) if config.baselines == ("all",) else config.baselines
-    chosen = [name for name in names if name != "none"][: config.n_trials // 2]
-    return [_baseline_trial(number, name, config.seed) for number, name in enumerate(chosen)]
-
-
-def _baseline_trial(number: int, name: str, seed: int) -> Trial:
-    """`x` and names of known functions stand for these, anything else for itself. Maxout is no expression."""
-    if name == "maxout":
-        text, found = "maxout(2)", "maxout(2)"
-    else:
-        tree = parse(baseline(name).expression if name.isidentifier() and name != "x" else name)
-        text, found = str(tree), key(tree)
-    return Trial(number, Kind.BASELINE, text, found, seed, name=name if name.isidentifier() else "own")

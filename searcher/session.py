@@ -19,16 +19,17 @@ from typing import Any
 import psutil
 import torch
 
-from search_space import BASELINES, load_primitives
+from search_space import load_primitives
 from searcher import __version__, config, logs
 from searcher.config import Config
 from searcher.database import StoreError, StoreUnavailable
 from searcher.journal import Journal
 from searcher.lease import Lease, StudyBusy
+from searcher.plan import baseline_trials, grammar_of, left_out
 from searcher.samplers.base import Sampler, make_sampler
-from searcher.search import Progress, Search, baseline_trials, grammar_of
+from searcher.search import Progress, Search
 from searcher.store import LEASE_SECONDS, Store
-from searcher.trial import Objective, Study, Trial
+from searcher.trial import Objective, Study
 from workers.data import check_name, load
 from workers.job import WorkersError
 from workers.models import build, check_model
@@ -83,6 +84,8 @@ def create_study(store: Store, settings: Config, digest: str = "") -> Study:
     data = re.split(r"[:/\\]", settings.dataset)[-1].removesuffix(".npz")
     stem = f"{data}-{settings.sampler.replace(':', '-')}"
     taken = set(store.names())
+    if left := left_out(settings):
+        log.warning("half of %d trials are for baselines; left out: %s", settings.n_trials, ", ".join(left))
     free = (name for n in range(1, len(taken) + 2) if (name := f"{stem}-{n}") not in taken)
     named = replace(settings, study_name=settings.study_name or next(free))
     return store.create_study(
@@ -91,17 +94,8 @@ def create_study(store: Store, settings: Config, digest: str = "") -> Study:
         Objective(named.objective),
         named.to_dict(),
         versions() | ({"data": digest} if digest else {}),
-        _baselines(named),
+        baseline_trials(named),
     )
-
-
-def _baselines(settings: Config) -> list[Trial]:
-    """A study's first trials; says which of the baselines that were asked for its total has no room for."""
-    trials = baseline_trials(settings)
-    asked = [name for name in (BASELINES if settings.baselines == ("all",) else settings.baselines) if name != "none"]
-    if left := list(asked)[len(trials) :]:
-        log.warning("half of %d trials are for baselines; left out: %s", settings.n_trials, ", ".join(left))
-    return trials
 
 
 @contextmanager

@@ -434,7 +434,10 @@ def test_a_network_that_never_trains_ends_the_search(tmp_path: Path, cli: Cli) -
     (tmp_path / "rogue.py").write_text(NETWORK)
     done = cli("launch", *FLAGS, "--pool", "inline", "--model", "rogue:AlwaysBad", "--n-trials", "20")
     assert done.returncode == 1
-    assert "all failed, in the same way: ValueError: no trainings here; see: searcher trial s NUMBER" in done.stderr
+    assert (
+        "all failed, in the same way: ValueError: no trainings here; see: searcher trial s 0. They run again"
+        in done.stderr
+    )
 
 
 def test_in_one_process_a_hang_ends_the_search_which_can_go_on(tmp_path: Path) -> None:

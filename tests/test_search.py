@@ -323,12 +323,23 @@ def test_a_search_in_which_everything_fails_alike_stops_and_can_go_on(store: Sto
     message = r"the first 3 trials .* all failed, in the same way: ValueError: images are \(3, 32, 32\); see: searcher"
     with pytest.raises(EveryTrialFails, match=message):
         run(store, study, settings, InlinePool(run=broken))
-    failed = [t for t in store.trials(study) if t.state is TrialState.FAILED]
-    assert len(failed) == 3 and all(t.retries == 1 for t in failed)
-    assert 'raise ValueError("images are' in failed[0].reason, "with where it was raised"
-    run(store, study, settings)
+    suspects = [t for t in store.trials(study) if t.reason.startswith("ValueError")]
+    assert len(suspects) == 3 and all((t.retries, t.state) == (1, TrialState.WAITING) for t in suspects)
+    assert 'raise ValueError("images are' in suspects[0].reason, "with where it was raised"
+    with pytest.raises(EveryTrialFails, match=message):
+        run(store, study, settings, InlinePool(run=broken))
+    run(store, study, settings)  # mended: nothing is lost, ReLU above all
     trials = store.trials(study)
-    assert len(trials) == 10 and sum(t.state is TrialState.FAILED for t in trials) == 3
+    assert len(trials) == 10
+    assert all(t.state.judged for t in trials)
+
+
+@pytest.mark.parametrize("n_trials", [1, 2])
+def test_a_study_too_short_to_be_hopeless_ends(store: Store, n_trials: int) -> None:
+    settings = replace(SETTINGS, n_trials=n_trials, max_retries=0)
+    _, trials = completed(store, settings, pool=InlinePool(run=broken))
+    assert [t.state for t in trials] == [TrialState.FAILED] * n_trials
+    assert [t.finish_order for t in trials] == list(range(n_trials))
 
 
 def test_one_that_works_is_reason_to_go_on(store: Store) -> None:

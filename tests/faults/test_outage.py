@@ -27,9 +27,10 @@ from searcher.database import StoreError, StoreUnavailable
 from searcher.journal import Journal
 from searcher.lease import Lease, LeaseLost, Position
 from searcher.outbox import Outbox
+from searcher.plan import grammar_of
 from searcher.rows import Batch
 from searcher.samplers.random import RandomSampler
-from searcher.search import Search, grammar_of
+from searcher.search import Search
 from searcher.store import Store
 from searcher.trial import Kind, Objective, Study, Trial, TrialState
 from tests.conftest import ROOT
