@@ -102,7 +102,7 @@ def pauses(url: str, directory: Path, a: argparse.Namespace, name: str) -> Fact:
 
 
 def histories(url: str, directory: Path, a: argparse.Namespace, name: str) -> Fact:
-    explore(url, a.histories, 50, database=None)
+    explore(url, a.histories, 50, said(name, a.histories), database=None)
     return {"what": "random histories of the store", "histories": a.histories, "steps": 50, "holds": True}
 
 

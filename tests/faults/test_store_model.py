@@ -9,17 +9,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
+from searcher import schema
 from searcher.lease import Lease, LeaseLost, NotDriven, Position, StudyBusy
 from searcher.rows import Batch
 from searcher.store import Store, StoreError
 from searcher.trial import Kind, Objective, Study, Trial, TrialState
+from tests.faults.harness import Tell
 from workers.job import Epoch
 
 EXAMPLES, STEPS = 200, 30
@@ -77,6 +80,8 @@ class StoreMachine(RuleBasedStateMachine):
     """Two drivers in turn, or at once, as far as the store lets them."""
 
     url: str
+    histories: ClassVar[int]  # that have ended
+    tell: ClassVar[Tell]
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,6 +91,16 @@ class StoreMachine(RuleBasedStateMachine):
         self.model = Model()
         self.leases: list[Lease] = []
         self.serial = 0
+
+    def teardown(self) -> None:
+        """Thousands of histories share a database: what one leaves makes the next ones slower."""
+        with self.store._writer.begin() as connection:
+            for table in (schema.epoch, schema.trial, schema.tally, schema.lease):
+                connection.execute(sa.delete(table).where(table.c.study_id == self.study.id))
+            connection.execute(sa.delete(schema.study).where(schema.study.c.id == self.study.id))
+        machine = type(self)
+        machine.histories += 1
+        machine.tell(machine.histories)
 
     # Drivers
 
@@ -243,19 +258,19 @@ def shared(url: str) -> tuple[Store, Store]:
 
 
 @contextmanager
-def machine(url: str) -> Iterator[type[StoreMachine]]:
-    yield type("Machine", (StoreMachine,), {"url": url})
+def machine(url: str, tell: Tell) -> Iterator[type[StoreMachine]]:
+    yield type("Machine", (StoreMachine,), {"url": url, "histories": 0, "tell": staticmethod(tell)})
     for store in _OPEN.pop(url, ()):
         store.close()
 
 
-def explore(url: str, examples: int, steps: int, **more: Any) -> None:
+def explore(url: str, examples: int, steps: int, tell: Tell = lambda _: None, **more: Any) -> None:
     """Raises what Hypothesis raises, with the shortest history that it has found, where store and model differ."""
     checks = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
     how = settings(
         max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=checks, **more
     )
-    with machine(url) as made:
+    with machine(url, tell) as made:
         run_state_machine_as_test(made, settings=how)
 
 
