@@ -22,6 +22,7 @@ import tracemalloc
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from searcher.doctor import Finding
 from searcher.integrity import examine
 from searcher.schema import HEAD, REVISIONS, VERSION_TABLE
 from searcher.store import Store
+from workers.pool import InlinePool
 
 from . import test_search as search
 from .conftest import ROOT, Cli
@@ -272,17 +274,23 @@ def test_a_damaged_file_is_found(sqlite_url: str, cli: Cli) -> None:
 def test_a_database_is_whole_while_a_search_writes_to_it(database_url: str) -> None:
     """Seen to fail with trials and tallies counted by two statements."""
     store = Store(database_url, create=True)
-    settings = replace(SETTINGS, n_trials=150)
+    settings = replace(SETTINGS, n_trials=100_000)
     study = session.create_study(store, settings)
-    searching = threading.Thread(target=search.run, args=(store, study, settings))
-    searching.start()
     seen: list[Finding] = []
+
+    def at_work() -> set[str]:
+        return {finding.found for finding in seen if finding.what.startswith("study")}
+
+    pool = InlinePool(run=search.judge)
+    enough = partial(search.run, store, study, settings, pool, lambda: len(at_work()) > 9)
+    searching = threading.Thread(target=enough)
+    searching.start()
     while searching.is_alive():
         seen += examine(database_url)
     searching.join()
     store.close()
     assert [finding for finding in seen if not finding.ok] == []
-    assert len({finding.found for finding in seen if finding.what.startswith("study")}) > 2, "it was seen at work"
+    assert len(at_work()) > 9
 
 
 # `db copy` ------------------------------------------------------------------------------------------------------------
