@@ -173,7 +173,8 @@ class Store:
         """How many trials of the study are in each state that one is in."""
         t = schema.tally.c
         found = self.read(sa.select(t.state, t.trials).where(t.study_id == study.id, t.trials > 0))
-        return {TrialState(row.state): row.trials for row in found}
+        trials = {TrialState(row.state): row.trials for row in found}
+        return {state: trials[state] for state in TrialState if state in trials}
 
     # Trials -----------------------------------------------------------------------------------------------------------
 
