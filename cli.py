@@ -301,7 +301,7 @@ def _resume(
             trust.remember(settings)
         asked = replace(settings, address="local") if changes.get("address") else settings
         trust.check(study.name, store.typed(study.name), asked)
-        session.check_total(store, study, settings.n_trials)
+        session.check_total(store, study, settings.n_trials)  # once more under the lease; this is before it is taken
         session.check_comparable(study, checked(settings))
         with session.held_lease(store, study, _say_waiting) as lease:
             study = session.extended(store, lease, study, settings.n_trials)
@@ -326,6 +326,8 @@ def _conclude(store: Store, study: Study) -> None:
 
 def _in_short(study: Row) -> dict[str, Any]:
     """A study as people read it, in a line if it goes."""
+    from searcher.lease import process_of
+
     return {
         "study": study["study"],
         "decided": f"{study['done']} of {study['total']}",
@@ -334,7 +336,7 @@ def _in_short(study: Row) -> dict[str, Any]:
         "sampler": study["sampler"],
         "dataset": study["dataset"],
         "created": study["created"],
-        "driver": study["driver"].partition(", started ")[0],
+        "driver": process_of(study["driver"]),
     }
 
 
@@ -364,9 +366,10 @@ def _existing(storage: str, name: str) -> str:
         return ""
     with opened(storage, create=True) as store:
         try:
-            return name and store.typed(store.study(name).name)
+            store.study(name)
         except UnknownStudy:
             return ""
+        return store.typed(name)
 
 
 def _say_waiting(busy: StudyBusy) -> None:

@@ -7,6 +7,11 @@ from dataclasses import dataclass
 from searcher import SearcherError
 
 
+def process_of(holder: str) -> str:
+    """A driver in short: its process and machine, without when it was started."""
+    return holder.partition(", started ")[0]
+
+
 class StudyBusy(SearcherError):
     """Another live driver holds the study."""
 

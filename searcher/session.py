@@ -84,10 +84,10 @@ def create_study(store: Store, settings: Config, digest: str = "") -> Study:
     data = re.split(r"[:/\\]", settings.dataset)[-1].removesuffix(".npz")
     stem = f"{data}-{settings.sampler.replace(':', '-')}"
     taken = set(store.names())
-    if left := left_out(settings):
-        log.warning("half of %d trials are for baselines; left out: %s", settings.n_trials, ", ".join(left))
     free = (name for n in range(1, len(taken) + 2) if (name := f"{stem}-{n}") not in taken)
     named = replace(settings, study_name=settings.study_name or next(free))
+    if left := left_out(named):
+        log.warning("half of %d trials are for baselines; left out: %s", named.n_trials, ", ".join(left))
     return store.create_study(
         named.study_name,
         named.n_trials,

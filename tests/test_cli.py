@@ -17,6 +17,7 @@ import pyarrow.parquet
 import pytest
 import yaml
 
+from searcher import SearcherError
 from searcher.commands import console
 from searcher.commands.console import Format, print_rows
 from searcher.store import Store
@@ -368,7 +369,7 @@ def wait_for(directory: Path, finished: int, process: subprocess.Popen[str]) -> 
         if (directory / "searcher.db").exists():
             try:
                 trials = read(directory)
-            except Exception:
+            except SearcherError:  # its tables, or the study, are being made
                 trials = []
             if sum(trial.state.finished for trial in trials) >= finished:
                 return

@@ -103,7 +103,7 @@ class Checkpoint:
 
 def _digest(job: Job, data_digest: str, device: torch.device) -> str:
     """Of all that decides what a training computes."""
-    own = [*job.primitives, *(job.model.split(":")[:1] if ":" in job.model else ())]
+    module, own, _ = job.model.partition(":")
     measured = replace(
         job,
         number=0,
@@ -114,7 +114,7 @@ def _digest(job: Job, data_digest: str, device: torch.device) -> str:
         checkpoint_dir="",
         checkpoint_seconds=0,
     )
-    code = [source_digest(module) for module in own]
+    code = [source_digest(name) for name in (*job.primitives, *([module] if own else []))]
     facts = [FORMAT, torch.__version__, device.type, torch.get_num_threads(), measured.to_json(), code]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 

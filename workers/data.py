@@ -126,8 +126,8 @@ def load(name: str, split_seed: int, device: torch.device, data_dir: str = "", l
     mean, deviation = (torch.from_numpy(values) for values in _moments(whole, train))
     pixels = Pixels(images, mean, deviation)
     parts = [Part(pixels, rows, labels[rows]) for rows in map(torch.from_numpy, (train, val, test))]
-    facts = (raw.origin, raw.stored.place, _digest(parts[:2]))
-    return Dataset(name, raw.title, raw.classes, parts[0], parts[1], parts[2], *facts).to(device)
+    place, digest = raw.stored.place, _digest(parts[:2])
+    return Dataset(name, raw.title, raw.classes, parts[0], parts[1], parts[2], raw.origin, place, digest).to(device)
 
 
 def _digest(parts: Sequence[Part]) -> str:
@@ -196,7 +196,8 @@ def limited(rows: np.ndarray, labels: np.ndarray, number: int, seed: int) -> np.
         members = np.flatnonzero(labels[shuffled] == label)
         turns[members] = (np.arange(len(members)) + 0.5) / len(members)
     order = np.argsort(turns, kind="stable")
-    needed = int(max(np.argmax(labels[shuffled[order]] == label) for label in np.unique(labels[rows]))) + 1
+    _, first_of_class = np.unique(labels[shuffled[order]], return_index=True)
+    needed = int(first_of_class.max()) + 1
     if number < needed:
         raise WorkersError(
             f"limit_train {number} leaves no training image of the rarest class, each class having its share; the "

@@ -128,8 +128,10 @@ def _lines(store: Store, found: Status) -> list[dict[str, str]]:
 
 
 def _driver(found: Status) -> str:
+    from searcher.lease import process_of
+
     driver = found.driver
-    holder = driver.holder.partition(", started ")[0]
+    holder = process_of(driver.holder)
     if driver.live:
         asked = "; asked to stop" if driver.asked_to_stop else ""
         return f"{holder}; for {_span(driver.since)}, heard of {_span(driver.heard or 0)} ago{asked}"
