@@ -30,7 +30,7 @@ from searcher.outbox import Outbox
 from searcher.plan import grammar_of
 from searcher.rows import Batch
 from searcher.samplers.random import RandomSampler
-from searcher.search import Search
+from searcher.search import Progress, Search
 from searcher.store import Store
 from searcher.trial import Kind, Objective, Study, Trial, TrialState
 from tests.conftest import ROOT
@@ -99,7 +99,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 class Breakdown(threading.Thread):
-    """Lets a search begin, then keeps the database away for so long."""
+    """Keeps the database away for so long."""
 
     def __init__(self, away: Callable[[], Any], seconds: float) -> None:
         super().__init__()
@@ -107,7 +107,6 @@ class Breakdown(threading.Thread):
         self.back = float("inf")
 
     def run(self) -> None:
-        time.sleep(0.5)
         with self._away():
             time.sleep(self._seconds)
         self.back = time.monotonic()
@@ -119,10 +118,12 @@ def survives(url: str, breakdown: Breakdown) -> None:
     study = session.create_study(store, SETTINGS)
     judged = CountingJudge(seconds=0.02)
     pool = ThreadPool(judged)
-    breakdown.start()
+    seen: list[tuple[float, Progress]] = []
     with session.held_lease(store, study) as lease:
-        searching = session.search(store, lease, study, SETTINGS, pool, never)
-        seen = [(time.monotonic(), progress) for progress in searching]
+        for progress in session.search(store, lease, study, SETTINGS, pool, never):
+            if not seen:
+                breakdown.start()  # a database that is away before the search has begun ends it
+            seen.append((time.monotonic(), progress))
     pool.close()
     breakdown.join()
     trials = store.trials(study)
@@ -168,9 +169,8 @@ def child(job):
 store = Store(sys.argv[1])
 study = store.study(sys.argv[2])
 with session.held_lease(store, study) as lease:
-    print("driving", flush=True)
     for _ in session.search(store, lease, study, SETTINGS, InlinePool(run=child), lambda: False):
-        pass
+        print("driving", flush=True)
 """
 
 
