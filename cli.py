@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -167,7 +168,7 @@ def launch(
             changes = {**config.PRESETS[preset], **given}
             _resume(storage, settings.study_name, experiment, changes, quiet, False, registry)
             return
-        with session.open_pool(settings) as children, opened(storage, create=True) as store:
+        with closing(session.make_pool(settings)) as children, opened(storage, create=True) as store:
             study = session.create_study(store, settings, digest)
             with session.held_lease(store, study) as lease:
                 search(store, lease, study, settings, children, quiet, registry)
@@ -305,7 +306,9 @@ def _resume(
         session.check_comparable(study, checked(settings))
         with session.held_lease(store, study, _say_waiting) as lease:
             study = session.extended(store, lease, study, settings.n_trials)
-            with session.open_pool(settings) as workers:
+            with session.renewed(store, lease):
+                workers = session.make_pool(settings)
+            with closing(workers):
                 search(store, lease, study, settings, workers, quiet, registry)
         _conclude(store, study)
 

@@ -25,6 +25,7 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -178,7 +179,7 @@ def compare(store: Store, epochs: int, seed: int, workers: int) -> None:
         "workers": workers,
     }
     settings = config.load(None, flags)
-    with session.open_pool(settings) as pool:
+    with closing(session.make_pool(settings)) as pool:
         whole = run(store, settings, pool)
     val = load(settings.dataset, settings.split_seed, torch.device("cpu"), limit_train=settings.limit_train).val
     known, top = outcomes(store, whole), best(store, whole)[:BEST]

@@ -58,6 +58,13 @@ _IDLE = 1e-12  # of the function: a parameter that moves it by no more does not 
 
 def fingerprint(expression: Expression) -> str:
     """64 hexadecimal digits for the function, whatever its parameters are called; one that never moves it is none."""
+    rows, moving = compared(expression)
+    return hashlib.sha256(min(map(_rounded, rows)) + moving.to_bytes(2) * bool(moving)).hexdigest()
+
+
+def compared(expression: Expression) -> tuple[NDArray[np.float64], int]:
+    """The numbers that stand for a function, a row for each order of its parameters (those in which it is defined
+    most often), and how many parameters move it."""
     betas = expression.betas
     found = evaluate(expression, _draws(betas, betas))
     moving = tuple(beta for beta, moves in zip(betas, found.moves, strict=True) if moves)
@@ -66,8 +73,7 @@ def fingerprint(expression: Expression) -> str:
     draws = len(GENERIC) if moving else 1
     numbers = found.numbers.reshape(-1, draws * 2 * len(GRID))  # a row for each order of the parameters
     undefined = np.isnan(numbers).sum(axis=1)  # orders in which the function is no number tell nothing
-    best = min(_rounded(row) for row in numbers[undefined == undefined.min()])
-    return hashlib.sha256(best + len(moving).to_bytes(2) * bool(moving)).hexdigest()
+    return numbers[undefined == undefined.min()], len(moving)
 
 
 def _draws(betas: tuple[int, ...], moving: tuple[int, ...]) -> dict[int, list[float]]:

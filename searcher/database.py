@@ -47,6 +47,10 @@ class StoreUnavailable(StoreError):
     """The database does not answer, or is locked, and may be back in a moment."""
 
 
+class StoreConflict(StoreError):
+    """What was to be written contradicts what is there."""
+
+
 def storage_flag(url: URL) -> str:
     """What a command needs to find this database: nothing if the environment or the default says it."""
     if url.render_as_string(hide_password=False) == os.environ.get("SEARCHER_STORAGE", DEFAULT_STORAGE):
@@ -292,7 +296,8 @@ def plain_errors(url: str | URL) -> Iterator[None]:
         yield
     except DBAPIError as error:
         parsed = parse_url(url)
-        kind = StoreUnavailable if _may_pass(parsed, error) else StoreError
+        kind = StoreConflict if isinstance(error, sa.exc.IntegrityError) else StoreError
+        kind = StoreUnavailable if _may_pass(parsed, error) else kind
         raise kind(_plain(parsed, error)) from error
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from searcher.database import StoreError
+from searcher.lease import Lease
 from searcher.rows import Batch
 from searcher.trial import Kind, Study, Trial, TrialState
 from workers.job import Epoch
@@ -35,29 +36,32 @@ class Journal:
     """The journal of one driver. The file is made by the first `append`.
 
     Attributes:
-        writers: the generations that have written to it, or from it to the database.
+        writers: of the leases under which it was written, or written from to the database.
         batches: those that were in it when it was read.
     """
 
-    def __init__(self, path: Path, study: Study, generation: int) -> None:
+    def __init__(self, path: Path, study: Study, generation: int, writer: int) -> None:
         self.path = path
-        self.writers = {generation}
+        self.writers = {writer}
         self.batches: list[Batch] = []
-        self._head = {"study": study.name, "generation": generation}
+        self._generation = generation
+        self._head = {"study": study.name, "generation": generation, "writer": writer}
+        self._whole: int | None = None  # bytes of it that are whole lines, if it was read
 
     @classmethod
-    def of(cls, study: Study, generation: int) -> Self:
-        return cls(folder() / f"{_stem(study)}-{generation}.jsonl", study, generation)
+    def of(cls, study: Study, lease: Lease) -> Self:
+        path = folder() / f"{_stem(study)}-{lease.generation}-{lease.writer}.jsonl"
+        return cls(path, study, lease.generation, lease.writer)
 
     @classmethod
     def left(cls, study: Study) -> list[Self]:
-        """Those that drivers of the study have left on this machine, oldest first.
+        """Those that drivers of the study, or of a copy of it, have left on this machine, oldest first.
 
         Raises:
-            StoreError: one is damaged.
+            StoreError: one is damaged, or cannot be read.
         """
         found = [cls._read(path, study) for path in folder().glob(f"{_stem(study)}-*.jsonl")]
-        return sorted(found, key=lambda journal: min(journal.writers))
+        return sorted(found, key=lambda journal: journal._generation)
 
     def append(self, batch: Batch) -> None:
         """Keeps a batch.
@@ -67,10 +71,14 @@ class Journal:
         """
         self._write(_plain(batch))
 
-    def take_over(self, generation: int) -> None:
-        """Notes that a later driver writes from it to the database."""
-        self._write({"taken_over_by": generation})
-        self.writers.add(generation)
+    def take_over(self, writer: int) -> None:
+        """Notes that a later driver writes from it to the database.
+
+        Raises:
+            StoreError: the file cannot be written.
+        """
+        self._write({"taken_over_by": writer})
+        self.writers.add(writer)
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
@@ -94,13 +102,16 @@ class Journal:
                 os.close(file)
         except OSError as error:
             raise StoreError(
-                f"the database does not answer, and results cannot be kept in {self.path.parent} either "
-                f"({error.strerror}); make that possible, or set SEARCHER_STATE to another folder"
+                f"results that are not in the database cannot be kept in {self.path.parent} either ({error.strerror}); "
+                "make that possible, or set SEARCHER_STATE to another folder"
             ) from error
 
     def _append(self, file: int, line: bytes) -> None:
         """All of a line or nothing: on a disk that fills up half of one would be written without an error."""
         size = os.fstat(file).st_size
+        if self._whole is not None and self._whole < size:
+            size, self._whole = self._whole, None  # a line that was cut short must not run into the next one
+            os.ftruncate(file, size)
         whole = line if size else _line(self._head) + line
         try:
             if os.write(file, whole) != len(whole):
@@ -112,13 +123,19 @@ class Journal:
 
     @classmethod
     def _read(cls, path: Path, study: Study) -> Self:
-        text = path.read_bytes()
-        whole = text[: text.rfind(b"\n") + 1]
-        if whole != text:
-            os.truncate(path, len(whole))  # a line that was cut short must not run into the next one
+        try:
+            text = path.read_bytes()
+        except OSError as error:
+            raise StoreError(
+                f"the journal {path} cannot be read ({error.strerror}); it may hold results of study {study.name!r} "
+                "that are not in the database. Make it readable, or move it away: they will be measured again"
+            ) from error
+        whole = text[: text.rfind(b"\n") + 1]  # what comes after was cut short, or is being written
         try:
             entries = list(_entries(whole))
-            journal = cls(path, study, entries[0]["generation"] if entries else 0)
+            generation = entries[0]["generation"] if entries else 0
+            journal = cls(path, study, generation, entries[0].get("writer", generation) if entries else 0)
+            journal._whole = len(whole)
             for entry in entries[1:]:
                 if "taken_over_by" in entry:
                     journal.writers.add(entry["taken_over_by"])

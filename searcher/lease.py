@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import secrets
+from dataclasses import dataclass, field
 
 from searcher import SearcherError
 
 
 def process_of(holder: str) -> str:
-    """A driver in short: its process and machine, without when it was started."""
+    """A driver in short: its process and machine, without when it was started and what it is known by."""
     return holder.partition(", started ")[0]
 
 
@@ -30,17 +31,23 @@ class NotDriven(SearcherError):
     """Nobody drives the study."""
 
 
+def _new_writer() -> int:
+    return secrets.randbelow(2**31 - 2**20) + 2**20  # what SQL calls an integer; older searchers had generations
+
+
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to write to one study."""
+    """The right to write to one study. Its holder is known by `writer` among all drivers of the study and of its
+    copies, among which generations occur twice."""
 
     study_id: int
     generation: int
+    writer: int = field(default_factory=_new_writer)
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far a study has been written: the serial of its last batch, and the generation that wrote it."""
+    """How far a study has been written: the serial of its last batch, and the `Lease.writer` that wrote it."""
 
     serial: int
     writer: int
@@ -49,10 +56,11 @@ class Position:
 @dataclass(frozen=True, slots=True)
 class Driver:
     """Who drives a study, or drove it last. Times are in seconds by the database's clock: how long ago it took the
-    study, and how long ago it was last heard of (None once it has given the study back)."""
+    study, and how long ago it was last heard of (None once it has given the study back). `writer` wrote last."""
 
     holder: str
     generation: int
+    writer: int
     live: bool
     asked_to_stop: bool
     since: float

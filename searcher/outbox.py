@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 
-from searcher.database import StoreError, StoreUnavailable
+from searcher.database import StoreConflict, StoreError, StoreUnavailable
 from searcher.journal import Journal
 from searcher.lease import Lease, LeaseLost, Position
 from searcher.rows import Batch
@@ -31,7 +31,6 @@ PARTING_SECONDS = 5.0  # how long a search that is stopped in an outage waits fo
 
 _OVERTAKEN = "another driver has gone on with the study since"
 _UNFIT = "what is in it does not fit the database; it is measured again"
-_OLDER = "the database lacks results from before the outage, as a restored copy would; they are measured again"
 
 log = logging.getLogger("searcher")
 
@@ -53,7 +52,7 @@ class Outbox:
 
     def __init__(self, store: Store, lease: Lease, study: Study) -> None:
         self._store, self._lease, self._study = store, lease, study
-        self._journal = Journal.of(study, lease.generation)
+        self._journal = Journal.of(study, lease)
         self._serial = 0
         self._held: deque[Batch] = deque()
         self._since: float | None = None  # when the outage began
@@ -65,7 +64,8 @@ class Outbox:
         self.asked_to_stop = False
 
     def open(self) -> None:
-        """Writes what an earlier driver has left in its journal on this machine, and signs in.
+        """Writes what an earlier driver has left in its journal on this machine, and signs in. A journal that does not
+        go on where the database ends is left as it is: it may go with another copy of the study, in use or not.
 
         Raises:
             StoreError: the database does not answer; a journal is damaged.
@@ -73,23 +73,25 @@ class Outbox:
         position = self._store.position(self._lease)
         for journal in Journal.left(self._study):
             rest = [batch for batch in journal.batches if batch.serial > position.serial]
-            if position.writer not in journal.writers:
-                _set_aside(journal, _OVERTAKEN)
-            elif rest and rest[0].serial > position.serial + 1:
-                _set_aside(journal, _OLDER)
-            else:
+            if position.writer in journal.writers and (not rest or rest[0].serial == position.serial + 1):
                 position = self._take_over(journal, rest)
+            elif journal.batches:
+                log.warning(
+                    "the journal %s does not go on where this database ends: the study has gone on without it, or it "
+                    "goes with another copy of the study. It is left as it is; if there is none, remove it",
+                    journal.path,
+                )
         self._serial = position.serial + 1
         self._store.commit(self._lease, Batch(serial=self._serial))
 
     def _take_over(self, journal: Journal, rest: list[Batch]) -> Position:
         """Writes what a journal holds beyond the database."""
-        journal.take_over(self._lease.generation)
+        journal.take_over(self._lease.writer)
         self._held.extend(rest)
         log.warning("%d results of an outage come from the journal %s", self._results(), journal.path)
         try:
             position = self._write_held()
-        except LeaseLost:
+        except (LeaseLost, StoreConflict):
             position = self._store.position(self._lease)  # raises it again, unless the journal was to blame
             self._held.clear()
             _set_aside(journal, _UNFIT)
@@ -201,10 +203,11 @@ class Outbox:
             return
 
     def _give_up(self, error: Exception) -> None:
-        """The journal has its last name before the search hears of it: its process, and this thread, may end then."""
+        """The journal has its last name before the search hears of it: its process, and this thread, may end then. Once
+        the session is leaving, the lease that is lost may be the one that it has given back itself."""
         with self._lock:
             try:
-                if isinstance(error, LeaseLost):
+                if isinstance(error, LeaseLost) and not self._leaving.is_set():
                     _set_aside(self._journal, _OVERTAKEN)
             except OSError as unnamed:
                 log.warning(
@@ -230,7 +233,7 @@ class Outbox:
                     return position
                 batch = _together(self._held)
             self._commit(batch)
-            position = Position(batch.serial, self._lease.generation)
+            position = Position(batch.serial, self._lease.writer)
 
     def _end(self) -> None:
         if self._since is not None:

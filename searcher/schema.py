@@ -48,7 +48,7 @@ study = Table(
 )
 
 # One row a study: who may write to it. `generation` grows with each driver; `acquired_at` and `expires_at` are in
-# seconds since 1970 by the database's clock. `serial` counts the batches written, `writer` is the generation that wrote
+# seconds since 1970 by the database's clock. `serial` counts the batches written, `writer` is the number of who wrote
 # the last: by these a batch whose acknowledgement was lost is known. `stop_generation` was asked to stop.
 lease = Table(
     "searcher_lease",

@@ -108,6 +108,7 @@ class Search:
         self._begun = self._marked = clock()
         self._ahead: deque[Trial] = deque()  # proposed, not yet in the store
         self._exhausted = False
+        self._settled = True  # whether the store, or the journal, has all that was entered here
         self._hurry = False  # whether there is more to place than one transaction takes
         self._most_postponed = max(AT_ONCE, pool.capacity)
         self._session_done = self._workers_lost = 0
@@ -134,6 +135,7 @@ class Search:
                 batch = Batch()
                 submitted: list[Trial] = []
                 ended: list[Trial] = []
+                self._settled = False
                 if self._book.flying:
                     self._collect(batch, ended)
                 if self._more() and self._outbox.has_room:
@@ -142,6 +144,7 @@ class Search:
                     self._outbox.wait(WAKE_SECONDS)
                 self._judge_suspects(batch, ended)
                 self._outbox.put(batch)
+                self._settled = True
                 self._pool.submit(*map(self._job, submitted))
                 if behind or batch or self._outbox.outage:
                     progress = self._progress(ended)
@@ -189,7 +192,10 @@ class Search:
         return True
 
     def _give_up_flying(self) -> None:
-        """What was still running waits for the next session (which sees to it itself if the store is out of reach)."""
+        """What was still running waits for the next session, which sees to it itself where this cannot be written, or
+        where the end came (a second Ctrl-C) before the store had heard of what runs."""
+        if not self._settled:
+            return
         batch = Batch()
         for trial in self._book.flying.values():
             if trial.state is TrialState.RUNNING:
@@ -254,7 +260,7 @@ class Search:
     def _is_suspect(self, outcome: Outcome) -> bool:
         """Whether it has failed in a way that may have nothing to do with the function: nothing has worked in this
         session, and all has failed alike. (A worker that died says nothing about the next one.)"""
-        if outcome.verdict is not Verdict.FAILED or outcome.health is Health.LOST or not outcome.seconds:
+        if outcome.verdict is not Verdict.FAILED or outcome.health is Health.LOST:
             return False
         self._failures[outcome.reason.partition("\n")[0]] += 1
         return not self._worked and len(self._failures) == 1

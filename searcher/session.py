@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import os
 import platform
 import re
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -24,8 +27,9 @@ from searcher import __version__, config, logs
 from searcher.config import Config
 from searcher.database import StoreError, StoreUnavailable
 from searcher.journal import Journal
-from searcher.lease import Lease, StudyBusy
+from searcher.lease import Lease, LeaseLost, StudyBusy
 from searcher.plan import baseline_trials, grammar_of, left_out
+from searcher.rows import Batch
 from searcher.samplers.base import Sampler, make_sampler
 from searcher.search import Progress, Search
 from searcher.store import LEASE_SECONDS, Store
@@ -98,23 +102,17 @@ def create_study(store: Store, settings: Config, digest: str = "") -> Study:
     )
 
 
-@contextmanager
-def open_pool(settings: Config) -> Iterator[Pool]:
-    """The workers that the settings ask for.
+def make_pool(settings: Config) -> Pool:
+    """The workers that the settings ask for; whoever asks closes it.
 
     Raises:
         RayUnavailable: no cluster, or not what was asked of it.
     """
     if settings.pool == "inline":
-        pool: Pool = InlinePool(settings.threads or usable_cpus())
-    else:
-        from workers.ray_pool import RayPool
+        return InlinePool(settings.threads or usable_cpus())
+    from workers.ray_pool import RayPool
 
-        pool = RayPool(settings.workers, settings.gpus_per_worker, settings.address, settings.threads)
-    try:
-        yield pool
-    finally:
-        pool.close()
+    return RayPool(settings.workers, settings.gpus_per_worker, settings.address, settings.threads)
 
 
 @contextmanager
@@ -140,6 +138,25 @@ def held_lease(store: Store, study: Study, patience: Callable[[StudyBusy], None]
             store.release(lease)
         except StoreUnavailable as error:  # says nothing of how the block has ended
             log.warning("%s; the study's lease runs out by itself in %.0f s", error, LEASE_SECONDS)
+
+
+@contextmanager
+def renewed(store: Store, lease: Lease) -> Iterator[None]:
+    """Keeps a lease through a block that does not write: Ray can take longer to start than a lease lasts."""
+    over = threading.Event()
+
+    def renew() -> None:
+        while not over.wait(LEASE_SECONDS / 3):
+            with suppress(StoreUnavailable, LeaseLost):  # the search meets the same, and says so
+                store.commit(lease, Batch())
+
+    thread = threading.Thread(target=renew, name="searcher-lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def search(
@@ -176,7 +193,9 @@ def extended(store: Store, lease: Lease, study: Study, n_trials: int) -> Study:
 
 def check_total(store: Store, study: Study, n_trials: int) -> None:
     """Raises ConfigError if the study has more trials already."""
-    left = (trial.number + 1 for journal in Journal.left(study) for batch in journal.batches for trial in batch.added)
+    last = store.driver(study).writer
+    journals = (journal for journal in Journal.left(study) if last in journal.writers)
+    left = (trial.number + 1 for journal in journals for batch in journal.batches for trial in batch.added)
     there = max(store.size(study), *left, 0)  # what an outage has kept from the database is the study's too
     if n_trials < there:
         raise config.ConfigError(f"--n-trials is the study's total and it has {there} trials already; not {n_trials}")
@@ -264,24 +283,35 @@ def _sampler(settings: Config) -> Sampler:
     )
 
 
-def _holder() -> str:
-    process = psutil.Process()
+def _holder(pid: int | None = None) -> str:
+    """A process, this one if none is named, in words from which `_is_dead` knows it again."""
+    process = psutil.Process(pid)
     started = datetime.fromtimestamp(round(process.create_time()), UTC)
-    return f"process {process.pid} on {socket.gethostname()}, started {started:%Y-%m-%dT%H:%M:%SZ}"
+    known_by = f" ({mark})" if (mark := _mark(process.pid)) else ""
+    return f"process {process.pid} on {socket.gethostname()}, started {started:%Y-%m-%dT%H:%M:%SZ}{known_by}"
+
+
+def _mark(pid: int) -> str:
+    """What tells a process from all others that have had its number: the boot and the process-number namespace that
+    it is of, and when it began, in ticks since the boot. The wall clock may be set back, and names of machines occur
+    twice. Empty where there is no such process, or no Linux."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        namespace = Path("/proc/self/ns/pid").stat().st_ino
+        began = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""
+    return f"{hashlib.sha256(f'{boot} {namespace}'.encode()).hexdigest()[:8]}-{began}"
 
 
 def _is_dead(holder: str) -> bool:
-    """Whether that holder ran on this machine and is gone (its number may have gone to another process since)."""
-    words = holder.split()
-    if len(words) != 6 or words[3].rstrip(",") != socket.gethostname():
+    """Whether that holder ran where this process does and is gone; its number may have gone to another one since."""
+    words, ours = holder.split(), _mark(os.getpid())
+    if len(words) != 7 or not ours or not words[1].isdecimal():  # another version's words: its lease runs out
         return False
-    try:
-        started = datetime.fromisoformat(words[5]).timestamp()
-        return abs(psutil.Process(int(words[1])).create_time() - started) > 1.5
-    except ValueError:  # another version's words: its lease runs out
-        return False
-    except psutil.NoSuchProcess:
-        return True
+    theirs = words[6].strip("()")
+    same_place = theirs.partition("-")[0] == ours.partition("-")[0]
+    return same_place and _mark(int(words[1])) != theirs
 
 
 def _acquire(store: Store, study: Study, patience: Callable[[StudyBusy], None] | None) -> Lease:

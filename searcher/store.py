@@ -14,10 +14,9 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection
-from sqlalchemy.exc import IntegrityError
 
 from searcher import SearcherError, database, ranking, schema
-from searcher.database import Prepared, StoreError, plain_errors
+from searcher.database import Prepared, StoreConflict, plain_errors
 from searcher.lease import Driver, Lease, LeaseLost, NotDriven, Position, StudyBusy
 from searcher.rows import NEW_STATE, NEW_TALLY, Batch, epoch_rows, study_of, tally_rows, trial_of, trial_row
 from searcher.trial import Objective, Study, Trial, TrialState
@@ -75,7 +74,7 @@ class Store:
             .values(expires_at=self._now(plus_seconds=LEASE_SECONDS))
             .returning(c.stop_generation)
         )
-        numbered = renewal.values(serial=sa.bindparam("new_serial"), writer=c.generation)
+        numbered = renewal.values(serial=sa.bindparam("new_serial"), writer=sa.bindparam("new_writer"))
         self._renewal = Prepared(renewal, self._engine)
         self._numbered = Prepared(numbered, self._engine)
         self._new_trials = Prepared(sa.insert(schema.trial), self._engine)
@@ -124,10 +123,8 @@ class Store:
                 zeros = [{"study_id": study_id, "state": state, "trials": 0} for state in TrialState]
                 connection.execute(sa.insert(schema.tally), zeros)
                 self._write(connection, study_id, Batch(added=list(trials)), database.stamp(now, self._engine))
-        except StoreError as error:
-            if isinstance(error.__cause__, IntegrityError):
-                raise StudyExists(name, self.typed(name)) from None
-            raise
+        except StoreConflict:
+            raise StudyExists(name, self.typed(name)) from None
         return self.study(name)
 
     def study(self, name: str) -> Study:
@@ -314,6 +311,7 @@ class Store:
         return Driver(
             holder=row.holder,
             generation=row.generation,
+            writer=row.writer,
             live=row.expires_at > row.now,
             asked_to_stop=row.stop_generation == row.generation,
             since=max(0.0, row.now - row.acquired_at),
@@ -393,7 +391,7 @@ class Store:
     def _renew(self, connection: Connection, lease: Lease, serial: int) -> bool:
         which = {"in_study": lease.study_id, "is_generation": lease.generation}
         if serial:
-            row = self._numbered.first(connection, which | {"new_serial": serial})
+            row = self._numbered.first(connection, which | {"new_serial": serial, "new_writer": lease.writer})
         else:
             row = self._renewal.first(connection, which)
         if row is None:

@@ -15,6 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from searcher import session
+from searcher.config import Config
+from searcher.lease import StudyBusy
 from searcher.store import Store
 from workers.data import load
 
@@ -71,6 +74,36 @@ def test_a_driver_that_does_not_answer_is_not_waited_for_without_end(sqlite_url:
     assert asked.returncode == 1 and "has not stopped within 0.5 s (last heard of" in asked.stderr
     assert "asked to stop" in cli("status", "s", "--storage", sqlite_url).stdout
     assert cli("stop", "s", "--storage", sqlite_url, "--no-wait").returncode == 0
+
+
+def test_a_lease_is_kept_while_workers_start(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("searcher.store.LEASE_SECONDS", 0.6)
+    monkeypatch.setattr("searcher.session.LEASE_SECONDS", 0.6)
+    store = Store(sqlite_url, create=True)
+    study = session.create_study(store, Config(pool="inline"))
+    with session.held_lease(store, study) as lease:
+        with session.renewed(store, lease):
+            time.sleep(1.5)
+            with pytest.raises(StudyBusy):
+                store.acquire(study, "another")
+        time.sleep(1.0)
+        store.acquire(study, "another")
+    store.close()
+
+
+def test_only_a_process_that_is_gone_is_dead() -> None:
+    """Seen to fail with start times by the wall clock, which may be set back."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        ours, theirs = session._holder(), session._holder(process.pid)
+        assert not session._is_dead(ours) and not session._is_dead(theirs)
+        process.communicate(b"\n")
+    assert session._is_dead(theirs)
+    words = ours.split()
+    place, began = words[6].strip("()").split("-")
+    assert session._is_dead(" ".join([*words[:6], f"({place}-{int(began) + 1})"])), "its number is another's now"
+    elsewhere = f"({'0' * 8}-{began})"
+    for holder in (" ".join([*words[:6], elsewhere]), " ".join(words[:6]), "process 1 on here", "me"):
+        assert not session._is_dead(holder), "its lease runs out"
 
 
 def test_a_watch_ends_with_the_search(sqlite_url: str, cli: Cli) -> None:

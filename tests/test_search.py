@@ -13,7 +13,9 @@ import pytest
 from search_space import Choices, Grammar, key, parse
 from searcher import config, session
 from searcher.config import Config
-from searcher.lease import LeaseLost, NotDriven
+from searcher.database import StoreError
+from searcher.lease import Lease, LeaseLost, NotDriven
+from searcher.rows import Batch
 from searcher.search import EveryTrialFails, Progress, Search, StopAsked
 from searcher.store import Store
 from searcher.trial import Kind, Study, Trial, TrialState
@@ -332,6 +334,65 @@ def test_a_search_in_which_everything_fails_alike_stops_and_can_go_on(store: Sto
     trials = store.trials(study)
     assert len(trials) == 10
     assert all(t.state.judged for t in trials)
+
+
+class Refusing:
+    """A pool whose jobs cannot even be begun, as where a cluster has another version."""
+
+    capacity = 4
+
+    def __init__(self) -> None:
+        self.jobs: list[Job] = []
+
+    def submit(self, *jobs: Job) -> None:
+        self.jobs += jobs
+
+    def wait(self, timeout: float) -> list[tuple[Job, Outcome]]:
+        jobs, self.jobs = self.jobs, []
+        return [(job, Outcome(Verdict.FAILED, "Ray could not run it: TypeError: 'compile'")) for job in jobs]
+
+    def close(self) -> None: ...
+
+
+def test_a_search_in_which_nothing_can_be_begun_loses_no_function(store: Store) -> None:
+    """Seen to fail where what took no time was no suspect: all trials are FAILED for good."""
+    study = session.create_study(store, SETTINGS)
+    with pytest.raises(EveryTrialFails, match="Ray could not run it: TypeError: 'compile'"):
+        run(store, study, SETTINGS, Refusing())
+    assert not any(t.state is TrialState.FAILED for t in store.trials(study))
+
+
+def test_any_text_can_be_the_reason_of_a_failure(database_url: str) -> None:
+    """Seen to fail on PostgreSQL (NUL) and on both (a lone surrogate): the study can never go on."""
+
+    def odd(job: Job) -> Outcome:
+        raise ValueError(f"{job.number} of 'a\0b\ud800c'")
+
+    store = Store(database_url, create=True)
+    settings = replace(SETTINGS, n_trials=2, max_retries=1)
+    study = session.create_study(store, settings)
+    run(store, study, settings, InlinePool(run=odd))
+    assert store.trial(study, 1).reason.startswith(r"ValueError: 1 of 'a\x00b\ud800c'")
+    store.close()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), StoreError("the disk is full")])
+def test_an_end_before_the_store_knows_what_runs(
+    store: Store, error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail with what runs given up all the same: the end is a LeaseLost, about states the store never saw."""
+    study = session.create_study(store, SETTINGS)
+    commit = store.commit
+
+    def failing(lease: Lease, batch: Batch) -> bool:
+        if any(trial.state is TrialState.RUNNING for _, trial in batch.changed):
+            raise error
+        return commit(lease, batch)
+
+    monkeypatch.setattr(store, "commit", failing)
+    with pytest.raises(type(error)):
+        run(store, study, SETTINGS, ThreadPool(CountingJudge(seconds=1.5)))
+    assert {t.state for t in store.trials(study)} == {TrialState.WAITING}
 
 
 @pytest.mark.parametrize("n_trials", [1, 2])

@@ -33,6 +33,7 @@ from packaging.utils import canonicalize_name
 
 from searcher.database import masked
 from searcher.journal import Journal
+from searcher.lease import Lease
 from searcher.query import opened_query
 from searcher.rows import Batch
 from searcher.store import Store
@@ -291,7 +292,7 @@ def test_files_of_this_program_are_their_owners_only(
     store = Store(f"sqlite:///{tmp_path}/s.db", create=True)
     study = store.create_study("s", 1, Objective.VAL_LOSS, {}, {})
     store.close()
-    journal = Journal.of(study, 1)
+    journal = Journal.of(study, Lease(study.id, 1))
     old = os.umask(0o022)
     try:
         journal.append(Batch(added=[Trial(0, Kind.BASELINE, "x", "k", 0)]))

@@ -162,7 +162,7 @@ def test_who_drives_is_said_by_the_databases_clock(store: Store) -> None:
     assert not store.commit(lease, Batch())
     assert store.request_stop(study).asked_to_stop
     assert store.commit(lease, Batch()) and store.commit(lease, Batch(added=[waiting(0)], serial=7))
-    assert store.position(lease) == Position(serial=7, writer=1)
+    assert store.position(lease) == Position(serial=7, writer=lease.writer)
     store.release(lease)
     assert (store.driver(study).live, store.driver(study).heard) == (False, None)
     again = store.acquire(study, "process 2 on here")

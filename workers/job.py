@@ -181,6 +181,10 @@ class Outcome:
     worker: str = ""
     health: Health = Health.SOUND
 
+    def __post_init__(self) -> None:
+        for name in ("reason", "worker"):  # an exception's text may be anything, and not every database takes it
+            object.__setattr__(self, name, _storable(getattr(self, name)))
+
     def to_json(self) -> str:
         return json.dumps(asdict(self))
 
@@ -191,3 +195,8 @@ class Outcome:
         return cls(
             **{**fields, "verdict": Verdict(fields["verdict"]), "health": Health(fields["health"]), "curve": curve}
         )
+
+
+def _storable(text: str) -> str:
+    """Text without what UTF-8 or PostgreSQL cannot hold: that is written as escapes."""
+    return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()

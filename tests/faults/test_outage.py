@@ -257,7 +257,7 @@ def test_an_outage_that_another_driver_uses(sqlite_url: str, state: Path) -> Non
     elsewhere = store.acquire(study, "on another machine", evict=other.generation)
     store.commit(elsewhere, Batch(added=[ended(2)], serial=99))  # who does not see the journal
     _, last = open_outbox_after(store, study, elsewhere)
-    assert [path.suffix for path in state.iterdir()] == [".overtaken"]
+    assert [path.suffix for path in state.iterdir()] == [".jsonl"], "left as it is"
     assert last.outage is None
     assert [t.number for t in store.trials(study)] == [0, 1, 2]
     store.close()
@@ -279,7 +279,77 @@ def test_a_journal_that_is_ahead_of_a_restored_database(sqlite_url: str, state: 
     shutil.copy(copy, file_of(sqlite_url))
     open_outbox_after(store, study, lease)
     assert [trial.number for trial in store.trials(study)] == [0]
-    assert [path.suffix for path in state.iterdir()] == [".overtaken"]
+    assert [path.suffix for path in state.iterdir()] == [".jsonl"]
+    store.close()
+
+
+def test_a_journal_of_another_copy_of_the_study(sqlite_url: str, state: Path, tmp_path: Path) -> None:
+    """Seen to fail where a driver is known by its generation: the copy, whose drivers have the same, sets it aside."""
+    store = Store(sqlite_url, create=True)
+    study = make_study(store)
+    first, _ = open_outbox(store, study)
+    store.release(first)
+    store.close()
+    copy = Store(f"sqlite:///{shutil.copy(file_of(sqlite_url), tmp_path / 'copy.db')}")
+    lease, outbox = open_outbox(store, study)
+    with locked(sqlite_url):
+        outbox.put(Batch(added=[ended(0)]))
+        open_outbox(copy, study)
+        outbox._leaving.set()  # and here its process is killed
+    assert copy.trials(study) == []
+    open_outbox_after(store, study, lease)
+    assert store.trials(study) == [ended(0)]
+    assert not list(state.iterdir())
+    copy.close()
+    store.close()
+
+
+@pytest.mark.parametrize("written", [1, 3])
+def test_a_journal_from_before_a_restore(
+    written: int, sqlite_url: str, state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The study was restored and has gone on elsewhere, under the numbers that its drivers had before. Seen to fail
+    where a driver is known by its generation: what was undone is merged in, or can never be written."""
+    store = Store(sqlite_url, create=True)
+    study = make_study(store)
+    first, outbox = open_outbox(store, study)
+    outbox.put(Batch(added=[ended(0)]))
+    store.release(first)
+    store.close()
+    backup = shutil.copy(file_of(sqlite_url), tmp_path / "backup.db")
+    _, outbox = open_outbox(store, study)
+    with locked(sqlite_url):
+        for number in (1, 2, 3):
+            outbox.put(Batch(added=[ended(number)]))
+        outbox._leaving.set()
+    store.close()
+    shutil.copy(backup, file_of(sqlite_url))
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("SEARCHER_STATE", str(tmp_path / "elsewhere"))
+        lease, outbox = open_outbox(store, study)
+        for number in range(1, 1 + written):
+            outbox.put(Batch(added=[replace(ended(number), val_loss=0.25)]))
+        store.release(lease)
+    open_outbox(store, study)
+    assert [trial.val_loss for trial in store.trials(study)] == [0.5] + written * [0.25]
+    store.close()
+
+
+def test_an_outage_that_ends_as_the_session_does(sqlite_url: str, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen to fail where a lease that the session has given back itself is taken for one that was taken from it."""
+    monkeypatch.setattr("searcher.outbox.PARTING_SECONDS", 0.1)
+    store = Store(sqlite_url, create=True)
+    study = make_study(store)
+    lease, outbox = open_outbox(store, study)
+    with locked(sqlite_url):
+        outbox.put(Batch(added=[ended(0)]))
+        outbox.close()  # while its thread waits for the lock
+    store.release(lease)
+    assert outbox._retrying
+    outbox._retrying.join()
+    open_outbox(store, study)
+    assert store.trials(study) == [ended(0)]
+    assert not list(state.iterdir())
     store.close()
 
 
@@ -583,7 +653,7 @@ STUDY = Study(1, "s", 10, Objective.VAL_LOSS, {})
 @given(st.lists(batches, min_size=1, max_size=4), st.data())
 def test_a_journal_holds_what_was_written_to_it(written: list[Batch], data: st.DataObject) -> None:
     """Seen to fail with `choices` left a list, and with the torn line kept."""
-    journal = Journal.of(STUDY, 3)
+    journal = Journal.of(STUDY, Lease(1, 1, writer=3))
     try:
         for batch in written:
             journal.append(batch)
@@ -610,7 +680,7 @@ def test_a_journal_holds_what_was_written_to_it(written: list[Batch], data: st.D
 
 
 def test_a_number_that_json_does_not_know_is_refused() -> None:
-    journal = Journal.of(STUDY, 4)
+    journal = Journal.of(STUDY, Lease(1, 1, writer=4))
     with pytest.raises(ValueError, match="JSON"):
         journal.append(Batch(added=[replace(ended(0), val_loss=float("nan"))]))
     assert not journal.path.exists()
