@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -165,8 +167,7 @@ def launch(
             if not skip_if_exists:
                 raise StudyExists(settings.study_name, typed)
             log.warning("study %r exists: going on with its stored settings", settings.study_name)
-            changes = {**config.PRESETS[preset], **given}
-            _resume(storage, settings.study_name, experiment, changes, quiet, False, registry)
+            _resume(storage, settings.study_name, experiment, given, quiet, False, registry, preset)
             return
         with closing(session.make_pool(settings)) as children, opened(storage, create=True) as store:
             study = session.create_study(store, settings, digest)
@@ -239,7 +240,7 @@ def top(
 @app.command()
 def trial(
     name: Name,
-    number: Annotated[int, typer.Argument(min=0, help="Number of the trial in its study.")],
+    number: Annotated[int, typer.Argument(min=0, max=2**31 - 1, help="Number of the trial in its study.")],
     storage: Storage = DEFAULT_STORAGE,
     output: Output = Format.table,
 ) -> None:
@@ -292,12 +293,13 @@ def _resume(
     quiet: bool,
     trust_code: bool,
     registry: CollectorRegistry | None,
+    preset: str = "quick",
 ) -> None:
     from searcher import session, trust
 
     with opened(storage, create=True, existing=True) as store:
         study = store.study(name)
-        settings = session.stored_settings(study, experiment, changes)
+        settings = session.stored_settings(study, experiment, changes, preset)
         if trust_code:
             trust.remember(settings)
         asked = replace(settings, address="local") if changes.get("address") else settings
@@ -388,6 +390,11 @@ def main() -> None:
         app()
     except BrokenPipeError:  # `searcher top ... | head`
         sys.stderr.close()
+    except OSError as error:
+        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG):
+            raise
+        logs.say(f"cannot write the output: {error.strerror}", logging.ERROR)
+        os._exit(1)  # what is left in the buffer of stdout would fail once more
     except (SearcherError, WorkersError) as error:
         _fail(error)
     except Exception as error:

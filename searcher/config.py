@@ -24,6 +24,9 @@ from workers.recipes import RECIPES
 T = TypeVar("T", "Config", Recipe)
 
 
+NAME_LENGTH = 200  # of a study's name, most
+
+
 class ConfigError(UsageError):
     """A setting that is unknown or has a value that is not accepted."""
 
@@ -132,14 +135,14 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 def load(
     path: Path | None, flags: Mapping[str, Any], preset: str = "quick", before: Mapping[str, Any] | None = None
 ) -> Config:
-    """The settings of a preset (or those from `before`), then the file, then the flags that were given (not None).
+    """The default settings, or those of `before`, then a preset's, the file's, the flags that were given (not None).
 
     Raises:
         ConfigError: an unreadable file, an unknown key or preset, a value of the wrong kind or out of range.
     """
     if preset not in PRESETS:
         raise ConfigError(f"unknown preset {preset!r}; {_nearest(preset, PRESETS)}")
-    config = _merge(Config(), PRESETS[preset] if before is None else before, "preset")
+    config = _merge(Config() if before is None else _merge(Config(), before, "the study"), PRESETS[preset], "preset")
     if path is not None:
         config = _merge(config, _read(path), str(path))
     config = _merge(config, {name: value for name, value in flags.items() if value is not None}, "")
@@ -192,12 +195,16 @@ def parse_kwargs(what: str, text: str | None) -> dict[str, Any] | None:
     if text is None:
         return None
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
+        value = json.loads(text, parse_constant=_no_number)
+    except ValueError as error:
         raise ConfigError(f"--{what}-kwargs is not JSON ({error}); write it as {_EXAMPLES[what]}") from error
     if not isinstance(value, dict):
         raise ConfigError(f"--{what}-kwargs must be a JSON object, not {text!r}; write it as {_EXAMPLES[what]}")
     return value
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number")
 
 
 _EXAMPLES = {"model": "'{\"stem_stride\": 2}'", "sampler": "'{\"batch\": 20}'", "recipe": "'{\"crop\": 4}'"}
@@ -234,7 +241,7 @@ def _recipe(base: Recipe, value: Any, where: str) -> Recipe:
     if not isinstance(table, Mapping):
         raise ConfigError(f"recipe{where} must be a name or a table, as in: [recipe] epochs = 8; not {value!r}")
     name = table.get("name", base.name)
-    if name not in RECIPES:
+    if not isinstance(name, str) or name not in RECIPES:
         raise ConfigError(f"unknown recipe {name!r}{where}; {_nearest(str(name), RECIPES)}")
     if "epochs" in table:
         table = {"steps": 0, **table}  # else the steps of a named recipe would outvote the epochs that were asked for
@@ -246,6 +253,8 @@ def _typed(name: str, value: Any, hint: Any, where: str) -> Any:
         return float(value)
     if get_args(hint) == (float, ...):
         numbers = value if isinstance(value, (list, tuple)) else [value]
+        if not _finite(numbers):
+            raise ConfigError(f"{name}{where} must hold finite numbers, not {value!r}")
         return tuple(_typed(name, number, float, where) for number in numbers)
     if get_args(hint) == (str, ...):
         names = _split(value) if isinstance(value, str) else value
@@ -258,7 +267,18 @@ def _typed(name: str, value: Any, hint: Any, where: str) -> Any:
             kind, kind.__name__
         )
         raise ConfigError(f"{name}{where} must be {expected}, not {value!r}")
+    if kind is dict and not _finite(value):
+        raise ConfigError(f"{name}{where} must hold finite numbers, not {value!r}")
     return value
+
+
+def _finite(value: Any) -> bool:
+    """Whether no number in a value of tables, lists and numbers is infinite or none: no database takes them in JSON."""
+    if isinstance(value, Mapping):
+        return all(map(_finite, value.values()))
+    if isinstance(value, (list, tuple)):
+        return all(map(_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _split(text: str) -> list[str]:
@@ -301,6 +321,7 @@ _AT_LEAST: Mapping[str, float] = {
     "cutout": 0,
 }
 _AT_MOST: Mapping[str, float] = {
+    "n_trials": 2**31 - 1,  # as much as an integer of SQL holds
     "momentum": 0.999999,
     "warmup": 1,
     "drop_factor": 1,
@@ -322,7 +343,7 @@ def _check_ranges(config: Config) -> None:
     for name, low in _AT_LEAST.items():
         high = _AT_MOST.get(name, math.inf)
         if not low <= values[name] <= high or values[name] == math.inf:
-            limit = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+            limit = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:.10g}"
             if not math.isfinite(values[name]):
                 limit = "a finite number"
             raise ConfigError(f"{_flag(name)} must be {limit}, not {values[name]!r}")
@@ -333,10 +354,20 @@ def _check_ranges(config: Config) -> None:
         raise ConfigError("--baselines must name functions, or be all or none")
     if config.gpus_per_worker > 1 and config.gpus_per_worker % 1:
         raise ConfigError(f"--gpus-per-worker must be a part of one GPU, or whole GPUs, not {config.gpus_per_worker!r}")
-    if config.study_name.strip() != config.study_name or len(config.study_name) > 200:
+    name = config.study_name
+    if name.strip() != name or len(name) > NAME_LENGTH or name.startswith("-") or not _is_text(name):
         raise ConfigError(
-            f"--study-name must be at most 200 characters without blanks around them, not {config.study_name!r}"
+            f"--study-name must be at most {NAME_LENGTH} characters of UTF-8 without blanks around them or a - before "
+            f"them, not {name!r}"
         )
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # bytes of a command line in another encoding
+        return False
+    return "\0" not in text
 
 
 def _flag(name: str) -> str:

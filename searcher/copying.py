@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from sqlalchemy.engine import URL, Connection, Engine
 
 from searcher import SearcherError, database, schema
 from searcher.database import plain_errors
+from searcher.rows import utc
 from searcher.store import Store
 from searcher.trial import Study
 
@@ -92,22 +93,32 @@ def _snapshot(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def _transaction(url: str | URL) -> Iterator[Connection]:
-    """One on the target. A SQLite file that was made for it goes with it when it fails."""
+    """One on the target. A SQLite file that was made for it goes with it when it fails, unless another process has
+    written to it meanwhile."""
     parsed = database.parse_url(url)
-    path = Path(str(parsed.database)) if parsed.get_backend_name() == "sqlite" else None
-    made = path is not None and not path.exists()
     engine = database.engine_of(parsed, create=True)
+    path = Path(str(parsed.database)) if parsed.get_backend_name() == "sqlite" else None
+    made = path is not None and _made(path)
     try:
         with plain_errors(parsed), engine.execution_options(writes=True).begin() as connection:
             _take_time(connection)
             yield connection
     except BaseException:
         engine.dispose()
-        if path and made:
+        if path and made and not path.stat().st_size:
             for leftover in (path, path.with_name(f"{path.name}-journal")):
                 leftover.unlink(missing_ok=True)
         raise
     engine.dispose()
+
+
+def _made(path: Path) -> bool:
+    """Whether the file was not there, and is now."""
+    try:
+        path.touch(exist_ok=False)
+    except OSError:  # it is there, or cannot be made: SQLite says it better
+        return False
+    return True
 
 
 def _take_time(connection: Connection) -> None:
@@ -186,11 +197,11 @@ def _errors_of(connection: Connection) -> AbstractContextManager[None]:
 
 
 def _plain(table: sa.Table, row: sa.Row[Any]) -> dict[str, Any]:
-    """A row whose points in time are UTC, and say so. SQLite keeps no zone: what it has is UTC."""
+    """A row whose points in time are UTC, and say so."""
     values = dict(row._mapping)
     for name in _INSTANTS[table]:
         if time := values[name]:
-            values[name] = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+            values[name] = utc(time)
     return values
 
 

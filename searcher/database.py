@@ -96,9 +96,10 @@ def connect(url: str | URL, *, create: bool) -> Engine:
     Raises:
         StoreError: no database, no searcher tables, tables of a newer version, or no access.
     """
-    engine = engine_of(url, create=create)
+    with _good_options(url):
+        engine = engine_of(url, create=create)
     try:
-        with plain_errors(engine.url):
+        with plain_errors(engine.url), _good_options(url):
             with engine.connect() as connection:
                 current = _is_current(connection, create)
             if not current:
@@ -108,6 +109,15 @@ def connect(url: str | URL, *, create: bool) -> Engine:
         engine.dispose()
         raise
     return engine
+
+
+@contextmanager
+def _good_options(url: str | URL) -> Iterator[None]:
+    """Turns what a URL's host or options are not accepted for into BadStorageUrl."""
+    try:
+        yield
+    except (ArgumentError, ValueError) as error:  # ?timeout=abc, ?port=abc, a host of two dots
+        raise BadStorageUrl(f"{masked(url)} is not accepted: {str(error).splitlines()[0]}") from error
 
 
 def engine_of(url: str | URL, *, create: bool) -> Engine:
@@ -180,7 +190,7 @@ def _is_current(connection: Connection, create: bool) -> bool:
         raise StoreError(f"{shown} has no searcher tables; `searcher launch` or `searcher db upgrade` makes them")
     raise StoreError(
         f"{shown} has schema {revision!r}, this searcher needs {HEAD!r}; bring it there with: "
-        f"searcher db upgrade --storage {shown}"
+        f"searcher db upgrade --storage {shlex.quote(shown)}"
     )
 
 
@@ -299,6 +309,8 @@ def plain_errors(url: str | URL) -> Iterator[None]:
         kind = StoreConflict if isinstance(error, sa.exc.IntegrityError) else StoreError
         kind = StoreUnavailable if _may_pass(parsed, error) else kind
         raise kind(_plain(parsed, error)) from error
+    except UnicodeEncodeError as error:
+        raise StoreError(f"{masked(url)} has no such text: {error.object!r} is not UTF-8") from error
 
 
 # Of PostgreSQL's SQLSTATEs (its documentation, appendix A): connection exceptions, a client that stood still, a
@@ -307,7 +319,7 @@ def plain_errors(url: str | URL) -> Iterator[None]:
 _CUT_OFF = ("08", "25P03", "25P04", "57P01", "57P02", "57P03", "57P05", "53300", "25006")
 _LOCKED_OUT = ("40001", "40P01", "55P03")
 # A connection that is refused has no SQLSTATE. These texts mean that waiting will not help.
-_LASTING = ("authentication failed", "does not exist", "pg_hba", "no password supplied", "permission denied")
+_LASTING = ("authentication failed", "does not exist", "pg_hba", "no password supplied", "permission denied", "invalid")
 
 
 def _may_pass(url: URL, error: DBAPIError) -> bool:
@@ -326,7 +338,8 @@ def _plain(url: URL, error: DBAPIError) -> str:
     if url.get_backend_name() == "postgresql":
         first = text.splitlines()[0] if text else type(error.orig).__name__
         way_out = next((f"; {message}" for sign, message in _POSTGRESQL_ERRORS.items() if sign in text), "")
-        silent = "PostgreSQL does not answer at " if _may_pass(url, error) else ""
+        answers = not _may_pass(url, error) or "read-only" in text
+        silent = "" if answers else "PostgreSQL does not answer at "
         return f"{silent}{where}: {first}{way_out}"
     return plain_sqlite(url, text)
 
@@ -364,4 +377,5 @@ _POSTGRESQL_ERRORS: dict[str, str] = {
     "FATAL:  role": "check the user",
     "permission denied": _ASK_FOR_RIGHTS,
     "must be owner": _ASK_FOR_RIGHTS,
+    "read-only transaction": f"this user may only read, or the server is a standby; {_ASK_FOR_RIGHTS}",
 }

@@ -33,7 +33,8 @@ OVERRIDING = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # which Ray's client pre
 for _module in ("dashboard_sdk", "job.sdk"):  # which tell of every connection, whatever the level of their parents
     logging.getLogger(f"ray.dashboard.modules.{_module}").setLevel(logging.WARNING)
 
-_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]+@|\bpassword=", re.IGNORECASE)
+# As generous as the parser of URLs: a password may hold a slash, or a blank.
+_PASSWORD = re.compile(r"(://[^:@]*:)[^@]+@|((?:\b|ssl)password=)[^&\s]*", re.IGNORECASE)
 _SECRET_NAME = re.compile(r"^PG|PASS(?!FILE)|TOKEN|SECRET|CREDENTIAL|_KEY$", re.IGNORECASE)
 
 
@@ -193,7 +194,7 @@ def _about_token(error: str) -> str:
 
 
 def _shown(text: str) -> str:
-    return re.sub(r"(://[^/@\s:]*:)[^/@\s]+@", r"\1***@", text)
+    return _PASSWORD.sub(lambda found: f"{found[1]}***@" if found[1] else f"{found[2]}***", text)
 
 
 def _when(milliseconds: int | None) -> str | None:

@@ -13,7 +13,6 @@ import os
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, astuple
-from datetime import UTC
 from itertools import count
 from pathlib import Path
 from typing import Any, Self
@@ -151,10 +150,7 @@ class Journal:
 
 def _stem(study: Study) -> str:
     """The same for a study however its database is named."""
-    made = study.created_at
-    if made is not None:
-        made = made.replace(tzinfo=UTC) if made.tzinfo is None else made.astimezone(UTC)  # SQLite keeps no zone
-    return hashlib.sha256(f"{study.name} {made}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{study.name} {study.created_at}".encode()).hexdigest()[:16]
 
 
 def _line(entry: dict[str, Any]) -> bytes:

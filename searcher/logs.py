@@ -133,13 +133,25 @@ class _Stderr(logging.StreamHandler[TextIO]):
     def __init__(self) -> None:
         logging.Handler.__init__(self)
 
+    def emit(self, record: logging.LogRecord) -> None:
+        if sys.stderr is not None:  # it is None where a shell has closed it
+            super().emit(record)
+
     @property
     def stream(self) -> TextIO:  # type: ignore[override]
         return sys.stderr
 
 
 class _PrivateFile(logging.FileHandler):
-    """Made for its owner only."""
+    """Made for its owner only. A full disk ends the log, not what it is about."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        logging.getLogger().removeHandler(self)
+        log.warning("the log %s ends here: %s", self.baseFilename, error.strerror)
 
     def _open(self) -> TextIOWrapper:
         made = os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)

@@ -42,9 +42,10 @@ def endpoint(host: str, port: int) -> Iterator[tuple[CollectorRegistry, str]]:
     ProcessCollector(registry=registry)
     try:
         server, thread = start_http_server(port, host, registry)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "no name of a machine"
         raise MetricsUnavailable(
-            f"metrics cannot be served at {host}:{port} ({error.strerror}); give another --metrics-port, 0 for a free "
+            f"metrics cannot be served at {host}:{port} ({why}); give another --metrics-port, 0 for a free "
             "one, or an address of this machine as --metrics-host"
         ) from error
     try:

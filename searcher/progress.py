@@ -29,7 +29,7 @@ class Display:
         self._study, self._quiet = study, quiet
         self._live: Live | None = None
         self._bar = Progress(
-            TextColumn("[bold]{task.description}"),
+            TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -41,7 +41,7 @@ class Display:
         self._printed: SearchProgress | None = None
 
     def __enter__(self) -> Self:
-        if sys.stderr.isatty() and not self._quiet and not logs.structured():
+        if sys.stderr and sys.stderr.isatty() and not self._quiet and not logs.structured():
             self._live = Live(self._bar, console=Console(stderr=True), refresh_per_second=4, redirect_stdout=False)
             self._live.start()
         return self

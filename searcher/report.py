@@ -54,6 +54,8 @@ def compare_with_relu(board: Sequence[Row]) -> Comparison | None:
 
 def conclusion(store: Store, study: Study, board: Sequence[Row]) -> str:
     """What a search has found, in words. `board` has the best of its leaderboard, and ReLU."""
+    if not board and not any(state.finished for state in store.counts(study)):
+        return "No trial has ended yet."
     if not board:
         return f"No function could be trained to the end; the reasons: searcher status {store.typed(study.name)}"
     lines = [_totals(store, study)]
@@ -202,7 +204,7 @@ def as_yaml(rows: Iterable[Row]) -> Iterator[str]:
 
 def as_markdown(rows: Iterable[Row], names: Sequence[str] = ()) -> Iterator[str]:
     for n, values in enumerate(_with_head(rows, names)):
-        cells = [str("" if value is None else value).replace("|", "\\|") for value in values]
+        cells = [str("" if value is None else value).replace("|", "\\|").replace("\n", "<br>") for value in values]
         yield f"| {' | '.join(cells)} |"
         if n == 0:
             yield f"| {' | '.join(['---'] * len(cells))} |"

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -99,8 +100,13 @@ def study_of(row: RowMapping) -> Study:
         objective=Objective(row["objective"]),
         config=row["config"],
         versions=row["versions"],
-        created_at=row["created_at"],
+        created_at=utc(row["created_at"]),
     )
+
+
+def utc(time: datetime) -> datetime:
+    """SQLite keeps no zone, what it has is UTC; PostgreSQL answers in the session's."""
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
 @dataclass(slots=True)

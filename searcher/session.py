@@ -32,7 +32,7 @@ from searcher.plan import baseline_trials, grammar_of, left_out
 from searcher.rows import Batch
 from searcher.samplers.base import Sampler, make_sampler
 from searcher.search import Progress, Search
-from searcher.store import LEASE_SECONDS, Store
+from searcher.store import LEASE_SECONDS, Store, StudyExists
 from searcher.trial import Objective, Study
 from workers.data import check_name, load
 from workers.job import WorkersError
@@ -60,7 +60,7 @@ def check(settings: Config) -> str:
     except WorkersError as error:
         raise config.ConfigError(str(error)) from error
     first = baseline_trials(settings)
-    _sampler(settings)
+    _sampler(settings).ask(0)
     if settings.pool == "inline" or settings.address == "local":
         cpu = torch.device("cpu")
         data = load(settings.dataset, settings.split_seed, cpu, settings.data_dir, settings.limit_train)
@@ -86,12 +86,21 @@ def create_study(store: Store, settings: Config, digest: str = "") -> Study:
         StudyExists: the name is taken.
     """
     data = re.split(r"[:/\\]", settings.dataset)[-1].removesuffix(".npz")
-    stem = f"{data}-{settings.sampler.replace(':', '-')}"
+    stem = f"{data[: config.NAME_LENGTH // 2]}-{settings.sampler.replace(':', '-')}"
     taken = set(store.names())
     free = (name for n in range(1, len(taken) + 2) if (name := f"{stem}-{n}") not in taken)
     named = replace(settings, study_name=settings.study_name or next(free))
     if left := left_out(named):
         log.warning("half of %d trials are for baselines; left out: %s", named.n_trials, ", ".join(left))
+    try:
+        return _create(store, named, digest)
+    except StudyExists:
+        if settings.study_name or named.study_name not in store.names():
+            raise
+        return create_study(store, settings, digest)  # another search has just been given that name
+
+
+def _create(store: Store, named: Config, digest: str) -> Study:
     return store.create_study(
         named.study_name,
         named.n_trials,
@@ -201,8 +210,9 @@ def check_total(store: Store, study: Study, n_trials: int) -> None:
         raise config.ConfigError(f"--n-trials is the study's total and it has {there} trials already; not {n_trials}")
 
 
-def stored_settings(study: Study, experiment: Path | None, changes: Mapping[str, Any]) -> Config:
-    """A study's settings for another session, with the changes of an experiment file and flags to how it is run.
+def stored_settings(study: Study, experiment: Path | None, changes: Mapping[str, Any], preset: str = "quick") -> Config:
+    """A study's settings for another session, with the changes of a preset, an experiment file and flags to how it is
+    run.
 
     Raises:
         ConfigError: a change of what is measured, or a value that is not accepted.
@@ -217,7 +227,7 @@ def stored_settings(study: Study, experiment: Path | None, changes: Mapping[str,
             f"the settings of study {study.name!r}, made by searcher {made}, are not ones of this searcher, "
             f"{__version__}: {error}. Upgrade it if it is the older one; else see: searcher db check"
         ) from error
-    asked = config.load(experiment, changes, before=stored)
+    asked = config.load(experiment, changes, preset, before=stored)
     if changed := config.differences(before, asked):
         lines = "".join(f"\n  {name}: {old} in the study, {new} asked for" for name, old, new in changed)
         raise config.ConfigError(

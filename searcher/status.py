@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from searcher import schema
 from searcher.lease import Driver
-from searcher.report import Comparison
+from searcher.report import Row
 from searcher.store import Store
 from searcher.trial import Study, TrialState
 
@@ -40,7 +40,8 @@ class Status:
     running: tuple[tuple[int, str], ...]
     failures: tuple[Failure, ...]
     rate: float | None
-    comparison: Comparison | None
+    best: Row | None
+    relu: Row | None
 
     @property
     def done(self) -> int:
@@ -61,6 +62,7 @@ def status(store: Store, name: str) -> Status:
     """
     study = store.study(name)
     driver = store.driver(study)
+    best = store.leaderboard(study, 1)
     t = schema.trial.c
     running = store.read(
         sa.select(t.number, t.expression)
@@ -75,7 +77,8 @@ def status(store: Store, name: str) -> Status:
         running=tuple((row.number, row.expression) for row in running),
         failures=_failures(store, study),
         rate=_rate(store, study, driver),
-        comparison=_comparison(store, study),
+        best=best[0] if best else None,
+        relu=store.baseline(study, "relu"),
     )
 
 
@@ -113,14 +116,9 @@ def _rate(store: Store, study: Study, driver: Driver) -> float | None:
     return 3600 * (len(own) - 1) / seconds if seconds else None
 
 
-def _comparison(store: Store, study: Study) -> Comparison | None:
-    best, relu = store.leaderboard(study, 1), store.baseline(study, "relu")
-    return Comparison(best[0], relu) if best and relu else None
-
-
 def as_facts(found: Status) -> dict[str, Any]:
     """As plain values, for JSON."""
-    driver, best = found.driver, found.comparison
+    driver, best, relu = found.driver, found.best, found.relu
     return {
         "study": found.study.name,
         "done": found.done,
@@ -134,9 +132,9 @@ def as_facts(found: Status) -> dict[str, Any]:
         "seconds_left": found.seconds_left,
         "running_trials": [{"number": number, "expression": expression} for number, expression in found.running],
         "failures": [{"reason": f.reason, "count": f.count, "number": f.number} for f in found.failures],
-        "best": best.best["expression"] if best else None,
-        "best_val_loss": best.best["val_loss"] if best else None,
-        "best_val_acc": best.best["val_acc"] if best else None,
-        "relu_val_loss": best.relu["val_loss"] if best else None,
-        "relu_val_acc": best.relu["val_acc"] if best else None,
+        "best": best["expression"] if best else None,
+        "best_val_loss": best["val_loss"] if best else None,
+        "best_val_acc": best["val_acc"] if best else None,
+        "relu_val_loss": relu["val_loss"] if relu else None,
+        "relu_val_acc": relu["val_acc"] if relu else None,
     }

@@ -62,7 +62,11 @@ def check(study: str, typed: str, settings: Config) -> None:
 
 def _is_known(settings: Config) -> bool:
     file = _file()
-    return file.exists() and _digest(settings) in file.read_text().split()
+    try:
+        return file.exists() and _digest(settings).encode() in file.read_bytes().split()
+    except OSError as error:
+        log.warning("%s cannot be read (%s): what was launched from here is not known", file, error.strerror)
+        return False
 
 
 def _file() -> Path:

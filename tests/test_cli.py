@@ -251,7 +251,7 @@ BAD_LAUNCHES = [
     (("--baselines", ""), 2, "--baselines must name functions, or be all or none"),
     (("--learning-rate", "inf"), 2, "--learning-rate must be a finite number, not inf"),
     (("--learning-rate", "0"), 2, "--learning-rate must be at least 1e-12, not 0"),
-    (("--n-trials", "0"), 2, "--n-trials must be at least 1, not 0"),
+    (("--n-trials", "0"), 2, "--n-trials must be from 1 to 2147483647, not 0"),
     (("--gpus-per-worker", "1.5"), 2, "--gpus-per-worker must be a part of one GPU, or whole GPUs, not 1.5"),
     (("--workers", "-1"), 2, "--workers must be at least 0, not -1"),
     (("--epochs", "0"), 2, "--epochs must be at least 1, not 0"),
@@ -264,6 +264,16 @@ BAD_LAUNCHES = [
     (("--recipe-kwargs", '{"drops": ["x"]}'), 2, "drops in recipe must be a number, not 'x'"),
     (("--recipe-kwargs", '{"schedule": "cosin"}'), 2, "did you mean 'cosine'"),
     (("--sampler-kwargs", '{"bacth": 1}'), 2, "did you mean 'batch'"),
+    (("--sampler-kwargs", '{"epochs": 2.5}'), 2, "does not accept epochs 2.5; it is 4 if not given"),
+    (("--sampler-kwargs", '{"batch": NaN}'), 2, "--sampler-kwargs is not JSON (NaN is no number)"),
+    (("--recipe-kwargs", '{"drops": [1e999]}'), 2, "drops in recipe must hold finite numbers, not [inf]"),
+    (("--n-trials", "99999999999"), 2, "--n-trials must be from 1 to 2147483647, not 99999999999"),
+    (("--study-name", "caf\udce9"), 2, "--study-name must be at most 200 characters of UTF-8"),
+    (("--study-name=-x",), 2, "without blanks around them or a - before them, not '-x'"),
+    (("--metrics-port", "0", "--metrics-host", "a..b"), 1, "served at a..b:0 (no name of a machine)"),
+    (("--storage", "postgresql://u:canary@a..b/d"), 2, "u:***@a..b/d is not accepted"),
+    (("--storage", "postgresql://u:canary@h/d?port=abc"), 2, "port=abc is not accepted"),
+    (("--storage", "sqlite:///d?timeout=abc"), 2, "timeout=abc is not accepted"),
     (("missing.toml",), 2, "cannot read the experiment file missing.toml"),
     (("--storage", "mysql://u:canary@h/d"), 2, "use sqlite:///"),
     (("--storage", "sqlite:////no/such/place.db"), 1, "there is no directory /no/such"),
@@ -296,6 +306,8 @@ def test_bad_input_gets_one_message_and_writes_nothing(
         ("unary = [1]", "must be a list of names"),
         ("preflight = 1", "must be true or false, not 1"),
         ("x = [", "is not TOML"),
+        ('[recipe]\nname = ["x"]', "unknown recipe ['x']"),
+        ("[model_kwargs]\nx = [nan]", "model_kwargs in e.toml must hold finite numbers"),
     ],
 )
 def test_bad_experiment_files(cli: Cli, tmp_path: Path, text: str, message: str) -> None:
@@ -314,6 +326,9 @@ def test_existing_and_missing_studies(searched: Path, tmp_path: Path, cli: Cli) 
     assert "--skip-if-exists" in again.stderr
     skipped = cli("launch", "--study-name", "s", "--storage", storage, "--skip-if-exists", "--n-trials", "14", *QUICK)
     assert skipped.returncode == 0, skipped.stderr
+    asked = ("--preset", "paper", "--dataset", "digits", "--sampler-kwargs", "{}", *QUICK)
+    paper = cli("launch", "--study-name", "s", "--storage", storage, "--skip-if-exists", *asked)
+    assert paper.returncode == 2 and "model: resnet8 in the study, resnet20 asked for" in paper.stderr
     for command in (("top", "t"), ("resume", "t"), ("trial", "t", "0"), ("export", "t", "a.csv")):
         done = cli(*command, "--storage", storage)
         assert done.returncode == 1
@@ -324,6 +339,34 @@ def test_existing_and_missing_studies(searched: Path, tmp_path: Path, cli: Cli) 
     assert shrunk.returncode == 2
     assert "14 trials already" in shrunk.stderr and "drives" not in shrunk.stderr, "it has not been taken over"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_names_and_numbers_that_no_database_holds(searched: Path, cli: Cli) -> None:
+    storage = f"sqlite:///{searched}/searcher.db"
+    odd = cli("status", "caf\udce9", "--storage", storage)
+    assert odd.returncode == 1 and r"'caf\udce9' is not UTF-8" in odd.stderr and "Traceback" not in odd.stderr
+    for words in (("trial", "s", "9" * 20), ("query", "SELECT 1", "--limit", "9" * 20)):
+        assert cli(*words, "--storage", storage).returncode == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("words", ["top s -f csv", "query 'SELECT * FROM searcher_trial' -f json"])
+def test_output_that_cannot_be_written(searched: Path, words: str) -> None:
+    command = f"{sys.executable} -m cli {words} > /dev/full"
+    done = subprocess.run(command, shell=True, cwd=searched, env=environment(), capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "searcher: cannot write the output: No space left on device\n")
+
+
+def test_streams_that_are_closed_or_full_do_not_end_a_search(searched: Path) -> None:
+    """Seen to fail: it died with the first line that it could not say."""
+    resume = f"{sys.executable} -m cli --log-file /dev/full resume s --n-trials 14 --pool inline"
+    done = subprocess.run(resume, shell=True, cwd=searched, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    assert done.stderr.count("the log /dev/full ends here: No space left on device") == 1
+    closed = subprocess.run(
+        f"{resume.replace('/dev/full', '/dev/null')} 2>&-", shell=True, cwd=searched, env=environment()
+    )
+    assert closed.returncode == 0
 
 
 @pytest.mark.parametrize("command", [("top", "s"), ("resume", "s"), ("studies",), ("query", "SELECT 1")])
@@ -364,7 +407,7 @@ def start(directory: Path, *args: str) -> subprocess.Popen[str]:
 
 def wait_for(directory: Path, finished: int, process: subprocess.Popen[str]) -> None:
     """Until that many trials have ended."""
-    end = time.monotonic() + 90
+    end = time.monotonic() + 180
     while time.monotonic() < end and process.poll() is None:
         if (directory / "searcher.db").exists():
             try:
@@ -374,7 +417,8 @@ def wait_for(directory: Path, finished: int, process: subprocess.Popen[str]) -> 
             if sum(trial.state.finished for trial in trials) >= finished:
                 return
         time.sleep(0.1)
-    raise AssertionError(f"the search did not get so far: {process.communicate(timeout=5)}")
+    process.kill()
+    raise AssertionError(f"the search did not get so far: {process.communicate()}")
 
 
 def read(directory: Path) -> list[Trial]:

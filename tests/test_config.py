@@ -38,6 +38,9 @@ def test_recipes_by_name_and_field(tmp_path: Path, content: str, flags: dict[str
 def test_presets_are_what_they_say() -> None:
     assert config.load(None, {}, "quick") == Config()
     paper = config.load(None, {}, "paper")
+    stored = config.load(None, {"units": 1, "width": 3}).to_dict()
+    asked = config.load(None, {"n_trials": 7}, "paper", before=stored)
+    assert (asked.units, asked.width, asked.n_trials) == (2, 16, 7)
     assert (paper.recipe, paper.units, paper.n_trials, paper.dataset) == (RECIPES["he2016"], 2, 20_000, "cifar10")
 
 

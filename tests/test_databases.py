@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -392,11 +393,32 @@ def test_what_cannot_be_copied_leaves_the_target_as_it_was(pair: tuple[str, str]
     assert [study["study"] for study in copied(cli, source, target, "--study", "new")] == ["new"]
 
 
+def test_a_file_that_another_process_fills_meanwhile_stays(
+    pair: tuple[str, str], tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail with the file removed whatever is in it."""
+    url = f"sqlite:///{tmp_path}/both.db"
+    made = copying._made
+
+    def slowly(path: Path) -> bool:
+        ours = made(path)
+        monkeypatch.setattr(copying, "_made", made)
+        copying.copy(pair[0], url, ["old"], lambda *_: None)  # another copy is faster
+        return ours
+
+    monkeypatch.setattr(copying, "_made", slowly)
+    refused = cli("db", "copy", pair[0], url)
+    assert refused.returncode == 1 and "a study of that name already: old" in refused.stderr
+    assert [study["name"] for study in contents(url)["searcher_study"]] == ["old"]
+
+
 def test_an_older_source_is_to_be_upgraded_first(old: tuple[str, str], tmp_path: Path, cli: Cli) -> None:
     name, url = old
     if name.startswith(HEAD):
         pytest.skip("it is not older")
-    assert f"searcher db upgrade --storage {database.masked(url)}" in refused(cli, url, f"sqlite:///{tmp_path}/new.db")
+    assert f"searcher db upgrade --storage {shlex.quote(database.masked(url))}" in refused(
+        cli, url, f"sqlite:///{tmp_path}/new.db"
+    )
 
 
 TRIGGERS = {  # on a point of a learning curve in the target: one that changes its sixteenth digit, one that takes time

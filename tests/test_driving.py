@@ -40,8 +40,10 @@ def running(tmp_path: Path, database_url: str, cli: Cli) -> Iterator[tuple[str, 
             if shown.returncode == 0 and json.loads(shown.stdout)[0]["done"] > 3:
                 break
             time.sleep(0.3)
-        yield database_url, process
-        process.kill()
+        try:
+            yield database_url, process
+        finally:
+            process.kill()
 
 
 def test_a_search_is_seen_and_stopped_from_elsewhere(running: tuple[str, subprocess.Popen[str]], cli: Cli) -> None:
@@ -74,6 +76,17 @@ def test_a_driver_that_does_not_answer_is_not_waited_for_without_end(sqlite_url:
     assert asked.returncode == 1 and "has not stopped within 0.5 s (last heard of" in asked.stderr
     assert "asked to stop" in cli("status", "s", "--storage", sqlite_url).stdout
     assert cli("stop", "s", "--storage", sqlite_url, "--no-wait").returncode == 0
+
+
+def test_the_best_is_said_where_there_is_no_relu(sqlite_url: str, cli: Cli) -> None:
+    flags = ("--study-name", "s", "--storage", sqlite_url, *FAST[:-1], "none", "--n-trials", "3", "--sampler", "random")
+    late = cli("launch", *flags, "--timeout", "0.001")
+    assert late.returncode == 0 and "No trial has ended yet." in late.stdout
+    assert cli("resume", "s", "--storage", sqlite_url, "--timeout", "0").returncode == 0
+    (facts,) = json.loads(cli("status", "s", "--storage", sqlite_url, "-f", "json").stdout)
+    (first,) = json.loads(cli("top", "s", "--storage", sqlite_url, "-f", "json", "--limit", "1").stdout)
+    assert facts["best"] == first["expression"] and facts["relu_val_loss"] is None
+    assert f"{first['expression']}: val_loss" in cli("status", "s", "--storage", sqlite_url).stdout
 
 
 def test_a_lease_is_kept_while_workers_start(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

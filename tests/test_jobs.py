@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pytest
 import sqlalchemy as sa
 
-from searcher.jobs import BadJob, command_of
+from searcher.jobs import BadJob, _shown, command_of
 from searcher.store import Store
 
 from .clusters import Cluster, running_cluster
@@ -152,6 +152,9 @@ def test_an_address_where_no_job_server_is(cli: Cli, monkeypatch: pytest.MonkeyP
         (["--env", "X", "--", "studies"], "--env 'X' is not NAME=VALUE"),
         (["--", "launch", "--storage", "postgresql://u:hunter2@h/d"], "the command holds a password"),
         (["--", "launch", "--storage=postgresql://h/d?user=u&password=hunter2"], "the command holds a password"),
+        (["--", "launch", "--storage=postgresql://u:hunter2/s@h/d"], "the command holds a password"),
+        (["--", "launch", "--storage", "postgresql://u:p hunter2@h/d"], "the command holds a password"),
+        (["--", "launch", "--storage", "postgresql://h/d?sslpassword=hunter2"], "the command holds a password"),
     ],
 )
 def test_what_is_asked_for_wrongly(cli: Cli, arguments: list[str], said: str) -> None:
@@ -165,6 +168,13 @@ def test_secrets_are_refused_in_the_environment(service: Service) -> None:
     for pair in ("PGPASSWORD=hunter2", "SEARCHER_STORAGE=postgresql://u:hunter2@h/d", "MY_TOKEN=hunter2"):
         refused = service.jobs("submit", "--env", pair, "--", "studies")
         assert refused.returncode == 2 and "looks like a secret" in refused.stderr and "hunter2" not in refused.stderr
+
+
+def test_passwords_of_others_are_not_shown() -> None:
+    for hidden in ("://u:hun/ter2@h/d", "://u:hun ter2@h/d", "://h/d?sslpassword=hun_ter2", "://h/d?password=hun_ter2"):
+        shown = _shown(f"searcher launch --storage 'postgresql{hidden}&x=1' --units 2")
+        assert "hun" not in shown and "***" in shown and shown.startswith("searcher launch --storage 'postgresql://")
+    assert _shown("launch --address ray://head:10001 --units 2") == "launch --address ray://head:10001 --units 2"
 
 
 def test_a_command_is_quoted_for_the_shell_that_runs_it() -> None:

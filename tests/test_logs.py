@@ -173,11 +173,12 @@ def test_nothing_is_drawn_between_records(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr("sys.stderr", terminal)
         monkeypatch.setenv("TERM", "xterm")
         logs.set_up(form=form)
-        with Display("s") as display:
+        with Display("s[/2]") as display:
             display.update(Progress(9, Counter(), 9, 9, 0, 1, 1.0, None, ended=()))
             logging.getLogger("searcher").warning("beside the bar")
         assert ("\x1b" in terminal.text()) is escapes
         assert "beside the bar" in terminal.text()
+        assert form is logs.LogFormat.json or "s[/2]" in terminal.text()
 
 
 def test_what_json_cannot_hold_is_text(capsys: pytest.CaptureFixture[str]) -> None:

@@ -189,7 +189,9 @@ def test_merit_is_in_the_unit_interval_and_rises_with_quality() -> None:
         ("random", {"batch": 3}, "takes none"),
         ("rnn", {"bacth": 3}, "did you mean 'batch'"),
         ("rnn", {"batch": 0}, "batch must be positive"),
-        ("rnn", {"batch": "x"}, "does not accept"),
+        ("rnn", {"batch": "x"}, "does not accept batch 'x'; it is 10 if not given"),
+        ("rnn", {"batch": 2.5}, "does not accept batch 2.5"),
+        ("optuna:tpe", {"n_startup_trials": "ten"}, "does not accept n_startup_trials 'ten'; it is 10"),
         ("optuna:tpe", {"n_startup": 3}, "n_startup_trials"),
     ],
 )

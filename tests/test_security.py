@@ -117,11 +117,13 @@ def process(place: Path, url: str, *arguments: str) -> Iterator[subprocess.Popen
         (place / "out").open("a") as out,
         subprocess.Popen(command, cwd=place, env=environment, stdout=out, stderr=out, text=True) as started,
     ):
-        yield started
-        started.kill()
+        try:
+            yield started
+        finally:
+            started.kill()
 
 
-def until(what: str, true: object, seconds: float = 60) -> None:
+def until(what: str, true: object, seconds: float = 180) -> None:
     end = time.monotonic() + seconds
     while not true():  # type: ignore[operator]
         assert time.monotonic() < end, what

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from searcher.doctor import Finding
     from searcher.store import Store
 
+MOST = 10**18  # rows that are asked for: Python and SQL count no further
 PLAIN_WIDTH = 140  # columns of a table that goes into a file or a pipe
 
 Row = Mapping[str, Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,7 +63,8 @@ def copy(
         raise typer.Exit(130) from None
     print_rows([asdict(contents) for contents in copied], output)
     if output is Format.table:
-        print(f"Both were read again and have the same rows. Next: searcher studies --storage {masked(target)}")
+        where = shlex.quote(masked(target))
+        print(f"Both were read again and have the same rows. Next: searcher studies --storage {where}")
 
 
 @contextmanager
@@ -72,7 +74,7 @@ def _bar() -> Iterator[Report]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(file=sys.stderr)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"))
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TextColumn("rows"))
     tasks: dict[str, Any] = {}
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
 

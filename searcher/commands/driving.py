@@ -148,13 +148,10 @@ def _rate(found: Status) -> str:
 
 
 def _best(found: Status) -> str:
-    if not found.comparison:
-        return ""
-    best, relu = found.comparison.best, found.comparison.relu
-    return (
-        f"{best['expression']}: val_loss {best['val_loss']:.4f}, val_acc {best['val_acc']:.4f}\n"
-        f"ReLU: val_loss {relu['val_loss']:.4f}, val_acc {relu['val_acc']:.4f}"
-    )
+    named = [(found.best["expression"], found.best)] if found.best else []
+    if found.relu:
+        named.append(("ReLU", found.relu))
+    return "\n".join(f"{name}: val_loss {row['val_loss']:.4f}, val_acc {row['val_acc']:.4f}" for name, row in named)
 
 
 def _next(found: Status) -> str:

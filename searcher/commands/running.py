@@ -64,7 +64,7 @@ def search(
     from searcher.progress import Display
     from searcher.search import StopAsked
 
-    stop = _StopSignal()
+    stop, progress = _StopSignal(), None
     observe = _observer(registry, study, lease)
     log.info("study %s: %d trials, sampler %s, in %s", study.name, study.n_trials, settings.sampler, store.shown_url)
     if settings.primitives:
@@ -81,7 +81,7 @@ def search(
         except BaseException:
             logs.say(f"What is in the store stands. {_how_to_go_on(store, study)}")
             raise
-    if stop.requested():
+    if stop.requested() and not (progress and progress.done == progress.total):
         logs.say(f"Stopped; nothing is lost. {_how_to_go_on(store, study)}")
         raise typer.Exit(130)
 

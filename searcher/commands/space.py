@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from searcher import SearcherError, UsageError
-from searcher.commands.console import Format, Output, Row, print_rows
+from searcher.commands.console import MOST, Format, Output, Row, print_rows
 
 if TYPE_CHECKING:
     from search_space import Choices, Expression, Grammar
@@ -109,7 +109,7 @@ def sample(
     unary: Unary = None,
     binary: Binary = None,
     primitives: Primitives = None,
-    count: Annotated[int, typer.Option("-n", "--count", min=1, help="How many.")] = 10,
+    count: Annotated[int, typer.Option("-n", "--count", min=1, max=MOST, help="How many.")] = 10,
     seed: Annotated[int, typer.Option(help="The same seed draws the same, also the first of a larger number.")] = 0,
     unique: Annotated[
         bool, typer.Option("--unique", help="Each function once; drawn again where one repeats.")
@@ -130,7 +130,7 @@ def enumerate_space(
     unary: Unary = None,
     binary: Binary = None,
     primitives: Primitives = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="How many; all if not given.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, max=MOST, help="How many; all if not given.")] = None,
     start: Annotated[
         int, typer.Option(min=0, help="The first index. All before it are looked at too: about 500 a second.")
     ] = 0,

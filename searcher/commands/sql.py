@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from searcher import DEFAULT_STORAGE, logs
-from searcher.commands.console import Format, Output, Storage, print_rows
+from searcher.commands.console import MOST, Format, Output, Storage, print_rows
 
 app = typer.Typer()
 
@@ -19,7 +19,9 @@ TABLE_ROWS = 10_000  # a table is printed when all of it is known
 def query(
     sql: Annotated[str, typer.Argument(help="One SELECT, as in: SELECT * FROM leaderboard")],
     storage: Storage = DEFAULT_STORAGE,
-    limit: Annotated[int, typer.Option(min=1, help="Most rows to print; a table has at most 10,000.")] = 1_000_000,
+    limit: Annotated[
+        int, typer.Option(min=1, max=MOST, help="Most rows to print; a table has at most 10,000.")
+    ] = 1_000_000,
     timeout: Annotated[float, typer.Option(min=0.1, max=86_400, help="Seconds the query may take, printing too.")] = 30,
     output: Output = Format.table,
 ) -> None:

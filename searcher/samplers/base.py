@@ -61,15 +61,29 @@ def make_sampler(
 
 def configured(make: Callable[..., T], name: str, options: Mapping[str, Any], **fixed: Any) -> T:
     """`make(**options, **fixed)`, with a clear message about options it does not take."""
-    taken = [p for p in inspect.signature(make).parameters if p not in fixed]
-    for option in options:
+    taken = {p: facts.default for p, facts in inspect.signature(make).parameters.items() if p not in fixed}
+    for option, value in options.items():
         if option not in taken:
             accepted = nearest(option, taken) if taken else "it takes none"
             raise SamplerError(f"sampler {name!r} has no option {option!r}; {accepted}")
+        if not _like(value, taken[option]):
+            raise SamplerError(
+                f"sampler {name!r} does not accept {option} {value!r}; it is {taken[option]!r} if not given"
+            )
     try:
         return make(**options, **fixed)
     except (TypeError, ValueError) as error:
         raise SamplerError(f"sampler {name!r} does not accept {dict(options)}: {error}") from error
+
+
+def _like(value: Any, default: Any) -> bool:
+    """Whether a value is of the kind of a default, as far as that tells."""
+    if isinstance(default, bool):
+        return isinstance(value, bool)
+    if isinstance(default, (int, float)):
+        number = isinstance(value, int) or (isinstance(default, float) and isinstance(value, float))
+        return number and not isinstance(value, bool)
+    return not isinstance(default, str) or isinstance(value, str)
 
 
 def generator(seed: int, number: int) -> random.Random:
