@@ -116,6 +116,8 @@ def _good_options(url: str | URL) -> Iterator[None]:
     """Turns what a URL's host or options are not accepted for into BadStorageUrl."""
     try:
         yield
+    except UnicodeDecodeError:  # of a damaged file
+        raise
     except (ArgumentError, ValueError) as error:  # ?timeout=abc, ?port=abc, a host of two dots
         raise BadStorageUrl(f"{masked(url)} is not accepted: {str(error).splitlines()[0]}") from error
 
@@ -269,12 +271,9 @@ def _set_up_sqlite(connection: sqlite3.Connection, _: object) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     # A transaction that will write takes the write lock at once: a lock asked for half-way can only fail.
     options = connection.get_execution_options()
-    if not options.get("writes", False):
-        connection.exec_driver_sql("BEGIN")
-        return
     patience = options.get("patience", BUSY_SECONDS)
     connection.exec_driver_sql(f"PRAGMA busy_timeout = {1000 * patience:.0f}")
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("writes", False) else "BEGIN")
 
 
 class Prepared:

@@ -21,7 +21,7 @@ from searcher.database import StoreConflict, StoreError, StoreUnavailable
 from searcher.journal import Journal
 from searcher.lease import Lease, LeaseLost, Position
 from searcher.rows import Batch
-from searcher.store import Store
+from searcher.store import LEASE_SECONDS, Store
 from searcher.trial import Study
 
 RETRY_SECONDS = 1.0
@@ -61,6 +61,7 @@ class Outbox:
         self._lock = threading.Lock()  # of what is held and since when, in an outage
         self._over, self._leaving = threading.Event(), threading.Event()
         self._seconds: deque[float] = deque(maxlen=10_000)  # that commits have taken
+        self._heard = time.monotonic()  # when the database last took something
         self.asked_to_stop = False
 
     def open(self) -> None:
@@ -82,7 +83,8 @@ class Outbox:
                     journal.path,
                 )
         self._serial = position.serial + 1
-        self._store.commit(self._lease, Batch(serial=self._serial))
+        self._store.commit(self._lease, Batch(serial=self._serial), hasty=False)
+        self._heard = time.monotonic()
 
     def _take_over(self, journal: Journal, rest: list[Batch]) -> Position:
         """Writes what a journal holds beyond the database."""
@@ -126,8 +128,10 @@ class Outbox:
 
     def _ask_who_drives(self) -> None:
         """Raises LeaseLost if another driver has the study: a process that has stood still finds its connection to
-        PostgreSQL cut too, and must not go on as in an outage. (A reader of SQLite would wait for whoever locks it.)"""
-        if self._store.url.get_backend_name() == "postgresql":
+        PostgreSQL cut, or a SQLite file busy, and must not go on as in an outage. (Else a reader of SQLite would wait
+        for whoever locks it.)"""
+        stood_still = time.monotonic() - self._heard > LEASE_SECONDS
+        if stood_still or self._store.url.get_backend_name() == "postgresql":
             with suppress(StoreUnavailable):
                 self._store.position(self._lease)
 
@@ -171,7 +175,8 @@ class Outbox:
     def _commit(self, batch: Batch) -> None:
         begun = time.monotonic()
         self.asked_to_stop |= self._store.commit(self._lease, batch)
-        self._seconds.append(time.monotonic() - begun)
+        self._heard = time.monotonic()
+        self._seconds.append(self._heard - begun)
 
     def _hold(self, batch: Batch) -> None:
         if not batch:

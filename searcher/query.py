@@ -27,7 +27,7 @@ from searcher.database import CONNECT_SECONDS, StoreError, connect, masked, pars
 
 TIME_LIMIT_SECONDS = 30.0
 MAX_ROWS = 1_000_000
-GRACE_SECONDS = 0.5  # in which the process may end by itself, and say why
+GRACE_SECONDS = {"sqlite": 0.5, "postgresql": 5.0}  # in which the process may end by itself, and have the server end it
 _READER = Path(__file__).with_name("reader.py")
 _EXAMPLE = "write one SELECT, as in: SELECT * FROM leaderboard"
 
@@ -100,12 +100,13 @@ def opened_query(
         raise QueryRefused(f"the query has a NUL character in it; {_EXAMPLE}")
     parsed = parse_url(url)
     connect(parsed, create=False).dispose()  # the plain errors about databases that are not there or not ours
-    task = {"sql": sql, "seconds": time_limit_seconds, "limit": limit, **_target(parsed)}
+    end = time.time() + time_limit_seconds
+    task = {"sql": sql, "seconds": time_limit_seconds, "end": end, "limit": limit, **_target(parsed)}
     isolated = ["-I", "-S"] if "path" in task else ["-I"]
     with subprocess.Popen(
         [sys.executable, *isolated, str(_READER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
     ) as process:
-        killer = threading.Timer(time_limit_seconds + GRACE_SECONDS, process.kill)
+        killer = threading.Timer(time_limit_seconds + GRACE_SECONDS[parsed.get_backend_name()], process.kill)
         killer.start()
         try:
             with cast(IO[str], process.stdin) as stdin:

@@ -14,6 +14,7 @@ import resource
 import sqlite3
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from itertools import islice
@@ -37,7 +38,9 @@ class Refused(Exception):
 
 def main() -> None:
     task = json.load(sys.stdin)
-    seconds = math.ceil(task["seconds"]) + 1  # should the parent be killed, nobody is left who would kill this one
+    seconds = (
+        math.ceil(task["seconds"]) + 1
+    )  # of work; should the parent be killed, nobody is left who would kill this one
     for what, most in (("AS", MEMORY_BYTES), ("CPU", seconds), ("FSIZE", 0), ("CORE", 0)):
         resource.setrlimit(getattr(resource, f"RLIMIT_{what}"), (most, most))
     rows = _sqlite(task) if "path" in task else _postgresql(task)
@@ -53,6 +56,7 @@ def main() -> None:
 def _send(rows: Iterator[Iterable[Any]], limit: int) -> bool:
     """Sends the names and at most `limit` rows; whether there are more."""
     _write(json.dumps(next(rows)))
+    sys.stdout.flush()
     for row in islice(rows, limit):
         line = json.dumps([_plain(value) for value in row])
         if len(line) > ROW_BYTES:
@@ -98,7 +102,7 @@ def _postgresql(task: dict[str, Any]) -> Iterator[Iterable[Any]]:
     except psycopg.Error as error:
         raise Refused("unavailable", str(error).splitlines()[0]) from None
     # The time-out counts for each fetch, and a query may set it; this cancels whatever runs, at the end.
-    cancel = threading.Timer(task["seconds"], connection.cancel_safe)
+    cancel = threading.Timer(max(0.0, task["end"] - time.time()), connection.cancel_safe)
     cancel.daemon = True
     cancel.start()
     with closing(connection):

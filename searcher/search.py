@@ -133,11 +133,10 @@ class Search:
         try:
             while restored and not self._stopping() and self._has_work():
                 batch = Batch()
-                submitted: list[Trial] = []
-                ended: list[Trial] = []
+                submitted, ended = list[Trial](), list[Trial]()
+                ready = self._wait() if self._book.flying else []
                 self._settled = False
-                if self._book.flying:
-                    self._collect(batch, ended)
+                self._collect(ready, batch, ended)
                 if self._more() and self._outbox.has_room:
                     self._place(batch, submitted, ended)
                 elif self._outbox.outage and not self._book.flying:
@@ -235,10 +234,12 @@ class Search:
 
     # One turn ---------------------------------------------------------------------------------------------------------
 
-    def _collect(self, batch: Batch, ended: list[Trial]) -> None:
-        """Waits for the pool, and enters what it gives back."""
-        ready = self._pool.wait(0.0 if self._hurry else WAKE_SECONDS)
-        self._hurry = False
+    def _wait(self) -> list[tuple[Job, Outcome]]:
+        seconds, self._hurry = 0.0 if self._hurry else WAKE_SECONDS, False
+        return self._pool.wait(seconds)
+
+    def _collect(self, ready: Sequence[tuple[Job, Outcome]], batch: Batch, ended: list[Trial]) -> None:
+        """Enters what the pool has given back."""
         for job, given in ready:
             trial = self._book.end(job.number)
             self._workers_lost += given.health is not Health.SOUND

@@ -351,15 +351,15 @@ class Store:
             raise LeaseLost(_OVERTAKEN)
         return Position(*row)
 
-    def commit(self, lease: Lease, batch: Batch) -> bool:
+    def commit(self, lease: Lease, batch: Batch, *, hasty: bool = True) -> bool:
         """Writes a batch and renews the lease, in one transaction; an empty batch renews the lease. Whether the driver
-        has been asked to stop.
+        has been asked to stop. Who is `hasty` can do without, and waits a second for others, not half a minute.
 
         Raises:
             LeaseLost: another driver has the study, or a trial was not in the state expected; nothing was written.
             StoreUnavailable: the database does not answer; whether it was written, `position` tells later.
         """
-        with plain_errors(self.url), self._hasty.begin() as connection:
+        with plain_errors(self.url), (self._hasty if hasty else self._writer).begin() as connection:
             asked = self._renew(connection, lease, batch.serial)
             stamp = database.stamp(datetime.now(UTC), self._engine)
             self._write(connection, lease.study_id, batch, stamp)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -171,9 +172,16 @@ def plain_environment() -> dict[str, str]:
 
 
 def free_ports(n: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        held = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(n)]
-        return [server.getsockname()[1] for server in held]
+    """Below those that the system, and Ray, give out by themselves; another process of the tests looks elsewhere."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = 20_000 + 1_000 * (worker % 8)
+    found: list[int] = []
+    for port in random.sample(range(first, first + 1_000), 1_000):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            found.append(port)
+        if len(found) == n:
+            return found
+    raise RuntimeError("no free ports")
 
 
 def http_status(cluster: Cluster, token: str) -> int:

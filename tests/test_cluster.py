@@ -105,7 +105,7 @@ def test_a_port_that_says_nothing_is_given_up() -> None:
             env=plain_environment(),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
         )
     assert given_up.returncode == 1
     assert f"RayUnavailable: no Ray cluster answered at '{address}' within 2 s" in given_up.stderr.splitlines()[-1]
@@ -154,7 +154,7 @@ def impatient(cluster: Cluster, directory: Path, *flags: str) -> AbstractContext
 def test_more_workers_than_there_is_room_for_wait_and_say_so(cluster: Cluster, tmp_path: Path) -> None:
     """Seen to fail with `_say_what_is_waited_for` never called."""
     with impatient(cluster, tmp_path, "--workers", "4") as driver:
-        _, said = driver.communicate(timeout=60)
+        _, said = driver.communicate(timeout=300)
     assert driver.returncode == 0, said
     room = "waiting for room for 2 of 4 workers (1 CPU each; the cluster has 2 CPUs in all); start nodes, or stop"
     assert said.count(room) == 1
@@ -173,7 +173,7 @@ def test_a_gpu_that_the_cluster_does_not_have_is_waited_for_until_a_node_brings_
             assert line, said
             said += line
         node = cluster.join("--num-cpus 1 --num-gpus 1")
-        _, rest = driver.communicate(timeout=60)
+        _, rest = driver.communicate(timeout=300)
     node.end()
     assert driver.returncode == 0, said + rest
     _assert_complete(f"sqlite:///{tmp_path}/searcher.db", "s", 6)

@@ -36,6 +36,7 @@ from searcher.doctor import Finding
 from searcher.integrity import examine
 from searcher.schema import HEAD, REVISIONS, VERSION_TABLE
 from searcher.store import Store
+from workers.job import Job, Outcome
 from workers.pool import InlinePool
 
 from . import test_search as search
@@ -282,10 +283,17 @@ def test_a_database_is_whole_while_a_search_writes_to_it(database_url: str) -> N
     def at_work() -> set[str]:
         return {finding.found for finding in seen if finding.what.startswith("study")}
 
-    pool = InlinePool(run=search.judge)
+    begun = threading.Event()
+
+    def judge(job: Job) -> Outcome:
+        begun.set()
+        return search.judge(job)
+
+    pool = InlinePool(run=judge)
     enough = partial(search.run, store, study, settings, pool, lambda: len(at_work()) > 9)
     searching = threading.Thread(target=enough)
     searching.start()
+    assert begun.wait(60)
     while searching.is_alive():
         seen += examine(database_url)
     searching.join()
@@ -426,7 +434,7 @@ TRIGGERS = {  # on a point of a learning curve in the target: one that changes i
         "CREATE TRIGGER tamper AFTER INSERT ON searcher_epoch WHEN new.epoch = 4 BEGIN UPDATE searcher_epoch SET "
         "train_loss = train_loss + 1e-15 WHERE study_id = new.study_id AND number = new.number; END",
         "CREATE TRIGGER slow AFTER INSERT ON searcher_epoch BEGIN SELECT COUNT(*) FROM (WITH RECURSIVE t(n) AS "
-        "(SELECT 1 UNION ALL SELECT n + 1 FROM t WHERE n < 200000) SELECT n FROM t); END",
+        "(SELECT 1 UNION ALL SELECT n + 1 FROM t WHERE n < 2000000) SELECT n FROM t); END",
     ),
     "postgresql": (
         "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN new.train_loss = new.train_loss + 1e-15; "
@@ -462,9 +470,10 @@ def test_a_copy_that_differs_is_not_kept(pair: tuple[str, str], cli: Cli) -> Non
 
 def test_one_side_may_be_slow(postgresql_url: str, sqlite_url: str, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """Seen to fail with the time limit of a search's transactions, as a copy of a million trials did."""
-    monkeypatch.setattr(database, "IDLE_SECONDS", 0.1)
+    source = upgraded(postgresql_url)
     with_trigger(sqlite_url, 1)
-    assert [study["trials"] for study in copied(cli, upgraded(postgresql_url), sqlite_url)] == [52]
+    monkeypatch.setattr(database, "IDLE_SECONDS", 1)
+    assert [study["trials"] for study in copied(cli, source, sqlite_url)] == [52]
 
 
 def test_what_was_committed_is_said_to_be_copied(postgresql_url: str, cli: Cli) -> None:

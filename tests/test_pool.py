@@ -318,16 +318,16 @@ class TestRayPool(PoolContract):
 
     def test_a_job_that_hangs_is_killed(self, pool: Pool, desk: Desk) -> None:
         """While another, without a time-out, is left alone."""
-        hung, other = desk.job("sleep 600", timeout_seconds=1.0), desk.waiting()
+        hung, other = desk.job("sleep 600", timeout_seconds=10.0), desk.waiting()
         pool.submit(hung)
         pool.submit(other)
         begin(pool, desk, [hung])
         [hung_process] = desk.processes(hung)
         started = time.monotonic()
         [(failed, outcome)] = eventually(lambda: pool.wait(1.0))  # type: ignore[misc]
-        assert time.monotonic() - started < 1 + 5 + 10  # 5 s are promised, 10 are for a busy machine
+        assert time.monotonic() - started < 10 + 5 + 10  # 5 s are promised, 10 are for a busy machine
         assert failed == hung and outcome.verdict is Verdict.FAILED
-        assert outcome.reason == "timed out after 1 s and was killed"
+        assert outcome.reason == "timed out after 10 s and was killed"
         eventually(lambda: gone(hung_process))
         desk.gate.touch()
         assert collect(pool, 1)[other].verdict is Verdict.COMPLETE
@@ -380,6 +380,6 @@ class TestClosing:
         [process] = desk.processes(jobs[0])
         started = time.monotonic()
         pool.close()
-        assert time.monotonic() - started < 20
+        assert time.monotonic() - started < 60
         if process != os.getpid():
             eventually(lambda: gone(process), 20)

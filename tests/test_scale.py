@@ -91,7 +91,7 @@ def costs(store: Store, study: Study) -> dict[str, int]:
     with session.held_lease(store, study), statements(store) as sent:
         assert len(store.leaderboard(study, 15)) == 15
         found = status(store, study.name)
-        assert found.comparison and found.failures and found.driver.live
+        assert found.best and found.relu and found.failures and found.driver.live
         assert found.counts in [summary.counts for summary in store.studies()]
         assert found.done == store.size(study) and replay.open_trials(store, study) == []
         next(replay.ended(store, study, curves=True))

@@ -47,12 +47,17 @@ def never() -> bool:
 
 
 def run(
-    store: Store, study: Study, settings: Config, pool: Pool | None = None, should_stop: Callable[[], bool] = never
+    store: Store,
+    study: Study,
+    settings: Config,
+    pool: Pool | None = None,
+    should_stop: Callable[[], bool] = never,
+    clock: Callable[[], float] = time.monotonic,
 ) -> list[Progress]:
     pool = pool or InlinePool(run=judge)
     try:
         with session.held_lease(store, study) as lease:
-            return list(session.search(store, lease, study, settings, pool, should_stop))
+            return list(session.search(store, lease, study, settings, pool, should_stop, clock))
     finally:
         pool.close()
 
@@ -445,8 +450,8 @@ def test_an_exhausted_sampler_ends_the_search(store: Store) -> None:
 
 def test_the_time_limit_lets_what_runs_end(store: Store) -> None:
     settings = replace(SETTINGS, timeout=0.3, n_trials=1000)
-    judged = CountingJudge(seconds=0.1)
-    _, trials = completed(store, settings, pool=InlinePool(run=judged))
+    judged = CountingJudge(seconds=0.0)
+    _, trials = completed(store, settings, pool=InlinePool(run=judged), clock=lambda: 0.1 * judged.runs.total())
     assert 2 <= len(trials) < 50
     assert all(trial.state.finished for trial in trials)
 

@@ -74,7 +74,8 @@ class Pulse:
     def __init__(self, address: str) -> None:
         self._address = address
         self._ports = _vital_ports(address)
-        self._heard = self._looked = time.monotonic()
+        self._looked = time.monotonic()
+        self._silent: float | None = None  # since when no look has found an answer
         self.lost = False
 
     def beats(self, *, now: bool = False) -> bool:
@@ -86,10 +87,12 @@ class Pulse:
         if now or time.monotonic() - self._looked >= LOOK_SECONDS:
             self._looked = time.monotonic()
             if all(_answers(host, port) for host, port in self._ports):
-                self._heard = self._looked
-            elif self._looked - self._heard >= SILENT_SECONDS:
-                raise self.has_gone(f"no answer for {self._looked - self._heard:.0f} s")
-        return self._heard == self._looked
+                self._silent = None
+            elif self._silent is None:  # from here on, not from the last answer: a busy driver may not have looked
+                self._silent = self._looked
+            elif self._looked - self._silent >= SILENT_SECONDS:
+                raise self.has_gone(f"no answer for {self._looked - self._silent:.0f} s")
+        return self._silent is None
 
     def has_gone(self, why: str) -> RayUnavailable:
         self.lost = True

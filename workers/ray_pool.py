@@ -257,7 +257,8 @@ class RayPool:
         ended = []
         for seat in list(self._seats):
             limits = [job.timeout_seconds for job in seat.queue[0][1]] if seat.queue else []
-            if limits and all(limits) and time.monotonic() - seat.since > sum(limits) + GRACE_SECONDS:
+            overdue = limits and all(limits) and time.monotonic() - seat.since > sum(limits) + GRACE_SECONDS
+            if overdue and not ray.wait([seat.queue[0][0]], timeout=0)[0]:  # or it is this process that was late
                 ended += self._bury(seat, f"timed out after {limits[0]:g} s and was killed")
         return ended
 

@@ -67,7 +67,7 @@ def test_a_disk_that_is_full(small_disk: Path, tmp_path: Path, monkeypatch: pyte
             acknowledged += [trial.number for trial in progress.ended]
             if len(acknowledged) == 20:
                 other, full = fill(small_disk), time.monotonic()
-    assert time.monotonic() - full < 5
+    assert time.monotonic() - full < 60
     pool.close()
     there = {trial.number: trial for trial in store.trials(study)}
     assert all(there[number].state.finished for number in acknowledged)

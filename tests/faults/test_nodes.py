@@ -31,10 +31,10 @@ try:
 finally:
     pool.close()
 """
-TRIALS, FEW = 500, 16
+TRIALS, FEW = 500, 80
 
 
-def until(holds: Callable[[], object], driver: subprocess.Popen[str], seconds: float = 60) -> None:
+def until(holds: Callable[[], object], driver: subprocess.Popen[str], seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not holds():
         if driver.poll() is not None or time.monotonic() > end:
@@ -63,7 +63,7 @@ def test_a_node_that_is_lost_and_comes_back(postgresql_url: str, tmp_path: Path)
             again = cluster.join("--num-cpus 2")
             until(lambda: at_work(again, tmp_path), driver)
             (tmp_path / "hurry").touch()
-            _, said = driver.communicate(timeout=60)
+            _, said = driver.communicate(timeout=300)
             assert driver.returncode == 0, said
     observer.close()
     seconds = time.monotonic() - begun
@@ -93,10 +93,8 @@ def test_a_cluster_that_goes_away(sqlite_url: str, tmp_path: Path, cli: Cli) -> 
         until(lambda: finished() >= 2, driver)
         cluster.head.kill()
         killed = time.monotonic()
-        _, said = driver.communicate(timeout=60)
-        assert time.monotonic() - killed < 19, (
-            "4 s of silence, 5 s until Ray has shut down, and 10 s for a busy machine"
-        )
+        _, said = driver.communicate(timeout=300)
+        assert time.monotonic() - killed < 45, "4 s of silence, 5 s until Ray has shut down; it would end this at 60 s"
         assert driver.returncode == 1
         assert f"\nsearcher: the Ray cluster at '{cluster.address}' has gone (no answer for" in said
         assert "Go on with: searcher resume s" in said and "Traceback" not in said

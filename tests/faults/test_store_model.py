@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from searcher import schema
+from searcher.database import StoreError
 from searcher.lease import Lease, LeaseLost, NotDriven, Position, StudyBusy
 from searcher.rows import Batch
-from searcher.store import Store, StoreError
+from searcher.store import Store
 from searcher.trial import Kind, Objective, Study, Trial, TrialState
 from tests.faults.harness import Tell
 from workers.job import Epoch
@@ -62,7 +63,7 @@ class Model:
         self.trials |= {trial.number: trial for _, trial in batch.changed}
         self.curves |= {number: list(curve) for number, curve in batch.curves.items()}
         if batch.serial:
-            self.position = Position(batch.serial, lease.generation)
+            self.position = Position(batch.serial, lease.writer)
 
     def board(self) -> list[tuple[int, str, int, float]]:
         """Rank, key, trainings and mean loss of each function."""
@@ -282,6 +283,12 @@ def fast_sqlite_url(tmp_path: Path) -> Iterator[str]:
     yield f"sqlite:///{file}"
     for left in folder.glob(f"{file.name}*"):
         left.unlink()
+
+
+@pytest.fixture(autouse=True)
+def long_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the model leases do not run out."""
+    monkeypatch.setattr("searcher.store.LEASE_SECONDS", 1e6)
 
 
 def test_on_sqlite(fast_sqlite_url: str) -> None:
