@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from types import FunctionType
 from typing import NamedTuple
@@ -64,7 +65,13 @@ class Activation(nn.Module):
         count = len(self.expression.betas)
         self.beta = nn.Parameter(torch.ones(count, channels)) if count else None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def reset_parameters(self) -> None:
+        """Every parameter at its start again."""
+        if self.beta is not None:
+            nn.init.ones_(self.beta)
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (as torch's own activations call it)
+        x = input
         betas: tuple[Tensor, ...] = ()
         if self.beta is not None:
             if self.channels > 1 and x.shape[:2][-1:] != (self.channels,):  # a vector has channels alone
@@ -143,9 +150,23 @@ def fold_constants(node: Expression, args: tuple[Expression, ...]) -> Expression
     if node.op == "eps":
         return Expression("number", value=EPS)
     if node.args and all(arg.op == "number" for arg in args):
-        operands = (torch.tensor(arg.value, dtype=torch.float64) for arg in args)
+        operands = (torch.tensor(arg.value, dtype=torch.float64, device="cpu") for arg in args)
         return Expression("number", value=float(FUNCTIONS[node.op].apply(*operands)))
     return Expression(node.op, args, node.value)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """What is measured of a function does not depend on what its user has set for other things: with gradients, on the
+    CPU, in whatever mode."""
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        if torch.is_anomaly_enabled():  # it takes the slope of sqrt(x) below 0 for an error
+            stack.enter_context(torch.autograd.set_detect_anomaly(False))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        yield
 
 
 def gradients(y: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:

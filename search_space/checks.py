@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from search_space.activation import gradients
+from search_space.activation import gradients, undisturbed
 from search_space.primitives import SpaceError, Value
 
 Apply = Callable[..., Tensor]
@@ -54,6 +54,7 @@ class Candidate:
             raise self.refused(f"returns {_shown(value)} when given {given}; it must keep shape and type")
         return value
 
+    @undisturbed()
     def slopes(self, *operands: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The value, and autograd's slope by each operand."""
         inputs = [operand.detach().clone().requires_grad_() for operand in operands]
@@ -78,6 +79,7 @@ def _shown(operand: Value) -> str:
     return f"{_type(operand)} of shape {tuple(operand.shape)}" if isinstance(operand, Tensor) else repr(operand)
 
 
+@undisturbed()
 def check(candidate: Candidate, finite: Interval | None) -> None:
     """Raises a SpaceError at the first test that fails. Some 20 ms."""
     if finite is not None and not (len(finite) == 2 and all(map(math.isfinite, finite)) and finite[0] < finite[1]):

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from search_space.activation import Activation, checked_channels, fold_constants
+from search_space.activation import Activation, checked_channels, fold_constants, undisturbed
 from search_space.canonical import key
 from search_space.expression import Expression, X, as_expression, beta
 from search_space.notation import LANGUAGES, ONNX, ONNX_TERMS, distinct, in_onnx_terms, statements
@@ -143,6 +143,7 @@ y = {name}(channels={channels})(torch.randn(8, {channels}, 4, 4))
 """
 
 
+@undisturbed()
 def code(
     expression: Expression | str, to: str, *, name: str = "", channels: int = 1, betas: Betas | None = None
 ) -> str:
@@ -248,6 +249,8 @@ def _torch(export: _Export) -> str:
     if symbols:
         unpacked = ", ".join(symbols) if len(symbols) > 1 else "(beta,)"
         body = (
+            "if self.channels > 1 and x.shape[:2][-1:] != (self.channels,):\n"
+            '    raise ValueError(f"dimension 1 must be the {self.channels} channels, not {tuple(x.shape)}")\n'
             "shape = (self.channels,) + (1,) * max(0, x.dim() - 2) if self.channels > 1 else ()\n"
             f"{unpacked} = self.beta.to(x.dtype).reshape(-1, *shape).unbind()\n{body}"
         )
@@ -343,6 +346,7 @@ _WRITERS: Mapping[str, Callable[[_Export], str]] = {
 TARGETS = (*_WRITERS, "onnx")
 
 
+@undisturbed()
 def onnx_bytes(expression: Expression | str, *, channels: int = 1, betas: Betas | None = None, rank: int = 4) -> bytes:
     """An ONNX model of the function: float32 input `x` of `rank` dimensions, output `y`, parameters as initialisers.
 
@@ -390,7 +394,8 @@ def _graph(
             if args:
                 nodes.append((ONNX[node.op], args, names[node]))
             else:
-                values[names[node]] = torch.tensor(node.value).numpy()
+                with np.errstate(over="ignore"):
+                    values[names[node]] = np.array(node.value, np.float32)
         return names[node]
 
     last = tree.fold(fold_constants).fold(in_onnx_terms).fold(place)

@@ -51,7 +51,8 @@ class Plan:
 @lru_cache
 def host(device: str = "cpu") -> Host:
     """Compiles one expression and remembers what that took: some seconds, once."""
-    module = Activation(_PROBE.format(random.random())).to(device)  # a number that no cache of the compiler has seen
+    module = Activation(_PROBE.format(random.Random().random()))  # a number that no cache of the compiler has seen
+    module.to(device)
     operations = len(module.program.steps)
     eager = nanoseconds(module, device)
     start = time.perf_counter()
@@ -155,7 +156,8 @@ def _run_both(module: Activation, device: str) -> None:
 def _input(module: Activation, device: str, elements: int = 0) -> Tensor:
     """Normal numbers, about so many, in the shape of a batch of images; no size is 1, which the compiler sets apart."""
     channels = max(2, module.channels)
-    return torch.randn(2, channels, max(2, elements // (8 * channels)), 4, device=device)
+    draw = torch.Generator(device).manual_seed(0)  # the user's own is not to be drawn from
+    return torch.randn(2, channels, max(2, elements // (8 * channels)), 4, device=device, generator=draw)
 
 
 def _verified(predicted: Plan, module: Activation, elements: int, device: str) -> Plan:
@@ -182,12 +184,13 @@ def _elements(model: nn.Module, example: Tensor | tuple[Any, ...]) -> Counter[Ex
     """Elements that the activations of each expression see in one pass, by a dry run of a copy."""
     seen: Counter[Expression] = Counter()
 
-    def count(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        seen[module.expression] += args[0].numel()  # type: ignore[index]
+    def count(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+        (x,) = (*args, *kwargs.values())
+        seen[module.expression] += x.numel()  # type: ignore[index]
 
     twin = copy.deepcopy(model).eval()
     for module in _activations(twin):
-        module.register_forward_pre_hook(count)
+        module.register_forward_pre_hook(count, with_kwargs=True)
     with torch.no_grad():
         twin(*(example if isinstance(example, tuple) else (example,)))
     return seen

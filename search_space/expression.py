@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 _BINDING = {"+": 1, "-": 1, "*": 2, "/": 2, "neg": 3, "^": 4}
 _ATOM = 5
+_BLANKS = " \t\n\r\f\v"
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<name>[A-Za-z_][A-Za-z_0-9]*)|(?P<sign>[-+*/^(),]))",
     re.ASCII,  # the digits of other scripts are no digits here
@@ -178,11 +179,11 @@ def _tokens(text: str) -> list[_Token]:
             f"an expression has at most {MAX_CHARACTERS} characters, this has {len(text)}", text, MAX_CHARACTERS
         )
     found, position = [], 0
-    end = len(text.rstrip())
+    end = len(text.rstrip(_BLANKS))
     while position < end:
         match = _TOKEN.match(text, position)
         if match is None:
-            at = position + len(text[position:]) - len(text[position:].lstrip())
+            at = position + len(text[position:]) - len(text[position:].lstrip(_BLANKS))
             raise ParseError(f"unexpected character {_described(text[at])}", text, at)
         kind = str(match.lastgroup)
         found.append(_Token(kind, match[kind], match.start(kind)))

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from search_space.activation import gradients
+from search_space.activation import gradients, undisturbed
 from search_space.expression import Expression
 from search_space.primitives import EPS, FUNCTIONS
 
@@ -53,7 +53,7 @@ MAX_EXCHANGED = 4  # parameters that are tried in every order
 
 _BITS = 21  # of a mantissa: steps of 4.8e-7 to 9.5e-7 of the number
 _TINY = 1e-280  # below, arithmetic loses digits
-_IDLE = 1e-12  # of the function: a parameter that moves it by no more does not count
+_IDLE = 1e-12  # of the function: a parameter that nowhere moves it by more does not count
 
 
 def fingerprint(expression: Expression) -> str:
@@ -99,6 +99,7 @@ class Evaluation:
     moves: tuple[bool, ...]
 
 
+@undisturbed()
 def evaluate(expression: Expression, betas: Mapping[int, Sequence[float]]) -> Evaluation:
     """The function of `expression` with its parameters at each of their `betas`, which are equally many."""
     draws = max(map(len, betas.values()), default=1)
@@ -121,8 +122,7 @@ def evaluate(expression: Expression, betas: Mapping[int, Sequence[float]]) -> Ev
     value = value.detach().expand_as(x)
     defined = value.isfinite()
     slope = slope.masked_fill(~defined, torch.nan)  # where there is no value, autograd's slope is an accident
-    scale = value.abs().masked_fill(~defined, 0.0).amax(1, keepdim=True)
-    moves = tuple(bool((defined & (g.abs() > _IDLE * scale)).any()) for g in by_beta)
+    moves = tuple(bool((defined & (g.abs() > _IDLE * value.abs())).any()) for g in by_beta)
     return Evaluation(torch.stack([value, slope], 1).numpy(), moves)
 
 

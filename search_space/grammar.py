@@ -51,7 +51,9 @@ class Grammar:
     binary_texts: Mapping[str, str] = field(default_factory=lambda: BINARY, repr=False, hash=False)
 
     def __post_init__(self) -> None:
-        if not 1 <= self.units <= MAX_UNITS:
+        for name in ("unary_texts", "binary_texts"):  # the caller's may change
+            object.__setattr__(self, name, dict(getattr(self, name)))
+        if not isinstance(self.units, int) or not 1 <= self.units <= MAX_UNITS:
             raise SpaceError(f"units must be 1 to {MAX_UNITS}, not {self.units!r}")
         self._check_names("unary", self.unary, self.unary_texts)
         self._check_names("binary", self.binary, self.binary_texts)

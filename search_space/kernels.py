@@ -1,10 +1,11 @@
 """Torch's own kernels for forms that expressions write out: x * sigmoid(x) is one pass over memory as `F.silu`.
 
 `KERNELS` is a table: a form, and what computes it. Every form is an identity of real functions, found by its shape
-alone, never by numbers, up to the order of the operands of +, *, max and min. Four things differ from evaluation
+alone, never by numbers, up to the order of the operands of +, *, max and min. Five things differ from evaluation
 operation by operation: rounding; overflow within a factor of 10 of the largest number of the type; GELU of infinity,
-which torch makes NaN on CPUs with AVX-512; and the slope at a kink, which is torch's own: that of leaky_relu at 0 is
-its slope for x < 0, that of elu is 1, that of hardtanh is 0 at both ends.
+which torch makes NaN on CPUs with AVX-512; the slope at a kink, which is torch's own: that of leaky_relu at 0 is its
+slope for x < 0, that of elu is 1, that of hardtanh is 0 at both ends; and the second derivative of hard_sigmoid, which
+torch has none of.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class Kernel:
 
 
 def _prelu(a: Tensor, p: Tensor) -> Tensor:
-    if a.dim() < 2 and p.numel() > 1:  # channels are dimension 1: a vector has none
+    lowered = torch.is_autocast_enabled(a.device.type)  # which would have F.prelu in another type
+    if lowered or (a.dim() < 2 and p.numel() > 1):  # channels are dimension 1: a vector has none
         return torch.relu(a) + p * F.hardtanh(a, -math.inf, 0.0)
     return F.prelu(a, p.flatten().to(a.dtype))
 

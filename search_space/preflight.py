@@ -7,11 +7,12 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from search_space.activation import Activation, gradients
+from search_space.activation import Activation, gradients, undisturbed
 from search_space.expression import Expression, as_expression
 from search_space.profile import EXACT, Array
 
 
+@undisturbed()
 def preflight(expression: Expression | str) -> str | None:
     """Why a candidate should not be trained; None if nothing speaks against it. A millisecond, or ten if it has a pole.
 
@@ -45,8 +46,8 @@ def preflight(expression: Expression | str) -> str | None:
 
 
 def _pole(tree: Expression) -> str | None:
-    """The pole nearest to 0 within [-10, 10]: a denominator (or base of a negative power) changes its sign, and f grows
-    there. In x^2 / (x + eps) the numerator is 0 in the same place, to within what float32 can tell."""
+    """The pole nearest to 0 within [-10, 10]: a denominator (or base of a negative power) is 0, and f grows there. In
+    x^2 / (x + eps) the numerator is 0 in the same place, to within what float32 can tell."""
     denominators: dict[Expression, None] = {}
 
     def collect(node: Expression, _: tuple[None, ...]) -> None:
@@ -58,9 +59,13 @@ def _pole(tree: Expression) -> str | None:
     tree.fold(collect)
     f, found = _function(tree), []
     for denominator in denominators:
-        zeros = _sign_changes(_function(denominator))
-        near, nearer = (np.abs(f(zeros + d) - f(zeros - d)) for d in (1e-4, 1e-5))
-        found += [(abs(x), x, denominator) for x in zeros[nearer > near]]
+        bottom = _function(denominator)
+        with np.errstate(all="ignore"):
+            crossed, touched = _sign_changes(bottom), _touches(bottom)
+            far, close = (np.abs(f(crossed + d) - f(crossed - d)) for d in (1e-4, 1e-5))
+            low, high = (np.fmax(np.abs(f(touched + d)), np.abs(f(touched - d))) for d in (1e-4, 1e-5))
+        zeros = [*crossed[close > far], *touched[high > 2 * low]]  # 1 / |x|^0.5 becomes 3.2 times as large
+        found += [(abs(x), x, denominator) for x in zeros]
     if not found:
         return None
     _, x, denominator = min(found, key=lambda pole: pole[0])
@@ -71,6 +76,20 @@ def _function(tree: Expression) -> Callable[[Array], Array]:
     """The values of `tree` at an array of points, in float64."""
     module = Activation(tree).double().requires_grad_(False)
     return lambda x: np.asarray(module(torch.from_numpy(x)))
+
+
+def _touches(f: Callable[[Array], Array]) -> Array:
+    """Where |f| comes down to 0 within [-10, 10], as (x - 0.3)^2 does, by thirds of the two cells around."""
+    size = np.abs(f(EXACT))
+    here, beside, beyond = size[2:-2], np.fmin(size[1:-3], size[3:-1]), np.fmin(size[:-4], size[4:])
+    lowest = 2 + np.flatnonzero((here <= beside) & (here < 0.6 * beyond))  # |x|^0.5, half a cell off: 0.58
+    low, high = EXACT[lowest - 1], EXACT[lowest + 1]
+    for _ in range(80 if lowest.size else 0):
+        left, right = low + (high - low) / 3, high - (high - low) / 3
+        first = np.abs(f(left)) <= np.abs(f(right))
+        low, high = np.where(first, low, left), np.where(first, right, high)
+    x = np.asarray((low + high) / 2)
+    return x[np.abs(f(x)) < 1e-3 * np.fmin(np.abs(f(x - 1e-5)), np.abs(f(x + 1e-5)))]  # and not to eps only
 
 
 def _sign_changes(f: Callable[[Array], Array]) -> Array:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from search_space.activation import Activation, gradients, lower
+from search_space.activation import Activation, gradients, lower, undisturbed
 from search_space.expression import Expression
 
 LAYERS = 50
@@ -75,11 +75,11 @@ class Profile:
 
     broken_at: float | None  # the x nearest to 0 within [-10, 10] where f or f' is infinite or no number
     trend: Trend | None  # on [-10, 10], not strictly; None: neither
-    odd: bool  # f(-x) = -f(x) on [-10, 10], to 1e-9 relative
+    odd: bool  # f(-x) = -f(x) on [-10, 10], to 1e-9
     even: bool  # f(-x) = f(x)
     left: Tail
     right: Tail
-    infimum: float | None  # over the points of [-10, 10] and the tails; -inf: unbounded below
+    infimum: float | None  # over the points of [-10, 10] and the tails; -inf: unbounded below; None: not known
     supremum: float | None  # inf: unbounded above
     mean: float | None  # E[f]; 0: zero-centred
     second_moment: float | None  # E[f^2]
@@ -87,8 +87,10 @@ class Profile:
     linear: float  # N(0, 1) mass where |f''| < 0.05
     dead: float  # N(0, 1) mass where f' is exactly 0
     lipschitz: float | None  # the largest |f'| on [-5, 5]; inf if f jumps
-    kinks: tuple[float, ...]  # points of [-5, 5] where f' jumps (by 1e-6 or more)
-    jumps: tuple[float, ...]  # points of [-5, 5] where f jumps, poles included
+    # Points of [-5, 5] where f' jumps, and where f does, poles of odd order included: by 1e-6 or more, and by more than
+    # three times what it changes within 1/512 nearby. Smaller ones are not told from curves.
+    kinks: tuple[float, ...]
+    jumps: tuple[float, ...]
     depth: Depth
     parameters: int  # trainable, a channel
     steps: int  # elementwise operations a forward pass
@@ -106,6 +108,7 @@ class Profile:
         return self.supremum is not None and self.supremum < math.inf
 
 
+@undisturbed()
 def profile(expression: Expression | str) -> Profile:
     """Measures `expression`; some 10 ms.
 
@@ -171,7 +174,7 @@ def _nearest_broken(x: Array, value: Array, slope: Array) -> float | None:
 
 
 def _trend(value: Array) -> Trend | None:
-    change, rounding = np.diff(value), 1e-12 * np.maximum(1, np.abs(value[1:]))
+    change, rounding = np.diff(value), 1e-12 * _scale(value)[1:]
     up, down = bool((change >= -rounding).all()), bool((change <= rounding).all())
     if up and down:
         return "constant"
@@ -179,7 +182,12 @@ def _trend(value: Array) -> Trend | None:
 
 
 def _alike(one: Array, other: Array) -> bool:
-    return bool((np.isfinite(one) & (np.abs(one - other) <= 1e-9 * np.maximum(1, np.abs(one)))).all())
+    return bool((np.isfinite(one) & (np.abs(one - other) <= 1e-9 * _scale(one))).all())
+
+
+def _scale(value: Array) -> Array:
+    """What differences are small against: the value itself, or where that is less, 1 or the greatest of them."""
+    return np.maximum(min(1.0, float(np.fmax.reduce(np.abs(value)))), np.abs(value))
 
 
 def _curvature(slope: Array) -> Array:
@@ -223,6 +231,8 @@ def _extreme(value: Array, ends: tuple[tuple[float | None, Array], ...], sign: i
     top = np.fmax.reduce(sign * value)
     for limit, far in ends:
         near, last = np.fmax.reduce(sign * far[:2].ravel()), np.fmax.reduce(sign * far[2])
+        if limit is None and np.isnan(far[2]).any():
+            return None  # it overflows there, whatever its formula comes to
         if limit is None and last > 1.2 * max(top, near, 0):
             return sign * math.inf
         top = np.fmax(top, near if limit is None else sign * limit)

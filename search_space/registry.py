@@ -20,7 +20,7 @@ from search_space.baselines import ALIASES, KNOWN
 from search_space.checks import DEFAULT, Apply, Candidate, Interval, agree, check
 from search_space.expression import MAX_CHARACTERS, MAX_DEPTH, MAX_NODES, Expression, X, parse
 from search_space.grammar import Grammar
-from search_space.kernels import OPERATIONS
+from search_space.kernels import KERNELS, OPERATIONS
 from search_space.modules import import_module
 from search_space.notation import LANGUAGES
 from search_space.primitives import EPS, FUNCTIONS, WORDS, Function, SpaceError, Value
@@ -131,10 +131,10 @@ def _check_name(name: str) -> None:
 
 
 def _is_taken(name: str) -> bool:
-    """Whether the name has a meaning already; exports have operations (`within`) that cannot be written, but a word of
-    that name would be mistaken for them."""
+    """Whether the name has a meaning already; exports and programs have operations (`within`, `square`) that cannot be
+    written, but a word of that name would be mistaken for them."""
     exported = any(name in language.forms for language in LANGUAGES.values())
-    known = any(name in table for table in (FUNCTIONS, KNOWN, ALIASES, _LEAVES))
+    known = any(name in table for table in (FUNCTIONS, KERNELS, KNOWN, ALIASES, _LEAVES))
     return known or exported or bool(re.fullmatch("beta[0-9]*", name))
 
 

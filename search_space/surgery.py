@@ -271,9 +271,14 @@ class _Watch(TorchFunctionMode):
 
 
 def _relu(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """x.clamp(min=0), torch.maximum(x, zeros): relu by another name."""
+    """x.clamp(min=0), torch.maximum(x, zeros), F.threshold(x, 0, 0): relu by another name."""
+    if name.strip("_") == "threshold":
+        given = {**dict(zip(("threshold", "value"), args[1:], strict=False)), **kwargs}
+        return given.get("threshold") == given.get("value") == 0
     low, high = (*args[1:], kwargs.get("min", kwargs.get("other")))[0], (*args[2:], kwargs.get("max"))[0]
-    if name.rstrip("_") not in ("clamp", "clip", "clamp_min", "maximum") or high is not None:
+    if name.rstrip("_") not in ("clamp", "clip", "clamp_min", "maximum", "max", "fmax") or high is not None:
+        return False
+    if name == "max" and not isinstance(low, Tensor):  # a dimension
         return False
     return low == 0 if isinstance(low, int | float) else type(low) is Tensor and not low.is_meta and not low.any()
 
@@ -323,8 +328,11 @@ def _shared(sites: list[_Site]) -> list[str]:
 
 
 def _like(site: _Site, model: nn.Module, fresh: Activation) -> Activation:
-    """On the device, with the type, of the parameters next to it, else of the model's first."""
-    parameters = (p for module in (site.parent, model) for p in module.parameters() if p.is_floating_point())
+    """On the device, with the type, of the nearest parameters before it, else of the parent's or the model's first."""
+    siblings = list(site.parent._modules.items())
+    before = [module for _, module in siblings[: [key for key, _ in siblings].index(site.key)] if module is not None]
+    near_first = (*reversed(before), site.parent, model)
+    parameters = (p for module in near_first for p in module.parameters() if p.is_floating_point())
     if (near := next(parameters, None)) is not None:
         fresh.to(near.device, near.dtype)
     return fresh.train(site.module.training)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from search_space import ALIASES, KNOWN, Activation, Expression, Profile, canonical, key, parse, preflight, profile
-from search_space.activation import gradients
+from search_space.activation import gradients, undisturbed
 from search_space.profile import CURVED, LAYERS, Tail
 
 REACH = 5.0  # curves are drawn on [-REACH, REACH]
@@ -22,6 +22,7 @@ SHOWN = 6  # kinks or jumps that are listed
 Array = NDArray[np.float64]
 
 
+@undisturbed()
 def sampled(expression: Expression, x: Array) -> tuple[Array, Array]:
     """f and f' at each x in float64, NaN where they are no finite number."""
     module = Activation(expression).double().requires_grad_(False)

@@ -527,3 +527,26 @@ def test_a_constant_has_an_element_for_each_of_its_input(text: str) -> None:
     y = Activation(text, 3)(x)
     assert y.shape == x.shape and y.is_contiguous(memory_format=torch.channels_last)
     y.add_(1)  # as a residual sum in place would
+
+
+def test_parameters_can_be_set_back_also_after_a_deferred_start() -> None:
+    with torch.device("meta"):
+        module = Activation("x * sigmoid(beta * x) + max(x, -1)", 3)
+    module = module.to_empty(device="cpu")
+    module.reset_parameters()
+    x = torch.randn(2, 3, 4)
+    assert torch.equal(module(x), Activation("x * sigmoid(beta * x) + max(x, -1)", 3)(x))
+    Activation("x").reset_parameters()
+
+
+def test_the_input_is_called_as_torch_calls_it() -> None:
+    x = torch.randn(2, 3)
+    assert torch.equal(Activation("max(x, 0)")(input=x), nn.ReLU()(input=x))
+
+
+def test_autocast_leaves_the_type_of_prelu() -> None:
+    """Seen to fail: F.prelu is among the functions that autocast runs in bfloat16."""
+    module, x = Activation("max(x, 0) + 0.25 * beta * min(x, 0)", 3), torch.randn(2, 3, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = module(x)
+    assert found.dtype == torch.float32 and torch.equal(found, F.leaky_relu(x, 0.25))

@@ -18,7 +18,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from search_space import FUNCTIONS, Activation, Expression, Grammar, canonical, key, parse
+from search_space import FUNCTIONS, Activation, Expression, Grammar, canonical, code, key, parse, preflight, profile
 from search_space.expression import X, beta, number
 from search_space.fingerprint import compared
 
@@ -335,3 +335,30 @@ def test_keys_are_the_same_in_another_process() -> None:
         timeout=120,
     ).stdout
     assert printed.split() == [key(parse(text)) for text in texts]
+
+
+SETTINGS = {
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+    "anomalies": lambda: torch.autograd.set_detect_anomaly(True, check_nan=True),
+    "device": lambda: torch.device("meta"),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_what_a_user_has_set_for_other_things_does_not_matter(name: str) -> None:
+    """Seen to fail: under no_grad no parameter moved a function, and the wrong key was remembered."""
+    texts = ["x * sigmoid(beta * x)", "sqrt(x) + x * 3", "max(x, -1)", "x / (x^2 + 0.5)"]
+    sys.modules["search_space.canonical"]._key.cache_clear()
+    wanted = [(key(parse(text)), preflight(text), profile(text), code(text, "torch")) for text in texts]
+    sys.modules["search_space.canonical"]._key.cache_clear()
+    with SETTINGS[name]():
+        found = [(key(parse(text)), preflight(text), profile(text), code(text, "torch")) for text in texts]
+        Activation("max(x, -1)")
+    assert str(found) == str(wanted)
+
+
+def test_a_parameter_that_moves_a_function_only_where_it_is_small_counts() -> None:
+    """Seen to fail with its share of the greatest value on the grid."""
+    texts = ["exp(x^2) + beta * x", "exp(x^2) + abs(beta) * x", "exp(x^2) + 0.7324168304915827 * x"]
+    assert len({key(parse(text)) for text in texts}) == 3

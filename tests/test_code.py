@@ -384,3 +384,20 @@ def test_the_comparison_can_fail(op: str, text: str, template: str, monkeypatch:
     monkeypatch.setitem(notation.TORCH, op, replace(notation.TORCH[op], template=template))
     with pytest.raises(AssertionError):
         assert_equal(exported(text), Activation(text, native=False), torch.tensor([*POINTS, 7.0]))
+
+
+def test_an_exported_class_refuses_other_channels_than_it_has() -> None:
+    """Seen to fail: one channel became four."""
+    module = exported("x * sigmoid(beta * x)", channels=4)
+    with pytest.raises(ValueError, match=r"dimension 1 must be the 4 channels, not \(2, 1, 5, 5\)"):
+        module(torch.randn(2, 1, 5, 5))
+
+
+def test_onnx_has_float32_whatever_the_default_type_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = onnx_bytes("max(x, 2) * beta + 1e300")
+    for dtype in (torch.float64, torch.bfloat16):
+        torch.set_default_dtype(dtype)
+        try:
+            assert onnx_bytes("max(x, 2) * beta + 1e300") == wanted
+        finally:
+            torch.set_default_dtype(torch.float32)

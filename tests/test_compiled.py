@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+import random
 from collections.abc import Iterator
 
 import pytest
@@ -166,3 +167,11 @@ def test_a_host_is_measured_by_one_real_compile() -> None:
     assert host() is found
     model = nn.Sequential(Activation(SWISH, 3), nn.ReLU())
     assert compile_activations(model) is None and model[0].compiled
+
+
+def test_measuring_draws_nothing_from_the_random_numbers_of_others() -> None:
+    """Seen to fail with inputs from torch's generator: what a training drew depended on what was compiled before it."""
+    host.cache_clear()
+    before = torch.get_rng_state(), random.getstate()
+    compile_where_it_pays(nn.Sequential(Activation("tanh(x) * cos(beta * x)")), torch.zeros(64, 8, 32, 32), 10**7)
+    assert torch.equal(torch.get_rng_state(), before[0]) and random.getstate() == before[1]

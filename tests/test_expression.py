@@ -234,6 +234,8 @@ BAD = [
     ("sin(x, x)", 0, "sin takes 1 argument, not 2"),
     ("max(x,)", 6, "not ')'"),
     ("max(x; x)", 5, "unexpected character ';'"),
+    ("x\u00a0+ 1", 1, "unexpected character '\\xa0' (NO-BREAK SPACE); expressions are written in ASCII"),
+    ("x\u00a0", 1, "unexpected character '\\xa0' (NO-BREAK SPACE)"),
     ("1e999", 0, "1e999 is too large"),
     ("x + 1e999", 4, "too large"),
     ("1.2.3", 3, "expected an operato"),

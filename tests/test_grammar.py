@@ -453,3 +453,13 @@ def test_a_primitive_may_pass_over_an_input() -> None:
 def test_impossible_primitives(unary: str, binary: str, message: str) -> None:
     with pytest.raises(SpaceError, match=message):
         Grammar(1, ("u",), ("b",), {"u": unary}, {"b": binary})
+
+
+def test_a_grammar_stays_what_it_was_made_of() -> None:
+    """Seen to fail with the caller's dictionary kept."""
+    texts = dict(UNARY)
+    grammar = Grammar(1, unary_texts=texts)
+    texts["x"] = "sin(x)"
+    assert grammar.unary_texts["x"] == "x" and grammar == Grammar(1)
+    with pytest.raises(SpaceError, match="units must be"):
+        Grammar(2.0)  # type: ignore[arg-type]

@@ -30,6 +30,7 @@ from search_space import (
     space,
 )
 from search_space import registry as module_under_test
+from search_space.kernels import KERNELS
 from search_space.registry import Registered, extended, load_primitives, register
 
 torch.set_num_threads(1)
@@ -477,3 +478,10 @@ def test_a_file_is_no_module(name: str, write: Write) -> None:
     with pytest.raises(SpaceError, match=r"is no name of a module; write it as in package\.module"):
         load_primitives([name])
     assert "my_bent" not in FUNCTIONS
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_the_name_of_a_kernel_is_taken(name: str) -> None:
+    """Seen to fail: `x^2` was computed by a user's `square`, under its old key."""
+    with pytest.raises(SpaceError, match="has a meaning in the language already"):
+        register(name, lambda a: a * torch.sigmoid(a))

@@ -655,3 +655,36 @@ def test_a_model_that_cannot_be_copied() -> None:
     with pytest.raises(SpaceError, match=r"cannot be copied for a dry run \(TypeError: .*per_channel=False none is"):
         replace_activations(model, SWISH, ROWS)
     replace_activations(model, SWISH, per_channel=False)
+
+
+def test_parameters_are_where_those_before_them_are() -> None:
+    """Seen to fail with the device of the parent's first."""
+    model = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3, device="meta"), nn.ReLU())
+    replace_activations(model, SWISH, per_channel=False)
+    assert [model[i].beta.device.type for i in (1, 3)] == ["cpu", "meta"]
+
+
+RELUS = {
+    "max": lambda x: torch.max(x, torch.zeros_like(x)),
+    "x.max": lambda x: x.max(torch.tensor(0.0)),
+    "fmax": lambda x: torch.fmax(x, torch.zeros(())),
+    "threshold": lambda x: F.threshold(x, 0, 0),
+    "threshold_": lambda x: F.threshold_(x, threshold=0.0, value=0.0),
+}
+
+
+@pytest.mark.parametrize("name", [*RELUS, "others"])
+def test_relu_by_other_names_is_told(name: str) -> None:
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.act = nn.Linear(3, 3), nn.ReLU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.act(self.first(x))
+            if name in RELUS:
+                return RELUS[name](y)
+            return F.threshold(y, 0.1, 0) + torch.max(y, torch.ones_like(y)) + y.max(1).values[:, None] + y.max()
+
+    report = replace_activations(Network(), SWISH, torch.randn(2, 3))
+    assert len(report.functional) == (name in RELUS)
