@@ -133,10 +133,6 @@ class _Stderr(logging.StreamHandler[TextIO]):
     def __init__(self) -> None:
         logging.Handler.__init__(self)
 
-    def emit(self, record: logging.LogRecord) -> None:
-        if sys.stderr is not None:  # it is None where a shell has closed it
-            super().emit(record)
-
     @property
     def stream(self) -> TextIO:  # type: ignore[override]
         return sys.stderr

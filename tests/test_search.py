@@ -124,10 +124,10 @@ def _run_and_die(store: Store, study: Study, settings: Config, after: int, monke
     commits = iter(range(after))
     commit = store.commit
 
-    def mortal(*args: object) -> bool:
+    def mortal(*args: object, **how: object) -> bool:
         if next(commits, None) is None:
             raise Crash
-        return commit(*args)  # type: ignore[arg-type]
+        return commit(*args, **how)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
         patch.setattr(store, "commit", mortal)
@@ -389,10 +389,10 @@ def test_an_end_before_the_store_knows_what_runs(
     study = session.create_study(store, SETTINGS)
     commit = store.commit
 
-    def failing(lease: Lease, batch: Batch) -> bool:
+    def failing(lease: Lease, batch: Batch, *, hasty: bool = True) -> bool:
         if any(trial.state is TrialState.RUNNING for _, trial in batch.changed):
             raise error
-        return commit(lease, batch)
+        return commit(lease, batch, hasty=hasty)
 
     monkeypatch.setattr(store, "commit", failing)
     with pytest.raises(type(error)):
