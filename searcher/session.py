@@ -304,12 +304,15 @@ def _holder(pid: int | None = None) -> str:
 def _mark(pid: int) -> str:
     """What tells a process from all others that have had its number: the boot and the process-number namespace that
     it is of, and when it began, in ticks since the boot. The wall clock may be set back, and names of machines occur
-    twice. Empty where there is no such process, or no Linux."""
+    twice. Empty where no such process lives, or where there is no Linux."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         namespace = Path("/proc/self/ns/pid").stat().st_ino
-        began = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        facts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
+        return ""
+    state, began = facts[0], facts[19]
+    if state == "Z":  # it has ended, and nobody has asked how
         return ""
     return f"{hashlib.sha256(f'{boot} {namespace}'.encode()).hexdigest()[:8]}-{began}"
 

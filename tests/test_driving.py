@@ -112,7 +112,11 @@ def test_only_a_process_that_is_gone_is_dead() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         ours, theirs = session._holder(), session._holder(process.pid)
         assert not session._is_dead(ours) and not session._is_dead(theirs)
-        process.communicate(b"\n")
+        process.kill()
+        end = time.monotonic() + 60
+        while not session._is_dead(theirs):  # though its parent has not waited for it yet
+            assert time.monotonic() < end
+            time.sleep(0.01)
     assert session._is_dead(theirs)
     words = ours.split()
     place, began = words[6].strip("()").split("-")
