@@ -378,7 +378,10 @@ def _existing(storage: str, name: str) -> str:
 
 
 def _say_waiting(busy: StudyBusy) -> None:
-    log.warning("the study is held by %s; taking over in %.0f s if it does not answer", busy.holder, busy.expires_in)
+    from searcher.lease import in_words
+
+    held_by = in_words(busy.holder)
+    log.warning("the study is held by %s; taking over in %.0f s if it does not answer", held_by, busy.expires_in)
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from searcher import DEFAULT_STORAGE, SearcherError, UsageError
+from searcher.lease import in_words
 from searcher.schema import HEAD, REVISIONS, VERSION_TABLE
 
 BUSY_SECONDS = 30.0  # how long a write waits for another process's
@@ -165,7 +166,7 @@ def _check_undriven(connection: Connection) -> None:
     if driven := connection.execute(live).first():
         raise StoreError(
             f"{masked(connection.engine.url)} has tables of an older searcher, and study {driven.name!r} is being "
-            f"driven by {driven.holder}; stop that first (15 s after it was killed it is gone), then upgrade"
+            f"driven by {in_words(driven.holder)}; stop that first (15 s after it was killed it is gone), then upgrade"
         )
 
 

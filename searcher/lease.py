@@ -8,8 +8,13 @@ from dataclasses import dataclass, field
 from searcher import SearcherError
 
 
+def in_words(holder: str) -> str:
+    """A driver without what only programs know it by."""
+    return holder.partition(" (")[0]
+
+
 def process_of(holder: str) -> str:
-    """A driver in short: its process and machine, without when it was started and what it is known by."""
+    """A driver in short: its process and machine, without when it was started."""
     return holder.partition(", started ")[0]
 
 
@@ -18,7 +23,8 @@ class StudyBusy(SearcherError):
 
     def __init__(self, study: str, typed: str, holder: str, generation: int, expires_in: float) -> None:
         super().__init__(
-            f"study {study!r} is being driven by {holder}; end that first: searcher stop {typed}, or wait for it"
+            f"study {study!r} is being driven by {in_words(holder)}; end that first: searcher stop {typed}, or wait "
+            "for it"
         )
         self.holder, self.generation, self.expires_in = holder, generation, expires_in
 

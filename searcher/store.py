@@ -17,7 +17,7 @@ from sqlalchemy.engine import URL, Connection
 
 from searcher import SearcherError, database, ranking, schema
 from searcher.database import Prepared, StoreConflict, plain_errors
-from searcher.lease import Driver, Lease, LeaseLost, NotDriven, Position, StudyBusy
+from searcher.lease import Driver, Lease, LeaseLost, NotDriven, Position, StudyBusy, in_words
 from searcher.rows import NEW_STATE, NEW_TALLY, Batch, epoch_rows, study_of, tally_rows, trial_of, trial_row
 from searcher.trial import Objective, Study, Trial, TrialState
 from workers.job import Epoch
@@ -151,7 +151,8 @@ class Store:
                 .order_by(schema.study.c.id)
             ).mappings()
             return [
-                Summary(study_of(row), counts.get(row["id"], {}), row["holder"] if row["live"] else "") for row in rows
+                Summary(study_of(row), counts.get(row["id"], {}), in_words(row["holder"]) if row["live"] else "")
+                for row in rows
             ]
 
     def names(self) -> list[str]:
@@ -309,7 +310,7 @@ class Store:
         with plain_errors(self.url), self._engine.connect() as connection:
             row = connection.execute(facts).one()
         return Driver(
-            holder=row.holder,
+            holder=in_words(row.holder),
             generation=row.generation,
             writer=row.writer,
             live=row.expires_at > row.now,

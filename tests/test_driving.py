@@ -17,7 +17,7 @@ import pytest
 
 from searcher import session
 from searcher.config import Config
-from searcher.lease import StudyBusy
+from searcher.lease import StudyBusy, in_words
 from searcher.store import Store
 from workers.data import load
 
@@ -121,6 +121,7 @@ def test_only_a_process_that_is_gone_is_dead() -> None:
     words = ours.split()
     place, began = words[6].strip("()").split("-")
     assert session._is_dead(" ".join([*words[:6], f"({place}-{int(began) + 1})"])), "its number is another's now"
+    assert in_words(ours) == " ".join(words[:6]), "which is all that people are told"
     elsewhere = f"({'0' * 8}-{began})"
     for holder in (" ".join([*words[:6], elsewhere]), " ".join(words[:6]), "process 1 on here", "me"):
         assert not session._is_dead(holder), "its lease runs out"
