@@ -34,8 +34,9 @@ from typing import Any
 
 from tests.faults import harness
 from tests.faults.harness import Tell
-from tests.faults.test_outage import Breakdown, Server, locked, survives
+from tests.faults.test_outage import Breakdown, locked, survives
 from tests.faults.test_store_model import explore
+from tests.postgres import Server
 from workers.ray_pool import RayPool
 
 PARTS = ("workers", "drivers", "pauses", "outages", "histories", "parser")
@@ -129,7 +130,7 @@ def outages(directory: Path, seconds: list[int]) -> Iterator[Fact]:
     lock = Breakdown(lambda: locked(url), 10)
     yield attempted(lambda: outage("SQLite locked", url, lock), part="outages", outage_seconds=10)
     for away in seconds:
-        server = Server(Path(tempfile.mkdtemp(dir=directory)))
+        server = Server(Path(tempfile.mkdtemp(dir=directory)) / "pg")
         stopped = Breakdown(server.stopped, away)
         act = partial(outage, "PostgreSQL stopped", server.url, stopped)
         yield attempted(act, part="outages", outage_seconds=away)
@@ -166,7 +167,7 @@ def parser(directory: Path, seconds: float) -> Fact:
 @contextmanager
 def databases(directory: Path) -> Iterator[dict[str, Callable[[], str]]]:
     """What makes a fresh database of each kind."""
-    server = Server(directory)
+    server = Server(directory / "pg")
     try:
         yield {
             "sqlite": lambda: f"sqlite:///{tempfile.mkdtemp(dir=directory)}/searcher.db",

@@ -23,7 +23,7 @@ import psutil
 
 from searcher.database import masked
 from searcher.store import Store
-from tests.faults.test_outage import Server
+from tests.postgres import Server
 
 AWAY_SECONDS = 30
 COUNTS = (
@@ -103,7 +103,7 @@ def main() -> None:
     reader.add_argument("--trials", type=int, default=400)
     trials = reader.parse_args().trials
     with tempfile.TemporaryDirectory(prefix="survival") as folder:
-        server = Server(Path(folder))
+        server = Server(Path(folder) / "pg")
         os.environ |= {"SEARCHER_STORAGE": server.url, "SEARCHER_STATE": f"{folder}/state"}
         begun = time.monotonic()
         print(f"# the database is {masked(server.url).partition('?')[0]}")

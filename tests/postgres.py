@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -41,6 +43,13 @@ class Server:
     def crash(self) -> None:
         """No connection is served to its end."""
         self._control("-m", "immediate", "stop")
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """As after a crash; it is back at the end of the block."""
+        self.crash()
+        yield
+        self.start()
 
     def psql(self, command: str) -> None:
         self.server.psql(command)

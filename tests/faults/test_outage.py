@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -77,14 +76,6 @@ def server(tmp_path: Path) -> Iterator[Server]:
     made.close()
 
 
-@contextmanager
-def stopped(server: Server) -> Iterator[None]:
-    """As after a crash."""
-    server.crash()
-    yield
-    server.start()
-
-
 class Breakdown(threading.Thread):
     """Keeps the database away for so long, and until `enough` has happened."""
 
@@ -146,7 +137,7 @@ def test_a_locked_sqlite_file(sqlite_url: str, state: Path) -> None:
 @pytest.mark.parametrize("seconds", [5, 30])
 def test_a_postgresql_server_that_is_stopped(server: Server, seconds: int, state: Path) -> None:
     """Seen to fail with `_may_pass` always false: the search ends with the first refused connection."""
-    survives(server.url, Breakdown(partial(stopped, server), seconds))
+    survives(server.url, Breakdown(server.stopped, seconds))
     assert not list(state.glob("*"))
 
 
