@@ -38,6 +38,7 @@ QUEUE = 2  # jobs an actor holds: one running, one waiting, so that a result is 
 BRISK_SECONDS = 0.005  # about what a call costs: an actor whose jobs take less gets two a call, as joblib batches
 MAX_FAILED_STARTS = 3  # actors in a row that die before they are ready, other than with their node
 LEAK_BYTES = 1 << 30  # by which an actor may grow after its first job, before it is taken to leak
+SENDING_SECONDS = 0.001  # next to nothing for jobs that are not brisk
 PATIENCE_SECONDS = 10.0  # after which it is said what actors that have not begun are waiting for,
 REPEAT_SECONDS = 60.0  # and how often it is said again
 
@@ -61,6 +62,7 @@ class Worker:
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._sound = True
         self._leak_bytes, self._first_size = leak_bytes, 0
+        self._latest_seconds = 0.0  # of the last job
 
     @ray.method(max_task_retries=0, retry_exceptions=False)
     def ready(self) -> str:
@@ -70,12 +72,15 @@ class Worker:
     def run(self, *jobs: str) -> list[str]:
         """Their outcomes, up to the first that leaves this process unsound: what comes after it is not touched."""
         outcomes = []
+        if self._latest_seconds >= BRISK_SECONDS:
+            # The answer to the last call is being sent by another thread. A kill now would cost two runs, not one.
+            time.sleep(SENDING_SECONDS)
         for job in jobs:
             if self._sound:
                 outcome = guarded(self._run, Job.from_json(job))
                 if outcome.health is Health.SOUND and self._leaks():
                     outcome = replace(outcome, health=Health.SPENT)
-                self._sound = outcome.health is Health.SOUND
+                self._sound, self._latest_seconds = outcome.health is Health.SOUND, outcome.seconds
                 outcomes.append(replace(outcome, worker=self._name).to_json())
         return outcomes
 
