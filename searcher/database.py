@@ -100,8 +100,8 @@ def connect(url: str | URL, *, create: bool) -> Engine:
     with _good_options(url):
         engine = engine_of(url, create=create)
     try:
-        with plain_errors(engine.url), _good_options(url):
-            with engine.connect() as connection:
+        with plain_errors(engine.url):
+            with _good_options(url), engine.connect() as connection:
                 current = _is_current(connection, create)
             if not current:
                 with engine.execution_options(writes=True).begin() as connection:

@@ -38,9 +38,7 @@ class Refused(Exception):
 
 def main() -> None:
     task = json.load(sys.stdin)
-    seconds = (
-        math.ceil(task["seconds"]) + 1
-    )  # of work; should the parent be killed, nobody is left who would kill this one
+    seconds = math.ceil(task["seconds"]) + 1  # should the parent be killed, nobody is left who would kill this one
     for what, most in (("AS", MEMORY_BYTES), ("CPU", seconds), ("FSIZE", 0), ("CORE", 0)):
         resource.setrlimit(getattr(resource, f"RLIMIT_{what}"), (most, most))
     rows = _sqlite(task) if "path" in task else _postgresql(task)
