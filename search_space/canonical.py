@@ -93,7 +93,7 @@ for _pattern, _replacement in _RULES_TEXT:
 
 def key(expression: Expression) -> str:
     """16 hexadecimal digits, equal for expressions that are the same function with the same free parameters."""
-    return _key(canonical(expression))
+    return _key(_normalise(expression.normal()))
 
 
 @lru_cache(maxsize=65_536)
