@@ -355,14 +355,13 @@ def _in_short(study: Row) -> dict[str, Any]:
 
 
 def _for_table(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """A leaderboard as people read it: baselines by name, four decimals, a column for mirrors if there are any."""
-    mirrors = any(row["mirror"] for row in rows)
+    """A leaderboard as people read it: baselines by name, four decimals. Mirrors are rare: a line below the expression
+    leaves more room for it than a column would."""
     return [
         {
             "rank": row["rank"],
-            "expression": row["expression"],
+            "expression": row["expression"] + (f"\n({row['mirror']})" if row["mirror"] else ""),
             "baseline": row["name"],
-            **({"mirror": row["mirror"]} if mirrors else {}),
             "trials": row["n_trials"],
             "val_loss": f"{row['val_loss']:.4f}" if abs(row["val_loss"]) < 1e4 else f"{row['val_loss']:.3g}",
             "val_acc": f"{row['val_acc']:.4f}",
