@@ -350,7 +350,7 @@ def test_baselines_are_trained_though_they_are_mirrors(store: Store) -> None:
 def test_interrupted_and_resumed_is_the_same_as_uninterrupted(
     store: Store, sampler: str, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What samplers were told of mirrors is told again. Seen to fail for rnn and optuna:tpe where a resume told them
+    """What samplers were told of mirrors is told again. Seen to fail for rnn where a resume told them
     the trials as they are stored."""
     settings = replace(SKIPPING, sampler=sampler, study_name="whole", n_trials=60)
     _, whole = completed(store, settings)
