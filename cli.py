@@ -106,6 +106,10 @@ def launch(
         bool | None,
         typer.Option("--preflight/--no-preflight", help="Refuse candidates that cannot be trained through, untrained."),
     ] = None,
+    skip_mirrors: Annotated[
+        bool | None,
+        typer.Option("--skip-mirrors/--no-skip-mirrors", help="Leave -f(-x) untrained where f is known to the study."),
+    ] = None,
     baselines: Annotated[
         str | None, typer.Option(help="Functions trained first: relu,swish,..., x*tanh(x), all, none.")
     ] = None,
@@ -233,7 +237,11 @@ def top(
 ) -> None:
     """Rank a study's functions, best first, by the study's objective on the validation part."""
     with opened(storage) as store:
-        rows = store.leaderboard(store.study(name), limit)
+        study = store.study(name)
+        rows = store.leaderboard(study, limit)
+        from searcher.mirrors import marked  # imports torch: not before the study is known to be there
+
+        rows = marked(store, study, rows)
         print_rows(_for_table(rows) if output is Format.table else rows, output)
 
 
@@ -318,8 +326,9 @@ def _resume(
 def _conclude(store: Store, study: Study) -> None:
     """The ranked table, the best function against ReLU, and what to type next."""
     from searcher import report
+    from searcher.mirrors import marked
 
-    shown = store.leaderboard(study, 15, baselines=True)
+    shown = marked(store, study, store.leaderboard(study, 15, baselines=True))
     print_rows(_for_table(shown), Format.table)
     print(report.conclusion(store, study, shown))
     typed = store.typed(study.name)
@@ -346,11 +355,12 @@ def _in_short(study: Row) -> dict[str, Any]:
 
 
 def _for_table(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """A leaderboard as people read it: baselines by name, four decimals."""
+    """A leaderboard as people read it: baselines by name, four decimals. Mirrors are rare: a line below the expression
+    leaves more room for it than a column would."""
     return [
         {
             "rank": row["rank"],
-            "expression": row["expression"],
+            "expression": row["expression"] + (f"\n({row['mirror']})" if row["mirror"] else ""),
             "baseline": row["name"],
             "trials": row["n_trials"],
             "val_loss": f"{row['val_loss']:.4f}" if abs(row["val_loss"]) < 1e4 else f"{row['val_loss']:.3g}",

@@ -17,6 +17,7 @@ from search_space.code import TARGETS, code, onnx_bytes
 from search_space.compiled import Host, Plan, compile_activations, compile_where_it_pays, host, plan
 from search_space.expression import Expression, ParseError, parse
 from search_space.grammar import Decision, Grammar
+from search_space.mirror import is_own_mirror, mirror
 from search_space.preflight import preflight
 from search_space.primitives import BINARY, FUNCTIONS, UNARY, SpaceError, nearest
 from search_space.profile import Profile, profile
@@ -57,8 +58,10 @@ __all__ = [
     "compile_where_it_pays",
     "extended",
     "host",
+    "is_own_mirror",
     "key",
     "load_primitives",
+    "mirror",
     "nearest",
     "onnx_bytes",
     "parse",

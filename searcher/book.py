@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from searcher.trial import Study, Trial, TrialState
 
@@ -30,12 +30,13 @@ class Book:
     functions: dict[str, Known | None] = field(default_factory=dict)  # by key; None: not judged yet
     queue: deque[Trial] = field(default_factory=deque)  # WAITING, to be placed
     flying: dict[int, Trial] = field(default_factory=dict)  # handed to the pool
-    behind: dict[str, list[Trial]] = field(default_factory=dict)  # by key of those: WAITING, to cite them
+    behind: dict[str, list[Trial]] = field(default_factory=dict)  # by key of those: WAITING for their end
     postponed: int = 0  # how many are behind others
     counts: Counter[TrialState] = field(default_factory=Counter)
     proposed: int = 0  # rows; the next number
     finished: int = 0  # the next finish_order
     trained: int = 0
+    mirrors: int = 0  # left untrained as mirrors of others
     best: Trial | None = None
 
     def finish(self, trial: Trial) -> None:
@@ -43,8 +44,9 @@ class Book:
         self.finished = max(self.finished, (trial.finish_order or 0) + 1)
         self.counts[trial.state] += 1
         self.trained += trial.trained and trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        self.mirrors += trial.left_untrained
         known = self.functions.setdefault(trial.key)
-        if known is None and trial.state.judged and trial.cites is None:
+        if known is None and trial.state.judged and trial.cites is None and not trial.left_untrained:
             reason = sys.intern(trial.reason)  # thousands have the same
             self.functions[trial.key] = Known(
                 trial.number, trial.state, reason, trial.val_loss, trial.val_acc, trial.parameters
@@ -57,10 +59,27 @@ class Book:
         self.flying[trial.number] = trial
         self.behind[trial.key] = []
 
-    def postpone(self, trial: Trial) -> None:
-        """Enters a trial of a function that is being trained: it will cite that training."""
-        self.behind[trial.key].append(trial)
+    def postpone(self, trial: Trial, running: str) -> None:
+        """Enters a trial that the end of a running training will decide; `running` is the key trained there."""
+        self.behind[running].append(trial)
         self.postponed += 1
+
+    def decided(self, trial: Trial) -> Trial:
+        """Return a new or waiting trial as it is entered. If its function was judged before, the trial cites that; if
+        the pre-flight refused it, it is numbered among the finished ones."""
+        known = self.functions.get(trial.key)
+        if known is None:
+            return replace(trial, finish_order=self.finished) if trial.state.finished else trial
+        return replace(
+            trial,
+            state=known.state,
+            reason=known.reason,
+            cites=known.number,
+            val_loss=known.val_loss,
+            val_acc=known.val_acc,
+            parameters=known.parameters,
+            finish_order=self.finished,
+        )
 
     def end(self, number: int) -> Trial:
         """The trial of that number, which the pool has given back."""

@@ -12,7 +12,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from search_space import ALIASES, KNOWN, Activation, Expression, Profile, canonical, key, parse, preflight, profile
+from search_space import (
+    ALIASES,
+    KNOWN,
+    Activation,
+    Expression,
+    Profile,
+    canonical,
+    key,
+    mirror,
+    parse,
+    preflight,
+    profile,
+)
 from search_space.activation import gradients, undisturbed
 from search_space.profile import CURVED, LAYERS, Tail
 
@@ -69,8 +81,22 @@ class Card:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """What the function is known as, in whatever way it is written."""
-        names = [name for name, row in KNOWN.items() if key(parse(row.expression)) == self.key]
-        return (*names, *(alias for alias, name in ALIASES.items() if name in names))
+        return _names(self.key)
+
+    @cached_property
+    def mirror(self) -> Expression:
+        """The function -f(-x)."""
+        return mirror(self.expression)
+
+    @cached_property
+    def own_mirror(self) -> bool:
+        """Whether f is odd."""
+        return key(self.mirror) == self.key
+
+    @cached_property
+    def mirror_of(self) -> tuple[str, ...]:
+        """Names of known functions, other than f, that -f(-x) is."""
+        return () if self.own_mirror else _names(key(self.mirror))
 
     @property
     def reference(self) -> str:
@@ -88,6 +114,9 @@ class Card:
             "key": self.key,
             "names": list(self.names),
             "reference": self.reference,
+            "mirror": str(self.mirror),
+            "mirror_of": list(self.mirror_of),
+            "own_mirror": self.own_mirror,
             "trainable": self.objection is None,
             "objection": self.objection,
             **derived,
@@ -103,6 +132,7 @@ class Card:
             **({"simplest form": simplest} if simplest != str(self.expression) else {}),
             **({"known as": f"{', '.join(self.names)} ({self.reference})"} if self.names else {}),
             "key": self.key,
+            "mirror": self._mirror_in_words(),
             "in a search": f"not trained: {self.objection}" if self.objection else "would be trained",
             "shape": ", ".join(_shape(found)),
             "to the left": _tail(found.left),
@@ -119,6 +149,12 @@ class Card:
             "cost": f"{_count(found.steps, 'operation')}, {_count(found.parameters, 'parameter')} a channel",
         }
 
+    def _mirror_in_words(self) -> str:
+        if self.own_mirror:
+            return "its own mirror: -f(-x) = f(x)"
+        known = f"mirror of {', '.join(self.mirror_of)}: " if self.mirror_of else ""
+        return f"{known}-f(-x) = {self.mirror}"
+
     def curves(self, width: int = 30, height: int = 12, *, braille: bool = True) -> list[str]:
         """f and f' side by side in so many characters each, and their axes."""
         x = np.linspace(-REACH, REACH, 16 * width)  # an even number: 0 is a place where functions like to break
@@ -128,6 +164,12 @@ class Card:
         right = drawing("f'(x)", x, slope, (*jumps, *self.profile.kinks), width, height, braille)
         wide = max(map(len, left))
         return [f"{one:{wide}}   {other}".rstrip() for one, other in zip(left, right, strict=True)]
+
+
+def _names(found: str) -> tuple[str, ...]:
+    """Names of known functions with that key, then their other names."""
+    names = [name for name, row in KNOWN.items() if key(parse(row.expression)) == found]
+    return (*names, *(alias for alias, name in ALIASES.items() if name in names))
 
 
 def drawing(

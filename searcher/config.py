@@ -45,6 +45,7 @@ class Config:
         space, units: the named search space, and how many core units; `unary`, `binary`: which of its primitives to
             choose from, all if empty. `primitives`: modules that register more of them.
         preflight: candidates that cannot be trained through are refused untrained.
+        skip_mirrors: candidates whose mirror -f(-x) is known to the study, or running, are left untrained.
         baselines: functions trained first, by name (`all`: those known) or written out; at most half of the total.
         width: of the network; 0: its own. `model_kwargs`: its other options.
         data_dir: the folder with the data set's files; empty: the usual places. `limit_train`: so many of the training
@@ -73,6 +74,7 @@ class Config:
     binary: tuple[str, ...] = ()
     primitives: tuple[str, ...] = ()
     preflight: bool = True
+    skip_mirrors: bool = False
     baselines: tuple[str, ...] = ("all",)
     dataset: str = "digits"
     data_dir: str = ""

@@ -100,7 +100,7 @@ def _about(trial: Trial) -> dict[str, Any]:
 def describe(progress: SearchProgress) -> tuple[str, str]:
     """The counts and the rate, and the best so far."""
     infeasible = progress.counts[TrialState.INFEASIBLE]
-    pruned = progress.counts[TrialState.PRUNED]
+    pruned = progress.counts[TrialState.PRUNED] - progress.mirrors
     failed = progress.counts[TrialState.FAILED]
     counts = [
         f"{progress.proposed} proposed",
@@ -108,6 +108,7 @@ def describe(progress: SearchProgress) -> tuple[str, str]:
         f"{progress.trained} trained",
         f"{infeasible} infeasible",
         *([f"{pruned} stopped early"] if pruned else []),
+        *([f"{progress.mirrors} mirrors left untrained"] if progress.mirrors else []),
         *([f"{failed} failed"] if failed else []),
         f"{rate(progress):,.0f} trials/h",
     ]

@@ -7,6 +7,7 @@ last training looked at come before every function that was not looked at.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -30,7 +31,7 @@ def best(connection: Connection, study: Study, limit: int) -> list[dict[str, Any
         trainings = _trainings(study).limit(looked_at)
         found = functions(connection, study, trainings.with_only_columns(_T.key))
         last = connection.execute(trainings.offset(looked_at - 1).limit(1)).mappings().first()
-        sure = found if last is None else [row for row in found if _place(row, study) <= _place(last, study)]
+        sure = found if last is None else [row for row in found if place(row, study) <= place(last, study)]
         if last is None or len(sure) >= limit:
             return [{"rank": rank, **row} for rank, row in enumerate(sure[:limit], 1)]
         looked_at *= 4
@@ -52,7 +53,7 @@ def baseline(connection: Connection, study: Study, name: str) -> dict[str, Any] 
     return next((row for row in functions(connection, study, keys) if row["name"] == name), None)
 
 
-def functions(connection: Connection, study: Study, keys: sa.Select[Any]) -> list[dict[str, Any]]:
+def functions(connection: Connection, study: Study, keys: sa.Select[Any] | Sequence[str]) -> list[dict[str, Any]]:
     """The functions of these keys that were trained to the end, best first; what the leaderboard has but their rank."""
     mine = sa.select(
         sa.func.min(_T.number).label("first"),
@@ -74,7 +75,7 @@ def functions(connection: Connection, study: Study, keys: sa.Select[Any]) -> lis
             _T.number,
         ).join(result, sa.and_(_T.study_id == study.id, _T.number == result.c.first))
     ).mappings()
-    return sorted(map(_plain, rows), key=lambda row: _place(row, study))
+    return sorted(map(_plain, rows), key=lambda row: place(row, study))
 
 
 def _plain(row: RowMapping) -> dict[str, Any]:
@@ -91,8 +92,8 @@ def _trainings(study: Study) -> sa.Select[Any]:
     )
 
 
-def _place(row: Any, study: Study) -> tuple[float, float, int]:
-    """What is ranked by, less is better."""
+def place(row: Any, study: Study) -> tuple[float, float, int]:
+    """Return what a row of the study's leaderboard is ranked by; less is better."""
     if study.objective is Objective.VAL_ACC:
         return -row["val_acc"], row["val_loss"], row["number"]
     return row["val_loss"], -row["val_acc"], row["number"]

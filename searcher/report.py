@@ -69,6 +69,8 @@ def conclusion(store: Store, study: Study, board: Sequence[Row]) -> str:
         f"Best by {study.objective}: {found.best['expression']}. Against ReLU: "
         f"val_loss {found.val_loss_difference:+.4f}, val_acc {found.val_acc_difference:+.4f} ({seeds})."
     )
+    if found.best.get("mirror") == "mirror of relu":
+        lines.append("It is the mirror of ReLU, -f(-x): without max pooling in the network the difference is chance.")
     if found.seeds == 1:
         lines.append(
             "The best of many single runs looks better than it is; train it with more seeds before you trust it."
@@ -82,12 +84,14 @@ def _totals(store: Store, study: Study) -> str:
     trained = t.seconds > 0
     complete = sa.and_(trained, t.state == TrialState.COMPLETE)
     refused = sa.and_(t.state == TrialState.INFEASIBLE, t.cites.is_(None), sa.not_(trained))
-    [(finished, candidates, baselines, pruned, cited, infeasible, untrained, failed)] = store.read(
+    mirrors = sa.and_(t.state == TrialState.PRUNED, t.val_loss.is_(None), t.cites.is_(None))
+    [(finished, candidates, baselines, pruned, mirrored, cited, infeasible, untrained, failed)] = store.read(
         sa.select(
             n().filter(t.state.not_in(UNFINISHED)),
             n().filter(complete, t.kind == Kind.CANDIDATE),
             n().filter(complete, t.kind == Kind.BASELINE),
             n().filter(trained, t.state == TrialState.PRUNED),
+            n().filter(mirrors),
             n(t.cites),
             n().filter(t.state == TrialState.INFEASIBLE),
             n().filter(refused),
@@ -96,6 +100,7 @@ def _totals(store: Store, study: Study) -> str:
     )
     of = "" if finished == study.n_trials else f" of {study.n_trials}"
     early = f"{pruned} stopped early, " if pruned else ""
+    early += f"{mirrored} mirrors left untrained, " if mirrored else ""
     return (
         f"{finished}{of} trials: {candidates} candidates and {baselines} baselines trained, {early}{cited} answered "
         f"from the store, {infeasible} infeasible ({untrained} of them refused untrained), {failed} failed."

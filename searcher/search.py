@@ -19,6 +19,7 @@ from searcher import SearcherError, replay
 from searcher.book import Book
 from searcher.config import Config
 from searcher.lease import Lease
+from searcher.mirrors import Mirrors
 from searcher.outbox import Outage, Outbox
 from searcher.plan import grammar_of
 from searcher.pruners import PRUNERS, Pruner
@@ -50,10 +51,11 @@ class Progress:
     """How far a search is, after a transaction.
 
     `counts` are of finished trials by state; `proposed` of all rows; `unique` of different functions among them;
-    `trained` of those that a worker trained. All include earlier sessions, except `session_done`, the trials that ended
-    in the `seconds` of this one, and `workers_lost`. `waiting` and `running` trials have not ended. New since the last
-    progress: the trials that have `ended`, those whose run failed and that run `again`, and the seconds that each of
-    the `commits` took. In an `outage` the database is behind all this.
+    `trained` of those that a worker trained; `mirrors` of those that `--skip-mirrors` left untrained. All include
+    earlier sessions, except `session_done`, the trials that ended in the `seconds` of this one, and `workers_lost`.
+    `waiting` and `running` trials have not ended. New since the last progress: the trials that have `ended`, those
+    whose run failed and that run `again`, and the seconds that each of the `commits` took. In an `outage` the database
+    is behind all this.
     """
 
     total: int
@@ -70,6 +72,7 @@ class Progress:
     running: int = 0
     workers_lost: int = 0
     again: tuple[Trial, ...] = ()
+    mirrors: int = 0
     commits: tuple[float, ...] = ()
 
     @property
@@ -105,6 +108,7 @@ class Search:
         self._pruner = Pruner(rule, study.objective) if rule else None
         self._grammar = grammar_of(config)
         self._book = Book(study)
+        self._mirrors = Mirrors(self._book, config.skip_mirrors)
         self._begun = self._marked = clock()
         self._ahead: deque[Trial] = deque()  # proposed, not yet in the store
         self._exhausted = False
@@ -301,8 +305,9 @@ class Search:
                 self._book.flying[trial.number] = running
 
     def _place(self, batch: Batch, submitted: list[Trial], ended: list[Trial]) -> None:
-        """Fills the pool: first with trials that wait, then with new proposals. What is known is cited and what the
-        pre-flight refuses is recorded, neither is trained; what is being trained is postponed until it can be cited."""
+        """Fill the pool: first with trials that wait, then with new proposals. A known function is cited, and what the
+        pre-flight or `--skip-mirrors` refuses is recorded; neither is trained. A trial that a running training will
+        decide is postponed until that ends."""
         book, begun = self._book, self._clock()
         before = book.postponed
         for _ in range(AT_ONCE):
@@ -315,15 +320,15 @@ class Search:
             trial = self._next_proposal() if new else book.queue.popleft()
             if trial is None:
                 break
-            placed = self._decided(trial)
+            placed = self._mirrors.decided(book.decided(trial))
             if new:
                 batch.added.append(placed)
             elif placed.state.finished:
                 batch.changed.append((TrialState.WAITING, placed))
             if placed.state.finished:
                 self._enter(placed, ended)
-            elif trial.key in book.behind:
-                book.postpone(trial)
+            elif awaited := self._mirrors.awaited(trial):
+                book.postpone(trial, awaited)
             else:
                 book.begin(trial)
                 submitted.append(trial)
@@ -374,22 +379,6 @@ class Search:
             finish_order=self._book.finished,
         )
 
-    def _decided(self, trial: Trial) -> Trial:
-        """A trial as it is entered: that of a function judged before cites it, one that was refused stands as it is."""
-        known = self._book.functions.get(trial.key)
-        if known is None:
-            return replace(trial, finish_order=self._book.finished) if trial.state.finished else trial
-        return replace(
-            trial,
-            state=known.state,
-            reason=known.reason,
-            cites=known.number,
-            val_loss=known.val_loss,
-            val_acc=known.val_acc,
-            parameters=known.parameters,
-            finish_order=self._book.finished,
-        )
-
     def _enter(self, trial: Trial, ended: list[Trial], curve: Sequence[Epoch] = ()) -> None:
         self._book.finish(trial)
         self._session_done += 1
@@ -399,7 +388,8 @@ class Search:
 
     def _learn(self, trial: Trial, curve: Sequence[Epoch]) -> None:
         if trial.state.judged:
-            self._sampler.tell(trial)
+            if told := self._mirrors.told(trial):
+                self._sampler.tell(told)
             if self._pruner:
                 self._pruner.tell(trial, curve)
 
@@ -446,5 +436,6 @@ class Search:
             running=len(book.flying),
             workers_lost=self._workers_lost,
             again=again,
+            mirrors=book.mirrors,
             commits=self._outbox.commits(),
         )

@@ -239,6 +239,11 @@ class Store:
         with plain_errors(self.url), self._engine.connect() as connection:
             return ranking.baseline(connection, study, name)
 
+    def functions(self, study: Study, keys: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the leaderboard's rows of the functions with these keys, without their ranks."""
+        with plain_errors(self.url), self._engine.connect() as connection:
+            return ranking.functions(connection, study, keys)
+
     def read(self, statement: sa.Select[*tuple[Any, ...]]) -> Sequence[sa.Row[*tuple[Any, ...]]]:
         """The rows of a reading statement."""
         with plain_errors(self.url), self._engine.connect() as connection:

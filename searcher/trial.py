@@ -75,6 +75,11 @@ class Trial:
         """Whether a worker spent time on it: not cited, not refused before training."""
         return self.seconds > 0
 
+    @property
+    def left_untrained(self) -> bool:
+        """Whether `--skip-mirrors` ended it before it began. All other PRUNED trials have a result, or cite one."""
+        return self.state is TrialState.PRUNED and self.val_loss is None and self.cites is None
+
 
 @dataclass(frozen=True, slots=True)
 class Study:

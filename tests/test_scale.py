@@ -22,6 +22,7 @@ from searcher import database, replay, schema, session
 from searcher.book import Book
 from searcher.config import Config
 from searcher.lease import Lease, LeaseLost
+from searcher.mirrors import marked
 from searcher.rows import Batch
 from searcher.status import status
 from searcher.store import Store
@@ -89,7 +90,7 @@ def work(store: Store, text: str, parameters: Any) -> int:
 def costs(store: Store, study: Study) -> dict[str, int]:
     """Of all that is read of a study while people watch it and when it is resumed, by statement."""
     with session.held_lease(store, study), statements(store) as sent:
-        assert len(store.leaderboard(study, 15)) == 15
+        assert len(marked(store, study, store.leaderboard(study, 15))) == 15
         found = status(store, study.name)
         assert found.best and found.relu and found.failures and found.driver.live
         assert found.counts in [summary.counts for summary in store.studies()]

@@ -85,6 +85,17 @@ def check_model(name: str) -> None:
         raise WorkersError(f"unknown model {name!r}; {nearest(name, NETWORKS)}, or package.module:function of your own")
 
 
+def mirror_caveat(name: str, options: Mapping[str, object] = _NONE) -> str:
+    """Return why f and its mirror -f(-x) need not do equally well in a network of that name with these options; empty
+    if they do (docs/search-space.md, "Mirrors")."""
+    pooling = options.get("pooling", "max") if name == "lecture" else "average"
+    if ":" in name:
+        return f"model {name!r} is your own and may have max pooling, or other parts that tell them apart"
+    if name == "inception":
+        return "model 'inception' has max pooling"
+    return "" if pooling in ("average", "strided") else f"model 'lecture' has {pooling!r} pooling"
+
+
 def parameter_count(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 

@@ -63,12 +63,15 @@ def search(
     from searcher import session
     from searcher.progress import Display
     from searcher.search import StopAsked
+    from workers.models import mirror_caveat
 
     stop, progress = _StopSignal(), None
     observe = _observer(registry, study, lease)
     log.info("study %s: %d trials, sampler %s, in %s", study.name, study.n_trials, settings.sampler, store.shown_url)
     if settings.primitives:
         log.info("with the primitives of %s: %s", ", ".join(settings.primitives), session.own_primitives(settings))
+    if settings.skip_mirrors and (why := mirror_caveat(settings.model, settings.model_kwargs)):
+        log.warning("--skip-mirrors: a function and its mirror -f(-x) need not do equally well here: %s", why)
     with stop, redirect_stdout(logs.Printed()), Display(study.name, quiet) as display:
         try:
             with closing(session.search(store, lease, study, settings, pool, stop.requested)) as searching:
