@@ -2,12 +2,13 @@
 
     python -m benchmarks.keys [--count 20000] [--rewrites 20000]
 
-False merges: draw random expressions from several spaces, group them by key, and compare each member of a group with the
-group's first member on 12,001 points of [-6, 6], with every parameter at 1 and at three random draws. Two members with
-parameters are one function if some assignment of the parameters makes them agree.
+False merges: draw random expressions from several spaces, group them by key, and compare each member of a group with
+the group's first member on 12,001 points of [-6, 6], with every parameter at 1 and at three random draws. Two members
+with parameters are one function if some assignment of the parameters makes them agree.
 
 False splits: rewrite random expressions by identities (`tanh(a)` as `2 * sigmoid(2 * a) - 1`) and count the pairs whose
-keys differ.
+keys differ. A pair whose forms differ in float64 by more than 1e-9, as sinh(x) + cosh(x) and exp(x) do at x = -30, is
+counted as `not_equal` instead.
 
 The evaluator reads the expression's text with Python's own parser and computes with numpy and scipy.
 """
@@ -340,7 +341,15 @@ def lines(options: argparse.Namespace) -> Iterator[str]:
             yield f"  MERGED {pair}"
     for name, units in SPACES:
         apart = splits(name, units, options.rewrites, options.seed + 1)
-        yield json.dumps({"space": name, "units": units, "pairs": apart.pairs, "false_splits": apart.split, "not_equal": apart.not_equal})
+        yield json.dumps(
+            {
+                "space": name,
+                "units": units,
+                "pairs": apart.pairs,
+                "false_splits": apart.split,
+                "not_equal": apart.not_equal,
+            }
+        )
         yield f"  {dict(apart.by_identity.most_common(options.examples))}"
         for pair in apart.examples[: options.examples]:
             yield f"  SPLIT {pair}"

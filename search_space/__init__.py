@@ -12,13 +12,13 @@ torch.Size([1, 16])
 
 from search_space.activation import Activation, Maxout, undecayed
 from search_space.baselines import ALIASES, BASELINES, KNOWN, Baseline, baseline
-from search_space.canonical import canonical, key
+from search_space.canonical import KEY_RULES, canonical, key
 from search_space.code import TARGETS, code, onnx_bytes
 from search_space.compiled import Host, Plan, compile_activations, compile_where_it_pays, host, plan
 from search_space.expression import Expression, ParseError, parse
 from search_space.grammar import Decision, Grammar
 from search_space.mirror import is_own_mirror, mirror
-from search_space.preflight import preflight
+from search_space.preflight import breakdown, preflight
 from search_space.primitives import BINARY, FUNCTIONS, UNARY, SpaceError, nearest
 from search_space.profile import Profile, profile
 from search_space.reading import Choices
@@ -31,6 +31,7 @@ __all__ = [
     "BASELINES",
     "BINARY",
     "FUNCTIONS",
+    "KEY_RULES",
     "KNOWN",
     "SPACES",
     "TARGETS",
@@ -52,6 +53,7 @@ __all__ = [
     "SpaceError",
     "Surgery",
     "baseline",
+    "breakdown",
     "canonical",
     "code",
     "compile_activations",

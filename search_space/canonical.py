@@ -23,6 +23,7 @@ _TOTAL = frozenset(FUNCTIONS) - {"sqrt", "log", "/"}
 _WILD = frozenset({"a", "b", "c"})
 
 MAX_RENUMBERED = 4
+KEY_RULES = 2  # the number of the rules by which keys are made; a study records it, and a change of any key changes it
 
 # (pattern, replacement), both sides with a, b, c for any subtree. Differences become sums; signs move out of products
 # and odd functions, vanish in even ones, and move into sums.

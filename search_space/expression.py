@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -278,6 +279,8 @@ class _Parser:
         if token.kind == "number":
             if not math.isfinite(value := float(token.text)):
                 raise self.error(f"{token.text} is too large for a number", token)
+            if value < sys.float_info.min and token.text.lower().partition("e")[0].strip("0."):
+                raise self.error(f"{token.text} is too small for a number; write 0, or {sys.float_info.min:.3g}", token)
             return self.node(token, "number", value=value)
         if token.kind == "name":
             return self.name(token)

@@ -1,19 +1,18 @@
 """Functions compared by their values: on a few points to many digits, and on thousands of points to few.
 
-Two expressions with equal fingerprints are one function on [-6.1, 6.1], however narrow the interval on which max, min,
-abs or a saturated part could have made them differ: the dense points lie closer together than such intervals are, up to
-the limits that docs/search-space.md states and `python -m benchmarks.keys` measures. Slopes are not compared: they
-overflow in branches that are not selected, and they follow from the values.
+Where max, min, abs or a saturated part hides a difference between two functions, it can show on a narrow interval only.
+So the dense points lie closer together than such intervals usually are; docs/search-space.md states the limits, and
+`python -m benchmarks.keys` measures them. Slopes are not compared: they overflow in branches that are not selected.
 
-Rounding decides what counts as equal. Values are rounded to a step that depends on the value alone, far above the noise
-of float64, so that two ways of computing one function give the same rounded numbers.
+Values are rounded before they are compared, to steps far above the rounding errors of float64. The step at a point
+depends on the value there and on the scale of the function, so two ways of computing one function are rounded alike.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,44 +28,45 @@ from search_space.expression import Expression
 from search_space.primitives import EPS, FUNCTIONS
 
 Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
-# Absolute steps. Larger numbers have the relative step of float32, 2^-24, and from `LARGE` on one of 2^-12: there, the
-# rounding errors of quotients with a small denominator become visible.
+# Absolute steps. Larger numbers have the relative step of float32, 2^-24. At the dense points, numbers from `LARGE` on
+# have one of 2^-12: many are quotients with a small denominator, whose rounding errors are large.
 FINE_STEP, DENSE_STEP, LARGE = 2.0**-30, 2.0**-13, 2.0**11
-MAX_ORDERS = 24  # of parameters that one at a time have the same effect
+# A function that is nowhere larger than the first, or half of the time larger than the second, is scaled by a power of
+# two before the steps are applied.
+SMALL_SCALE, LARGE_SCALE = 2.0**-10, 2.0**64
+MAX_ORDERS = 24  # in which parameters are tried that have the same effect, each changed alone
 
 _HALF = np.uint32(1 << 10)  # of the relative step of large numbers, in the bits of a float32
-_MOVES = 1e-6  # of 1 + |f|: a parameter that nowhere changes the value by more is idle
+_MOVES = 1e-6  # of 1 + |f|: a parameter that changes the value nowhere by more is idle
 _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97, 101)
 
 
 def _spread(count: int, prime: int) -> Array:
-    """`count` numbers that fill (0, 1) evenly, in an order that is unrelated for different primes (Kronecker)."""
-    return (np.arange(1, count + 1) * math.sqrt(prime)) % 1.0
+    """`count` numbers that fill (0, 1) evenly (a Kronecker sequence), in unrelated orders for different primes."""
+    return np.arange(1, count + 1, dtype=np.float64) * np.float64(math.sqrt(prime)) % np.float64(1)
 
 
-def _sweep(count: int, end: float = 6.1) -> Array:
-    """Points from -end to end at equal distances, none of them a round number."""
-    return end * ((np.arange(count) + 0.4871) / count * 2 - 1)
-
-
-def _betas(count: int, slot: int) -> Array:
-    """Values of a parameter, one for each point, in [-2, 3]. Slots from 0 on; each has values of its own."""
-    return _spread(count, _PRIMES[slot % len(_PRIMES)]) * 5 - 2 + slot // len(_PRIMES) * 0.01
+def _sweep(count: int) -> Array:
+    """Points from -6.1 to 6.1 at equal distances, none of them a round number."""
+    return 6.1 * ((np.arange(count) + 0.4871) / count * 2 - 1)
 
 
 @dataclass(frozen=True, eq=False)
 class _Points:
-    """Where functions are evaluated. The first `fine` points are compared to many digits. At the points of `free`, each
-    parameter has another value at each point; elsewhere it is 1, the value at which training starts."""
+    """Where functions are evaluated: `x`, of shape (points,). The first `fine` points are compared to many digits.
+    Where `free` is true, each parameter has another value at each point; elsewhere it is 1, where training starts."""
 
     x: Tensor
     fine: int
-    free: NDArray[np.bool_]
+    free: Mask
 
-    @lru_cache(maxsize=64)  # noqa: B019 (there are three of these, and they live as long as the process)
+    @lru_cache(maxsize=64)  # noqa: B019 (there are three objects, and they live as long as the process)
     def betas(self, slot: int) -> Tensor:
-        return torch.from_numpy(np.where(self.free, _betas(len(self.free), slot), 1.0))
+        """The values of a parameter at the points, in [-2, 3]. Each slot, 0 and up, has values of its own."""
+        values = _spread(len(self.free), _PRIMES[slot % len(_PRIMES)]) * 5 - 2 + slot // len(_PRIMES) * 0.01
+        return torch.from_numpy(np.where(self.free, values, 1.0))
 
 
 def _points(*parts: tuple[Array, bool], fine: int) -> _Points:
@@ -75,17 +75,19 @@ def _points(*parts: tuple[Array, bool], fine: int) -> _Points:
     return _Points(torch.from_numpy(x), fine, free)
 
 
-_FINE = 4 * (2 * _spread(64, 61) - 1)
-_FAR = 9.3 * (2 * _spread(24, 67) - 1)
+_FINE, _FAR, _ROUND = 4 * (2 * _spread(64, 61) - 1), 9.3 * (2 * _spread(24, 67) - 1), np.arange(-6.0, 7.0)
 _FEW = _points((_FINE, True), fine=64)
-_ROUND = np.arange(-6.0, 7.0)
 _PLAIN = _points((_FINE, False), (_FAR, False), (_ROUND, False), (_sweep(8_192), False), fine=64)
-_VARIED = _points((_FINE, True), (_FAR, True), (_ROUND, False), (_sweep(4_096), False), (_sweep(6_144), True), fine=64)
+_VARIED = _points(
+    *((_FINE, True), (_FAR, True), (_ROUND, True), (_ROUND, False), (_sweep(4_096), False), (_sweep(6_144), True)),
+    fine=64,
+)
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """For arrays as short as these, several threads take longer than one, and far longer on a busy machine."""
+    """Run torch's operations in this thread alone: for arrays as short as these, more threads are slower, and far
+    slower on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -97,40 +99,37 @@ def _one_thread() -> Iterator[None]:
 @undisturbed()
 @_one_thread()
 def fingerprint(expression: Expression) -> str:
-    """64 hexadecimal digits for the function, whatever its parameters are called. A parameter that never changes its
-    value does not count."""
+    """Return 64 hexadecimal digits that stand for the function, whatever its parameters are called. Parameters that
+    never change its value do not count."""
     with torch.no_grad():
         moving = _moving(expression)
         points = _VARIED if moving else _PLAIN
         slots = _slots(expression, moving)
-        values = _evaluate(expression, points.x, {beta: points.betas(slot) for beta, slot in slots.items()})
-    return hashlib.sha256(_rounded(values, points.fine) + bytes([len(moving)])).hexdigest()
+        scaled, exponent = _scaled(expression, points.x, {beta: points.betas(slot) for beta, slot in slots.items()})
+    about = f"{exponent} {len(moving)}".encode()
+    return hashlib.sha256(_rounded(scaled, points.fine) + about).hexdigest()
 
 
 def _moving(expression: Expression) -> list[tuple[int, bytes]]:
-    """The parameters that change the function's value, each with its effect: the rounded values with that parameter
+    """The parameters that change the function's value, each with its effect: the rounded values with this parameter
     alone different from the others. Sorted by effect, so that the order does not depend on names."""
     names = expression.betas
     if not names:
         return []
     same, other = _FEW.betas(0), _FEW.betas(1)
-    rows = {
-        name: torch.stack([same, *(other if changed == name else same for changed in names)]) for name in names
-    }
-    base, *changed = _evaluate(expression, _FEW.x, rows)
-    effects = sorted((_rounded(row, _FEW.fine), name, _differ(base, row)) for name, row in zip(names, changed, strict=True))
-    idle = [name for _, name, moves in effects if not moves]
-    idle = [name for name in idle if not _moves_somewhere(expression, name, [found for _, found, _ in effects])]
-    return [(name, effect) for effect, name, _ in effects if name not in idle]
+    rows = {name: torch.stack([same, *(other if changed == name else same for changed in names)]) for name in names}
+    (base, *changed), _ = _scaled(expression, _FEW.x, rows)
+    effects = sorted(zip([_rounded(row, _FEW.fine) for row in changed], names, strict=True))
+    seen = {name for name, row in zip(names, changed, strict=True) if _differ(base, row)}
+    order = [name for _, name in effects]
+    return [(name, effect) for effect, name in effects if name in seen or _moves_somewhere(expression, name, order)]
 
 
 def _moves_somewhere(expression: Expression, name: int, names: Sequence[int]) -> bool:
-    """Whether a parameter changes the value anywhere on the dense points, each other parameter at values of its own."""
-    free = {beta: _VARIED.betas(slot) for slot, beta in enumerate(names)}
-    rows = {beta: values.repeat(2, 1) for beta, values in free.items()}
+    """Whether a parameter changes the value at any of the dense points, where the others have values of their own."""
+    rows = {beta: _VARIED.betas(slot).repeat(2, 1) for slot, beta in enumerate(names)}
     rows[name][1] = _VARIED.betas(len(names))
-    # At the points where parameters are 1 the two rows are equal; they cost less than a layout of their own.
-    one, other = _evaluate(expression, _VARIED.x, rows)
+    (one, other), _ = _scaled(expression, _VARIED.x, rows)
     return _differ(one, other)
 
 
@@ -139,17 +138,18 @@ def _slots(expression: Expression, moving: Sequence[tuple[int, bytes]]) -> dict[
     the order with the smallest rounded values counts."""
     tied = [[name for name, _ in group] for _, group in groupby(moving, key=lambda pair: pair[1])]
     orders = [sum(order, ()) for order in islice(product(*map(permutations, tied)), MAX_ORDERS)]
-    idle = {name: len(moving) for name in expression.betas}
-    candidates = [{**idle, **{name: slot for slot, name in enumerate(order)}} for order in orders]
+    idle = dict.fromkeys(expression.betas, len(moving))
+    candidates = [idle | {name: slot for slot, name in enumerate(order)} for order in orders]
     if len(candidates) == 1:
         return candidates[0]
     rows = {name: torch.stack([_FEW.betas(slots[name]) for slots in candidates]) for name in expression.betas}
-    found = [_rounded(row, _FEW.fine) for row in _evaluate(expression, _FEW.x, rows)]
+    scaled, _ = _scaled(expression, _FEW.x, rows)
+    found = [_rounded(row, _FEW.fine) for row in scaled]
     return candidates[min(range(len(candidates)), key=found.__getitem__)]
 
 
-def _evaluate(expression: Expression, x: Tensor, betas: dict[int, Tensor]) -> Array:
-    """The values (float64), of the shape to which x and the parameters broadcast."""
+def _evaluate(expression: Expression, x: Tensor, betas: Mapping[int, Tensor]) -> Array:
+    """The values at `x`, of shape (points,), or (rows, points) if the parameters have that shape."""
     done: dict[Expression, Tensor] = {}
 
     def compute(node: Expression) -> Tensor:
@@ -163,8 +163,28 @@ def _evaluate(expression: Expression, x: Tensor, betas: dict[int, Tensor]) -> Ar
                 done[node] = x if node.op == "x" else torch.tensor(number, dtype=torch.float64)
         return done[node]
 
-    value = compute(expression)
-    return np.broadcast_to(value.numpy(), (*next(iter(betas.values()), x).shape[:-1], len(x)))
+    rows = next(iter(betas.values()), x).shape[:-1]
+    return np.broadcast_to(compute(expression).numpy(), (*rows, len(x)))
+
+
+def _scaled(expression: Expression, x: Tensor, betas: Mapping[int, Tensor]) -> tuple[Array, int]:
+    """The values divided by a power of two, and its exponent: 0 unless the function is very small or very large."""
+    values = _evaluate(expression, x, betas)
+    sizes = np.abs(values[np.isfinite(values)])
+    scale = float(sizes.max(initial=0.0))
+    if scale >= SMALL_SCALE:
+        scale = float(np.median(sizes))
+        if scale <= LARGE_SCALE:
+            return values, 0
+    elif _is_noise(values, _evaluate(expression, x * (1 + 2.0**-43), betas)):
+        return values, 0
+    exponent = math.frexp(float(f"{scale:.6g}"))[1]  # six digits: rounding errors do not matter
+    return np.ldexp(values, -exponent), exponent
+
+
+def _is_noise(values: Array, beside: Array) -> bool:
+    """Whether small values are rounding errors of a function that is 0: then they are others at the next points."""
+    return bool(np.nanmax(np.abs(values - beside), initial=0.0) > 1e-3 * np.nanmax(np.abs(values), initial=0.0))
 
 
 def _differ(one: Array, other: Array) -> bool:
@@ -173,18 +193,19 @@ def _differ(one: Array, other: Array) -> bool:
         return bool((~(np.abs(one - other) <= allowed) & ~(_undefined(one) & _undefined(other))).any())
 
 
-def _undefined(values: Array) -> NDArray[np.bool_]:
-    """Where a function has no number that can be compared: overflow is no reason to tell two functions apart."""
-    return ~(np.abs(values) <= np.finfo(np.float32).max)
+def _undefined(values: Array | NDArray[np.float32]) -> Mask:
+    """Where a value is infinite, beyond float32 or not a number: these count as equal, for one way of computing a
+    function overflows earlier than another."""
+    return np.asarray(~(np.abs(values) <= np.finfo(np.float32).max))
 
 
 def _rounded(values: Array, fine: int) -> bytes:
     with np.errstate(all="ignore"):
-        parts = [_to_step(values[:fine], FINE_STEP), _to_step(values[fine:], DENSE_STEP)]
-        numbers = np.concatenate(parts).astype("<f4")
-        bits = numbers.view("<u4")
-        bits[np.abs(numbers) >= LARGE] += _HALF  # to the nearest, away from 0
-        bits[np.abs(numbers) >= LARGE] &= ~np.uint32(2 * _HALF - 1)
+        few = _to_step(values[:fine], FINE_STEP).astype("<f4")
+        many = _to_step(values[fine:], DENSE_STEP).astype("<f4")
+        large, bits = np.abs(many) >= LARGE, many.view("<u4")
+        bits[large] = (bits[large] + _HALF) & ~np.uint32(2 * _HALF - 1)
+        numbers = np.concatenate([few, many])
         numbers[_undefined(numbers)] = np.nan
     return numbers.tobytes()
 

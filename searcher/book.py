@@ -11,9 +11,14 @@ from searcher.trial import Study, Trial, TrialState
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What was found out about a function, to be repeated by those that cite it. A study has many of these."""
+    """What was found out about a function, to be repeated by those that cite it. A study has many of these.
+
+    `key` is the one that the store has of that trial: of a study that older rules keyed it is not the function's key by
+    today's rules (searcher/keys.py).
+    """
 
     number: int
+    key: str
     state: TrialState
     reason: str
     val_loss: float | None
@@ -39,20 +44,26 @@ class Book:
     mirrors: int = 0  # left untrained as mirrors of others
     best: Trial | None = None
 
-    def finish(self, trial: Trial) -> None:
-        """Enters a finished trial."""
+    def finish(self, trial: Trial, key: str = "") -> None:
+        """Enter a finished trial. `key` is its function's by today's rules, if the store has another one."""
         self.finished = max(self.finished, (trial.finish_order or 0) + 1)
         self.counts[trial.state] += 1
         self.trained += trial.trained and trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
         self.mirrors += trial.left_untrained
-        known = self.functions.setdefault(trial.key)
-        if known is None and trial.state.judged and trial.cites is None and not trial.left_untrained:
-            reason = sys.intern(trial.reason)  # thousands have the same
-            self.functions[trial.key] = Known(
-                trial.number, trial.state, reason, trial.val_loss, trial.val_acc, trial.parameters
-            )
+        if trial.cites is None:  # else the function is known by the trial that it cites
+            self._know(trial, key or trial.key)
         if trial.state is TrialState.COMPLETE and (self.best is None or self._better(trial, self.best)):
             self.best = trial
+
+    def _know(self, trial: Trial, key: str) -> None:
+        known = self.functions.setdefault(key)
+        # A trial that was not trained says nothing about another way of writing its function.
+        untried = trial.left_untrained or trial.refused
+        if known is None and trial.state.judged and not untried:
+            reason = sys.intern(trial.reason)  # thousands have the same
+            self.functions[key] = Known(
+                trial.number, trial.key, trial.state, reason, trial.val_loss, trial.val_acc, trial.parameters
+            )
 
     def begin(self, trial: Trial) -> None:
         """Enters a trial that the pool is given."""
@@ -72,6 +83,7 @@ class Book:
             return replace(trial, finish_order=self.finished) if trial.state.finished else trial
         return replace(
             trial,
+            key=known.key,
             state=known.state,
             reason=known.reason,
             cites=known.number,

@@ -18,6 +18,7 @@ from search_space import (
     Activation,
     Expression,
     Profile,
+    breakdown,
     canonical,
     key,
     mirror,
@@ -76,7 +77,7 @@ class Card:
     @cached_property
     def objection(self) -> str | None:
         """Why a search would not train it."""
-        return preflight(self.expression)
+        return preflight(self.expression) or breakdown(self.expression)
 
     @cached_property
     def names(self) -> tuple[str, ...]:

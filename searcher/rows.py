@@ -18,6 +18,7 @@ from workers.job import Epoch
 
 _T, _N = schema.trial.c, schema.tally.c
 _MUTABLE = [
+    "key",
     "state",
     "reason",
     "cites",

@@ -14,10 +14,11 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
-from search_space import key, preflight
+from search_space import breakdown, key, preflight
 from searcher import SearcherError, replay
 from searcher.book import Book
 from searcher.config import Config
+from searcher.keys import PresentKeys
 from searcher.lease import Lease
 from searcher.mirrors import Mirrors
 from searcher.outbox import Outage, Outbox
@@ -176,8 +177,9 @@ class Search:
         self._outbox.open()
         study, batch = self._book.study, Batch()
         self._data_digest = self._store.study(study.name).versions.get("data", "")  # a journal may have brought it
+        keys = PresentKeys(study)
         for trial, curve in replay.ended(self._store, study, curves=self._pruner is not None):
-            self._book.finish(trial)
+            self._book.finish(trial, keys.of(trial))
             self._learn(trial, curve)
             if self._clock() - self._marked >= WAKE_SECONDS:
                 self._marked = self._clock()
@@ -185,13 +187,14 @@ class Search:
                 if self._stopping():
                     return False
         for trial in replay.open_trials(self._store, study):
-            self._book.functions.setdefault(trial.key)
-            waiting = replace(trial, state=TrialState.WAITING)
+            waiting = replace(trial, state=TrialState.WAITING, key=keys.of(trial))
+            self._book.functions.setdefault(waiting.key)
             if trial.state is TrialState.RUNNING:
                 batch.changed.append((TrialState.RUNNING, waiting))
             self._book.queue.append(waiting)
         self._book.proposed = self._store.size(study)
         self._outbox.put(batch)
+        keys.say_what_changed(self._store.typed(study.name))
         return True
 
     def _give_up_flying(self) -> None:
@@ -360,7 +363,8 @@ class Search:
             return None
         expression = self._grammar.decode(choices)
         trial = Trial(number, Kind.CANDIDATE, str(expression), key(expression), self._config.seed, choices=choices)
-        if self._config.preflight and not self._book.functions.get(trial.key) and (refusal := preflight(expression)):
+        untested = self._config.preflight and not self._book.functions.get(trial.key)
+        if untested and (refusal := preflight(expression) or breakdown(expression)):
             return replace(trial, state=TrialState.INFEASIBLE, reason=f"not trained: {refusal}")
         return trial
 

@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 import torch
 
-from search_space import load_primitives
+from search_space import KEY_RULES, load_primitives
 from searcher import __version__, config, logs
 from searcher.config import Config
 from searcher.database import StoreError, StoreUnavailable
@@ -260,7 +260,12 @@ def check_comparable(study: Study, digest: str) -> None:
 
 def versions() -> dict[str, str]:
     """What a study was made with."""
-    found = {"searcher": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    found = {
+        "searcher": __version__,
+        "keys": str(KEY_RULES),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
     for package in ("torch", "ray", "optuna", "sqlalchemy", "scikit-learn"):
         try:
             found[package] = version(package)

@@ -7,7 +7,7 @@ transaction, and every change of state names the state it expects, so that a dri
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -370,6 +370,17 @@ class Store:
             stamp = database.stamp(datetime.now(UTC), self._engine)
             self._write(connection, lease.study_id, batch, stamp)
         return asked
+
+    def change(self, lease: Lease, write: Callable[[Connection], None]) -> None:
+        """Call `write` in a transaction that holds the lease, and count the study's trials anew.
+
+        Raises:
+            LeaseLost: another driver has the study; nothing was written.
+        """
+        with plain_errors(self.url), self._writer.begin() as connection:
+            self._renew(connection, lease, 0)
+            write(connection)
+            self._tally(connection, lease.study_id)
 
     def _write(self, connection: Connection, study_id: int, batch: Batch, stamp: Any) -> None:
         added = [{**trial_row(study_id, trial, stamp), "created_at": stamp} for trial in batch.added]

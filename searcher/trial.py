@@ -76,6 +76,11 @@ class Trial:
         return self.seconds > 0
 
     @property
+    def refused(self) -> bool:
+        """Whether the pre-flight refused it: it ended as INFEASIBLE, and no worker had it."""
+        return self.state is TrialState.INFEASIBLE and self.cites is None and not self.worker and not self.seconds
+
+    @property
     def left_untrained(self) -> bool:
         """Whether `--skip-mirrors` ended it before it began. All other PRUNED trials have a result, or cite one."""
         return self.state is TrialState.PRUNED and self.val_loss is None and self.cites is None

@@ -67,14 +67,46 @@ def copy(
         print(f"Both were read again and have the same rows. Next: searcher studies --storage {where}")
 
 
+@app.command()
+def rekey(
+    study: Annotated[list[str] | None, typer.Argument(help="Names of studies; all if none is given.")] = None,
+    storage: Storage = DEFAULT_STORAGE,
+    primitives: Annotated[
+        list[str] | None, typer.Option(help="Module that registers primitives which the studies use; it is imported.")
+    ] = None,
+    output: Output = Format.table,
+) -> None:
+    """Key studies of an older searcher anew; trials that cite another function's result wait to be trained."""
+    from dataclasses import asdict
+
+    from search_space import load_primitives
+    from searcher.keys import is_current
+    from searcher.rekeying import rekey as key_anew
+
+    load_primitives(primitives or ())
+    with opened(storage) as store:
+        found = [store.study(name) for name in dict.fromkeys(study or store.names())]
+        with _bar("trials") as report:
+            done = [key_anew(store, one, report) for one in found if not is_current(one)]
+        print_rows([asdict(trial) for one in done for trial in one.reopened], output)
+        if output is not Format.table:
+            return
+        if not done:
+            print("All keys are those of today's rules; nothing was written.")
+        for one in done:
+            how = f"Go on: searcher resume {store.typed(one.study)}" if one.reopened else "All citations hold."
+            told = f"{one.trials} trials, {one.changed} with a new key, {len(one.reopened)} wait to be trained"
+            print(f"study {one.study!r}: {told}. {how}")
+
+
 @contextmanager
-def _bar() -> Iterator[Report]:
-    """A bar a study, on stderr; nothing where that is no terminal."""
+def _bar(unit: str = "rows") -> Iterator[Report]:
+    """Show a bar a study, on stderr; nothing where that is no terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(file=sys.stderr)
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TextColumn("rows"))
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
     tasks: dict[str, Any] = {}
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
 
