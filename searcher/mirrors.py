@@ -83,8 +83,8 @@ class Mirrors:
         """Return what the sampler is told of a judged trial; None: nothing.
 
         A trial that was left untrained is told with the result of its mirror, an equally good sample of what training
-        it would have given. No reward at all would be a verdict on a function that nobody has tried, and without any
-        answer a sampler would propose the function again.
+        it would have given. The worst reward would be a verdict on a function that nobody has tried; told nothing, the
+        sampler would propose the function again.
         """
         if not trial.left_untrained:
             return trial
