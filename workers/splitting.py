@@ -42,4 +42,4 @@ def _apportioned(counts: np.ndarray, wanted: int, draw: np.random.RandomState) -
             break
         tied = np.flatnonzero(remainders == remainder)
         given[draw.choice(tied, size=min(len(tied), left), replace=False)] += 1
-    return given.astype(int)
+    return np.asarray(given, dtype=int)

@@ -197,11 +197,11 @@ def _captured_losses(run: Run) -> Figures:
 
 def _losses(child: _Child, count: int) -> list[float]:
     child.model.train()
-    found = []
+    found, size, train = [], child.recipe.batch_size, child.data.train
     for index in range(count):
-        rows = torch.arange(index * 7, index * 7 + child.recipe.batch_size, device=child.device)
+        rows = torch.arange(index * size, (index + 1) * size, device=child.device) % len(train)
         child._set_rate(0.05)
-        found.append(float(child.step(*child.data.train.batch(rows))))
+        found.append(float(child.step(*train.batch(rows))))
     return found
 
 
