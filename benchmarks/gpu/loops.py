@@ -63,7 +63,7 @@ class ByHand:
 
 
 def loop(run: Run) -> Cases:
-    """Steps a second of our loop, of the ordinary eager one (DataLoader, float32, torch's SGD), and of `ByHand`."""
+    """Steps a second of our loop, of the ordinary eager one (DataLoader, torch's defaults), and of `ByHand`."""
     for expression, seconds in run.shared((RELU, SWISH)):
         yield f"{run.sizes.model}, {expression}", partial(_compare_loops, run, expression, seconds)
 
