@@ -63,7 +63,7 @@ class Ordinary:
 
     def __init__(self, job: Job, data: Dataset, device: torch.device) -> None:
         torch.manual_seed(job.seed)
-        network = build(job.model, activation_of(job.expression), data.shape, data.classes)
+        network = build(job.model, activation_of(job.expression), data.shape, data.classes, None, job.model_kwargs)
         self.model, self.device, recipe = network.to(device), device, job.recipe
         images, labels = data.train.batch(torch.arange(len(data.train), device=device))
         training = TensorDataset(images.cpu(), labels.cpu())

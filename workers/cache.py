@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,15 +48,13 @@ def through_cache(name: str, files: Sequence[Path], decode: Callable[[], Stored]
     Raises:
         WorkersError: the cache cannot be written; what `decode` raises.
     """
-    from filelock import FileLock
-
     decoded = folder() / "decoded"
     place = decoded / f"{name}-{_key(name, files)}"
     if place.exists():
         return _mapped(place)
     try:
         decoded.mkdir(parents=True, exist_ok=True)
-        with FileLock(decoded / f"{place.name}.lock"):
+        with _locked(decoded / f"{place.name}.lock"):
             if not place.exists():
                 _write(decode(), place)
         return _mapped(place)
@@ -64,6 +63,16 @@ def through_cache(name: str, files: Sequence[Path], decode: Callable[[], Stored]
             f"cannot keep decoded images in {decoded}: {error.strerror or error}; make room there, or set "
             "SEARCHER_CACHE to a folder that can be written"
         ) from error
+
+
+def _locked(path: Path) -> AbstractContextManager[object]:
+    """A lock between processes. Without filelock there is none: two workers may then decode the same at the same time,
+    and the first to finish gives the files."""
+    try:
+        from filelock import FileLock
+    except ImportError:
+        return nullcontext()
+    return FileLock(path)
 
 
 def _key(name: str, files: Sequence[Path]) -> str:
@@ -78,9 +87,13 @@ def _write(found: Stored, place: Path) -> None:
         np.save(unfinished / "images.npy", found.images)
         np.save(unfinished / "labels.npy", found.labels)
         (unfinished / "facts.json").write_text(json.dumps({"tests": found.tests, "encoding": found.encoding}))
-        unfinished.rename(place)
+        try:
+            unfinished.rename(place)
+        except OSError:
+            if not place.exists():  # if it does, another worker was faster
+                raise
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)  # nothing is there any more if it was renamed
+        shutil.rmtree(unfinished, ignore_errors=True)  # after the rename there is nothing to remove
 
 
 def _mapped(place: Path) -> Stored:

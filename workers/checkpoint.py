@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
@@ -53,7 +55,7 @@ class Checkpoint:
 
     def restore(self, child: Trainable) -> list[Epoch]:
         """Brings a new child to where the checkpoint is; its curve so far, empty if there is none."""
-        if not self._path.exists():
+        if not (self._path.exists() and self._installed()):
             return []
         from safetensors import SafetensorError, safe_open
 
@@ -77,7 +79,7 @@ class Checkpoint:
 
     def save_if_due(self, child: Trainable, curve: Sequence[Epoch]) -> None:
         """Writes if the last time, or the beginning, is `checkpoint_seconds` ago."""
-        if time.monotonic() - self._last < self._every:
+        if time.monotonic() - self._last < self._every or not self._installed():
             return
         from safetensors import SafetensorError
         from safetensors.torch import save
@@ -92,6 +94,14 @@ class Checkpoint:
             log.warning("no checkpoint could be written to %s: %s", self._path, error)
         self._last = time.monotonic()
         _sweep(folder() / "checkpoints")
+
+    def _installed(self) -> bool:
+        """Return whether safetensors is installed. If not, log a warning and write no checkpoint of this job."""
+        if find_spec("safetensors"):
+            return True
+        log.warning("no checkpoints are written or read: safetensors is not installed")
+        self._every = math.inf
+        return False
 
     def remove(self) -> None:
         """The training is over."""

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from workers.job import WorkersError
 from workers.sources import KNOWN, Raw, check_name, find, read
+from workers.splitting import stratified
 
 __all__ = ["KNOWN", "Dataset", "Part", "Pixels", "check_name", "find", "load"]
 
@@ -157,13 +158,8 @@ def _divided(rows: np.ndarray, labels: np.ndarray, held: float, seed: int, raw: 
     Raises:
         WorkersError: a class has too few images to be on both sides.
     """
-    from sklearn.model_selection import train_test_split
-
     counts = np.bincount(labels[rows], minlength=raw.classes)
-    try:
-        kept, back = train_test_split(rows, test_size=held, stratify=labels[rows], random_state=seed)
-    except ValueError:
-        kept, back = rows, rows[:0]
+    kept, back = (rows[at] for at in stratified(labels[rows], held, seed))
     here = [np.bincount(labels[side], minlength=raw.classes) for side in (kept, back)]
     if not np.min(here):
         short = int(np.argmin(counts))

@@ -6,6 +6,7 @@ import atexit
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import Protocol
@@ -70,13 +71,13 @@ def prepare(threads: int) -> None:
 
 def warm_up() -> None:
     """Does what a process does once, at its first training: seconds that are not to count against a time-out."""
-    import sklearn.datasets
-    import sklearn.model_selection  # noqa: F401
     import torch
 
     import workers.train  # noqa: F401
     from workers.models import default_device
 
+    with suppress(ImportError):  # only the digits need it
+        import sklearn.datasets  # noqa: F401
     # The first optimiser imports torch's compiler, the first tensor on a GPU opens it.
     torch.optim.SGD([torch.zeros(1, device=default_device(), requires_grad=True)], fused=True)
 

@@ -225,8 +225,13 @@ def _together(train: Arrays, test: Arrays | None) -> Stored:
 
 
 def _digits() -> Raw:
-    from sklearn.datasets import load_digits
-
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise WorkersError(
+            "dataset 'digits' lies in scikit-learn, which is not installed here; install it, or name another data set: "
+            f"{OWN}"
+        ) from error
     bunch = load_digits()
     images, labels = bunch.images[:, None].astype(np.float32), bunch.target.astype(np.int64)
     return Raw(KNOWN["digits"].title, 10, Stored(images, labels), "inside scikit-learn")

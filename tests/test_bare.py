@@ -1,0 +1,71 @@
+"""Training where only torch and NumPy are installed, as on a machine that is lent for a quarter of an hour."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from . import bare
+
+DATA = """
+import numpy as np
+def images():
+    draw = np.random.default_rng(0)
+    return draw.integers(0, 256, (120, 1, 8, 8), dtype=np.uint8), np.arange(120) % 3
+"""
+
+TRAINING = """
+import json
+from dataclasses import replace
+from workers.job import Job, Recipe
+from workers.pool import InlinePool
+
+def outcome(job):
+    pool.submit(job)
+    while not (ended := pool.wait(60)):
+        pass
+    return ended[0][1]
+
+pool = InlinePool()
+recipe = Recipe(epochs=2, batch_size=16)
+own = Job(0, "x * sigmoid(beta * x)", dataset="own:images", model_kwargs={"width": 2}, recipe=recipe)
+jobs = {
+    "own": own,
+    "npz": replace(own, dataset="npz:images.npz"),
+    "checkpoint": replace(own, checkpoint_seconds=0.0),
+    "digits": replace(own, dataset="digits"),
+}
+print(json.dumps({name: outcome(job).to_json() for name, job in jobs.items()}))
+pool.close()
+"""
+
+
+def test_the_inline_pool_needs_torch_and_numpy_only(tmp_path: Path) -> None:
+    """A function's images and a file's are trained with, though neither is split by scikit-learn nor locked by
+    filelock; checkpoints are left out and said to be; digits, which lie in scikit-learn, are refused in one line."""
+    (tmp_path / "own.py").write_text(DATA)
+    draw = np.random.default_rng(1)
+    np.savez(
+        tmp_path / "images.npz", images=draw.integers(0, 256, (90, 8, 8), dtype=np.uint8), labels=np.arange(90) % 3
+    )
+    done = bare.run(bare.command(TRAINING), tmp_path)
+    assert done.returncode == 0, done.stderr
+    outcomes = {name: json.loads(text) for name, text in json.loads(done.stdout).items()}
+    for name in ("own", "npz", "checkpoint"):
+        assert outcomes[name]["verdict"] == "COMPLETE", outcomes[name]
+    assert outcomes["checkpoint"]["val_loss"] == outcomes["own"]["val_loss"]
+    assert "no checkpoints are written or read: safetensors is not installed" in done.stderr
+    assert outcomes["digits"]["verdict"] == "FAILED"
+    assert outcomes["digits"]["reason"].startswith(
+        "WorkersError: dataset 'digits' lies in scikit-learn, which is not installed here; install it, or name another"
+    )
+    assert "\n" not in outcomes["digits"]["reason"]
+
+
+def test_the_packages_are_really_absent(tmp_path: Path) -> None:
+    code = "import importlib.util; print([name for name in absent if importlib.util.find_spec(name)])"
+    assert bare.run(bare.command(code), tmp_path).stdout.strip() == "[]"
+    done = bare.run(bare.command("import ray"), tmp_path)
+    assert "ModuleNotFoundError: No module named 'ray'" in done.stderr
