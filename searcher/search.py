@@ -27,7 +27,7 @@ from searcher.pruners import PRUNERS, Pruner
 from searcher.rows import Batch
 from searcher.samplers.base import Sampler
 from searcher.store import Store
-from searcher.trial import Kind, Study, Trial, TrialState
+from searcher.trial import REFUSED, Kind, Study, Trial, TrialState
 from workers.job import Epoch, Health, Job, Outcome, Verdict
 from workers.pool import Pool
 
@@ -365,7 +365,7 @@ class Search:
         trial = Trial(number, Kind.CANDIDATE, str(expression), key(expression), self._config.seed, choices=choices)
         untested = self._config.preflight and not self._book.functions.get(trial.key)
         if untested and (refusal := preflight(expression) or breakdown(expression)):
-            return replace(trial, state=TrialState.INFEASIBLE, reason=f"not trained: {refusal}")
+            return replace(trial, state=TrialState.INFEASIBLE, reason=REFUSED + refusal)
         return trial
 
     # Small things -----------------------------------------------------------------------------------------------------

@@ -8,6 +8,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+REFUSED = "not trained: "  # how the reason of a trial begins that the pre-flight refused
+
 
 class TrialState(StrEnum):
     """`WAITING -> RUNNING -> COMPLETE | PRUNED | INFEASIBLE | FAILED`; a crash puts RUNNING back to WAITING."""
@@ -77,8 +79,8 @@ class Trial:
 
     @property
     def refused(self) -> bool:
-        """Whether the pre-flight refused it: it ended as INFEASIBLE, and no worker had it."""
-        return self.state is TrialState.INFEASIBLE and self.cites is None and not self.worker and not self.seconds
+        """Whether the pre-flight refused it: it ended as INFEASIBLE before any worker had it."""
+        return self.state is TrialState.INFEASIBLE and self.cites is None and self.reason.startswith(REFUSED)
 
     @property
     def left_untrained(self) -> bool:

@@ -93,7 +93,7 @@ def mirror_caveat(name: str, options: Mapping[str, object] = _NONE) -> str:
         return f"model {name!r} is your own and may have max pooling, or other parts that tell them apart"
     if name == "inception":
         return "model 'inception' has max pooling"
-    return "" if pooling in ("average", "strided") else f"model 'lecture' has {pooling!r} pooling"
+    return "" if pooling in ("average", "strided", "lp") else f"model 'lecture' has {pooling!r} pooling"
 
 
 def parameter_count(model: nn.Module) -> int:
