@@ -129,7 +129,7 @@ def write_cifar10_binary(folder: Path) -> Images:
 
 def encoded(pixels: np.ndarray, kind: str = "PNG") -> bytes:
     out = io.BytesIO()
-    Image.fromarray(pixels.transpose(1, 2, 0)).save(out, kind)
+    Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).save(out, kind)
     return out.getvalue()
 
 
