@@ -114,24 +114,27 @@ def twice() -> bytes:
 
 GOOD = zipped(npy(IMAGES))
 NPZ: dict[str, tuple[bytes, str]] = {
-    "Deflate64": (patched(GOOD, 8, 10, struct.pack("<H", 9)), "compression type 9"),
-    "unknown compression": (patched(GOOD, 8, 10, struct.pack("<H", 99)), "ompression"),
+    "Deflate64": (
+        patched(GOOD, 8, 10, struct.pack("<H", 9)),
+        "images.npy is compressed by method 9, which Python cannot read",
+    ),
+    "unknown compression": (patched(GOOD, 8, 10, struct.pack("<H", 99)), "by method 99"),
     "encrypted": (patched(GOOD, 6, 8, struct.pack("<H", 1)), "is encrypted, password required"),
     "strongly encrypted": (patched(GOOD, 6, 8, struct.pack("<H", 0x41)), "strong encryption"),
-    "newer zip": (patched(GOOD, 4, 6, struct.pack("<H", 990)), "version 99"),
+    "newer zip": (patched(GOOD, 4, 6, struct.pack("<H", 990)), "zip file version"),
     "claims 58 TiB": (zipped(npy(IMAGES, GIANT)), "promises 64,000,000,000,000 bytes of numbers and has 2,520"),
     "claims 58 TiB, stored": (zipped(npy(IMAGES, GIANT), zipfile.ZIP_STORED), "promises 64,000,000,000,000 bytes"),
     "claims a negative size": (zipped(npy(IMAGES, (-60, 6, 7))), "promises -2,520 bytes"),
     "labels claim 58 TiB": (zipped(npy(IMAGES), labels=npy(LABELS, (8 * 10**12,))), "labels.npy promises 64,000,000"),
     "both claim 3 GiB": (
         patched(zipped(npy(IMAGES, (3 << 30,))), 22, 24, struct.pack("<I", (3 << 30) + len(npy(IMAGES)) - IMAGES.size)),
-        "too many for",
+        "more than 2,6.. can be unpacked to",
     ),
     "member twice": (twice(), "has images.npy twice"),
     "not an array": (zipped(b"hello"), "magic string"),
     "version 9": (zipped(b"\x93NUMPY\x09\x00" + bytes(200)), "version"),
-    "header of nonsense": (zipped(b"\x93NUMPY\x01\x00\x10\x00" + b"(" * 16), "header"),
-    "objects": (zipped(npy(np.array([None] * 60, object).view(np.int64)).replace(b"'<i8'", b"'|O' ")), "allow_pickle"),
+    "header of nonsense": (zipped(b"\x93NUMPY\x01\x00\x10\x00" + b"(" * 16), "multi-line|header"),
+    "objects": (zipped(npy(LABELS).replace(b"'<i8'", b"'|O' ")), "allow_pickle"),
     "records": (zipped(npy(np.zeros(60, "u1,u1"))), r"\(60,\)"),
     "damaged inside": (GOOD[:200] + bytes(100) + GOOD[300:], ""),
     "wrong checksum": (patched(GOOD, 14, 16, b"abcd"), "Bad CRC-32"),
@@ -186,7 +189,7 @@ def test_sizes_are_compared_with_the_free_memory(here: Path, monkeypatch: pytest
 
 def test_a_path_that_cannot_be_looked_at(here: Path, cli: Cli) -> None:
     """Row D2: a path that no file can have is answered like a file that is not there."""
-    for path in ("x" * 5000, "~no such user/a.npz", "a\0b", "/proc/self/mem/x", "."):
+    for path in ("x" * 300, "~no such user/a.npz", "a\0b", "/proc/self/mem/x"):
         line = refused(f"npz:{path}", path[-5:] if "\0" not in path else "a")
         assert "no file" in line or "home directory" in line
     for args in (("--dataset", "npz:~no such user/a.npz"), ("--data-dir", "~no such user/data")):
@@ -321,7 +324,11 @@ def png(width: int, height: int, bits: int = 8, colours: int = 2, data: bytes = 
 FOOTER = parquet(table())
 PARQUET: dict[str, tuple[Callable[[], bytes], str]] = {
     "encrypted": (sealed, "ncrypt"),
-    "unknown compression": (lambda: FOOTER.replace(b"\x15\x02\x19", b"\x15\x5e\x19"), "no Parquet file|decoded"),
+    "unknown compression": (lambda: FOOTER.replace(b"\x15\x02\x16", b"\x15\x5e\x16"), "no Parquet file"),
+    "compression that is not built in": (
+        lambda: FOOTER.replace(b"\x15\x02\x16", b"\x15\x06\x16"),
+        "no Parquet file.*(LZO|ompress|odec)",
+    ),
     "damaged": (lambda: FOOTER[:300] + bytes(200) + FOOTER[500:], "no Parquet file|decoded"),
     "damaged footer": (lambda: FOOTER[:-300] + bytes(200) + FOOTER[-100:], "no Parquet file"),
     "footer of 4 GiB": (lambda: FOOTER[:-8] + b"\xff\xff\xff\xff" + b"PAR1", "no Parquet file"),
@@ -378,6 +385,7 @@ def test_a_grey_picture_of_sixteen_bits_is_not_cut_to_eight(here: Path) -> None:
     for split in ("train", "test"):
         pq.write_table(pa.table(pictures), here / f"{split}.parquet")
     assert len(load("fashion-mnist", 0, CPU, ".").test) == 100
+    load.cache_clear()
     pictures["image"][3] = png(28, 28, 16, 0, bytes(range(57)) * 28)
     pq.write_table(pa.table(pictures), here / "test.parquet")
     assert "row 3: a picture of shape (28, 28, 1); (28, 28, 1), grey, is needed, not of mode I;16" in refused(

@@ -24,6 +24,7 @@ from workers.reading import all_of, check_fits, naming, opened, up_to
 
 IDX_IMAGES, IDX_LABELS = 0x803, 0x801  # unsigned bytes in three dimensions, in one
 CIFAR_SHAPE = (3, 32, 32)
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 DEFLATED_MOST = 1032  # times as many bytes as they take, is what Deflate can hold
 PIXELS = "whole numbers from 0 to 255, or finite floating-point numbers"
 
@@ -96,6 +97,11 @@ def _members(archive: zipfile.ZipFile, file_size: int) -> dict[str, np.ndarray]:
         if name in found:
             raise ValueError(f"it has {info.filename} twice")
         packed = min(info.compress_size, file_size)
+        if info.compress_type not in METHODS:
+            raise ValueError(
+                f"{info.filename} is compressed by method {info.compress_type}, which Python cannot read; write the "
+                "file with numpy.savez_compressed"
+            )
         if info.compress_type == zipfile.ZIP_DEFLATED and info.file_size > DEFLATED_MOST * packed:
             raise ValueError(
                 f"{info.filename} claims {info.file_size:,} bytes, more than {packed:,} can be unpacked to"
