@@ -488,6 +488,50 @@ def test_a_limit_of_training_images(here: Path) -> None:
     assert not torch.equal(some.train.pixels.mean, every.train.pixels.mean), "what is not trained on is not seen"
 
 
+def test_a_limit_of_validation_images(here: Path) -> None:
+    """Row D5: the same rules as for training images: each class in proportion, a smaller limit's images among those of
+    a larger one; the other parts stay as they are."""
+    write_cifar10_binary(here)
+    every, some = (load("cifar10", 0, CPU, str(here), 0, limit) for limit in (0, 10))
+    assert set(rows(every.val)) == set(rows(some.val)), "the limit is all there are"
+    digits = [load("digits", 0, CPU, "", 300, limit) for limit in (0, 100, 37)]
+    assert [len(data.val) for data in digits] == [500, 100, 37]
+    assert set(rows(digits[2].val)) < set(rows(digits[1].val)) < set(rows(digits[0].val))
+    counts = [data.val.labels.bincount() for data in digits]
+    assert (counts[0] / 5 - counts[1]).abs().max() <= 1 and counts[2].min() >= 3
+    for data in digits:
+        assert rows(data.train) == rows(digits[0].train) and rows(data.test) == rows(digits[0].test)
+        assert torch.equal(data.train.pixels.mean, digits[0].train.pixels.mean)
+    assert len({data.digest for data in digits}) == 3, "other validation images are other data"
+    assert load("digits", 0, CPU).digest == "46010228ed1188df", "as it was before there was a limit"
+
+
+@pytest.mark.parametrize("limit", [-1, 9, 501])
+def test_a_limit_of_validation_images_that_cannot_be(limit: int) -> None:
+    """Row D5: the message names the limit that was given."""
+    expected = rf"limit_val must be 0 .* from 10 \(classes\) to 500 \(validation images\), not {limit}"
+    with pytest.raises(WorkersError, match=expected):
+        load("digits", 0, CPU, "", 0, limit)
+
+
+def test_a_limit_of_validation_images_is_part_of_what_a_study_measures(cli: Cli, sqlite_url: str) -> None:
+    """Row D5: as a flag, in a file, and in `data check`; another limit is another measurement."""
+    small = ("--epochs", "1", "--pool", "inline", "--sampler", "random", "--n-trials", "2", "--limit-train", "100")
+    launch = ("launch", "--study-name", "s", *small, "--storage", sqlite_url)
+    done = cli(*launch, "--limit-val", "20")
+    assert done.returncode == 0, done.stderr
+    [trial] = json.loads(cli("trial", "s", "0", "--storage", sqlite_url, "-f", "json").stdout)
+    assert trial["limit_val"] == 20 and trial["val_acc"] * 20 == pytest.approx(round(trial["val_acc"] * 20))
+    Path("e.toml").write_text("limit_val = 30\n")
+    other = cli("resume", "s", "e.toml", "--storage", sqlite_url)
+    assert other.returncode == 2 and "limit_val: 20 in the study, 30 asked for" in other.stderr
+    for limit, status, message in (("5", 1, "limit_val must be 0"), ("-1", 2, "--limit-val must be at least 0")):
+        refused = cli("launch", *small, "--limit-val", limit)
+        assert refused.returncode == status and message in refused.stderr.splitlines()[-1]
+    [found] = json.loads(cli("data", "check", "digits", "--limit-val", "37", "-f", "json").stdout)
+    assert [part["images"] for part in found["parts"]] == [1000, 37, 297]
+
+
 @pytest.mark.parametrize("limit", [-1, 9, 1001])
 def test_a_limit_that_cannot_be(limit: int) -> None:
     with pytest.raises(WorkersError, match=rf"0 \(no limit\) or from 10 \(classes\) to 1000 .*, not {limit}"):
