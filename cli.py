@@ -117,7 +117,15 @@ def launch(
         str | None, typer.Option(help="digits, fashion-mnist, cifar10, cifar100, npz:FILE or package.module:function.")
     ] = None,
     data_dir: DataDir = None,
-    limit_train: Annotated[int | None, typer.Option(help="So many training images; 0: all.")] = None,
+    limit_train: Annotated[int | None, typer.Option(help="Use only this many training images; 0: all.")] = None,
+    limit_val: Annotated[int | None, typer.Option(help="Use only this many validation images; 0: all.")] = None,
+    standardise: Annotated[
+        bool | None,
+        typer.Option(
+            "--standardise/--no-standardise",
+            help="Bring each channel to mean 0, variance 1. Not given: pictures only; other data stay as they are.",
+        ),
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="resnet8, wrn-28-10 and others (docs/children.md), or package.module:function.")
     ] = None,

@@ -17,6 +17,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 from searcher import UsageError
 from searcher.pruners import PRUNERS
+from searcher.textfile import LARGEST, MARK, check_depth, text_of
 from searcher.trial import Objective
 from workers.job import PRECISIONS, SCHEDULES, Recipe
 from workers.recipes import RECIPES
@@ -48,8 +49,9 @@ class Config:
         skip_mirrors: candidates whose mirror -f(-x) is known to the study, or running, are left untrained.
         baselines: functions trained first, by name (`all`: those known) or written out; at most half of the total.
         width: of the network; 0: its own. `model_kwargs`: its other options.
-        data_dir: the folder with the data set's files; empty: the usual places. `limit_train`: so many of the training
-            images; 0: all.
+        data_dir: the folder with the data set's files; empty: the usual places.
+        limit_train, limit_val: use only this many training or validation images; 0: all.
+        standardise: whether each channel is brought to mean 0 and variance 1. None: pictures are, other data are not.
         compile: activations go through torch.compile where that saves more time than it takes.
         pruner: which candidates are stopped early: `none`, `median` or `halving`.
         checkpoint_dir: where long trainings keep what they need to go on, at most every `checkpoint_seconds`; empty:
@@ -79,6 +81,8 @@ class Config:
     dataset: str = "digits"
     data_dir: str = ""
     limit_train: int = 0
+    limit_val: int = 0
+    standardise: bool | None = None
     model: str = "resnet8"
     width: int = 0
     model_kwargs: dict[str, Any] = field(default_factory=dict)
@@ -171,7 +175,10 @@ def _located(config: Config) -> Config:
 
 
 def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().absolute()) if path else ""
+    try:
+        return str(Path(path).expanduser().absolute()) if path else ""
+    except RuntimeError as error:  # `~name` of a user whom this machine does not know
+        raise ConfigError(f"the home directory in {path!r} is not known; write the whole path") from error
 
 
 def from_flags(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,8 +204,9 @@ def parse_kwargs(what: str, text: str | None) -> dict[str, Any] | None:
     if text is None:
         return None
     try:
-        value = json.loads(text, parse_constant=_no_number)
-    except ValueError as error:
+        value = json.loads(text.removeprefix(MARK), parse_constant=_no_number)
+        check_depth(value)
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"--{what}-kwargs is not JSON ({error}); write it as {_EXAMPLES[what]}") from error
     if not isinstance(value, dict):
         raise ConfigError(f"--{what}-kwargs must be a JSON object, not {text!r}; write it as {_EXAMPLES[what]}")
@@ -215,11 +223,15 @@ _EXAMPLES = {"model": "'{\"stem_stride\": 2}'", "sampler": "'{\"batch\": 20}'", 
 def _read(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
-            return tomllib.load(file)
+            content = file.read(LARGEST + 1)
     except OSError as error:
         raise ConfigError(f"cannot read the experiment file {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    try:
+        table = tomllib.loads(text_of(content))
+        check_depth(table)
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"the experiment file {path} is not TOML: {error}") from error
+    return table
 
 
 def _merge(base: T, values: Mapping[str, Any], source: str) -> T:
@@ -251,6 +263,8 @@ def _recipe(base: Recipe, value: Any, where: str) -> Recipe:
 
 
 def _typed(name: str, value: Any, hint: Any, where: str) -> Any:
+    if value is None and type(None) in get_args(hint):
+        return None
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if get_args(hint) == (float, ...):
@@ -259,11 +273,11 @@ def _typed(name: str, value: Any, hint: Any, where: str) -> Any:
             raise ConfigError(f"{name}{where} must hold finite numbers, not {value!r}")
         return tuple(_typed(name, number, float, where) for number in numbers)
     if get_args(hint) == (str, ...):
-        names = _split(value) if isinstance(value, str) else value
+        names = _split(value.removeprefix(MARK)) if isinstance(value, str) else value
         if isinstance(names, (list, tuple)) and all(isinstance(item, str) for item in names):
             return tuple(item.strip() for item in names if item.strip())
         raise ConfigError(f"{name}{where} must be a list of names, not {value!r}")
-    kind = dict if get_args(hint) else hint
+    kind = bool if bool in get_args(hint) else dict if get_args(hint) else hint
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         expected = {int: "a whole number", float: "a number", str: "text", dict: "a table", bool: "true or false"}.get(
             kind, kind.__name__
@@ -302,6 +316,7 @@ _AT_LEAST: Mapping[str, float] = {
     "split_seed": 0,
     "units": 1,
     "limit_train": 0,
+    "limit_val": 0,
     "width": 0,
     "checkpoint_seconds": 0,
     "trial_timeout": 0,

@@ -37,6 +37,11 @@ WAKE_SECONDS = 1.0  # how often the loop looks up while children train: renews t
 AT_ONCE = 100  # most trials placed in one transaction
 AHEAD = 8  # most proposals thought of while children train, so that a free worker does not wait for the sampler
 HOPELESS = 3  # trainings that fail in the same way, with none that does not, before a session gives up
+# Settings of the study that every job has unchanged.
+OF_ALL_JOBS = (
+    *("dataset", "data_dir", "limit_train", "limit_val", "standardise", "split_seed"),
+    *("model", "width", "model_kwargs", "recipe", "primitives", "compile", "checkpoint_dir", "checkpoint_seconds"),
+)
 
 
 class EveryTrialFails(SearcherError):
@@ -403,23 +408,12 @@ class Search:
         return Job(
             number=trial.number,
             expression=trial.expression,
-            dataset=config.dataset,
-            data_dir=config.data_dir,
-            limit_train=config.limit_train,
-            model=config.model,
-            width=config.width,
-            model_kwargs=config.model_kwargs,
-            recipe=config.recipe,
             seed=trial.seed,
-            split_seed=config.split_seed,
             data_digest=self._data_digest,
-            primitives=config.primitives,
-            compile=config.compile,
             timeout_seconds=config.trial_timeout,
             cutoffs=pruner.cutoffs() if pruner else (),
             guess_epoch=pruner.first_rung if pruner else 0,
-            checkpoint_dir=config.checkpoint_dir,
-            checkpoint_seconds=config.checkpoint_seconds,
+            **{name: getattr(config, name) for name in OF_ALL_JOBS},
         )
 
     def _progress(self, ended: list[Trial]) -> Progress:

@@ -34,7 +34,9 @@ from searcher.samplers.base import Sampler, make_sampler
 from searcher.search import Progress, Search
 from searcher.store import LEASE_SECONDS, Store, StudyExists
 from searcher.trial import Objective, Study
+from workers.augment import check_augmented
 from workers.data import check_name, load
+from workers.doubts import doubts
 from workers.job import WorkersError
 from workers.models import build, check_model
 from workers.networks.sites import activation_of
@@ -63,13 +65,20 @@ def check(settings: Config) -> str:
     _sampler(settings).ask(0)
     if settings.pool == "inline" or settings.address == "local":
         cpu = torch.device("cpu")
-        data = load(settings.dataset, settings.split_seed, cpu, settings.data_dir, settings.limit_train)
+        limits = settings.limit_train, settings.limit_val
+        data = load(
+            settings.dataset, settings.split_seed, cpu, settings.data_dir, *limits, standardise=settings.standardise
+        )
+        for doubt in doubts(data):
+            log.warning("%s", doubt)
+        check_augmented(settings.recipe, data.shape)
         if (size := settings.recipe.batch_size) > (images := len(data.train)):
             log.warning("there are %d training images, --batch-size is %d: an epoch is one step", images, size)
         wider = {trial.expression for trial in first if trial.name == "maxout"}  # than functions of one number
         for expression in ("max(x, 0)", *wider):
             made = activation_of(expression)
-            build(settings.model, made, data.shape, data.classes, settings.width or None, settings.model_kwargs)
+            width, dtype = settings.width or None, data.train.pixels.dtype
+            build(settings.model, made, data.shape, data.classes, width, settings.model_kwargs, dtype)
         return data.digest
     return ""
 
@@ -218,7 +227,8 @@ def stored_settings(study: Study, experiment: Path | None, changes: Mapping[str,
         ConfigError: a change of what is measured, or a value that is not accepted.
         StoreError: the stored settings are not what a study can have.
     """
-    stored = {**study.config, "n_trials": study.n_trials}
+    # Studies of versions without `standardise` took all whole numbers for pixels.
+    stored = {"standardise": True, **study.config, "n_trials": study.n_trials}
     try:
         before = config.load(None, stored)
     except config.ConfigError as error:

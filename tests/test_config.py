@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,8 @@ from searcher import config
 from searcher.config import Config, ConfigError
 from workers.job import Recipe
 from workers.recipes import RECIPES
+
+from .conftest import Cli
 
 
 @pytest.mark.parametrize(
@@ -63,6 +66,79 @@ def test_a_wrong_recipe_is_refused(recipe: object, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         config.load(None, {"recipe": recipe})
     assert message in str(caught.value)
+
+
+EXPERIMENT = 'n_trials = 7\n\n[recipe]\nname = "quick"  # \u00fc\u00f1\u4e2d\nepochs = 3\n'
+
+
+@pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_an_experiment_file_in_utf8_is_read(tmp_path: Path, mark: bytes, newline: str) -> None:
+    """Row D6: with a byte-order mark, as editors on Windows write it, and without."""
+    file = tmp_path / "e.toml"
+    file.write_bytes(mark + EXPERIMENT.replace("\n", newline).encode())
+    settings = config.load(file, {})
+    assert (settings.n_trials, settings.recipe.epochs) == (7, 3)
+    file.write_bytes(mark)
+    assert config.load(file, {}) == Config()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "named"),
+    [
+        ("utf-16", "UTF-16; save it as UTF-8"),
+        ("utf-16-le", "UTF-16, or is no text; save it as UTF-8"),
+        ("utf-16-be", "UTF-16, or is no text"),
+        ("utf-32", "UTF-32; save it as UTF-8"),
+        ("utf-32-le", "UTF-32, or is no text"),
+        ("utf-32-be", "UTF-32, or is no text"),
+        ("latin-1", "not UTF-8 but perhaps Latin-1 or Windows-1252, by the byte 0xfc in line 4; save it as UTF-8"),
+        ("cp1252", "not UTF-8 but perhaps Latin-1 or Windows-1252, by the byte 0xfc in line 4"),
+        ("gb18030", "not UTF-8"),
+        ("utf-16 and big", "UTF-16; save it as UTF-8"),
+    ],
+)
+def test_an_experiment_file_in_another_encoding_is_refused_by_its_name(
+    tmp_path: Path, cli: Cli, encoding: str, named: str
+) -> None:
+    """Row D6: each encoding that an editor may have chosen, with a byte-order mark and without, in one line. It is the
+    one text file that a person gives; JSON and lists that come from files are in the tests below."""
+    text = EXPERIMENT if encoding != "latin-1" else EXPERIMENT.replace("\u4e2d", "")
+    text = text.replace("\u4e2d", "") if encoding == "cp1252" else text
+    content = codecs.BOM_UTF16_BE + text.encode("utf-16-be") if " and big" in encoding else text.encode(encoding)
+    (tmp_path / "e.toml").write_bytes(content)
+    done = cli("launch", "e.toml")
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("searcher: the experiment file e.toml is not TOML: its encoding is ")
+    assert f"its encoding is {named}" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("x = " + "[" * 100_000, "is not TOML: "),
+        ("model_kwargs = {a = " + "[" * 60 + "]" * 60 + "}", "nested more than 50 deep"),
+        ("a." * 60 + "b = 1", "nested more than 50 deep"),
+        ("n_trials = " + "9" * 5000, "is not TOML: "),
+        ("# " + "x" * (1 << 20), "larger than 1,048,576 bytes"),
+    ],
+)
+def test_an_experiment_file_of_unusual_content(tmp_path: Path, cli: Cli, content: str, message: str) -> None:
+    """Row D6: what else a text file may have that is no experiment."""
+    (tmp_path / "e.toml").write_text(content)
+    for file in ("e.toml", "/dev/zero"):
+        done = cli("launch", file)
+        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+        assert (message if file == "e.toml" else "larger than") in done.stderr
+
+
+def test_json_and_lists_from_files_with_a_mark() -> None:
+    """Row D6: `--model-kwargs "$(cat FILE)"` and `--unary "$(cat FILE)"` pass the mark of the file on."""
+    given = config.from_flags({"model_kwargs": '\ufeff{"depth": 14}', "unary": "\ufeffx,neg"})
+    assert given["model_kwargs"] == {"depth": 14} and config.load(None, given).unary == ("x", "neg")
+    for text in ('{"a": ' * 60 + "1" + "}" * 60, "[" * 100_000):
+        with pytest.raises(ConfigError, match="--model-kwargs is not JSON"):
+            config.from_flags({"model_kwargs": text})
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "3"])

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import hashlib
 import io
 import json
 import os
 import pickle
-import struct
 import subprocess
 import sys
 import tarfile
@@ -29,7 +27,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from searcher.commands.data import _bar
 from searcher.config import Config
@@ -43,150 +40,29 @@ from workers.sources import KNOWN, Raw, find
 from workers.train import train
 
 from .conftest import ROOT, Cli
+from .datafiles import (
+    CPU,
+    TEST,
+    Images,
+    batch,
+    cut,
+    drawn,
+    encoded,
+    here,
+    idx,
+    parquet,
+    write_cifar10_binary,
+    write_cifar10_parquet,
+    write_cifar10_python,
+    write_cifar100,
+    write_fashion,
+)
+
+__all__ = ["here"]  # a fixture of every test
 
 torch.set_num_threads(1)
 
-CPU = torch.device("cpu")
-TRAIN, TEST = 100, 20  # images of the small CIFARs that are written here, of 10 classes
 REAL = Path(os.environ.get("SEARCHER_DATA") or ROOT.parent / "shared" / "data") / "cifar10"
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty current directory, a cache of the test's own, and no data sets elsewhere."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SEARCHER_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("SEARCHER_DATA", raising=False)
-    monkeypatch.setattr(sources, "DEBIAN", tmp_path / "nowhere")
-    load.cache_clear()
-    yield tmp_path
-    load.cache_clear()
-
-
-@dataclass
-class Images:
-    """Random images, as many of each class."""
-
-    train: np.ndarray
-    train_labels: list[int]
-    test: np.ndarray
-    test_labels: list[int]
-
-
-def drawn(classes: int = 10, train: int = TRAIN, test: int = TEST, shape: tuple[int, ...] = (3, 32, 32)) -> Images:
-    draw = np.random.default_rng(0)
-    return Images(
-        draw.integers(0, 256, (train, *shape), np.uint8),
-        [n % classes for n in range(train)],
-        draw.integers(0, 256, (test, *shape), np.uint8),
-        [n % classes for n in range(test)],
-    )
-
-
-# Writing the layouts
-
-
-def idx(array: np.ndarray) -> bytes:
-    return struct.pack(f">{1 + array.ndim}I", 0x800 + array.ndim, *array.shape) + array.tobytes()
-
-
-def write_fashion(folder: Path, zipped: bool = True, dot: bool = False) -> Images:
-    images = drawn(shape=(28, 28))
-    folder.mkdir(parents=True, exist_ok=True)
-    parts = {"train": (images.train, images.train_labels), "t10k": (images.test, images.test_labels)}
-    for part, (pixels, labels) in parts.items():
-        for kind, array in (("images-idx3", pixels), ("labels-idx1", np.array(labels, np.uint8))):
-            name = f"{part}-{kind.replace('-', '.') if dot else kind}-ubyte"
-            content = idx(array)
-            (folder / (f"{name}.gz" if zipped else name)).write_bytes(gzip.compress(content) if zipped else content)
-    return images
-
-
-def python2_pickle(pixels: np.ndarray, labels: list[int], key: bytes = b"labels") -> bytes:
-    """A batch as Python 2 wrote the published ones, where text is bytes and numpy has its old name."""
-
-    def text(value: bytes) -> bytes:
-        return b"T" + struct.pack("<i", len(value)) + value
-
-    def number(value: int) -> bytes:
-        return b"J" + struct.pack("<i", value)
-
-    kind = b"cnumpy\ndtype\n" + text(b"u1") + number(0) + number(1) + b"\x87R"
-    kind += b"(" + number(3) + text(b"|") + b"NNN" + number(-1) + number(-1) + number(0) + b"tb"
-    array = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n" + number(0) + b"\x85" + text(b"b") + b"\x87R"
-    array += b"(" + number(1) + number(len(pixels)) + number(3072) + b"\x86" + kind + b"\x89" + text(pixels.tobytes())
-    array += b"tb"
-    numbers = b"](" + b"".join(map(number, labels)) + b"e"
-    items = text(b"batch_label") + text(b"batch") + text(key) + numbers + text(b"data") + array
-    return b"\x80\x02}(" + items + b"u."
-
-
-def batch(pixels: np.ndarray, labels: list[int], key: str = "labels", how: int | str = "python2") -> bytes:
-    if how == "python2":
-        return python2_pickle(pixels, labels, key.encode())
-    flat = pixels.reshape(len(pixels), -1)
-    names: dict[Any, Any] = {key: labels, "data": flat, "batch_label": "batch"}
-    return pickle.dumps({k.encode(): v for k, v in names.items()} if how == 2 else names, protocol=int(how))
-
-
-def write_cifar10_python(folder: Path, how: int | str = "python2") -> Images:
-    images = drawn()
-    folder.mkdir(parents=True, exist_ok=True)
-    for n in range(5):
-        rows = slice(n * 20, n * 20 + 20)
-        (folder / f"data_batch_{n + 1}").write_bytes(batch(images.train[rows], images.train_labels[rows], how=how))
-    (folder / "test_batch").write_bytes(batch(images.test, images.test_labels, how=how))
-    return images
-
-
-def records(pixels: np.ndarray, labels: list[int], before: bytes = b"") -> bytes:
-    return b"".join(before + bytes([label]) + image.tobytes() for image, label in zip(pixels, labels, strict=True))
-
-
-def write_cifar10_binary(folder: Path) -> Images:
-    images = drawn()
-    folder.mkdir(parents=True, exist_ok=True)
-    for n in range(5):
-        rows = slice(n * 20, n * 20 + 20)
-        (folder / f"data_batch_{n + 1}.bin").write_bytes(records(images.train[rows], images.train_labels[rows]))
-    (folder / "test_batch.bin").write_bytes(records(images.test, images.test_labels))
-    return images
-
-
-def encoded(pixels: np.ndarray, kind: str = "PNG") -> bytes:
-    out = io.BytesIO()
-    Image.fromarray(pixels.transpose(1, 2, 0)).save(out, kind)
-    return out.getvalue()
-
-
-def parquet(file: Path, pixels: np.ndarray, labels: list[Any], label: str = "label", kind: str = "PNG") -> None:
-    pictures = [{"bytes": encoded(image, kind), "path": f"{n}.png"} for n, image in enumerate(pixels)]
-    pq.write_table(pa.table({"img": pictures, label: labels}), file)
-
-
-def write_cifar10_parquet(folder: Path, kind: str = "PNG") -> Images:
-    """The training images in two files, as large sets are."""
-    images = drawn()
-    folder.mkdir(parents=True, exist_ok=True)
-    for n in range(2):
-        rows = slice(n * 50, n * 50 + 50)
-        parquet(folder / f"train-0000{n}-of-00002.parquet", images.train[rows], images.train_labels[rows], kind=kind)
-    parquet(folder / "test-00000-of-00001.parquet", images.test, images.test_labels, kind=kind)
-    return images
-
-
-def write_cifar100(folder: Path, layout: str) -> Images:
-    images = drawn(classes=100, train=1000, test=100)
-    folder.mkdir(parents=True, exist_ok=True)
-    parts = {"train": (images.train, images.train_labels), "test": (images.test, images.test_labels)}
-    for part, (pixels, labels) in parts.items():
-        if layout == "python":
-            (folder / part).write_bytes(batch(pixels, labels, "fine_labels"))
-        elif layout == "binary":
-            (folder / f"{part}.bin").write_bytes(records(pixels, labels, before=b"\x13"))  # the coarse label
-        else:
-            parquet(folder / f"{part}-00000-of-00001.parquet", pixels, labels, "fine_label")
-    return images
 
 
 def rows(part: Part) -> list[int]:
@@ -612,6 +488,50 @@ def test_a_limit_of_training_images(here: Path) -> None:
     assert not torch.equal(some.train.pixels.mean, every.train.pixels.mean), "what is not trained on is not seen"
 
 
+def test_a_limit_of_validation_images(here: Path) -> None:
+    """Row D5: the same rules as for training images: each class in proportion, a smaller limit's images among those of
+    a larger one; the other parts stay as they are."""
+    write_cifar10_binary(here)
+    every, some = (load("cifar10", 0, CPU, str(here), 0, limit) for limit in (0, 10))
+    assert set(rows(every.val)) == set(rows(some.val)), "the limit is all there are"
+    digits = [load("digits", 0, CPU, "", 300, limit) for limit in (0, 100, 37)]
+    assert [len(data.val) for data in digits] == [500, 100, 37]
+    assert set(rows(digits[2].val)) < set(rows(digits[1].val)) < set(rows(digits[0].val))
+    counts = [data.val.labels.bincount() for data in digits]
+    assert (counts[0] / 5 - counts[1]).abs().max() <= 1 and counts[2].min() >= 3
+    for data in digits:
+        assert rows(data.train) == rows(digits[0].train) and rows(data.test) == rows(digits[0].test)
+        assert torch.equal(data.train.pixels.mean, digits[0].train.pixels.mean)
+    assert len({data.digest for data in digits}) == 3, "other validation images are other data"
+    assert load("digits", 0, CPU).digest == "46010228ed1188df", "as it was before there was a limit"
+
+
+@pytest.mark.parametrize("limit", [-1, 9, 501])
+def test_a_limit_of_validation_images_that_cannot_be(limit: int) -> None:
+    """Row D5: the message names the limit that was given."""
+    expected = rf"limit_val must be 0 .* from 10 \(classes\) to 500 \(validation images\), not {limit}"
+    with pytest.raises(WorkersError, match=expected):
+        load("digits", 0, CPU, "", 0, limit)
+
+
+def test_a_limit_of_validation_images_is_part_of_what_a_study_measures(cli: Cli, sqlite_url: str) -> None:
+    """Row D5: as a flag, in a file, and in `data check`; another limit is another measurement."""
+    small = ("--epochs", "1", "--pool", "inline", "--sampler", "random", "--n-trials", "2", "--limit-train", "100")
+    launch = ("launch", "--study-name", "s", *small, "--storage", sqlite_url)
+    done = cli(*launch, "--limit-val", "20")
+    assert done.returncode == 0, done.stderr
+    [trial] = json.loads(cli("trial", "s", "0", "--storage", sqlite_url, "-f", "json").stdout)
+    assert trial["limit_val"] == 20 and trial["val_acc"] * 20 == pytest.approx(round(trial["val_acc"] * 20))
+    Path("e.toml").write_text("limit_val = 30\n")
+    other = cli("resume", "s", "e.toml", "--storage", sqlite_url)
+    assert other.returncode == 2 and "limit_val: 20 in the study, 30 asked for" in other.stderr
+    for limit, status, message in (("5", 1, "limit_val must be 0"), ("-1", 2, "--limit-val must be at least 0")):
+        refused = cli("launch", *small, "--limit-val", limit)
+        assert refused.returncode == status and message in refused.stderr.splitlines()[-1]
+    [found] = json.loads(cli("data", "check", "digits", "--limit-val", "37", "-f", "json").stdout)
+    assert [part["images"] for part in found["parts"]] == [1000, 37, 297]
+
+
 @pytest.mark.parametrize("limit", [-1, 9, 1001])
 def test_a_limit_that_cannot_be(limit: int) -> None:
     with pytest.raises(WorkersError, match=rf"0 \(no limit\) or from 10 \(classes\) to 1000 .*, not {limit}"):
@@ -802,11 +722,6 @@ def test_a_damaged_cache_is_named(here: Path) -> None:
 # What is refused
 
 
-def cut(file: Path, size: int = -1) -> None:
-    content = file.read_bytes()
-    file.write_bytes(content[:size])
-
-
 BAD_FASHION: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut gzip": (lambda f: cut(f / "train-images-idx3-ubyte.gz", -9), "train-images-idx3-ubyte.gz cannot be read"),
     "no gzip": (
@@ -938,8 +853,9 @@ GOOD = encoded(np.zeros((3, 32, 32), np.uint8))
 BAD_PARQUET: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut": (lambda f: cut(f / "test-00000-of-00001.parquet", -10), "is no Parquet file, or is cut short"),
     "missing": (lambda f: (f / "train-00001-of-00002.parquet").unlink(), "has 1 of the 2 files"),
-    "columns": (lambda f: shard(f, img=pictures(GOOD), labels=[0]), r"has the columns \['img', 'labels'\]; img with"),
-    "no struct": (lambda f: shard(f, img=[GOOD], label=[0]), "'img' must be a struct with bytes"),
+    "columns": (lambda f: shard(f, img=pictures(GOOD), kind=[0]), r"has the columns \['img', 'kind'\]; img or image w"),
+    "no struct": (lambda f: shard(f, img=[3], label=[0]), "'img' must be a struct with bytes, or bytes, not int64"),
+    "no bytes": (lambda f: shard(f, img=[{"path": "a.png"}], label=[0]), "'img' must be a struct with bytes, or bytes"),
     "gap": (lambda f: shard(f, img=pictures(GOOD, GOOD), label=[0, None]), "have no gaps"),
     "picture gap": (lambda f: shard(f, img=pictures(GOOD, None), label=[0, 1]), "row 1: the picture cannot be decoded"),
     "no picture": (lambda f: shard(f, img=pictures(b"GIF89a"), label=[0]), "row 0: the picture cannot be decoded"),
@@ -948,7 +864,7 @@ BAD_PARQUET: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: shard(f, img=pictures(GOOD, encoded(np.zeros((3, 32, 31), np.uint8))), label=[0, 1]),
         r"row 1: a picture of shape \(32, 31, 3\); \(32, 32, 3\), red, green and blue",
     ),
-    "text": (lambda f: shard(f, img=pictures(GOOD), label=["cat"]), "one whole number an image is needed"),
+    "text": (lambda f: shard(f, img=pictures(GOOD), label=["cow"]), "'cow' names no class; accepted: airplane, auto"),
     "empty": (lambda f: parquet(f / "test-00000-of-00001.parquet", np.zeros((0, 3, 32, 32)), []), "struct|no images"),
 }
 

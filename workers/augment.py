@@ -6,14 +6,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from workers.job import Recipe
+from workers.job import Recipe, WorkersError
+
+
+def check_augmented(recipe: Recipe, shape: tuple[int, ...]) -> None:
+    """Raises WorkersError if a recipe changes images, and examples of this shape are none."""
+    asked = [name for name in ("crop", "flip", "cutout") if getattr(recipe, name)]
+    if asked and len(shape) != 3:
+        raise WorkersError(
+            f"the recipe has {', '.join(asked)}, which are for images; an example of these data has the shape {shape}: "
+            'choose a recipe without them, or --recipe-kwargs \'{"crop": 0, "flip": false, "cutout": 0}\''
+        )
 
 
 def augment(images: Tensor, recipe: Recipe, draw: torch.Generator) -> Tensor:
     """What the recipe asks for; the images as they are if it asks for nothing.
 
     Args:
-        images: `(n, channels, height, width)`, normalised: 0 is the mean, which is what padding and cut-outs show.
+        images: `(n, channels, height, width)`. Padding and cut-outs are 0, which is the mean of images that are
+            standardised, and black in others.
         draw: on the CPU, whatever the images' device, so that all devices see the same images.
     """
     if recipe.crop or recipe.flip:

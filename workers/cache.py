@@ -15,21 +15,29 @@ from pathlib import Path
 import numpy as np
 
 from workers.job import WorkersError
+from workers.reading import in_a_line
 
-FORMAT = 1  # goes up when what is written changes, so that what older versions wrote is not read
+FORMAT = 2  # goes up when what is written changes, so that what older versions wrote is not read
 
 
 def folder() -> Path:
     """Where downloads and decoded images are kept: SEARCHER_CACHE, or `.cache/searcher` in the home directory."""
-    return Path(os.environ.get("SEARCHER_CACHE") or "~/.cache/searcher").expanduser()
+    named = os.environ.get("SEARCHER_CACHE")
+    try:
+        return Path(named or "~/.cache/searcher").expanduser()
+    except RuntimeError as error:  # `~name` of a user whom this machine does not know, or no home directory at all
+        raise WorkersError(
+            f"the home directory in {named or '~/.cache/searcher'!r} is not known; set SEARCHER_CACHE to a whole path"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
     """The images of a data set `(n, channels, height, width)`, uint8 or float32, and its labels `(n,)`, int64.
 
-    The last `tests` of them are the published test part; 0: there is none. `place` is the folder that they are mapped
-    from, empty if they are in memory.
+    Data that are no images may have other shapes, and be whole numbers of any type. The last `tests` images are the
+    published test part; 0: there is none. `place` is the folder that they are mapped from, empty if they are in memory.
+    `standardised` and `note` are as in `workers.formats.Arrays`.
     """
 
     images: np.ndarray
@@ -37,6 +45,8 @@ class Stored:
     tests: int = 0
     encoding: str = ""
     place: str = ""
+    standardised: bool = True
+    note: str = ""
 
 
 def through_cache(name: str, files: Sequence[Path], decode: Callable[[], Stored]) -> Stored:
@@ -86,7 +96,8 @@ def _write(found: Stored, place: Path) -> None:
     try:
         np.save(unfinished / "images.npy", found.images)
         np.save(unfinished / "labels.npy", found.labels)
-        (unfinished / "facts.json").write_text(json.dumps({"tests": found.tests, "encoding": found.encoding}))
+        facts = {name: getattr(found, name) for name in ("tests", "encoding", "standardised", "note")}
+        (unfinished / "facts.json").write_text(json.dumps(facts))
         try:
             unfinished.rename(place)
         except OSError:
@@ -100,8 +111,13 @@ def _mapped(place: Path) -> Stored:
     """Mapped copy-on-write: pages are the file's until somebody writes to them, which the file never sees."""
     try:
         images = np.load(place / "images.npy", mmap_mode="c", allow_pickle=False)
-        labels = np.load(place / "labels.npy", allow_pickle=False)
+        labels = np.array(np.load(place / "labels.npy", mmap_mode="r", allow_pickle=False))  # mapped, a size is checked
         facts = json.loads((place / "facts.json").read_text())
-        return Stored(images, labels, int(facts["tests"]), str(facts["encoding"]), str(place))
-    except (OSError, EOFError, ValueError, KeyError) as error:
-        raise WorkersError(f"the decoded images in {place} are damaged ({error}); delete that folder") from error
+        if labels.shape != images.shape[:1] or labels.dtype != np.int64:
+            raise ValueError(f"{len(images)} images have labels {labels.dtype} {labels.shape}")
+        tests, encoding = int(facts["tests"]), str(facts["encoding"])
+        return Stored(images, labels, tests, encoding, str(place), bool(facts["standardised"]), str(facts["note"]))
+    except Exception as error:  # what damaged data raise is without limit
+        raise WorkersError(
+            f"the decoded images in {place} are damaged ({in_a_line(error)}); delete that folder"
+        ) from error

@@ -1,4 +1,4 @@
-"""Data sets, split and normalised, as tensors.
+"""Data sets, split and standardised, as tensors.
 
 Pixels stay as they were decoded, one array a data set, which the processes of a host share (`workers.cache`); a batch
 is picked and normalised when it is wanted. On a GPU the whole array lies there.
@@ -7,6 +7,7 @@ is picked and normalised when it is wanted. On a GPU the whole array lies there.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -31,18 +32,29 @@ FLAT = 1e-6  # of the mean: a channel that varies by less has one value, but for
 @dataclass(frozen=True, slots=True)
 class Pixels:
     """All images of a data set `(n, channels, height, width)`, uint8 or float32, as they were decoded, and what
-    normalises them, `(1, channels, 1, 1)`: each channel to mean 0 and variance 1, by the training part alone."""
+    standardises them, `(1, channels, 1, 1)`: each channel to mean 0 and variance 1, by the training part alone.
+
+    Data that are no images have another shape, and may be whole numbers of any type. With `standardised=False` the
+    mean is 0 and the deviation 1, and neither is applied.
+    """
 
     raw: Tensor
     mean: Tensor
     deviation: Tensor
+    standardised: bool = True
 
     def pick(self, rows: Tensor) -> Tensor:
-        """These images, normalised: `(len(rows), channels, height, width)`, float32."""
-        return self.raw.index_select(0, rows).float().sub_(self.mean).div_(self.deviation)
+        """These images as a network gets them: `(len(rows), channels, height, width)`, of type `dtype`."""
+        picked = self.raw.index_select(0, rows).to(self.dtype)
+        return picked.sub_(self.mean).div_(self.deviation) if self.standardised else picked
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """float32; int64 for whole numbers that stay as they are, since embeddings are indexed by those."""
+        return torch.float32 if self.standardised or self.raw.is_floating_point() else torch.int64
 
     def to(self, device: torch.device) -> Pixels:
-        return Pixels(self.raw.to(device), self.mean.to(device), self.deviation.to(device))
+        return Pixels(self.raw.to(device), self.mean.to(device), self.deviation.to(device), self.standardised)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +69,7 @@ class Part:
         return len(self.labels)
 
     def batch(self, at: Tensor) -> tuple[Tensor, Tensor]:
-        """The images at these positions of the part, normalised, and their labels."""
+        """The images at these positions of the part, as a network gets them, and their labels."""
         return self.pixels.pick(self.rows[at]), self.labels[at]
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -76,7 +88,7 @@ class Dataset:
 
     `origin` is where the images are from, `place` the folder that they are mapped from, empty if they are in memory.
     `digest` tells this training and validation data from others: by all labels and which images they are of, and the
-    pixels of a thousand images of each part.
+    pixels of a thousand images of each part. `note` is for the person, if values may be taken for what they are not.
     """
 
     name: str
@@ -88,12 +100,12 @@ class Dataset:
     origin: str
     place: str
     digest: str
+    note: str = ""
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Channels, height, width."""
-        _, channels, height, width = self.train.pixels.raw.shape
-        return channels, height, width
+    def shape(self) -> tuple[int, ...]:
+        """Channels, height, width of an image; of data that are no images, the shape of one example."""
+        return tuple(self.train.pixels.raw.shape[1:])
 
     @property
     def channels(self) -> int:
@@ -105,30 +117,45 @@ class Dataset:
 
 
 @lru_cache(maxsize=4)
-def load(name: str, split_seed: int, device: torch.device, data_dir: str = "", limit_train: int = 0) -> Dataset:
+def load(
+    name: str,
+    split_seed: int,
+    device: torch.device,
+    data_dir: str = "",
+    limit_train: int = 0,
+    limit_val: int = 0,
+    standardise: bool | None = None,
+) -> Dataset:
     """The data set of that name on that device; kept for the next call.
 
     Args:
         name: one of `KNOWN`, `npz:FILE`, or `package.module:function`.
         split_seed: of the split into parts.
         data_dir: the folder with the files; if not given, the usual places are looked in.
-        limit_train: so many training images, with the same share of each class; a larger limit has those of a
-            smaller one and more. 0: all.
+        limit_train: use only this many training images, with the same share of each class; a larger limit has those
+            of a smaller one and more. 0: all.
+        limit_val: use only this many validation images, chosen in the same way.
+        standardise: bring each channel (axis 1) to mean 0 and variance 1 over the training part. None: do so if the
+            data are pictures by their shape, else give the network the values as they are.
 
     Raises:
         WorkersError: no such data set, it is not here, its files are not what they should be, too few images.
     """
-    raw = read(name, data_dir)
+    raw = read(name, data_dir, standardise)
+    standardised = raw.stored.standardised if standardise is None else standardise
     whole = np.asarray(raw.stored.images)  # a mapped array, but no np.memmap, whose sums would be of that kind too
     train, val, test = _split(name, raw, split_seed)
     if limit_train:
         train = limited(train, raw.stored.labels, limit_train, split_seed)
+    if limit_val:
+        val = limited(val, raw.stored.labels, limit_val, split_seed, "limit_val", "validation")
     images, labels = torch.from_numpy(whole), torch.from_numpy(raw.stored.labels)
-    mean, deviation = (torch.from_numpy(values) for values in _moments(whole, train))
-    pixels = Pixels(images, mean, deviation)
+    moments = _moments(whole, train) if standardised else (np.zeros(1, np.float32), np.ones(1, np.float32))
+    mean, deviation = map(torch.from_numpy, moments)
+    pixels = Pixels(images, mean, deviation, standardised)
     parts = [Part(pixels, rows, labels[rows]) for rows in map(torch.from_numpy, (train, val, test))]
-    place, digest = raw.stored.place, _digest(parts[:2])
-    return Dataset(name, raw.title, raw.classes, parts[0], parts[1], parts[2], raw.origin, place, digest).to(device)
+    facts = raw.origin, raw.stored.place, _digest(parts[:2]), raw.stored.note
+    return Dataset(name, raw.title, raw.classes, parts[0], parts[1], parts[2], *facts).to(device)
 
 
 def _digest(parts: Sequence[Part]) -> str:
@@ -170,7 +197,9 @@ def _divided(rows: np.ndarray, labels: np.ndarray, held: float, seed: int, raw: 
     return kept, back
 
 
-def limited(rows: np.ndarray, labels: np.ndarray, number: int, seed: int) -> np.ndarray:
+def limited(
+    rows: np.ndarray, labels: np.ndarray, number: int, seed: int, limit: str = "limit_train", part: str = "training"
+) -> np.ndarray:
     """So many of the rows, each class in proportion; the first so many of one order, so that a larger number has those
     of a smaller one and more.
 
@@ -183,8 +212,7 @@ def limited(rows: np.ndarray, labels: np.ndarray, number: int, seed: int) -> np.
     classes = len(np.unique(labels[rows]))
     if not classes <= number <= len(rows):
         raise WorkersError(
-            f"limit_train must be 0 (no limit) or from {classes} (classes) to {len(rows)} (training images), "
-            f"not {number!r}"
+            f"{limit} must be 0 (no limit) or from {classes} (classes) to {len(rows)} ({part} images), not {number!r}"
         )
     shuffled = np.random.default_rng(seed).permutation(rows)
     turns = np.empty(len(rows))
@@ -196,20 +224,26 @@ def limited(rows: np.ndarray, labels: np.ndarray, number: int, seed: int) -> np.
     needed = int(first_of_class.max()) + 1
     if number < needed:
         raise WorkersError(
-            f"limit_train {number} leaves no training image of the rarest class, each class having its share; the "
+            f"{limit} {number} leaves no {part} image of the rarest class, each class having its share; the "
             f"least that has one of each is {needed}"
         )
     return np.asarray(shuffled[order[:number]])
 
 
 def _moments(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel over these rows, `(1, channels, 1, 1)`, float32."""
+    """Mean and standard deviation of each channel over these rows, `(1, channels, 1, ...)`, float32."""
     ordered = np.sort(rows)
     chunks = [ordered[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
     moments = _exact_moments if images.dtype == np.uint8 else _float_moments
-    mean, deviation = moments(images, chunks, len(rows) * images.shape[2] * images.shape[3])
+    mean, deviation = moments(images, chunks, len(rows) * math.prod(images.shape[2:]))
     deviation = np.where(deviation <= FLAT * np.abs(mean), 1.0, deviation)
-    return mean.astype(np.float32).reshape(1, -1, 1, 1), deviation.astype(np.float32).reshape(1, -1, 1, 1)
+    shape = (1, -1, *(1 for _ in images.shape[2:]))
+    return mean.astype(np.float32).reshape(shape), deviation.astype(np.float32).reshape(shape)
+
+
+def _but_channels(images: np.ndarray) -> tuple[int, ...]:
+    """The axes that a channel's values lie along."""
+    return (0, *range(2, images.ndim))
 
 
 def _exact_moments(images: np.ndarray, chunks: Sequence[np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -217,15 +251,16 @@ def _exact_moments(images: np.ndarray, chunks: Sequence[np.ndarray], count: int)
     total, squares = np.zeros(images.shape[1], np.int64), np.zeros(images.shape[1], np.int64)
     for rows in chunks:
         some = images[rows].astype(np.uint32)
-        total += some.sum(axis=(0, 2, 3), dtype=np.int64)
-        squares += (some * some).sum(axis=(0, 2, 3), dtype=np.int64)
+        total += some.sum(axis=_but_channels(images), dtype=np.int64)
+        squares += (some * some).sum(axis=_but_channels(images), dtype=np.int64)
     mean = total / count
     return mean, np.sqrt(np.maximum(squares / count - mean * mean, 0))
 
 
 def _float_moments(images: np.ndarray, chunks: Sequence[np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray]:
     """In double precision, and the spread about a mean that is known: pixels may be far from 0 and close together."""
-    mean = sum(images[rows].sum(axis=(0, 2, 3), dtype=np.float64) for rows in chunks) / count
-    centre = mean.reshape(-1, 1, 1)
-    squares = sum(np.square(images[rows] - centre).sum(axis=(0, 2, 3)) for rows in chunks)
+    axes = _but_channels(images)
+    mean = sum(images[rows].sum(axis=axes, dtype=np.float64) for rows in chunks) / count
+    centre = mean.reshape(-1, *(1 for _ in images.shape[2:]))
+    squares = sum(np.square(images[rows] - centre).sum(axis=axes) for rows in chunks)
     return mean, np.sqrt(squares / count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import http.client
 import shutil
@@ -10,16 +11,19 @@ import tarfile
 import tempfile
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from workers.job import WorkersError
+from workers.reading import in_a_line
 
 TRIES = 4  # connections to one file; each goes on where the one before it was cut
 TIMEOUT = 30  # seconds without a byte
 BLOCK = 1 << 18  # bytes
+DAMAGED = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError, OverflowError)  # an archive
 BROKEN = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
 
 Report = Callable[[str, int, int | None], None]  # file, bytes that are here, bytes in all if known
@@ -169,19 +173,33 @@ def _md5(file: Path) -> str:
         return hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
+def _check_members(tar: tarfile.TarFile, folder: str, archive: Path, free: int) -> None:
+    """Raises WorkersError if a member is no file or folder in `folder`, or all claim more bytes than `free`."""
+    claimed = 0
+    if not tar.getmembers():
+        raise tarfile.ReadError("it is empty")
+    for member in tar:
+        if not (member.isfile() or member.isdir()) or Path(member.name).parts[:1] != (folder,):
+            raise WorkersError(
+                f"{archive} is refused: its member {member.name!r} is not a file or folder in {folder!r}"
+            )
+        claimed += member.size
+        if member.size < 0 or claimed > free:
+            raise WorkersError(
+                f"{archive} is refused: up to its member {member.name!r} it claims {claimed:,} bytes, and {free:,} are "
+                "free on the disk"
+            )
+
+
 def _unpack(archive: Path, target: Path, folder: str) -> None:
     """The archive's folder, once all of it is there. It may have files and folders inside that folder only."""
     unfinished = Path(tempfile.mkdtemp(prefix=".unpack.", dir=target))
     try:
         with tarfile.open(archive, "r:gz") as tar:
-            for member in tar:
-                if not (member.isfile() or member.isdir()) or Path(member.name).parts[:1] != (folder,):
-                    raise WorkersError(
-                        f"{archive} is refused: its member {member.name!r} is not a file or folder in {folder!r}"
-                    )
+            _check_members(tar, folder, archive, shutil.disk_usage(target).free)
             tar.extractall(unfinished, filter="data")  # refuses names that lead out of the folder
         (unfinished / folder).rename(target / folder)
-    except (tarfile.TarError, EOFError) as error:
-        raise WorkersError(f"{archive} cannot be unpacked: {error}") from error
+    except DAMAGED as error:
+        raise WorkersError(f"{archive} cannot be unpacked: {in_a_line(error)}") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -96,10 +96,10 @@ class Job:
     """One training run: everything a worker needs, as plain values.
 
     `number` is the trial's in its study; `width` (0: the network's own) and `model_kwargs` are options of `model`;
-    `data_dir` and `limit_train` are as in `workers.data.load`; `data_digest` is that which the data must have ("": any
-    will do); `seed` fixes initial weights and the order of images, `split_seed` which images are held out.
-    `primitives` are the modules that define the expression's words, beyond those of the language; `compile`:
-    activations go through torch.compile where it pays. `timeout_seconds` 0 means no limit.
+    `data_dir`, `limit_train`, `limit_val` and `standardise` are as in `workers.data.load`; `data_digest` is the digest
+    that the data must have ("": any will do); `seed` fixes initial weights and the order of images, `split_seed` which
+    images are held out. `primitives` are the modules that define the expression's words, beyond those of the language;
+    `compile`: activations go through torch.compile where it pays. `timeout_seconds` 0 means no limit.
 
     A child that misses one of the `cutoffs` is stopped, and so is one that after `guess_epoch` epochs (0: never) is no
     better than guessing. At the ends of epochs, at most every `checkpoint_seconds`, what is needed to go on after an
@@ -111,6 +111,8 @@ class Job:
     dataset: str = "digits"
     data_dir: str = ""
     limit_train: int = 0
+    limit_val: int = 0
+    standardise: bool | None = None
     model: str = "resnet8"
     width: int = 0
     model_kwargs: dict[str, Any] = field(default_factory=dict, hash=False)

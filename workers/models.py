@@ -15,7 +15,7 @@ from workers.networks.allcnn import AllCNN
 from workers.networks.densenet import DenseNet
 from workers.networks.inception import InceptionNet
 from workers.networks.lecture import LectureNet
-from workers.networks.options import Shape, check_options
+from workers.networks.options import check_options
 from workers.networks.own import build_own
 from workers.networks.preactivation import PreActivationResNet, WideResNet
 from workers.networks.resnet import ResNet
@@ -52,31 +52,40 @@ _NONE: Mapping[str, object] = MappingProxyType({})
 def build(
     name: str,
     activation: Activations,
-    shape: Shape,
+    shape: tuple[int, ...],
     classes: int,
     width: int | None = None,
     options: Mapping[str, object] = _NONE,
+    dtype: torch.dtype = torch.float32,
 ) -> nn.Module:
     """The network of that name, with a fresh activation at each site: `(n, *shape)` -> `(n, classes)`.
 
     Args:
         name: one of `NETWORKS`, or `package.module:function` (workers/networks/own.py).
-        shape: of an image: channels, height, width.
+        shape: of an image: channels, height, width. Data for a network of a user's own may have another shape.
         width: how wide the network is, the published width if not given; networks of a user's own may have none.
         options: further ones of this network, as JSON has them.
+        dtype: of the images: float32, or int64 for whole numbers that a network of a user's own gets as they are.
 
     Raises:
         WorkersError: no such model; an option that it does not take, or not so; a user's own that does not work.
     """
     if ":" in name:
-        return build_own(name, activation, shape, classes, width, options)
+        return build_own(name, activation, shape, classes, width, options, dtype)
     check_model(name)
+    if len(shape) != 3 or dtype != torch.float32:
+        raise WorkersError(
+            f"model {name!r} takes images, (channels, height, width) of floating-point numbers; an example of these "
+            f"data is {shape} of {str(dtype).removeprefix('torch.')}: take a network of your own, "
+            "package.module:function, or leave --no-standardise out if these are images"
+        )
     network = NETWORKS[name]
     if width is not None and options.get("width", width) != width:
         raise WorkersError(f"model {name!r}: width is given twice, as {width!r} and {options['width']!r}; give it once")
     wanted = {**network.defaults, **options, **({} if width is None else {"width": width})}
     check_options(name, network.factory, wanted)
-    return network.factory(activation, shape, classes, **wanted)
+    channels, height, length = shape
+    return network.factory(activation, (channels, height, length), classes, **wanted)
 
 
 def check_model(name: str) -> None:

@@ -16,19 +16,22 @@ import numpy as np
 
 from search_space import SpaceError, nearest
 from search_space.modules import import_module
-from workers import cache, formats
+from workers import cache, classes, formats, parquet, shards
 from workers.cache import Stored
 from workers.formats import Arrays
 from workers.job import WorkersError
+from workers.parquet import Columns
+from workers.reading import is_file
 
 DEBIAN = Path("/usr/share/datasets")
+ANYBODYS = ("data", "default")  # folders of the hub that have no set's name
 OWN = "npz:FILE or package.module:function for your own"
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
     """One way in which a data set lies on disk. Every pattern must match at least one file in one folder; `subfolders`
-    are looked in beside the folder itself."""
+    are looked in beside the folder itself. `train-*.parquet` stands for all names that workers/shards.py knows."""
 
     name: str
     subfolders: tuple[str, ...]
@@ -52,8 +55,9 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The files of a data set."""
+    """The files of a data set, by its name."""
 
+    name: str
     layout: Layout
     folder: Path
     train: tuple[Path, ...]
@@ -70,17 +74,28 @@ class Raw:
     origin: str
 
 
+SHARDS = "-*.parquet"  # of a pattern: the split before it, as shards, by all names that workers/shards.py knows
+
+
+def _parquet(subfolder: str, shape: tuple[int, int, int], labels: tuple[str, ...], names: tuple[str, ...]) -> Layout:
+    """The hub's Parquet; `subfolder` is the name of the set's configuration there."""
+    folders = (subfolder,) if subfolder else ()
+    read = parquet.read_parquet(Columns(shape, labels, names))
+    return Layout("Parquet", folders, (f"train{SHARDS}",), (f"test{SHARDS}",), read)
+
+
 # Kaggle's copy writes a full stop where the published names have a hyphen; a gzip file need not be called so.
 _FASHION = (
     Layout(
         "IDX files",
         ("FashionMNIST/raw",),
-        ("train-images?idx3-ubyte*", "train-labels?idx1-ubyte*"),
-        ("t10k-images?idx3-ubyte*", "t10k-labels?idx1-ubyte*"),
+        ("train-images?idx3-ubyte", "train-labels?idx1-ubyte"),
+        ("t10k-images?idx3-ubyte", "t10k-labels?idx1-ubyte"),
         formats.read_idx,
     ),
+    _parquet("fashion_mnist", (1, 28, 28), ("label", "labels"), classes.FASHION),
 )
-# https://www.cs.toronto.edu/~kriz/cifar.html describes the batches; Parquet is how the hub has them.
+# https://www.cs.toronto.edu/~kriz/cifar.html describes the batches.
 _BATCHES = tuple(f"data_batch_{n}" for n in range(1, 6))
 _CIFAR10 = (
     Layout("Python batches", ("cifar-10-batches-py",), _BATCHES, ("test_batch",), formats.read_cifar_python(b"labels")),
@@ -91,12 +106,12 @@ _CIFAR10 = (
         ("test_batch.bin",),
         formats.read_cifar_binary(1),
     ),
-    Layout("Parquet", ("plain_text",), ("train-*.parquet",), ("test-*.parquet",), formats.read_parquet("label")),
+    _parquet("plain_text", (3, 32, 32), ("label", "labels"), classes.CIFAR10),
 )
 _CIFAR100 = (
     Layout("Python batches", ("cifar-100-python",), ("train",), ("test",), formats.read_cifar_python(b"fine_labels")),
     Layout("binary batches", ("cifar-100-binary",), ("train.bin",), ("test.bin",), formats.read_cifar_binary(2)),
-    Layout("Parquet", (), ("train-*.parquet",), ("test-*.parquet",), formats.read_parquet("fine_label")),
+    _parquet("", (3, 32, 32), ("fine_label", "fine_labels", "label", "labels"), classes.CIFAR100),
 )
 
 KNOWN: Mapping[str, Known] = {
@@ -113,8 +128,11 @@ def check_name(name: str) -> None:
         raise WorkersError(f"unknown dataset {name!r}; {nearest(name, KNOWN)}; {OWN}")
 
 
-def read(name: str, data_dir: str = "") -> Raw:
+def read(name: str, data_dir: str = "", standardise: bool | None = None) -> Raw:
     """All images of a data set, from the cache if they are the files' that they were decoded from.
+
+    Args:
+        standardise: as in `workers.data.load`.
 
     Raises:
         WorkersError: no such data set, it is not here, or its files are not what they should be.
@@ -123,9 +141,9 @@ def read(name: str, data_dir: str = "") -> Raw:
     if name == "digits":
         return _digits()
     if name.startswith("npz:"):
-        return _npz(name)
+        return _npz(name, standardise)
     if name not in KNOWN:
-        return _function(name)
+        return _function(name, standardise)
     known, found = KNOWN[name], find(name, data_dir)
     stored = cache.through_cache(name, (*found.train, *found.test), lambda: _decoded(known, found))
     title = f"{known.title} ({stored.encoding})" if stored.encoding else known.title
@@ -141,9 +159,9 @@ def find(name: str, data_dir: str = "") -> Found:
     """
     incomplete: list[str] = []
     for layout, place in _places(name, data_dir):
-        matches = {pattern: _files(place, pattern) for pattern in (*layout.train, *layout.test)}
+        matches = {pattern: _files(place, pattern, name) for pattern in (*layout.train, *layout.test)}
         if all(matches.values()):
-            return Found(layout, place, _flat(matches, layout.train), _flat(matches, layout.test))
+            return Found(name, layout, place, _flat(matches, layout.train), _flat(matches, layout.test))
         if any(matches.values()):
             missing = ", ".join(pattern for pattern, files in matches.items() if not files)
             incomplete.append(f"{place} has {layout.name} without {missing}")
@@ -154,7 +172,14 @@ def _bases(data_dir: str) -> tuple[list[Path], list[Path]]:
     """The folders that a person names, and the usual places."""
     named = data_dir or os.environ.get("SEARCHER_DATA", "")
     usual = [] if data_dir else [Path("data").absolute(), cache.folder() / "data", DEBIAN]
-    return [Path(named).expanduser().absolute()] if named else [], usual
+    return [whole_path(named)] if named else [], usual
+
+
+def whole_path(path: str) -> Path:
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError as error:  # `~name` of a user whom this machine does not know
+        raise WorkersError(f"the home directory in {path!r} is not known; write the whole path") from error
 
 
 def _places(name: str, data_dir: str) -> Iterator[tuple[Layout, Path]]:
@@ -163,15 +188,18 @@ def _places(name: str, data_dir: str) -> Iterator[tuple[Layout, Path]]:
     named, usual = _bases(data_dir)
     for base in (*named, *usual):
         for layout in KNOWN[name].layouts:
-            inside = [base, *(base / sub for sub in layout.subfolders)]
-            below = [base / name, *(base / name / sub for sub in layout.subfolders)]
-            yield from ((layout, place) for place in (*(inside if base in named else inside[1:]), *below))
+            inside = [base / sub for sub in layout.subfolders]
+            own = [base, *inside, *(base / sub for sub in ANYBODYS)] if base in named else inside
+            below = [base / name / sub for sub in ("", *layout.subfolders, *ANYBODYS)]
+            yield from ((layout, place) for place in (*own, *below))
 
 
-def _files(folder: Path, pattern: str) -> list[Path]:
-    """Files, in order. A plain file stands before the gzip one beside it; of these the first counts."""
-    found = sorted(path for path in folder.glob(pattern) if path.is_file() and path.suffix != ".part")
-    return found if pattern.endswith(".parquet") else found[:1]
+def _files(folder: Path, pattern: str, name: str) -> list[Path]:
+    """Files, in order. A plain file stands before the gzip one beside it; of these the first counts. A copy, such as
+    `train-images-idx3-ubyte (1).gz`, is not taken for the file."""
+    if pattern.endswith(SHARDS):
+        return shards.candidates(folder, pattern.removesuffix(SHARDS), name)
+    return [path for ending in ("", ".gz") for path in sorted(folder.glob(pattern + ending)) if is_file(path)][:1]
 
 
 def _flat(matches: dict[str, list[Path]], patterns: Sequence[str]) -> tuple[Path, ...]:
@@ -192,8 +220,15 @@ def _not_here(name: str, data_dir: str, incomplete: list[str]) -> str:
 
 
 def _decoded(known: Known, found: Found) -> Stored:
-    train, test = (_of_known(found.layout.read(files), known, files) for files in (found.train, found.test))
+    train, test = (_part(known, found, split) for split in ("train", "test"))
     return _together(train, test)
+
+
+def _part(known: Known, found: Found, split: str) -> Arrays:
+    files: Sequence[Path] = found.train if split == "train" else found.test
+    if files[0].suffix == ".parquet":
+        files = shards.in_order(files, split, found.name)
+    return _of_known(found.layout.read(files), known, files)
 
 
 def _of_known(arrays: Arrays, known: Known, files: Sequence[Path]) -> Arrays:
@@ -215,12 +250,14 @@ def _check_range(labels: np.ndarray, classes: int, what: str) -> None:
 def _together(train: Arrays, test: Arrays | None) -> Stored:
     """One array, the test part's images last."""
     if test is None:
-        return Stored(train.images, train.labels, 0, train.encoding)
+        return Stored(train.images, train.labels, 0, train.encoding, standardised=train.standardised, note=train.note)
     return Stored(
         np.concatenate([train.images, test.images]),
         np.concatenate([train.labels, test.labels]),
         len(test.labels),
         train.encoding or test.encoding,
+        standardised=train.standardised,
+        note=train.note,
     )
 
 
@@ -237,11 +274,12 @@ def _digits() -> Raw:
     return Raw(KNOWN["digits"].title, 10, Stored(images, labels), "inside scikit-learn")
 
 
-def _npz(name: str) -> Raw:
-    file = Path(name.removeprefix("npz:")).expanduser()
-    if not file.is_file():
+def _npz(name: str, standardise: bool | None) -> Raw:
+    file = whole_path(name.removeprefix("npz:"))
+    if not is_file(file):
         raise WorkersError(f"no file {str(file.absolute())!r}; npz:FILE names one with images and labels")
-    stored = cache.through_cache("npz", [file], lambda: _own(*formats.read_npz(file), str(file)))
+    kind = {None: "npz", True: "npz-standardised", False: "npz-kept"}[standardise]
+    stored = cache.through_cache(kind, [file], lambda: _own(*formats.read_npz(file, standardise), str(file)))
     return Raw(file.name, int(stored.labels.max()) + 1, stored, str(file))
 
 
@@ -272,7 +310,7 @@ def _is_function(name: str) -> bool:
     return function.isidentifier() and all(part.isidentifier() for part in module.split("."))
 
 
-def _function(name: str) -> Raw:
+def _function(name: str, standardise: bool | None) -> Raw:
     """What a function of the user's returns: `(images, labels)`, or a pair of such to train with and to test with."""
     try:
         result = _imported(name)()
@@ -286,9 +324,9 @@ def _function(name: str) -> Raw:
             "((images, labels), (test_images, test_labels))"
         )
     if all(isinstance(part, (tuple, list)) and len(part) == 2 for part in result):
-        train, test = (_arrays(part, name) for part in result)
+        train, test = (_arrays(part, name, standardise) for part in result)
     else:
-        train, test = _arrays(result, name), None
+        train, test = _arrays(result, name, standardise), None
     stored = _own(train, test, name)
     return Raw(name.partition(":")[2], int(stored.labels.max()) + 1, stored, name)
 
@@ -308,13 +346,13 @@ def _imported(name: str) -> Callable[[], Any]:
     return found  # type: ignore[no-any-return]
 
 
-def _arrays(pair: Any, name: str) -> Arrays:
+def _arrays(pair: Any, name: str, standardise: bool | None) -> Arrays:
     """Arrays, tensors, or lists of numbers."""
     import torch
 
     try:
         images, labels = (part.detach().cpu().numpy() if isinstance(part, torch.Tensor) else part for part in pair)
-        return formats.checked(images, labels, f"dataset {name!r}")
+        return formats.checked(images, labels, f"dataset {name!r}", standardise)
     except (ValueError, TypeError) as error:  # lists of unequal lengths; a type of torch's that NumPy has not
         raise WorkersError(f"dataset {name!r}: these are no arrays: {error}") from error
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, OneCycleLR
 
 from search_space import compile_where_it_pays, load_primitives, undecayed
-from workers.augment import augment
+from workers.augment import augment, check_augmented
 from workers.checkpoint import Checkpoint
 from workers.data import Dataset, Part, load
 from workers.graphed import Graphed
@@ -64,7 +64,7 @@ def train(job: Job, device: torch.device | None = None, stopped: Callable[[], bo
             raise Interrupted(f"timed out after {job.timeout_seconds:g} s")
 
     device = device or default_device()
-    data = load(job.dataset, job.split_seed, device, job.data_dir, job.limit_train)
+    data = load(job.dataset, job.split_seed, device, job.data_dir, job.limit_train, job.limit_val, job.standardise)
     if job.data_digest not in ("", data.digest):
         raise WorkersError(
             f"the data {job.dataset!r} on {socket.gethostname()} (from {data.origin}, digest {data.digest}) are not "
@@ -134,7 +134,9 @@ class _Child:
         torch.manual_seed(job.seed)
         load_primitives(job.primitives)
         activation = activation_of(job.expression)
-        model = build(job.model, activation, data.shape, data.classes, job.width or None, job.model_kwargs)
+        check_augmented(job.recipe, data.shape)
+        dtype = data.train.pixels.dtype
+        model = build(job.model, activation, data.shape, data.classes, job.width or None, job.model_kwargs, dtype)
         self.model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.data, self.device, self.recipe = data, device, job.recipe
         self.steps_per_epoch = max(1, len(data.train) // job.recipe.batch_size)

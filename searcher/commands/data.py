@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,9 +13,13 @@ import typer
 from searcher.commands.console import Format, Output, print_rows
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from workers.data import Dataset
     from workers.fetch import Report
     from workers.sources import Known
+
+log = logging.getLogger("searcher")
 
 app = typer.Typer(help="The data sets that children are trained on.", no_args_is_help=True)
 
@@ -50,18 +54,25 @@ def check(
     name: Annotated[str, typer.Argument(help="A data set of the list, npz:FILE or package.module:function.")],
     data_dir: DataDir = "",
     split_seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of the split into train, val and test.")] = 0,
-    limit_train: Annotated[int, typer.Option(help="So many training images; 0: all.")] = 0,
+    limit_train: Annotated[int, typer.Option(help="Use only this many training images; 0: all.")] = 0,
+    limit_val: Annotated[int, typer.Option(help="Use only this many validation images; 0: all.")] = 0,
+    standardise: Annotated[
+        bool | None, typer.Option("--standardise/--no-standardise", help="As in launch; not given: pictures only.")
+    ] = None,
     output: Output = Format.table,
 ) -> None:
-    """Read all of a data set and say what is in it (csv, markdown: the parts only)."""
+    """Read all of a data set and say what is in it (csv, markdown: the parts only); warn of what is odd about it."""
     import torch
 
     from workers.data import load
+    from workers.doubts import doubts
 
-    data = load(name, split_seed, torch.device("cpu"), data_dir, limit_train)
-    facts, parts = _facts(data), _parts(data)
+    data = load(name, split_seed, torch.device("cpu"), data_dir, limit_train, limit_val, standardise)
+    facts, parts, warnings = _facts(data), _parts(data), doubts(data)
+    for warning in warnings:
+        log.warning("%s", warning)
     if output in (Format.json, Format.yaml):
-        print_rows([{**facts, "parts": parts}], output)
+        print_rows([{**facts, "parts": parts, "warnings": warnings}], output)
         return
     if output is Format.table:
         print_rows([{"": key, " ": str(value)} for key, value in facts.items()], output)
@@ -79,10 +90,11 @@ def fetch(
 
     from workers import cache
     from workers.fetch import fetch as bring
+    from workers.sources import whole_path
 
     folder = data_dir or os.environ.get("SEARCHER_DATA") or cache.folder() / "data"
     with _bar() as report:
-        place = bring(name, Path(folder).expanduser().absolute(), report, url)
+        place = bring(name, whole_path(str(folder)), report, url)
     print(f"{name} is in {place}")
     print(f"Next: searcher data check {name}" + (f" --data-dir {data_dir}" if data_dir else ""))
 
@@ -111,8 +123,8 @@ def _facts(data: Dataset) -> dict[str, Any]:
         "classes": data.classes,
         "shape": "x".join(map(str, data.shape)),
         "pixels": str(pixels.raw.dtype).removeprefix("torch."),
-        "mean": [round(value, 4) for value in pixels.mean.flatten().tolist()],
-        "deviation": [round(value, 4) for value in pixels.deviation.flatten().tolist()],
+        "standardised": pixels.standardised,
+        **({name: _rounded(getattr(pixels, name)) for name in ("mean", "deviation") if pixels.standardised}),
         "from": data.origin,
         "decoded": data.place or "in memory",
     }
@@ -120,6 +132,10 @@ def _facts(data: Dataset) -> dict[str, Any]:
         facts["images"] = len(pixels.raw)
         facts["published"] = known.train + known.test
     return facts
+
+
+def _rounded(values: Tensor) -> list[float]:
+    return [round(value, 4) for value in values.flatten().tolist()]
 
 
 def _parts(data: Dataset) -> list[dict[str, Any]]:

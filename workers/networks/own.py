@@ -14,17 +14,23 @@ from torch import Tensor, nn
 from search_space import Activation, NothingToReplace, SpaceError, nearest, replace_activations
 from search_space.modules import import_module
 from workers.job import WorkersError
-from workers.networks.options import Shape
 from workers.networks.sites import Activations
 
 
 def build_own(
-    name: str, activation: Activations, shape: Shape, classes: int, width: int | None, options: Mapping[str, object]
+    name: str,
+    activation: Activations,
+    shape: tuple[int, ...],
+    classes: int,
+    width: int | None,
+    options: Mapping[str, object],
+    dtype: torch.dtype = torch.float32,
 ) -> nn.Module:
     """The network that `module:function` makes, tried on two images.
 
     The function is given those of `activation` (an `Activations`), `in_channels`, `classes`, `image_size` (height,
-    width) and `width` (None if the settings leave it open) that it has arguments for, and the options. If it takes no
+    width) and `width` (None if the settings leave it open) that it has arguments for, and the options. Where the data
+    are no images, it is given `shape`, of one example, in place of `in_channels` and `image_size`. If it takes no
     `activation`, the activation modules of what it returns are replaced.
 
     Raises:
@@ -32,7 +38,10 @@ def build_own(
             network, does not run or has another output than `(n, classes)`; nothing to replace.
     """
     function = _find(name)
-    offered = {"activation": activation, "in_channels": shape[0], "classes": classes, "image_size": shape[1:]}
+    of_data = {"in_channels": shape[0]} if len(shape) == 3 else {"shape": shape}
+    offered = {"activation": activation, **of_data, "classes": classes}
+    offered |= {"image_size": shape[1:]} if len(shape) == 3 else {}
+    two = torch.zeros(2, *shape, dtype=dtype)
     given = _arguments(name, function, {**offered, "width": width}, options)
     made: list[nn.Module] = []
 
@@ -44,12 +53,12 @@ def build_own(
         given["activation"] = replace(activation, make=recorded)
     model = _call(name, function, given)
     if "activation" not in given:
-        _replace(name, model, activation, shape)
+        _replace(name, model, activation, two)
     elif not made and not any(isinstance(module, Activation) for module in model.modules()):
         raise WorkersError(
             f"model {name!r} takes `activation` but never calls it, as in self.act = activation(channels)"
         )
-    _dry_run(name, model, shape, classes)
+    _dry_run(name, model, two, classes)
     return model
 
 
@@ -113,14 +122,14 @@ def _call(name: str, function: Callable[..., Any], given: Mapping[str, Any]) -> 
     return model
 
 
-def _replace(name: str, model: nn.Module, activation: Activations, shape: Shape) -> None:
+def _replace(name: str, model: nn.Module, activation: Activations, two: Tensor) -> None:
     if activation.expression is None:
         raise WorkersError(
             f"model {name!r} takes no `activation`, and in a finished network only functions of one number can be put; "
             "let it take `activation`, and make `activation.expansion` times the channels before each"
         )
     try:
-        done = replace_activations(model, activation.expression, torch.zeros(2, *shape))
+        done = replace_activations(model, activation.expression, two)
     except NothingToReplace as error:
         remedy = "make modules of its activations, as in self.act = nn.ReLU(), or let the function take `activation`"
         text = f"{error.found}; {remedy}" if error.how else str(error)
@@ -135,13 +144,13 @@ def _replace(name: str, model: nn.Module, activation: Activations, shape: Shape)
         )
 
 
-def _dry_run(name: str, model: nn.Module, shape: Shape, classes: int) -> None:
+def _dry_run(name: str, model: nn.Module, two: Tensor, classes: int) -> None:
     """Two images, in eval mode: running statistics and the state of torch's random numbers stay as they are."""
     try:
         with torch.random.fork_rng([]), torch.no_grad():
-            out = model.eval()(torch.zeros(2, *shape))
+            out = model.eval()(two)
     except Exception as error:
-        images = "x".join(map(str, shape))
+        images = "x".join(map(str, two.shape[1:]))
         raise WorkersError(f"model {name!r} fails on two {images} images: {type(error).__name__}: {error}") from error
     model.train()
     if not isinstance(out, Tensor) or out.shape != (2, classes):
