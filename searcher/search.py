@@ -28,6 +28,7 @@ from searcher.store import Store
 from searcher.trial import Kind, Study, Trial, TrialState
 from workers.job import Epoch, Health, Job, Outcome, Verdict
 from workers.pool import Pool
+from workers.validation import validated
 
 log = logging.getLogger("searcher")
 
@@ -242,8 +243,9 @@ class Search:
         """Enters what the pool has given back."""
         for job, given in ready:
             trial = self._book.end(job.number)
-            self._workers_lost += given.health is not Health.SOUND
-            outcome = self._on_our_data(given, batch)
+            sound = validated(given)
+            self._workers_lost += sound.health is not Health.SOUND
+            outcome = self._on_our_data(sound, batch)
             if outcome.verdict is Verdict.FAILED and trial.retries < self._config.max_retries:
                 again = replace(trial, state=TrialState.WAITING, retries=trial.retries + 1, reason=outcome.reason)
                 batch.changed.append((trial.state, again))

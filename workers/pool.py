@@ -47,6 +47,8 @@ def guarded(run: Evaluate, job: Job) -> Outcome:
     started = time.monotonic()
     try:
         outcome = run(job)
+        if not isinstance(outcome, Outcome):
+            raise WorkersError(f"the worker returned a {type(outcome).__name__}, which is not an outcome")
     except (Exception, SystemExit) as error:  # a user's code may call sys.exit
         outcome = failure(error)
     return replace(outcome, seconds=time.monotonic() - started)
