@@ -18,6 +18,7 @@ from search_space import key, preflight
 from searcher import SearcherError, replay
 from searcher.book import Book
 from searcher.config import Config
+from searcher.display import headline
 from searcher.lease import Lease
 from searcher.outbox import Outage, Outbox
 from searcher.plan import grammar_of
@@ -265,7 +266,7 @@ class Search:
         session, and all has failed alike. (A worker that died says nothing about the next one.)"""
         if outcome.verdict is not Verdict.FAILED or outcome.health is Health.LOST:
             return False
-        self._failures[outcome.reason.partition("\n")[0]] += 1
+        self._failures[headline(outcome.reason)] += 1
         return not self._worked and len(self._failures) == 1
 
     def _judge_suspects(self, batch: Batch, ended: list[Trial]) -> None:

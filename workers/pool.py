@@ -12,6 +12,7 @@ from typing import Protocol
 
 from workers.failure import failure
 from workers.job import Health, Job, Outcome, Verdict, WorkersError
+from workers.text import limited
 
 GRACE_SECONDS = 3.0  # how long past its time-out a job may take to notice by itself
 
@@ -168,7 +169,7 @@ class InlinePool:
 
 
 def _farewell(job: Job, outcome: Outcome) -> str:
-    reason = outcome.reason.partition("\n")[0]
+    reason = limited(outcome.reason.partition("\n")[0], 500)
     return (
         f"trial {job.number} ({job.expression}) has left this process unable to train: {reason}. Resume in a new "
         "process; with --pool ray such a worker is replaced while the search goes on"

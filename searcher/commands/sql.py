@@ -33,7 +33,9 @@ def query(
     table = output is Format.table
     most, most_bytes = (min(limit, TABLE_ROWS), TABLE_BYTES) if table else (limit, ALL_BYTES)
     with blamed(storage), opened_query(storage, sql, timeout, most, most_bytes) as answer:
-        print_rows(answer, output, answer.names)
+        rows = list(answer) if table else answer
+        if not answer.large or answer.count:
+            print_rows(rows, output, answer.names)
     if answer.cut:
         logs.say(f"cut after {answer.count:,} rows; {_more(most, limit, answer.large)}", logging.WARNING)
 
