@@ -390,6 +390,7 @@ def main() -> None:
     from workers.job import WorkersError
 
     streams.prepare()
+    sys.excepthook = logs.print_exception
     try:
         app()
     except BrokenPipeError:  # `searcher top ... | head`

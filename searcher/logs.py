@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,6 +19,7 @@ from enum import StrEnum
 from io import TextIOBase, TextIOWrapper
 from pathlib import Path
 from textwrap import indent
+from types import TracebackType
 from typing import Any, TextIO
 
 from searcher import SearcherError
@@ -77,6 +79,12 @@ def structured() -> bool:
 def say(message: str, level: int = logging.INFO) -> None:
     """Something for the user: a plain line where logs are text, a record as any where they are JSON."""
     log.log(level, "%s", message, extra={"said": True})
+
+
+def print_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print a traceback to stderr, as Python does at the end of a program, without what must not reach a terminal."""
+    text = "".join(traceback.format_exception(kind, error, trace))
+    sys.stderr.write(shown(limited(text), lines=True))
 
 
 @contextmanager

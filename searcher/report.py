@@ -176,10 +176,10 @@ def as_json(rows: Iterable[Row]) -> Iterator[str]:
 def as_csv(rows: Iterable[Row], names: Sequence[str] = ()) -> Iterator[str]:
     """A head line, of the columns' names or else the first row's, and a line for each row."""
     written = io.StringIO()
-    writer = csv.writer(written, lineterminator="")
+    writer = csv.writer(written)  # it quotes texts that have characters of its line end, \r\n
     for values in _with_head(rows, names):
         writer.writerow(values)
-        yield written.getvalue()
+        yield written.getvalue().removesuffix("\r\n")
         written.seek(0)
         written.truncate()
 
