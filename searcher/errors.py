@@ -109,4 +109,3 @@ def plain_sqlite(url: URL, shown: str, text: str, code: int) -> str:
     if text.startswith(_NOT_AS_MADE):
         return f"{url.database}: {DAMAGED} ({text[:200]})"
     return f"{shown}: {text}"
-

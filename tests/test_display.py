@@ -100,7 +100,7 @@ COMMANDS = [
     ("top", "another"),
     ("launch", "--study-name", HOSTILE, "--pool", "inline"),
     ("db", "check"),
-    ("query", "SELECT name, reason, expression AS \"e\x1b[1m\nx\" FROM searcher_study, searcher_trial"),
+    ("query", 'SELECT name, reason, expression AS "e\x1b[1m\nx" FROM searcher_study, searcher_trial'),
     ("query", f"SELECT '{HOSTILE}' AS a, nope"),
     ("query", "SELECT reason FROM searcher_trial", "-f", "markdown"),
     ("--log-format", "json", "top", "another"),
@@ -131,7 +131,9 @@ def test_a_copy_says_nothing_hidden(edited: str, cli: Cli) -> None:
 def test_data_for_programs_is_what_the_database_holds(edited: str, cli: Cli) -> None:
     """Row R9: JSON and YAML escape by their own rules, CSV in a file or a pipe is as it is."""
     sql = "SELECT reason FROM searcher_trial WHERE number = 0"
-    printed = {output: cli("query", sql, "--storage", edited, "-f", output).stdout for output in ("json", "yaml", "csv")}
+    printed = {
+        output: cli("query", sql, "--storage", edited, "-f", output).stdout for output in ("json", "yaml", "csv")
+    }
     assert json.loads(printed["json"]) == yaml.safe_load(printed["yaml"]) == [{"reason": HOSTILE}]
     assert list(csv.reader(io.StringIO(printed["csv"], newline="")))[1] == [HOSTILE]
     assert hidden(printed["json"] + printed["yaml"]) == set()
@@ -157,7 +159,9 @@ def test_csv_on_a_terminal_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
     assert hidden(out.text()) == set() and out.text().count("\n") == 2
 
 
-@pytest.mark.parametrize("bad", ["\x1b", "\x07", "\n", "\t", "\x7f", "\x9b", "\u202e", "\u2067", "\u200d", "\u2028", "\udc9b"])
+@pytest.mark.parametrize(
+    "bad", ["\x1b", "\x07", "\n", "\t", "\x7f", "\x9b", "\u202e", "\u2067", "\u200d", "\u2028", "\udc9b"]
+)
 def test_names_with_hidden_characters_are_refused(bad: str, cli: Cli, tmp_path: Path) -> None:
     """Rows E6, R9: of studies and of baselines, on the command line and in a file."""
     done = cli("launch", "--study-name", f"a{bad}b", "--pool", "inline")

@@ -154,7 +154,9 @@ def test_a_copy_keeps_every_digit(postgresql_url: str, sqlite_url: str, cli: Cli
     again = Store(postgresql_url)
     assert again.trials(again.study("s")) == copy.trials(copy.study("s"))
     assert again.study("s").created_at == copy.study("s").created_at
-    assert run_query(postgresql_url, "SELECT val_loss FROM searcher_trial WHERE number = 0") == [{"val_loss": 0.1 + 0.2}]
+    assert run_query(postgresql_url, "SELECT val_loss FROM searcher_trial WHERE number = 0") == [
+        {"val_loss": 0.1 + 0.2}
+    ]
     copy.close()
     again.close()
 
@@ -180,7 +182,8 @@ def test_nothing_that_others_have_set_shapes_a_session(
         assert connection.exec_driver_sql("SHOW client_encoding").scalar_one() == "UTF8"
     engine.dispose()
     (row,) = run_query(
-        postgresql_url, "SELECT 0.1::float8 + 0.2::float8 AS x, TIMESTAMPTZ '2026-02-01 00:00:00Z' AS at, 'a\\b' AS text"
+        postgresql_url,
+        "SELECT 0.1::float8 + 0.2::float8 AS x, TIMESTAMPTZ '2026-02-01 00:00:00Z' AS at, 'a\\b' AS text",
     )
     assert row == {"x": 0.1 + 0.2, "at": "2026-02-01 00:00:00+00:00", "text": "a\\b"}
 

@@ -6,7 +6,9 @@ an error of the search in the middle of a transaction.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any
@@ -85,10 +87,13 @@ def _curve(curve: Sequence[Epoch]) -> tuple[Epoch, ...]:
 
 
 def _number(name: str, value: Any, low: float, high: float) -> float:
-    """NaN is in no range."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not low <= value <= high:
+    number = math.nan  # which is in no range
+    if isinstance(value, Real) and not isinstance(value, bool):
+        with suppress(OverflowError):
+            number = float(value) + 0.0  # not -0.0, which SQLite does not keep
+    if not low <= number <= high:
         raise ValueError(f"{name} is {_shown(value)}; accepted: numbers from {low:g} to {high:g}")
-    return float(value) + 0.0  # not -0.0, which SQLite does not keep
+    return number
 
 
 def _integer(name: str, value: Any, low: int) -> int:
