@@ -6,7 +6,6 @@ about one (`extra`).
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys

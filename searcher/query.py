@@ -159,7 +159,7 @@ def _target(url: URL, seconds: float) -> dict[str, Any]:
     _, arguments = url.get_dialect()().create_connect_args(url)
     own = {"statement_timeout": f"{1000 * seconds:.0f}", "default_transaction_read_only": "on"}
     statements = ["SET statement_timeout = 0", postgresql.set_up(postgresql.SETTINGS | own)]
-    return {"connect": arguments | postgresql.ARGUMENTS, "set_up": statements}
+    return {"connect": {**arguments, **postgresql.ARGUMENTS}, "set_up": statements}
 
 
 def _distinct(names: list[str]) -> list[str]:

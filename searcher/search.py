@@ -18,7 +18,6 @@ from search_space import key, preflight
 from searcher import SearcherError, replay
 from searcher.book import Book
 from searcher.config import Config
-from searcher.display import headline
 from searcher.lease import Lease
 from searcher.outbox import Outage, Outbox
 from searcher.plan import grammar_of
@@ -134,8 +133,7 @@ class Search:
         behind: Outage | None = None
         try:
             while restored and not self._stopping() and self._has_work():
-                batch = Batch()
-                submitted, ended = list[Trial](), list[Trial]()
+                batch, submitted, ended = Batch(), list[Trial](), list[Trial]()
                 ready = self._wait() if self._book.flying else []
                 self._settled = False
                 self._collect(ready, batch, ended)
@@ -238,15 +236,14 @@ class Search:
 
     def _wait(self) -> list[tuple[Job, Outcome]]:
         seconds, self._hurry = 0.0 if self._hurry else WAKE_SECONDS, False
-        return self._pool.wait(seconds)
+        return [(job, validated(outcome)) for job, outcome in self._pool.wait(seconds)]
 
     def _collect(self, ready: Sequence[tuple[Job, Outcome]], batch: Batch, ended: list[Trial]) -> None:
         """Enters what the pool has given back."""
         for job, given in ready:
             trial = self._book.end(job.number)
-            sound = validated(given)
-            self._workers_lost += sound.health is not Health.SOUND
-            outcome = self._on_our_data(sound, batch)
+            self._workers_lost += given.health is not Health.SOUND
+            outcome = self._on_our_data(given, batch)
             if outcome.verdict is Verdict.FAILED and trial.retries < self._config.max_retries:
                 again = replace(trial, state=TrialState.WAITING, retries=trial.retries + 1, reason=outcome.reason)
                 batch.changed.append((trial.state, again))
@@ -266,7 +263,7 @@ class Search:
         session, and all has failed alike. (A worker that died says nothing about the next one.)"""
         if outcome.verdict is not Verdict.FAILED or outcome.health is Health.LOST:
             return False
-        self._failures[headline(outcome.reason)] += 1
+        self._failures[outcome.reason.partition("\n")[0][:500]] += 1
         return not self._worked and len(self._failures) == 1
 
     def _judge_suspects(self, batch: Batch, ended: list[Trial]) -> None:

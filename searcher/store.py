@@ -127,6 +127,8 @@ class Store:
                 connection.execute(sa.insert(schema.tally), zeros)
                 self._write(connection, study_id, Batch(added=list(trials)), database.stamp(now, self._engine))
         except StoreConflict:
+            if name not in self.names():
+                raise
             raise StudyExists(name, self.typed(name)) from None
         return self.study(name)
 

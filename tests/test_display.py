@@ -19,8 +19,7 @@ import pytest
 import yaml
 
 from searcher import logs, session
-from searcher.commands.console import print_rows
-from searcher.commands.console import Format
+from searcher.commands.console import Format, print_rows
 from searcher.display import headline, is_plain, shown
 from searcher.rows import Batch
 from searcher.store import Store

@@ -48,26 +48,26 @@ def _accepted(outcome: Outcome) -> Outcome:
     digest = outcome.data_digest
     if not isinstance(digest, str) or len(digest) > DIGEST_LENGTH or not digest.isascii() or not digest.isprintable():
         raise ValueError(f"data_digest is {_shown(digest)}; accepted: at most {DIGEST_LENGTH} characters of ASCII")
+    loss, accuracy = _values(outcome)
     parameters = outcome.parameters
     return replace(
         outcome,
-        **_values(outcome),
+        val_loss=loss,
+        val_acc=accuracy,
         curve=_curve(outcome.curve),
         parameters=None if parameters is None else _integer("parameters", parameters, 0),
         seconds=_number("seconds", outcome.seconds, 0, LARGEST),
     )
 
 
-def _values(outcome: Outcome) -> dict[str, float | None]:
-    measured = outcome.verdict in (Verdict.COMPLETE, Verdict.PRUNED)
-    if measured:
-        return {
-            "val_loss": _number("val_loss", outcome.val_loss, -LARGEST, LARGEST),
-            "val_acc": _number("val_acc", outcome.val_acc, 0, 1),
-        }
-    if outcome.val_loss is not None or outcome.val_acc is not None:
+def _values(outcome: Outcome) -> tuple[float | None, float | None]:
+    """Return the loss and the accuracy, which an outcome has if and only if it was measured."""
+    loss, accuracy = outcome.val_loss, outcome.val_acc
+    if outcome.verdict in (Verdict.COMPLETE, Verdict.PRUNED):
+        return _number("val_loss", loss, -LARGEST, LARGEST), _number("val_acc", accuracy, 0, 1)
+    if loss is not None or accuracy is not None:
         raise ValueError(f"it is {outcome.verdict} and has a val_loss or a val_acc, which only a trained function has")
-    return {"val_loss": None, "val_acc": None}
+    return None, None
 
 
 def _curve(curve: Sequence[Epoch]) -> tuple[Epoch, ...]:
@@ -97,7 +97,7 @@ def _number(name: str, value: Any, low: float, high: float) -> float:
 
 
 def _integer(name: str, value: Any, low: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, Integral) or not low <= value <= LARGEST_INTEGER:
+    if isinstance(value, bool) or not isinstance(value, Integral) or not low <= int(value) <= LARGEST_INTEGER:
         raise ValueError(f"{name} is {_shown(value)}; accepted: whole numbers from {low} to {LARGEST_INTEGER}")
     return int(value)
 
