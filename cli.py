@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from searcher import DEFAULT_STORAGE, logs
+from searcher import DEFAULT_STORAGE, logs, streams
 from searcher.commands import data as data_commands
 from searcher.commands import database as database_commands
 from searcher.commands import driving as driving_commands
 from searcher.commands import jobs as jobs_commands
 from searcher.commands import space as space_commands
 from searcher.commands import sql as sql_commands
-from searcher.commands.console import Format, Output, Row, Storage, opened, print_findings, print_rows
+from searcher.commands.console import Format, Output, Row, Storage, opened, print_findings, print_rows, print_text
 from searcher.commands.running import checked, search, served
 
 if TYPE_CHECKING:
@@ -272,7 +272,7 @@ def trial(
         shown = {**facts, "reason": headline}
         print_rows([{"": key, " ": value} for key, value in shown.items() if value not in (None, "")], output)
         if traceback:
-            print(traceback)
+            print_text(traceback)
         if curve:
             print_rows(curve, output)
 
@@ -289,7 +289,7 @@ def export(
     with opened(storage) as store:
         rows = report.trial_rows(store, store.study(name))
         report.export(rows, file)
-    print(f"{len(rows)} trials written to {file}")
+    print_text(f"{len(rows)} trials written to {file}")
 
 
 @app.command()
@@ -338,12 +338,12 @@ def _conclude(store: Store, study: Study) -> None:
 
     shown = marked(store, study, store.leaderboard(study, 15, baselines=True))
     print_rows(_for_table(shown), Format.table)
-    print(report.conclusion(store, study, shown))
+    print_text(report.conclusion(store, study, shown))
     typed = store.typed(study.name)
-    print(f"Next: searcher top {typed}")
+    print_text(f"Next: searcher top {typed}")
     done = sum(n for state, n in store.counts(study).items() if state.finished)
     longer = f" --n-trials {2 * study.n_trials}" if done >= study.n_trials else ""
-    print(f"      searcher resume {typed}{longer}")
+    print_text(f"      searcher resume {typed}{longer}")
 
 
 def _in_short(study: Row) -> dict[str, Any]:
@@ -407,6 +407,8 @@ def main() -> None:
     from searcher import SearcherError
     from workers.job import WorkersError
 
+    streams.prepare()
+    sys.excepthook = logs.print_exception
     try:
         app()
     except BrokenPipeError:  # `searcher top ... | head`

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from searcher import UsageError
+from searcher.display import is_plain
 from searcher.pruners import PRUNERS
 from searcher.textfile import LARGEST, MARK, check_depth, text_of
 from searcher.trial import Objective
@@ -372,19 +373,11 @@ def _check_ranges(config: Config) -> None:
     if config.gpus_per_worker > 1 and config.gpus_per_worker % 1:
         raise ConfigError(f"--gpus-per-worker must be a part of one GPU, or whole GPUs, not {config.gpus_per_worker!r}")
     name = config.study_name
-    if name.strip() != name or len(name) > NAME_LENGTH or name.startswith("-") or not _is_text(name):
+    if name.strip() != name or len(name) > NAME_LENGTH or name.startswith("-") or not is_plain(name):
         raise ConfigError(
-            f"--study-name must be at most {NAME_LENGTH} characters of UTF-8 without blanks around them or a - before "
-            f"them, not {name!r}"
+            f"--study-name must be at most {NAME_LENGTH} visible characters (no newline, no control character) without "
+            f"blanks around them or a - before them, not {name!r}"
         )
-
-
-def _is_text(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # bytes of a command line in another encoding
-        return False
-    return "\0" not in text
 
 
 def _flag(name: str) -> str:

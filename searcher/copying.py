@@ -197,8 +197,10 @@ def _errors_of(connection: Connection) -> AbstractContextManager[None]:
 
 
 def _plain(table: sa.Table, row: sa.Row[Any]) -> dict[str, Any]:
-    """A row whose points in time are UTC, and say so."""
-    values = dict(row._mapping)
+    """A row whose points in time are UTC, and say so; -0.0, which SQLite does not keep, is 0.0."""
+    values: dict[str, Any] = {
+        name: value + 0.0 if isinstance(value, float) else value for name, value in row._mapping.items()
+    }
     for name in _INSTANTS[table]:
         if time := values[name]:
             values[name] = utc(time)

@@ -16,21 +16,11 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from searcher import DEFAULT_STORAGE, SearcherError, UsageError
+from searcher import DEFAULT_STORAGE, SearcherError, UsageError, errors, postgresql
 from searcher.lease import in_words
 from searcher.schema import HEAD, REVISIONS, VERSION_TABLE
 
 BUSY_SECONDS = 30.0  # how long a write waits for another process's
-CONNECT_SECONDS = 10
-IDLE_SECONDS = 15  # how long PostgreSQL lets a transaction wait for its client
-# A host that has gone without a word is noticed in as long, where the system's own time-outs take minutes.
-_LIBPQ = {
-    "connect_timeout": CONNECT_SECONDS,
-    "tcp_user_timeout": 1000 * CONNECT_SECONDS,
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 3,
-}
 DRIVERS = ("sqlite", "sqlite+pysqlite", "postgresql", "postgresql+psycopg")
 SECRETS = ("password", "sslpassword")  # of the options after the question mark
 MIGRATION_LOCK = 0x5EA2C4E2  # PostgreSQL advisory lock: one migration at a time
@@ -50,6 +40,10 @@ class StoreUnavailable(StoreError):
 
 class StoreConflict(StoreError):
     """What was to be written contradicts what is there."""
+
+
+class StoreRefused(StoreError):
+    """A value that the database cannot hold: a number out of its range, a text that its encoding lacks."""
 
 
 def storage_flag(url: URL) -> str:
@@ -186,7 +180,7 @@ def _is_current(connection: Connection, create: bool) -> bool:
             f"{shown} has schema {revision!r}, newer than this searcher knows ({HEAD!r}); upgrade searcher"
         )
     if not connection.dialect.default_schema_name:  # of PostgreSQL's, the first that the user has a right to
-        raise StoreError(f"{shown}: this user may not look into it; {_ASK_FOR_RIGHTS}")
+        raise StoreError(f"{shown}: this user may not look into it; {errors.ASK_FOR_RIGHTS}")
     if create:
         return False
     if revision is None:
@@ -202,6 +196,14 @@ def _revision(connection: Connection) -> str | None:
     if not sa.inspect(connection).has_table(VERSION_TABLE):
         return None
     return connection.execute(sa.text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
+
+
+def codec(engine: Engine) -> str:
+    """Return Python's name of an encoding whose text the database can hold."""
+    if engine.dialect.name == "sqlite":
+        return "utf-8"
+    with engine.connect() as connection:
+        return postgresql.codec(connection.exec_driver_sql("SHOW server_encoding").scalar_one())
 
 
 def is_there(url: str | URL) -> bool:
@@ -240,8 +242,8 @@ def _check_file(url: URL, create: bool) -> None:
 
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() == "postgresql":
-        engine = sa.create_engine(url, pool_pre_ping=True, connect_args=_LIBPQ)
-        event.listen(engine, "connect", _set_up_postgresql)
+        engine = sa.create_engine(url, pool_pre_ping=True, connect_args=postgresql.ARGUMENTS)
+        event.listen(engine, "do_connect", _connect_postgresql)
         event.listen(engine, "begin", _begin_postgresql)
         return engine
     engine = sa.create_engine(url, paramstyle="named", connect_args={"timeout": BUSY_SECONDS})
@@ -250,10 +252,8 @@ def _engine(url: URL) -> Engine:
     return engine
 
 
-def _set_up_postgresql(connection: Any, _: object) -> None:
-    # A driver that stands still in the middle of a transaction must not keep its locks: another could not take over.
-    connection.execute(f"SET idle_in_transaction_session_timeout = {1000 * IDLE_SECONDS}")
-    connection.commit()
+def _connect_postgresql(_dialect: object, _record: object, _positional: object, arguments: dict[str, Any]) -> Any:
+    return postgresql.connected(**arguments)
 
 
 def _begin_postgresql(connection: Connection) -> None:
@@ -306,76 +306,16 @@ def plain_errors(url: str | URL) -> Iterator[None]:
         yield
     except DBAPIError as error:
         parsed = parse_url(url)
-        kind = StoreConflict if isinstance(error, sa.exc.IntegrityError) else StoreError
-        kind = StoreUnavailable if _may_pass(parsed, error) else kind
-        raise kind(_plain(parsed, error)) from error
+        if errors.may_pass(parsed, error):
+            kind: type[StoreError] = StoreUnavailable
+        elif isinstance(error, sa.exc.IntegrityError):
+            kind = StoreConflict
+        else:
+            kind = StoreRefused if isinstance(error, sa.exc.DataError) else StoreError
+        raise kind(errors.plain(parsed, masked(parsed), error)) from error
+    except OverflowError as error:  # of sqlite3, before the database is asked
+        raise StoreRefused(f"{masked(url)} holds no such number: {error}") from error
+    except UnicodeDecodeError as error:
+        raise StoreError(f"{masked(url)} has text in it that is not UTF-8: {error.object[:50]!r}") from error
     except UnicodeEncodeError as error:
-        raise StoreError(f"{masked(url)} has no such text: {error.object!r} is not UTF-8") from error
-
-
-# Of PostgreSQL's SQLSTATEs (its documentation, appendix A): connection exceptions, a client that stood still, a
-# server that shuts down, has crashed or starts up, one that has no connection left, one that is not the primary yet;
-# locks that others hold.
-_CUT_OFF = ("08", "25P03", "25P04", "57P01", "57P02", "57P03", "57P05", "53300", "25006")
-_LOCKED_OUT = ("40001", "40P01", "55P03")
-# A connection that is refused has no SQLSTATE. These texts mean that waiting will not help.
-_LASTING = ("authentication failed", "does not exist", "pg_hba", "no password supplied", "permission denied", "invalid")
-
-
-def _may_pass(url: URL, error: DBAPIError) -> bool:
-    text = str(error.orig)
-    if url.get_backend_name() == "sqlite":
-        return "locked" in text
-    if state := getattr(error.orig, "sqlstate", None):
-        return str(state).startswith(_CUT_OFF + _LOCKED_OUT)
-    broken = isinstance(error, (sa.exc.OperationalError, sa.exc.InterfaceError))
-    return broken and not any(sign in text for sign in _LASTING)
-
-
-def _plain(url: URL, error: DBAPIError) -> str:
-    text = str(error.orig).strip()
-    where = masked(url)
-    if url.get_backend_name() == "postgresql":
-        first = text.splitlines()[0] if text else type(error.orig).__name__
-        way_out = next((f"; {message}" for sign, message in _POSTGRESQL_ERRORS.items() if sign in text), "")
-        answers = not _may_pass(url, error) or "read-only" in text
-        silent = "" if answers else "PostgreSQL does not answer at "
-        return f"{silent}{where}: {first}{way_out}"
-    return plain_sqlite(url, text)
-
-
-def plain_sqlite(url: URL, text: str) -> str:
-    """What SQLite says, with a way out."""
-    for sign, message in _SQLITE_ERRORS.items():
-        if sign in text:
-            return f"{url.database}: {message}"
-    return f"{masked(url)}: {text}"
-
-
-DAMAGED = "this database is damaged; restore a copy, or recover what can be read with: sqlite3 FILE .recover"
-_SQLITE_ERRORS: dict[str, str] = {
-    "not a database": "this file is not a SQLite database, or is damaged; name another file, or restore a copy",
-    "malformed": DAMAGED,
-    "no such column": DAMAGED,  # of tables that are at our revision
-    "no such table": DAMAGED,
-    "Could not decode": DAMAGED,
-    "readonly": "this database cannot be written to; check the rights of the file and of its directory",
-    "unable to open": "this file cannot be opened; check the path and the rights of its directory",
-    "locked": "another process has kept this database locked; stop it or try again",
-    "full": "the disk is full; make room, then resume",
-    "disk I/O": "the disk fails to read or write this file; check the disk, then resume",
-}
-
-_ASK_FOR_RIGHTS = "ask who owns the database for the right; docs/cluster.md has the roles"
-_POSTGRESQL_ERRORS: dict[str, str] = {
-    "authentication failed": "check the user and the password",
-    "no password supplied": "name a file that has the password: ?passfile=FILE, of mode 0600",
-    "no pg_hba.conf entry": "the server admits nobody so from here; check the user and sslmode, or its pg_hba.conf",
-    "resolve host": "check the name of the host",
-    "Connection refused": "check host and port, and that the server runs",
-    "FATAL:  database": "check the name, or have the database made first",
-    "FATAL:  role": "check the user",
-    "permission denied": _ASK_FOR_RIGHTS,
-    "must be owner": _ASK_FOR_RIGHTS,
-    "read-only transaction": f"this user may only read, or the server is a standby; {_ASK_FOR_RIGHTS}",
-}
+        raise StoreError(f"{masked(url)} has no such text: {error.object[:200]!r} is not UTF-8") from error

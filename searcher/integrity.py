@@ -16,8 +16,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL, Engine
 
 from searcher import SearcherError, database, schema
-from searcher.database import DAMAGED, StoreError, StoreUnavailable, plain_errors
+from searcher.database import StoreError, StoreUnavailable, plain_errors
 from searcher.doctor import Finding
+from searcher.errors import DAMAGED
 from searcher.store import Store
 from searcher.trial import Kind, Objective, TrialState
 

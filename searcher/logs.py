@@ -6,10 +6,10 @@ about one (`extra`).
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,9 +17,13 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from io import TextIOBase, TextIOWrapper
 from pathlib import Path
+from textwrap import indent
+from types import TracebackType
 from typing import Any, TextIO
 
 from searcher import SearcherError
+from searcher.display import as_json, shown, without_colours
+from workers.text import LIMIT, limited
 
 log = logging.getLogger("searcher")
 
@@ -44,14 +48,14 @@ def set_up(verbose: int = 0, form: LogFormat = LogFormat.text, file: Path | None
         LogError: the file cannot be written.
     """
     terminal: logging.Handler = _Stderr()
-    terminal.setFormatter(_Json() if form is LogFormat.json else _Text("%(asctime)s %(message)s", "%H:%M:%S"))
+    terminal.setFormatter(_Json() if form is LogFormat.json else _Terminal("%(asctime)s %(message)s", "%H:%M:%S"))
     handlers = [terminal]
     if file:
         try:
             handlers.append(_PrivateFile(file, encoding="utf-8"))
         except OSError as error:
             raise LogError(f"cannot write the log {file}: {error.strerror}; name another with --log-file") from error
-        whole = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+        whole = _Text("%(asctime)s %(levelname)s %(message)s")
         handlers[-1].setFormatter(_Json() if form is LogFormat.json else whole)
     logging.basicConfig(
         handlers=handlers, level=[logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)], force=True
@@ -76,6 +80,12 @@ def say(message: str, level: int = logging.INFO) -> None:
     log.log(level, "%s", message, extra={"said": True})
 
 
+def print_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print a traceback to stderr, as Python does at the end of a program, without what must not reach a terminal."""
+    text = "".join(traceback.format_exception(kind, error, trace))
+    sys.stderr.write(shown(limited(text), lines=True))
+
+
 @contextmanager
 def about(study: str) -> Iterator[None]:
     """Records of the block are about that study."""
@@ -95,7 +105,9 @@ class Printed(TextIOBase):
 
     def write(self, text: str) -> int:
         *lines, self._line = (self._line + text).split("\n")
-        for line in filter(str.strip, lines):
+        if len(self._line) > LIMIT:  # it may never end
+            lines, self._line = [*lines, self._line], ""
+        for line in filter(str.strip, map(without_colours, lines)):
             log.log(logging.DEBUG if "(raylet)" in line else logging.INFO, "%s", line)
         return len(text)
 
@@ -105,9 +117,25 @@ def _is_said(record: logging.LogRecord) -> bool:
 
 
 class _Text(logging.Formatter):
+    """A record begins a line. What comes after it in other lines (a traceback, a list that a message ends with) is
+    indented, so that no text of others can pass for a record."""
+
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
+        lines = limited(record.message).split("\n  ") if _is_said(record) else [limited(record.message)]
+        record.message = "\n  ".join(map(shown, lines))
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        return indent(shown(limited(super().formatException(ei)), lines=True), "    ")
+
+
+class _Terminal(_Text):
+    """What is said to the user has no time before it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        text = super().formatMessage(record)
         if not _is_said(record):
-            return super().formatMessage(record)
+            return text
         return f"searcher: {record.message}" if record.levelno >= logging.ERROR else record.message
 
 
@@ -118,13 +146,13 @@ class _Json(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": limited(record.getMessage()),
             **(_about.get() or {}),
             **facts,
         }
         if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+            line["traceback"] = limited(self.formatException(record.exc_info))
+        return as_json(line)
 
 
 class _Stderr(logging.StreamHandler[TextIO]):

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 
-from searcher.database import StoreConflict, StoreError, StoreUnavailable
+from searcher.database import StoreConflict, StoreError, StoreRefused, StoreUnavailable
 from searcher.journal import Journal
 from searcher.lease import Lease, LeaseLost, Position
 from searcher.rows import Batch
@@ -93,7 +93,7 @@ class Outbox:
         log.warning("%d results of an outage come from the journal %s", self._results(), journal.path)
         try:
             position = self._write_held()
-        except (LeaseLost, StoreConflict):
+        except (LeaseLost, StoreConflict, StoreRefused):
             position = self._store.position(self._lease)  # raises it again, unless the journal was to blame
             self._held.clear()
             _set_aside(journal, _UNFIT)

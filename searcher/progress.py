@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from searcher import logs
+from searcher.display import headline, shown
 from searcher.search import Progress as SearchProgress
 from searcher.trial import Trial, TrialState
 
@@ -35,7 +36,7 @@ class Display:
             TimeElapsedColumn(),
             TextColumn("{task.fields[left]} left"),
         )
-        self._task = self._bar.add_task(study, total=None, left="?")
+        self._task = self._bar.add_task(shown(study), total=None, left="?")
         self._last_line = 0.0
         self._latest: SearchProgress | None = None
         self._printed: SearchProgress | None = None
@@ -60,7 +61,7 @@ class Display:
         if self._live:
             left = _clock(time_left(progress))
             self._bar.update(self._task, total=progress.total, completed=progress.done, left=left)
-            self._live.update(Group(self._bar, *(Text(line, no_wrap=True) for line in describe(progress))))
+            self._live.update(Group(self._bar, *(Text(shown(line), no_wrap=True) for line in describe(progress))))
         elif time.monotonic() - self._last_line >= LINE_SECONDS:
             self._line(progress)
 
@@ -75,7 +76,7 @@ class Display:
 def log_events(progress: SearchProgress) -> None:
     """A record for each trial that has ended or whose run has failed since the last progress."""
     for trial in progress.again:
-        reason = trial.reason.partition("\n")[0]
+        reason = headline(trial.reason)
         log.warning("a run of trial %d has failed, it runs again: %s", trial.number, reason, extra=_about(trial))
     for trial in progress.ended:
         level = logging.WARNING if trial.state is TrialState.FAILED else logging.DEBUG
@@ -86,7 +87,7 @@ def log_events(progress: SearchProgress) -> None:
             trial.expression,
             trial.state,
             "" if trial.cites is None else f" as trial {trial.cites} has",
-            trial.reason.partition("\n")[0] or f"val_loss {trial.val_loss}, val_acc {trial.val_acc}",
+            headline(trial.reason) or f"val_loss {trial.val_loss}, val_acc {trial.val_acc}",
             extra=_about(trial),
         )
     if progress.ended and progress.done == progress.total:

@@ -29,11 +29,16 @@ _UNSAFE_FUNCTIONS = {"load_extension", "fts3_tokenizer", "writefile", "readfile"
 
 
 class Refused(Exception):
-    """How a query ended that has no (more) rows: the kind of failure, and the database's words."""
+    """A query that has no (more) rows.
 
-    def __init__(self, kind: str, text: str) -> None:
+    Args:
+        kind: `database` for an exception of the driver, `connection` if there was no connection, `memory`, `row`.
+        code: the driver's, of an error of the database: SQLite's extended result code, or a SQLSTATE.
+    """
+
+    def __init__(self, kind: str, text: str, code: int | str | None = None) -> None:
         super().__init__(text)
-        self.kind = kind
+        self.end = {"failed": kind, "text": text, "code": code}
 
 
 def main() -> None:
@@ -43,24 +48,34 @@ def main() -> None:
         resource.setrlimit(getattr(resource, f"RLIMIT_{what}"), (most, most))
     rows = _sqlite(task) if "path" in task else _postgresql(task)
     try:
-        end: dict[str, Any] = {"cut": _send(rows, task["limit"])}
+        end = _send(rows, task["limit"], task["most_bytes"])
     except MemoryError:
-        end = {"refused": "out of memory"}
+        end = {"failed": "memory", "text": "", "code": None}
     except Refused as error:
-        end = {error.kind: str(error)}
+        end = error.end
     _write(json.dumps(end))
 
 
-def _send(rows: Iterator[Iterable[Any]], limit: int) -> bool:
-    """Sends the names and at most `limit` rows; whether there are more."""
-    _write(json.dumps(next(rows)))
+def _send(rows: Iterator[Iterable[Any]], limit: int, most_bytes: int) -> dict[str, Any]:
+    """Sends the names and at most `limit` rows of at most `most_bytes` together; returns whether there are more rows,
+    and whether it was their size that ended it."""
+    _write(_line(next(rows)))
     sys.stdout.flush()
+    sent = 0
     for row in islice(rows, limit):
-        line = json.dumps([_plain(value) for value in row])
-        if len(line) > ROW_BYTES:
-            raise Refused("refused", "row too big")
+        line = _line(row)
+        sent += len(line)
+        if sent > most_bytes:
+            return {"cut": True, "large": True}
         _write(line)
-    return next(rows, None) is not None
+    return {"cut": next(rows, None) is not None, "large": False}
+
+
+def _line(values: Iterable[Any]) -> str:
+    line = json.dumps([_plain(value) for value in values])
+    if len(line) > ROW_BYTES:
+        raise Refused("row", "row too big")
+    return line
 
 
 def _write(line: str) -> None:
@@ -79,9 +94,7 @@ def _sqlite(task: dict[str, Any]) -> Iterator[Iterable[Any]]:
             yield [column[0] for column in cursor.description or ()]
             yield from cursor
         except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
-            no_fault_of_the_query = ("locked", "malformed", "disk I/O", "not a database")
-            kind = "unavailable" if any(sign in str(error) for sign in no_fault_of_the_query) else "refused"
-            raise Refused(kind, str(error)) from error
+            raise Refused("database", str(error), getattr(error, "sqlite_errorcode", None)) from error
 
 
 def _authorize(action: int, _first: str | None, second: str | None, *_: object) -> int:
@@ -93,19 +106,20 @@ def _authorize(action: int, _first: str | None, second: str | None, *_: object) 
 def _postgresql(task: dict[str, Any]) -> Iterator[Iterable[Any]]:
     import psycopg
 
-    target = task["connect"]
-    limits = f"-c default_transaction_read_only=on -c statement_timeout={1000 * task['seconds']:.0f}"
     try:
-        connection = psycopg.connect(**target | {"options": f"{target.get('options', '')} {limits}"})
+        connection = psycopg.connect(**task["connect"])
     except psycopg.Error as error:
-        raise Refused("unavailable", str(error).splitlines()[0]) from None
+        raise Refused("connection", str(error).splitlines()[0]) from None
     # The time-out counts for each fetch, and a query may set it; this cancels whatever runs, at the end.
     cancel = threading.Timer(max(0.0, task["end"] - time.time()), connection.cancel_safe)
     cancel.daemon = True
     cancel.start()
     with closing(connection):
-        connection.read_only = True
         try:
+            for statement in task["set_up"]:
+                connection.execute(statement)
+            connection.commit()
+            connection.read_only = True
             connection.execute("SELECT 1")  # takes the snapshot: from here the transaction stays read-only
             if connection.info.parameter_status("is_superuser") == "on":
                 connection.execute("SET ROLE pg_read_all_data")
@@ -115,7 +129,10 @@ def _postgresql(task: dict[str, Any]) -> Iterator[Iterable[Any]]:
                 yield [column.name for column in cursor.description or ()]
                 yield from cursor
         except (psycopg.Error, ValueError) as error:
-            raise Refused("refused", (str(error) or type(error).__name__).splitlines()[0]) from None
+            text = (str(error) or type(error).__name__).splitlines()[0]
+            state = getattr(error, "sqlstate", None)
+            lost = not state and isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
+            raise Refused("connection" if lost else "database", text, state) from None
 
 
 def _plain(value: Any) -> Any:

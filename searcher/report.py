@@ -13,7 +13,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from searcher import SearcherError, UsageError, schema
+from searcher import SearcherError, UsageError, display, schema
+from searcher.display import shown
 from searcher.store import Store
 from searcher.trial import Kind, Study, TrialState
 
@@ -171,7 +172,7 @@ def as_json(rows: Iterable[Row]) -> Iterator[str]:
     for row in rows:
         if before:
             yield f"{before},"
-        before = indent(json.dumps(dict(row), indent=2, allow_nan=False), "  ")
+        before = indent(display.as_json(dict(row), indent=2), "  ")
     if before:
         yield before
     yield "]"
@@ -180,10 +181,10 @@ def as_json(rows: Iterable[Row]) -> Iterator[str]:
 def as_csv(rows: Iterable[Row], names: Sequence[str] = ()) -> Iterator[str]:
     """A head line, of the columns' names or else the first row's, and a line for each row."""
     written = io.StringIO()
-    writer = csv.writer(written, lineterminator="")
+    writer = csv.writer(written)  # it quotes texts that have characters of its line end, \r\n
     for values in _with_head(rows, names):
         writer.writerow(values)
-        yield written.getvalue()
+        yield written.getvalue().removesuffix("\r\n")
         written.seek(0)
         written.truncate()
 
@@ -202,14 +203,18 @@ def as_yaml(rows: Iterable[Row]) -> Iterator[str]:
 
     row = None
     for row in rows:
-        yield yaml.safe_dump([dict(row)], sort_keys=False, allow_unicode=True).rstrip("\n")
+        text = yaml.safe_dump([dict(row)], sort_keys=False, allow_unicode=True)
+        if shown(text, lines=True) != text:  # YAML takes hidden characters for printable ones
+            text = yaml.safe_dump([dict(row)], sort_keys=False)
+        yield text.rstrip("\n")
     if row is None:
         yield "[]"
 
 
 def as_markdown(rows: Iterable[Row], names: Sequence[str] = ()) -> Iterator[str]:
     for n, values in enumerate(_with_head(rows, names)):
-        cells = [str("" if value is None else value).replace("|", "\\|").replace("\n", "<br>") for value in values]
+        texts = [str("" if value is None else value).replace("|", "\\|") for value in values]
+        cells = ["<br>".join(map(shown, text.split("\n"))) for text in texts]
         yield f"| {' | '.join(cells)} |"
         if n == 0:
             yield f"| {' | '.join(['---'] * len(cells))} |"

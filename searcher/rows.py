@@ -15,6 +15,7 @@ from sqlalchemy.engine import RowMapping
 from searcher import schema
 from searcher.trial import Kind, Objective, Study, Trial, TrialState
 from workers.job import Epoch
+from workers.text import holdable
 
 _T, _N = schema.trial.c, schema.tally.c
 _MUTABLE = [
@@ -47,7 +48,9 @@ NEW_TALLY = (
 )
 
 
-def trial_row(study_id: int, trial: Trial, stamp: Any) -> dict[str, Any]:
+def trial_row(study_id: int, trial: Trial, stamp: Any, codec: str = "utf-8") -> dict[str, Any]:
+    """Return the trial as a row. Characters that `codec` lacks are escaped where a text is free: in reasons and names
+    of workers."""
     return {
         "study_id": study_id,
         "number": trial.number,
@@ -58,14 +61,14 @@ def trial_row(study_id: int, trial: Trial, stamp: Any) -> dict[str, Any]:
         "choices": None if trial.choices is None else json.dumps(trial.choices),
         "seed": trial.seed,
         "state": trial.state,
-        "reason": trial.reason,
+        "reason": holdable(trial.reason, codec),
         "cites": trial.cites,
         "retries": trial.retries,
         "val_loss": trial.val_loss,
         "val_acc": trial.val_acc,
         "parameters": trial.parameters,
         "seconds": trial.seconds,
-        "worker": trial.worker,
+        "worker": holdable(trial.worker, codec),
         "finish_order": trial.finish_order,
         "finished_at": stamp if trial.state.finished else None,
     }

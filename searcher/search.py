@@ -30,6 +30,7 @@ from searcher.store import Store
 from searcher.trial import REFUSED, Kind, Study, Trial, TrialState
 from workers.job import Epoch, Health, Job, Outcome, Verdict
 from workers.pool import Pool
+from workers.validation import validated
 
 log = logging.getLogger("searcher")
 
@@ -142,8 +143,7 @@ class Search:
         behind: Outage | None = None
         try:
             while restored and not self._stopping() and self._has_work():
-                batch = Batch()
-                submitted, ended = list[Trial](), list[Trial]()
+                batch, submitted, ended = Batch(), list[Trial](), list[Trial]()
                 ready = self._wait() if self._book.flying else []
                 self._settled = False
                 self._collect(ready, batch, ended)
@@ -248,7 +248,7 @@ class Search:
 
     def _wait(self) -> list[tuple[Job, Outcome]]:
         seconds, self._hurry = 0.0 if self._hurry else WAKE_SECONDS, False
-        return self._pool.wait(seconds)
+        return [(job, validated(outcome)) for job, outcome in self._pool.wait(seconds)]
 
     def _collect(self, ready: Sequence[tuple[Job, Outcome]], batch: Batch, ended: list[Trial]) -> None:
         """Enters what the pool has given back."""
@@ -275,7 +275,7 @@ class Search:
         session, and all has failed alike. (A worker that died says nothing about the next one.)"""
         if outcome.verdict is not Verdict.FAILED or outcome.health is Health.LOST:
             return False
-        self._failures[outcome.reason.partition("\n")[0]] += 1
+        self._failures[outcome.reason.partition("\n")[0][:500]] += 1
         return not self._worked and len(self._failures) == 1
 
     def _judge_suspects(self, batch: Batch, ended: list[Trial]) -> None:

@@ -26,6 +26,7 @@ from search_space import KEY_RULES, load_primitives
 from searcher import __version__, config, logs
 from searcher.config import Config
 from searcher.database import StoreError, StoreUnavailable
+from searcher.display import shown
 from searcher.journal import Journal
 from searcher.lease import Lease, LeaseLost, StudyBusy
 from searcher.plan import baseline_trials, grammar_of, left_out
@@ -94,7 +95,7 @@ def create_study(store: Store, settings: Config, digest: str = "") -> Study:
     Raises:
         StudyExists: the name is taken.
     """
-    data = re.split(r"[:/\\]", settings.dataset)[-1].removesuffix(".npz")
+    data = shown(re.split(r"[:/\\]", settings.dataset)[-1].removesuffix(".npz"))
     stem = f"{data[: config.NAME_LENGTH // 2]}-{settings.sampler.replace(':', '-')}"
     taken = set(store.names())
     free = (name for n in range(1, len(taken) + 2) if (name := f"{stem}-{n}") not in taken)

@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from searcher import schema
+from searcher.display import headline
 from searcher.lease import Driver
 from searcher.report import Row
 from searcher.store import Store
@@ -93,9 +94,9 @@ def _failures(store: Store, study: Study) -> tuple[Failure, ...]:
     totals: Counter[str] = Counter()
     first: dict[str, int] = {}
     for number, reason in latest:
-        headline = reason.partition("\n")[0]  # reasons differ in their tracebacks
-        totals[headline] += 1
-        first[headline] = number
+        line = headline(reason)  # reasons differ in their tracebacks
+        totals[line] += 1
+        first[line] = number
     return tuple(Failure(reason, n, first[reason]) for reason, n in totals.most_common(SHOWN))
 
 

@@ -21,6 +21,7 @@ from searcher.lease import Driver, Lease, LeaseLost, NotDriven, Position, StudyB
 from searcher.rows import NEW_STATE, NEW_TALLY, Batch, epoch_rows, study_of, tally_rows, trial_of, trial_row
 from searcher.trial import Objective, Study, Trial, TrialState
 from workers.job import Epoch
+from workers.text import holdable
 
 LEASE_SECONDS = 15.0
 COMMIT_SECONDS = 1.0  # how long a commit waits for other processes to free a SQLite file: a search can do without it
@@ -60,6 +61,8 @@ class Store:
     def __init__(self, url: str | URL, *, create: bool = False) -> None:
         self.url = database.parse_url(url)
         self._engine = database.connect(self.url, create=create)
+        with plain_errors(self.url):
+            self._codec = database.codec(self._engine)
         self._writer = self._engine.execution_options(writes=True)
         self._hasty = self._engine.execution_options(writes=True, patience=COMMIT_SECONDS)
         self._asking = self._engine.execution_options(patience=COMMIT_SECONDS)
@@ -124,6 +127,8 @@ class Store:
                 connection.execute(sa.insert(schema.tally), zeros)
                 self._write(connection, study_id, Batch(added=list(trials)), database.stamp(now, self._engine))
         except StoreConflict:
+            if name not in self.names():
+                raise
             raise StudyExists(name, self.typed(name)) from None
         return self.study(name)
 
@@ -271,7 +276,7 @@ class Store:
                 .where(c.study_id == study.id, free)
                 .values(
                     generation=c.generation + 1,
-                    holder=holder,
+                    holder=holdable(holder, self._codec),
                     acquired_at=self._now(),
                     expires_at=self._now(plus_seconds=LEASE_SECONDS),
                 )
@@ -383,10 +388,10 @@ class Store:
             self._tally(connection, lease.study_id)
 
     def _write(self, connection: Connection, study_id: int, batch: Batch, stamp: Any) -> None:
-        added = [{**trial_row(study_id, trial, stamp), "created_at": stamp} for trial in batch.added]
+        added = [{**trial_row(study_id, trial, stamp, self._codec), "created_at": stamp} for trial in batch.added]
         changed = [
             {
-                **trial_row(study_id, trial, stamp),
+                **trial_row(study_id, trial, stamp, self._codec),
                 "in_study": study_id,
                 "is_number": trial.number,
                 "was_state": expected,

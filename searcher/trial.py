@@ -110,4 +110,4 @@ def merit(trial: Trial, objective: Objective) -> float:
     value = trial.val_acc if objective is Objective.VAL_ACC else trial.val_loss
     if trial.state is TrialState.INFEASIBLE or value is None:
         return 0.0
-    return value if objective is Objective.VAL_ACC else math.exp(-value)
+    return value if objective is Objective.VAL_ACC else math.exp(min(0.0, -value))

@@ -54,12 +54,13 @@ def postgresql_url(postgresql_server: str) -> str:
     return fresh_database(postgresql_server)
 
 
-def fresh_database(postgresql_server: str) -> str:
+def fresh_database(postgresql_server: str, encoding: str = "UTF8") -> str:
     """The URL of a new database on that server."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     engine = sa.create_engine(postgresql_server, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
-        connection.execute(sa.text(f"CREATE DATABASE {name}"))
+        form = "" if encoding == "UTF8" else f" ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"
+        connection.execute(sa.text(f"CREATE DATABASE {name}{form}"))
     engine.dispose()
     return sa.make_url(postgresql_server).set(database=name).render_as_string(hide_password=False)
 

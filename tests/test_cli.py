@@ -6,11 +6,13 @@ import csv
 import io
 import json
 import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import redirect_stdout
+from contextlib import closing, redirect_stdout
 from pathlib import Path
 
 import pyarrow.parquet
@@ -367,6 +369,59 @@ def test_streams_that_are_closed_or_full_do_not_end_a_search(searched: Path) -> 
         f"{resume.replace('/dev/full', '/dev/null')} 2>&-", shell=True, cwd=searched, env=environment()
     )
     assert closed.returncode == 0
+
+
+ALL_CLOSED = "<&- >&- 2>&-"
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "closed"),
+    [
+        ("studies", 0, ">&-"),
+        ("studies", 0, "2>&-"),
+        ("studies", 0, "<&-"),
+        ("top s", 0, ALL_CLOSED),
+        ("top s -f json", 0, ">&-"),
+        ("trial s 1", 0, ">&-"),
+        ("status s", 0, ">&-"),
+        ("export s out.csv", 0, ">&-"),
+        ("query 'SELECT 1'", 0, "<&- >&-"),
+        ("db check", 0, ">&-"),
+        ("db copy sqlite:///searcher.db sqlite:///copy.db", 0, ALL_CLOSED),
+        ("resume s --n-trials 15 --pool inline", 0, ">&-"),
+        ("resume s --n-trials 15 --pool inline", 0, ALL_CLOSED),
+        ("--log-format json resume s --n-trials 15 --pool inline", 0, "2>&-"),
+        ("profile relu", 0, ">&-"),
+        ("--help", 0, ">&-"),
+        ("top nobody", 1, "2>&-"),
+        ("query 'DELETE FROM searcher_trial'", 2, ALL_CLOSED),
+        ("no-such-command", 2, ALL_CLOSED),
+    ],
+)
+def test_closed_streams_are_as_the_null_device(
+    searched: Path, tmp_path: Path, words: str, status: int, closed: str
+) -> None:
+    """Row E5: for every command; its exit status is the same, and its files are whole."""
+    shutil.copy(searched / "searcher.db", tmp_path)
+    command = f"{sys.executable} -m cli {words} {closed}"
+    done = subprocess.run(command, shell=True, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert done.returncode == status and "Traceback" not in done.stderr, done
+    for file in tmp_path.glob("*.db"):
+        with closing(sqlite3.connect(file)) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_output_that_a_terminal_cannot_encode_is_escaped(searched: Path) -> None:
+    """Row E5: a stream of another encoding does not end a command after its work."""
+    sql = "SELECT 'слой' AS text"
+    for output in ("table", "csv", "markdown", "yaml"):
+        done = subprocess.run(
+            [sys.executable, "-m", "cli", "query", sql, "-f", output],
+            cwd=searched,
+            env=environment() | {"PYTHONIOENCODING": "ascii"},
+            capture_output=True,
+        )
+        assert done.returncode == 0 and rb"\u0441\u043b\u043e\u0439" in done.stdout, done
 
 
 @pytest.mark.parametrize("command", [("top", "s"), ("resume", "s"), ("studies",), ("query", "SELECT 1")])

@@ -23,7 +23,7 @@ import sqlalchemy as sa
 import yaml
 
 from searcher.commands import sql as command
-from searcher.database import MIGRATION_LOCK, connect
+from searcher.database import MIGRATION_LOCK, StoreError, connect
 from searcher.query import QueryRefused, QueryStopped, opened_query, run_query
 from searcher.rows import Batch
 from searcher.store import Store
@@ -416,3 +416,105 @@ def test_a_file_that_was_left_in_a_transaction_can_be_read(hot: str) -> None:
 def test_numbers_that_are_not_finite_come_as_text(filled: str) -> None:
     infinite = "SELECT 9e999 AS x" if filled.startswith("sqlite") else "SELECT 'Infinity'::float8 AS x"
     assert run_query(filled, infinite) == [{"x": "inf"}]
+
+
+NO_FAULT_OF_THE_FILE = {
+    "sqlite": [
+        "SELECT json('[')",
+        "SELECT json('database disk image is malformed')",
+        'SELECT * FROM "disk I/O error"',
+        'SELECT "database is locked"."not a database" FROM searcher_trial',
+        "SELECT CAST(x'ff' AS TEXT)",
+        "SELECT abs(-9223372036854775808)",
+        "SELECT nope AS locked FROM searcher_trial",
+    ],
+    "postgresql": [
+        'SELECT * FROM "canceling statement"',
+        "SELECT '['::json",
+        'SELECT * FROM "out of memory"',
+        'SELECT * FROM "permission denied"',
+        "SELECT 'too big'::integer",
+        "SELECT 'infinity'::timestamp",
+    ],
+}
+
+
+def test_a_mistake_in_a_query_is_not_blamed_on_the_database(filled: str, cli: Cli) -> None:
+    """Row R11: errors are told by their code. What a query, a name or a value says decides nothing."""
+    for sql in NO_FAULT_OF_THE_FILE[filled.split(":")[0]]:
+        done = cli("query", sql, "--storage", filled)
+        assert done.returncode == 2 and done.stderr.startswith("searcher: the query was refused: "), (sql, done)
+        assert "restore a copy" not in done.stderr and done.stderr.count("\n") == 1
+
+
+FETCHING = "FROM pg_stat_activity WHERE datname = %s AND state = 'active' AND query LIKE 'FETCH%%'"
+
+
+def test_a_connection_that_the_server_ends_is_not_blamed_on_the_query(postgresql_url: str) -> None:
+    """Row R11: the other way round."""
+    Store(postgresql_url, create=True).close()
+    end = f"SELECT pg_terminate_backend(pid) {FETCHING}"
+    with psycopg.connect(postgresql_url, autocommit=True) as server, ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(run_query, postgresql_url, "SELECT pg_sleep(90)")
+        while not server.execute(end, [server.info.dbname]).fetchall():
+            assert not asked.done()
+            time.sleep(0.1)
+        with pytest.raises(StoreError, match="terminating connection"):
+            asked.result()
+
+
+def test_a_query_that_somebody_cancels_is_not_said_to_be_late(postgresql_url: str) -> None:
+    """Row R11: SQLSTATE 57014 has several causes."""
+    Store(postgresql_url, create=True).close()
+    end = f"SELECT pg_cancel_backend(pid) {FETCHING}"
+    with psycopg.connect(postgresql_url, autocommit=True) as server, ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(run_query, postgresql_url, "SELECT pg_sleep(90)")
+        while not server.execute(end, [server.info.dbname]).fetchall():
+            assert not asked.done()
+            time.sleep(0.1)
+        with pytest.raises(QueryStopped, match="cancelled on the server"):
+            asked.result()
+
+
+@pytest.mark.parametrize("output", ["table", "json", "csv", "yaml", "markdown"])
+def test_many_columns_of_one_name(filled: str, output: str, cli: Cli) -> None:
+    """Row R10: names are told apart in one pass; seen to fail with a list that is searched for each number."""
+    columns = ["1 AS a"] * 1200 + ["2 AS a_7"] * 400
+    done = cli("query", f"SELECT {', '.join(columns)}", "--storage", filled, "-f", output)
+    assert done.returncode == 0, done.stderr
+    if output == "json":
+        (row,) = json.loads(done.stdout)
+        assert list(row)[:3] == ["a", "a_2", "a_3"] and list(row)[1199:1202] == ["a_1200", "a_7_2", "a_7_3"]
+        assert list(row.values()) == [1] * 1200 + [2] * 400
+
+
+def large(filled: str, rows: int, size: int) -> str:
+    text = f"replace(hex(zeroblob({size // 2})), '0', 'z')" if filled.startswith("sqlite") else f"repeat('z', {size})"
+    return f"{ENDLESS} SELECT n, {text} AS text FROM t LIMIT {rows}"
+
+
+def test_a_table_of_large_rows_is_cut_by_its_size(filled: str, cli: Cli) -> None:
+    """Row R10: rows that are kept until all are there are bounded together, which is said."""
+    done = cli("query", large(filled, 20, 1_000_000), "--storage", filled)
+    assert done.returncode == 0
+    assert "cut after 3 rows; a table holds at most 4,000,000 bytes, -f csv and the other formats" in done.stderr
+    assert done.stdout.count("z") == 3_000_000
+    one = cli("query", large(filled, 2, 9_000_000), "--storage", filled)
+    assert one.returncode == 0 and "cut after 0 rows" in one.stderr and one.stdout == ""
+
+
+def test_all_rows_of_a_query_together_are_bounded(filled: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row R10: `run_query` too, which keeps them."""
+    monkeypatch.setattr("searcher.query.KEPT_BYTES", 3_000_000)
+    assert len(run_query(filled, large(filled, 2, 1_000_000))) == 2
+    with pytest.raises(QueryStopped, match="more than 3,000,000 bytes"):
+        run_query(filled, large(filled, 20, 1_000_000))
+
+
+def test_large_rows_go_through_one_by_one(filled: str) -> None:
+    """Row R10: what is handed on takes the memory of a few rows."""
+    tracemalloc.start()
+    with opened_query(filled, large(filled, 15, 9_000_000)) as answer:
+        assert sum(len(row["text"]) for row in answer) == 15 * 9_000_000
+    assert tracemalloc.get_traced_memory()[1] < 60_000_000
+    tracemalloc.stop()

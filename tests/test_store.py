@@ -318,6 +318,45 @@ def test_a_locked_database_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     store.close()
 
 
+@pytest.mark.parametrize("how", ["removed", "moved", "replaced", "folder"])
+def test_a_file_that_is_gone_is_said_to_be_gone(tmp_path: Path, how: str) -> None:
+    """Row R11: the disk is not to blame if someone has removed, renamed or replaced the file under a search."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    file = folder / "a.db"
+    store = Store(f"sqlite:///{file}", create=True)
+    study = make_study(store)
+    lease = store.acquire(study, "me")
+    if how == "folder":
+        folder.rename(tmp_path / "elsewhere")
+    elif how == "removed":
+        file.unlink()
+    else:
+        file.rename(folder / "b.db")
+    if how == "replaced":
+        Store(f"sqlite:///{file}", create=True).close()
+    with pytest.raises(StoreError, match=r"a\.db: this file was removed or replaced") as refusal:
+        store.commit(lease, Batch(added=[waiting(0)]))
+    assert not isinstance(refusal.value, database.StoreUnavailable)
+    store.close()
+
+
+def test_a_lock_is_told_by_its_code(tmp_path: Path) -> None:
+    """Row R11: words in a message, as in the name of a table, make nothing an outage."""
+    store = Store(f"sqlite:///{tmp_path}/a.db", create=True)
+    with sqlite3.connect(tmp_path / "a.db") as connection:
+        connection.execute(
+            "CREATE TRIGGER t BEFORE INSERT ON searcher_study BEGIN SELECT RAISE(ABORT, 'database is locked, full, "
+            "malformed, readonly'); END"
+        )
+    connection.close()
+    with pytest.raises(StoreError) as refusal:
+        make_study(store)
+    assert not isinstance(refusal.value, database.StoreUnavailable)
+    assert "another process" not in str(refusal.value) and "is damaged" not in str(refusal.value)
+    store.close()
+
+
 @pytest.mark.parametrize(
     "url",
     ["nonsense", "mysql://u:canary@h/d", "sqlite://", "sqlite:///:memory:", "postgresql://u:canary@127.0.0.1:1/d"],

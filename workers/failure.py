@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Iterator
 
 from workers.job import Health, Outcome, Verdict, WorkersError
+from workers.text import LIMIT, limited
 
 FRAMES = 5  # of a traceback, the last ones
 
@@ -22,7 +23,7 @@ def failure(error: BaseException) -> Outcome:
     for cause in _chain(error):
         if _out_of_memory(cause):
             return Outcome(Verdict.FAILED, f"out of memory: {_request(cause)}{_where(cause)}", health=Health.SPENT)
-    reason = f"{type(error).__name__}: {error}" + ("" if isinstance(error, WorkersError) else _where(error))
+    reason = f"{type(error).__name__}: {_text(error)}" + ("" if isinstance(error, WorkersError) else _where(error))
     return Outcome(Verdict.FAILED, reason, health=Health.LOST if any(map(_gpu_lost, _chain(error))) else Health.SOUND)
 
 
@@ -43,7 +44,7 @@ def _out_of_memory(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return known or (type(error) in (RuntimeError, torch.AcceleratorError) and bool(_NO_MEMORY.search(str(error))))
+    return known or (type(error) in (RuntimeError, torch.AcceleratorError) and bool(_NO_MEMORY.search(_text(error))))
 
 
 def _gpu_lost(error: BaseException) -> bool:
@@ -51,14 +52,22 @@ def _gpu_lost(error: BaseException) -> bool:
     import torch
 
     return isinstance(error, torch.AcceleratorError) or (
-        type(error) is RuntimeError and bool(_GPU_LOST.search(str(error)))
+        type(error) is RuntimeError and bool(_GPU_LOST.search(_text(error)))
     )
 
 
 def _request(error: BaseException) -> str:
     """What was asked for, as the exception has it; Python's own does not say."""
-    text = next(iter(str(error).splitlines()), "")
+    text = next(iter(_text(error).splitlines()), "")
     return _PREAMBLE.sub("", text) or type(error).__name__
+
+
+def _text(error: BaseException) -> str:
+    """The exception's text, limited so that there is room for where it was raised."""
+    try:
+        return limited(str(error), LIMIT // 2)
+    except Exception as broken:  # a person's own exception may have any `__str__`
+        return f"(its text cannot be had: {type(broken).__name__})"
 
 
 def _where(error: BaseException) -> str:

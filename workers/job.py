@@ -11,6 +11,10 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Self
 
+from workers.text import holdable, limited
+
+WORKER_LENGTH = 1000  # characters of a worker's name, most
+
 
 class WorkersError(RuntimeError):
     """A request that the workers cannot serve; the message says what they accept."""
@@ -184,8 +188,9 @@ class Outcome:
     health: Health = Health.SOUND
 
     def __post_init__(self) -> None:
-        for name in ("reason", "worker"):  # an exception's text may be anything, and not every database takes it
-            object.__setattr__(self, name, _storable(getattr(self, name)))
+        # An exception's text may be anything, of any length, and not every database takes it.
+        object.__setattr__(self, "reason", limited(holdable(self.reason)))
+        object.__setattr__(self, "worker", limited(holdable(self.worker), WORKER_LENGTH))
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -197,8 +202,3 @@ class Outcome:
         return cls(
             **{**fields, "verdict": Verdict(fields["verdict"]), "health": Health(fields["health"]), "curve": curve}
         )
-
-
-def _storable(text: str) -> str:
-    """Text without what UTF-8 or PostgreSQL cannot hold: that is written as escapes."""
-    return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from workers.failure import failure
 from workers.job import Health, Job, Outcome, Verdict, WorkersError
+from workers.text import limited
 
 GRACE_SECONDS = 3.0  # how long past its time-out a job may take to notice by itself
 
@@ -48,6 +49,8 @@ def guarded(run: Evaluate, job: Job) -> Outcome:
     started = time.monotonic()
     try:
         outcome = run(job)
+        if not isinstance(outcome, Outcome):
+            raise WorkersError(f"the worker returned a {type(outcome).__name__}, which is not an outcome")
     except (Exception, SystemExit) as error:  # a user's code may call sys.exit
         outcome = failure(error)
     return replace(outcome, seconds=time.monotonic() - started)
@@ -167,7 +170,7 @@ class InlinePool:
 
 
 def _farewell(job: Job, outcome: Outcome) -> str:
-    reason = outcome.reason.partition("\n")[0]
+    reason = limited(outcome.reason.partition("\n")[0], 500)
     return (
         f"trial {job.number} ({job.expression}) has left this process unable to train: {reason}. Resume in a new "
         "process; with --pool ray such a worker is replaced while the search goes on"

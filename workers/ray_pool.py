@@ -32,6 +32,7 @@ from workers.ray_cluster import (
     watched,
     workers_that_fit,
 )
+from workers.validation import received
 
 LINGER_SECONDS = 0.003  # how long a first result waits for others, so that one transaction can record them together
 QUEUE = 2  # jobs an actor holds: one running, one waiting, so that a result is written down before the next but one
@@ -236,7 +237,7 @@ class RayPool:
         while seat.queue and seat.queue[0][0] in ready:
             ref, jobs = seat.queue[0]
             try:
-                outcomes = [Outcome.from_json(text) for text in ray.get(ref)] if jobs else []
+                outcomes = [received(text) for text in ray.get(ref)] if jobs else []
             except (RayActorError, OutOfMemoryError) as error:
                 if not self._pulse.beats(now=True):
                     return ended  # the cluster has died first, or is about to come back

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from searcher.display import shown
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -70,8 +72,15 @@ def print_rows(rows: Iterable[Row], output: Format, names: Sequence[str] = ()) -
         Format.yaml: report.as_yaml(rows),
         Format.markdown: report.as_markdown(rows, names),
     }
+    # In a file CSV holds what the database holds; a terminal gets it as a table does.
+    escaped = output is Format.csv and sys.stdout.isatty()
     for line in lines[output]:
-        print(line)
+        print(shown(line) if escaped else line)
+
+
+def print_text(text: str, *, end: str = "\n", error: bool = False) -> None:
+    """Prints lines of text, without what must not reach a terminal."""
+    print(shown(text, lines=True), end=end, flush=True, file=sys.stderr if error else sys.stdout)
 
 
 def print_findings(findings: Iterable[Finding]) -> bool:
@@ -79,7 +88,7 @@ def print_findings(findings: Iterable[Finding]) -> bool:
     well = True
     for finding in findings:
         well &= finding.ok
-        print(f"{'ok' if finding.ok else 'NO':3} {finding.what}: {finding.found}")
+        print(f"{'ok' if finding.ok else 'NO':3} {shown(finding.what)}: {shown(finding.found)}")
     return well
 
 
@@ -93,7 +102,7 @@ def _print_table(rows: Sequence[Row]) -> None:
 
 
 def table_of(rows: Sequence[Row]) -> Table:
-    """Rows, of which there must be one, as Rich prints them."""
+    """Rows, of which there must be one, as Rich prints them. A cell is one line; a tuple has a line for each item."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -102,7 +111,13 @@ def table_of(rows: Sequence[Row]) -> Table:
     for name, value in rows[0].items():
         number = isinstance(value, (int, float)) or name.startswith("val_")
         whole = name in ("study", "created")  # what one types or reads at a glance
-        table.add_column(name, justify="right" if number else "left", overflow="fold", no_wrap=whole)
+        table.add_column(Text(shown(name)), justify="right" if number else "left", overflow="fold", no_wrap=whole)
     for row in rows:
-        table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
+        table.add_row(*(Text(_cell(value)) for value in row.values()))
     return table
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "\n".join(map(_cell, value))
+    return "" if value is None else shown(str(value))

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from searcher import DEFAULT_STORAGE
-from searcher.commands.console import Format, Output, Storage, opened, print_findings, print_rows
+from searcher.commands.console import Format, Output, Storage, opened, print_findings, print_rows, print_text
+from searcher.display import shown
 
 if TYPE_CHECKING:
     from searcher.copying import Report
@@ -28,7 +29,7 @@ def upgrade(storage: Storage = DEFAULT_STORAGE) -> None:
     from searcher.schema import HEAD
 
     with opened(storage, create=True):
-        print(f"{masked(storage)} is at schema {HEAD}")
+        print_text(f"{masked(storage)} is at schema {HEAD}")
 
 
 @app.command()
@@ -64,7 +65,7 @@ def copy(
     print_rows([asdict(contents) for contents in copied], output)
     if output is Format.table:
         where = shlex.quote(masked(target))
-        print(f"Both were read again and have the same rows. Next: searcher studies --storage {where}")
+        print_text(f"Both were read again and have the same rows. Next: searcher studies --storage {where}")
 
 
 @app.command()
@@ -112,7 +113,7 @@ def _bar(unit: str = "rows") -> Iterator[Report]:
 
         def report(study: str, done: int, total: int) -> None:
             if study not in tasks:
-                tasks[study] = progress.add_task(study, total=total)
+                tasks[study] = progress.add_task(shown(study), total=total)
             progress.update(tasks[study], completed=done)
 
         yield report

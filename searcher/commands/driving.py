@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from searcher import DEFAULT_STORAGE, logs
-from searcher.commands.console import Format, Output, Storage, opened, print_rows, table_of
+from searcher.commands.console import Format, Output, Storage, opened, print_rows, print_text, table_of
 
 if TYPE_CHECKING:
     from searcher.status import Status
@@ -63,7 +63,7 @@ def stop(
                 )
             time.sleep(LOOK_SECONDS)
         if wait:
-            print(f"study {name!r} is stopped; go on with: searcher resume {store.typed(name)}")
+            print_text(f"study {name!r} is stopped; go on with: searcher resume {store.typed(name)}")
 
 
 def _show(store: Store, found: Status, output: Format) -> None:
@@ -112,15 +112,15 @@ def _watch(store: Store, name: str, every: float, output: Format) -> None:
             live.stop()
 
 
-def _lines(store: Store, found: Status) -> list[dict[str, str]]:
+def _lines(store: Store, found: Status) -> list[dict[str, Any]]:
     typed = store.typed(found.study.name)
     facts = {
         "study": f"{found.study.name}: {found.done} of {found.study.n_trials} trials decided",
         "driver": _driver(found),
         "trials": ", ".join(f"{n} {state.lower()}" for state, n in found.counts.items()) or "none yet",
         "rate": _rate(found),
-        "running": "\n".join(f"{number}: {expression}" for number, expression in found.running),
-        "failed": "\n".join(f"{f.count}x {f.reason} (searcher trial {typed} {f.number})" for f in found.failures),
+        "running": tuple(f"{number}: {expression}" for number, expression in found.running),
+        "failed": tuple(f"{f.count}x {f.reason} (searcher trial {typed} {f.number})" for f in found.failures),
         "best": _best(found),
         "next": f"searcher {_next(found)} {typed}",
     }
@@ -147,11 +147,11 @@ def _rate(found: Status) -> str:
     return f"{found.rate:,.0f} trials/h, {_span(found.seconds_left or 0)} left"
 
 
-def _best(found: Status) -> str:
+def _best(found: Status) -> tuple[str, ...]:
     named = [(found.best["expression"], found.best)] if found.best else []
     if found.relu:
         named.append(("ReLU", found.relu))
-    return "\n".join(f"{name}: val_loss {row['val_loss']:.4f}, val_acc {row['val_acc']:.4f}" for name, row in named)
+    return tuple(f"{name}: val_loss {row['val_loss']:.4f}, val_acc {row['val_acc']:.4f}" for name, row in named)
 
 
 def _next(found: Status) -> str:

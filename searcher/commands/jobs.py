@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from searcher.commands.console import Format, Output, print_rows
+from searcher.commands.console import Format, Output, print_rows, print_text
+from searcher.display import without_colours
 
 if TYPE_CHECKING:
     from searcher.jobs import Jobs
@@ -50,9 +50,9 @@ def submit(
     jobs = _jobs(address)
     job = jobs.submit(command or [], variables)
     if not follow:
-        print(job)
+        print_text(job)
         return
-    print(f"job {job}; Ctrl-C leaves it running", file=sys.stderr)
+    print_text(f"job {job}; Ctrl-C leaves it running", error=True)
     _follow(jobs, job)
 
 
@@ -83,14 +83,14 @@ def logs(
     if follow:
         _follow(jobs, job)
     else:
-        print(jobs.log(job), end="")
+        _print_log(jobs.log(job))
 
 
 @app.command()
 def stop(job: JobId, address: Address = DEFAULT_ADDRESS) -> None:
     """Stop a job cleanly: what it was training waits for a resume."""
     running, how = _jobs(address).stop(job)
-    print(f"job {job} is {how}" if running else f"job {job} had ended before: {how}")
+    print_text(f"job {job} is {how}" if running else f"job {job} had ended before: {how}")
 
 
 def _jobs(address: str) -> Jobs:
@@ -102,10 +102,14 @@ def _jobs(address: str) -> Jobs:
 def _follow(jobs: Jobs, job: str) -> None:
     """Exit status 1 if the job has not succeeded, 130 if nobody waited for it."""
     try:
-        how = jobs.follow(job, lambda lines: print(lines, end="", flush=True))
+        how = jobs.follow(job, _print_log)
     except KeyboardInterrupt:
-        print(f"\njob {job} goes on; see: searcher jobs logs {job} --follow", file=sys.stderr)
+        print_text(f"\njob {job} goes on; see: searcher jobs logs {job} --follow", error=True)
         raise typer.Exit(130) from None
     if how != SUCCEEDED:
-        print(f"job {job} is {how}", file=sys.stderr)
+        print_text(f"job {job} is {how}", error=True)
         raise typer.Exit(1)
+
+
+def _print_log(text: str) -> None:
+    print_text(without_colours(text), end="")

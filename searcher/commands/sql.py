@@ -13,6 +13,7 @@ from searcher.commands.console import MOST, Format, Output, Storage, print_rows
 app = typer.Typer()
 
 TABLE_ROWS = 10_000  # a table is printed when all of it is known
+TABLE_BYTES = 4_000_000
 
 
 @app.command()
@@ -20,23 +21,28 @@ def query(
     sql: Annotated[str, typer.Argument(help="One SELECT, as in: SELECT * FROM leaderboard")],
     storage: Storage = DEFAULT_STORAGE,
     limit: Annotated[
-        int, typer.Option(min=1, max=MOST, help="Most rows to print; a table has at most 10,000.")
+        int, typer.Option(min=1, max=MOST, help="Most rows to print; a table has at most 10,000, and 4 MB.")
     ] = 1_000_000,
     timeout: Annotated[float, typer.Option(min=0.1, max=86_400, help="Seconds the query may take, printing too.")] = 30,
     output: Output = Format.table,
 ) -> None:
     """Run your own SQL, read only. Tables: searcher_study, searcher_trial, searcher_epoch; view: leaderboard."""
     from searcher.integrity import blamed
-    from searcher.query import opened_query
+    from searcher.query import ALL_BYTES, opened_query
 
-    most = min(limit, TABLE_ROWS) if output is Format.table else limit
-    with blamed(storage), opened_query(storage, sql, timeout, most) as answer:
-        print_rows(answer, output, answer.names)
+    table = output is Format.table
+    most, most_bytes = (min(limit, TABLE_ROWS), TABLE_BYTES) if table else (limit, ALL_BYTES)
+    with blamed(storage), opened_query(storage, sql, timeout, most, most_bytes) as answer:
+        rows = list(answer) if table else answer
+        if not answer.large or answer.count:
+            print_rows(rows, output, answer.names)
     if answer.cut:
-        logs.say(f"cut after {most:,} rows; {_more(most, limit)}", logging.WARNING)
+        logs.say(f"cut after {answer.count:,} rows; {_more(most, limit, answer.large)}", logging.WARNING)
 
 
-def _more(most: int, limit: int) -> str:
+def _more(most: int, limit: int, large: bool) -> str:
+    if large:
+        return f"a table holds at most {TABLE_BYTES:,} bytes, -f csv and the other formats hold more"
     if most < limit:
         return "a table holds no more, -f csv and the other formats do"
     return "narrow the query with WHERE or LIMIT, or raise --limit"

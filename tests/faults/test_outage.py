@@ -17,6 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from hypothesis import given, settings
@@ -555,6 +556,107 @@ def test_a_lock_that_others_hold_on_postgresql_is_an_outage(postgresql_url: str,
     finish(outbox)
     assert store.trials(study) == [ended(0)]
     engine.dispose()
+    store.close()
+
+
+def test_a_lock_that_outlasts_a_time_out_of_the_role(postgresql_url: str, state: Path) -> None:
+    """Row R4: `ALTER ROLE ... SET statement_timeout`, and the other time-outs that a role or a database may have."""
+    with psycopg.connect(postgresql_url, autocommit=True) as server:
+        for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
+            server.execute(f"ALTER DATABASE {server.info.dbname} SET {name} = '400ms'")
+        store = Store(postgresql_url, create=True)
+        study = make_study(store)
+        _, outbox = open_outbox(store, study)
+        server.autocommit = False
+        server.execute("LOCK TABLE searcher_lease")
+        outbox.put(Batch(added=[ended(0)]))
+        time.sleep(3)
+        outbox.put(Batch(added=[ended(1)]))
+        assert outbox.outage and outbox.outage.held == 2
+        server.rollback()
+        server.autocommit = True
+    finish(outbox)
+    assert store.trials(study) == [ended(0), ended(1)]
+    store.close()
+
+
+PASSING = [
+    *("57014", "57000", "57P01", "57P02", "57P03", "57P05"),  # cancelled by others, shutdowns
+    *("53000", "53100", "53200", "53300", "53400", "58000", "58030", "58P01"),  # no room, errors of the system
+    *("40001", "40003", "40P01", "55P03", "25P03", "25006", "08000", "08006"),
+]
+REFUSE = """
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN RAISE EXCEPTION 'gespeicherter Fehler' USING ERRCODE = '{state}'; END $$;
+CREATE TRIGGER refuse BEFORE INSERT ON searcher_trial FOR EACH ROW EXECUTE FUNCTION refuse();
+"""
+
+
+@pytest.mark.parametrize("sqlstate", PASSING)
+def test_what_may_pass_is_an_outage_whatever_its_words(postgresql_url: str, state: Path, sqlstate: str) -> None:
+    """Row R4 (and R11): the class of the SQLSTATE decides, in any language of the server."""
+    store = Store(postgresql_url, create=True)
+    study = make_study(store)
+    _, outbox = open_outbox(store, study)
+    with psycopg.connect(postgresql_url, autocommit=True) as server:
+        server.execute(REFUSE.format(state=sqlstate))
+        outbox.put(Batch(added=[ended(0)]))
+        assert outbox.outage and outbox.outage.held == 1
+        server.execute("DROP TRIGGER refuse ON searcher_trial")
+    finish(outbox)
+    assert store.trials(study) == [ended(0)]
+    store.close()
+
+
+@pytest.mark.parametrize("sqlstate", ["42501", "22003", "XX001", "P0001", "54000", "3D000"])
+def test_what_will_not_pass_ends_the_search(postgresql_url: str, state: Path, sqlstate: str) -> None:
+    """Row R4: the other side of it."""
+    store = Store(postgresql_url, create=True)
+    study = make_study(store)
+    _, outbox = open_outbox(store, study)
+    with psycopg.connect(postgresql_url, autocommit=True) as server:
+        server.execute(REFUSE.format(state=sqlstate))
+    with pytest.raises(StoreError, match="gespeicherter Fehler") as refusal:
+        outbox.put(Batch(added=[ended(0)]))
+    assert not isinstance(refusal.value, StoreUnavailable) and "does not answer" not in str(refusal.value)
+    store.close()
+
+
+def test_a_statement_that_somebody_cancels_is_an_outage(postgresql_url: str, state: Path) -> None:
+    """Row R4: `pg_cancel_backend` while a commit waits."""
+    store = Store(postgresql_url, create=True)
+    study = make_study(store)
+    _, outbox = open_outbox(store, study)
+    waiting = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = %s"
+    with psycopg.connect(postgresql_url) as holder, psycopg.connect(postgresql_url, autocommit=True) as server:
+        holder.execute("LOCK TABLE searcher_lease")
+        putting = threading.Thread(target=outbox.put, args=[Batch(added=[ended(0)])])
+        putting.start()
+        while not server.execute(waiting, [server.info.dbname]).fetchall():
+            assert putting.is_alive()
+        putting.join()
+        assert outbox.outage and outbox.outage.held == 1
+    finish(outbox)
+    assert store.trials(study) == [ended(0)]
+    store.close()
+
+
+@pytest.mark.parametrize("parameters", [3 * 10**9, 10**30])
+def test_a_journal_that_the_database_refuses_is_set_aside(
+    database_url: str, state: Path, parameters: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row R6: an older searcher has written numbers to its journal that no table holds; they are measured again."""
+    store = Store(database_url, create=True)
+    study = make_study(store)
+    lease, outbox = open_outbox(store, study)
+    bad = Batch(added=[replace(ended(0), parameters=parameters)], serial=outbox._serial + 1)
+    outbox._journal.append(bad)
+    again = store.acquire(study, "me again", evict=lease.generation)
+    Outbox(store, again, study).open()
+    if database_url.startswith("sqlite") and parameters < 2**63:
+        assert store.trial(study, 0).parameters == parameters
+    else:
+        assert store.trials(study) == [] and len(list(state.glob("*.overtaken"))) == 1
     store.close()
 
 

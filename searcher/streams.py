@@ -1,0 +1,35 @@
+"""The standard streams of a process whose parent has closed some of them."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+
+_MODES = {"stdin": "r", "stdout": "w", "stderr": "w"}  # in the order of their descriptors
+
+
+def prepare() -> None:
+    """Open what is closed of stdin, stdout and stderr as the null device, and let stdout escape what it cannot encode.
+
+    Python has None for a closed stream, and its descriptor goes to the next file that is opened: a database, in which
+    whatever a library prints would be written.
+    """
+    for descriptor, (name, mode) in enumerate(_MODES.items()):
+        if not _is_open(descriptor):
+            null = os.open(os.devnull, os.O_RDWR)  # the lowest that is free: this one
+            os.set_inheritable(null, True)
+        if getattr(sys, name) is None:
+            stream = os.fdopen(descriptor, mode, encoding="utf-8", errors="backslashreplace", closefd=False)
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
