@@ -10,7 +10,7 @@ True
 torch.Size([16])
 """
 
-from search_space.activation import Activation, Maxout, undecayed
+from search_space.activation import Activation, Maxout, parameter_groups
 from search_space.baselines import ALIASES, BASELINES, KNOWN, Baseline, baseline
 from search_space.canonical import canonical, key
 from search_space.code import TARGETS, code, onnx_bytes
@@ -61,6 +61,7 @@ __all__ = [
     "load_primitives",
     "nearest",
     "onnx_bytes",
+    "parameter_groups",
     "parse",
     "plan",
     "preflight",
@@ -68,5 +69,4 @@ __all__ = [
     "register",
     "replace_activations",
     "space",
-    "undecayed",
 ]

@@ -251,6 +251,20 @@ class Maxout(nn.Module):
         return f"pieces={self.pieces}"
 
 
-def undecayed(model: nn.Module) -> set[nn.Parameter]:
-    """The parameters of all activations in a model: weight decay would pull them to 0, which is no neutral value."""
-    return {p for module in model.modules() if isinstance(module, Activation) for p in module.parameters()}
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Return the groups of a model's parameters that an optimizer of torch takes.
+
+    Weight decay would pull the parameters of an `Activation` towards 0, which is no neutral value of theirs: they start
+    at 1. They get a second group without decay. A group that would be empty is left out.
+
+    >>> model = nn.Sequential(nn.Linear(3, 4), Activation("x * sigmoid(beta * x)", 4))
+    >>> optimizer = torch.optim.AdamW(parameter_groups(model, weight_decay=0.1), lr=1e-3)
+    >>> [(len(group["params"]), group["weight_decay"]) for group in optimizer.param_groups]
+    [(2, 0.1), (1, 0.0)]
+    """
+    own = {p for module in model.modules() if isinstance(module, Activation) for p in module.parameters()}
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in model.parameters() if p not in own], "weight_decay": weight_decay},
+        {"params": [p for p in model.parameters() if p in own], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]

@@ -28,10 +28,10 @@ from search_space import (
     baseline,
     code,
     key,
+    parameter_groups,
     parse,
     preflight,
     profile,
-    undecayed,
 )
 from search_space.grammar import Grammar
 from search_space.kernels import OPERATIONS
@@ -180,11 +180,29 @@ def test_text_and_tree_alike() -> None:
         Activation("x +")
 
 
-def test_undecayed_is_all_parameters_of_activations_and_no_other() -> None:
+def test_parameter_groups_exempt_the_parameters_of_activations_and_no_other() -> None:
+    """Row M8. Every parameter is in one group, each once, also where a module is used twice."""
     model = nn.Sequential(nn.Conv2d(3, 4, 1), Activation(SWISH, 4), nn.Sequential(nn.BatchNorm2d(4), Activation("x^2")))
     model.append(Activation("beta + beta * x", 4))
-    assert undecayed(model) == {*model[1].betas, *model[3].betas}
-    assert undecayed(nn.Linear(2, 2)) == set()
+    model.append(model[1])
+    decayed, own = parameter_groups(model, 0.1)
+    assert (decayed["weight_decay"], own["weight_decay"]) == (0.1, 0.0)
+    assert own["params"] == [*model[1].betas, *model[3].betas]
+    assert sorted([*decayed["params"], *own["params"]], key=id) == sorted(model.parameters(), key=id)
+    assert len(parameter_groups(nn.Linear(2, 2), 0.1)) == len(parameter_groups(Activation(SWISH), 0.1)) == 1
+    assert parameter_groups(nn.ReLU(), 0.1) == []
+
+
+def test_decay_pulls_no_parameter_of_an_activation() -> None:
+    """Row M8: beta stays where it is while nothing but decay moves the weights."""
+    model = nn.Sequential(nn.Linear(3, 4), Activation(SWISH, 4))
+    optimizer = torch.optim.AdamW(parameter_groups(model, weight_decay=0.1), lr=0.1)
+    before = model[0].weight.detach().clone()
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    torch_equal(model[1].beta.detach(), torch.ones(4))
+    torch.testing.assert_close(model[0].weight.detach(), 0.99 * before)
 
 
 # Shapes and types
