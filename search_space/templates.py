@@ -32,7 +32,7 @@ def _sinc(a: Tensor) -> Tensor:
     near = a.abs() < 1
     square = torch.where(near, a * a, 0.0)
     series = torch.ones_like(a)
-    for k in range(8, 0, -1):
+    for k in range(9, 0, -1):
         series = 1 - square / (2 * k * (2 * k + 1)) * series
     return torch.where(near, series, torch.sin(a) / torch.where(near, 1.0, a))
 '''
@@ -45,7 +45,7 @@ def _sinc(a: jax.Array) -> jax.Array:
     near = jnp.abs(a) < 1
     square = jnp.where(near, a * a, 0.0)
     series = jnp.ones_like(a)
-    for k in range(8, 0, -1):
+    for k in range(9, 0, -1):
         series = 1 - square / (2 * k * (2 * k + 1)) * series
     return jnp.asarray(jnp.where(near, series, jnp.sin(a) / jnp.where(near, 1.0, a)), dtype)
 '''
