@@ -29,7 +29,7 @@ def preflight(expression: Expression | str) -> str | None:
     y = module(x)
     slope, *by_beta = gradients(y, [x, *module.parameters()])
     y = y.detach()
-    rows = [y, slope, *(row for gradient in by_beta for row in gradient)]
+    rows = [y, slope, *by_beta]
     names = ["value", "slope", *(f"slope by beta{i}" for i in range(1, len(rows) - 1))]
     for name, row in zip(names, rows, strict=True):
         broken = (~torch.isfinite(row.flatten())).numpy()
