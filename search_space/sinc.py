@@ -33,7 +33,8 @@ class _Sinc(Function):
 
     @staticmethod
     def forward(ctx: Any, a: Tensor) -> Tensor:
-        value = torch.where(a == 0, 1.0, torch.sin(a) / a)
+        zero = (a == 0).to(a.dtype)
+        value = (torch.sin(a) + zero) / (a + zero)
         ctx.save_for_backward(a, value)
         return value
 
@@ -43,30 +44,26 @@ class _Sinc(Function):
 
 
 def _by_operations(a: Tensor) -> Tensor:
-    near, square, divisor = _parts(a)
-    series = square.new_ones(())
+    square = a * a
+    inside, series = square.clamp_max(1), square.new_ones(())
     for k in range(_terms(a) + 1, 0, -1):  # one more, for autograd takes one slope more from it
-        series = 1 - square / (2 * k * (2 * k + 1)) * series
-    return torch.where(near, series, torch.sin(a) / divisor)
+        series = 1 - inside / (2 * k * (2 * k + 1)) * series
+    return _selected(square, series, torch.sin(a) * a / square.clamp_min(1))
 
 
 def _slope(a: Tensor, value: Tensor) -> Tensor:
-    near, square, divisor = _parts(a)
-    first = square.new_full((), -1 / 3)
+    square = a * a
+    inside, first = square.clamp_max(1), square.new_full((), -1 / 3)
     series = first
     for k in range(_terms(a), 0, -1):
-        series = torch.addcmul(first, square, series, value=-1 / (2 * k * (2 * k + 3)))
-    return torch.where(near, series * a, (torch.cos(a) - value) / divisor)
+        series = torch.addcmul(first, inside, series, value=-1 / (2 * k * (2 * k + 3)))
+    return a * _selected(square, series, (torch.cos(a) - value) / square.clamp_min(1))
 
 
-def _parts(a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return where the series holds, a^2 there, and the divisor elsewhere.
-
-    Each is harmless where it is not used: a gradient of 0 times infinity would not be 0.
-    """
-    square = a * a
-    near = square < 1
-    return near, torch.where(near, square, 0.0), torch.where(near, 1.0, a)
+def _selected(square: Tensor, near: Tensor, far: Tensor) -> Tensor:
+    """Return `near` where a^2 < 1, else `far`; both must be finite everywhere. torch.where is slow on CPUs."""
+    is_near = (square < 1).to(square.dtype)
+    return is_near * near + (1 - is_near) * far
 
 
 def _terms(a: Tensor) -> int:
