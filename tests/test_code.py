@@ -412,6 +412,17 @@ def test_exported_parameters_are_vectors() -> None:
         ours.load_state_dict(other.state_dict())
 
 
+@pytest.mark.parametrize("names", [["beta"], ["beta1", "beta2"]])
+def test_a_state_of_an_older_file_is_split_as_documented(names: list[str]) -> None:
+    """Row M8: docs/search-space.md says it in this line."""
+    state, rows = {}, torch.randn(len(names), 3)
+    state["beta"] = rows
+    state |= dict(zip(names, state.pop("beta"), strict=True))
+    module = exported(" + ".join(f"{name} * x^{power}" for power, name in enumerate(names)), 3)
+    module.load_state_dict(state)
+    torch.testing.assert_close(torch.stack(list(module.parameters())).detach(), rows)
+
+
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8, torch.bool, torch.complex64], ids=str)
 @pytest.mark.parametrize("text", ["beta * x", "x", "max(x, 0)", "1", "beta", "sin(x)"])
 def test_exports_take_floating_point_only(text: str, dtype: torch.dtype) -> None:
