@@ -226,29 +226,37 @@ def gradients(y: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
 
 
 class Maxout(nn.Module):
-    """The greatest of every `pieces` neighbouring channels (Goodfellow et al. 2013): the layer before it makes `pieces`
-    times the channels. Not an expression: it is a function of several inputs.
+    """Return the greatest of every `pieces` neighbouring channels (Goodfellow et al. 2013).
+
+    The layer before it makes `pieces` times the channels. It is not an expression, but a function of several inputs.
+
+    Args:
+        pieces: how many channels become one.
+        dim: where the channels are, as in `Activation`.
 
     Shapes: `(batch, pieces * channels, ...)` to `(batch, channels, ...)`.
 
     Raises:
-        SpaceError: fewer than two pieces; channels that are no multiple of them.
+        SpaceError: there are fewer than two pieces, or an input's channels are no multiple of them.
     """
 
-    def __init__(self, pieces: int = 2) -> None:
+    def __init__(self, pieces: int = 2, *, dim: int = 1) -> None:
         super().__init__()
         if isinstance(pieces, bool) or not isinstance(pieces, int) or pieces < 2:
             raise SpaceError(f"maxout takes the greatest of at least 2 pieces, not {pieces!r}")
-        self.pieces = pieces
+        self.pieces, self.dim = pieces, checked_dim(dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.dim() < 2 or x.shape[1] % self.pieces:
-            raise SpaceError(f"an input {tuple(x.shape)}; maxout needs a multiple of {self.pieces} as its dimension 1")
-        pieces: Tensor = x.unflatten(1, (-1, self.pieces))
-        return pieces.amax(2)
+        if x.dim() < 2 or not -x.dim() <= self.dim < x.dim() or x.shape[self.dim] % self.pieces:
+            raise SpaceError(
+                f"an input {tuple(x.shape)}; maxout needs a multiple of {self.pieces} as its dimension {self.dim}"
+            )
+        dim = self.dim % x.dim()
+        pieces: Tensor = x.unflatten(dim, (-1, self.pieces))
+        return pieces.amax(dim + 1)
 
     def extra_repr(self) -> str:
-        return f"pieces={self.pieces}"
+        return f"pieces={self.pieces}" + (f", dim={self.dim}" if self.dim != 1 else "")
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

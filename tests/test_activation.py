@@ -576,6 +576,16 @@ def test_a_maxout_is_the_greatest_of_its_groups() -> None:
         Maxout(1)
 
 
+@pytest.mark.parametrize("dim", [-1, 0, 2, -3])
+def test_a_maxout_takes_channels_at_any_dimension(dim: int) -> None:
+    """Row M7."""
+    x = torch.randn(6, 12, 18, 6)
+    wanted = Maxout(3)(x.movedim(dim, 1)).movedim(1, dim)
+    torch_equal(Maxout(3, dim=dim)(x), wanted)
+    with pytest.raises(SpaceError, match=f"multiple of 5 as its dimension {dim}"):
+        Maxout(5, dim=dim)(x)
+
+
 # What is asked for wrongly, and what keeps its layout
 
 
