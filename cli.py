@@ -143,7 +143,9 @@ def launch(
     steps: Annotated[int | None, typer.Option(help="Batches to train on, instead of epochs; 0: epochs.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="The largest of the schedule.")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Of all weights but the activations'.")] = None,
+    weight_decay: Annotated[
+        float | None, typer.Option(help="Weight decay of all weights except the activations' own parameters.")
+    ] = None,
     compile: Annotated[
         bool | None, typer.Option("--compile/--no-compile", help="torch.compile activations where it pays.")
     ] = None,

@@ -1,12 +1,13 @@
-"""Nanoseconds an element of activation functions, forward and forward with backward, in four ways:
+"""Nanoseconds an element of activation functions, forward and forward with backward, in five ways:
 
 * ours: `Activation` as a module;
+* exported: the module of the file that `code(function, "torch")` writes;
 * eager: what a person would write by hand, operation by operation;
 * compiled: torch.compile of that, its compile time aside (where there is a compiler);
 * native: torch's own kernel, where it has one.
 
 All are run in turn, in another order each round, since the speed of a shared machine drifts; each figure is the median
-of the rounds, the ratio ours / native the median of the rounds' ratios. The share of copy bandwidth is that of a
+of the rounds, a ratio to native the median of the rounds' ratios. The share of copy bandwidth is that of a
 forward pass, which reads and writes each element once, as `x.clone()` does.
 
     python -m benchmarks.activations --elements 524288
@@ -15,15 +16,18 @@ forward pass, which reads and writes each element once, as `x.clone()` does.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import platform
 import random
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -31,7 +35,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search_space import Activation, baseline
+from search_space import Activation, baseline, code
 
 Apply = Callable[[Tensor], Tensor]
 Times = dict[str, list[float]]
@@ -123,8 +127,10 @@ def compiler_missing(device: torch.device) -> str:
 def measure(name: str, x: Tensor, rounds: int, compiled: bool) -> dict[str, Any]:
     """Nanoseconds an element of each way, forward and both, and the ratios to the native kernel."""
     eager, native = FUNCTIONS[name]
-    ours = Activation(name if " " in name or "(" in name else baseline(name).expression, CHANNELS)
-    ways: dict[str, Apply] = {"copy": torch.clone, "ours": ours.to(x.device, x.dtype), "eager": eager}
+    expression = name if " " in name or "(" in name else baseline(name).expression
+    modules = {"ours": Activation(expression, CHANNELS), "exported": exported(expression)}
+    ways: dict[str, Apply] = {way: module.to(x.device, x.dtype) for way, module in modules.items()}
+    ways |= {"copy": torch.clone, "eager": eager}
     if compiled:
         torch._dynamo.reset()  # it keeps, and limits, what was compiled for one line of code
         ways["compiled"] = torch.compile(eager)
@@ -134,11 +140,24 @@ def measure(name: str, x: Tensor, rounds: int, compiled: bool) -> dict[str, Any]
     found: dict[str, Any] = {"function": name}
     for kind, times in (("forward", forward), ("both", both)):
         found |= {f"{way}_{kind}": median(taken) / x.numel() * 1e9 for way, taken in times.items()}
-        if native:
-            ratios = [one / other for one, other in zip(times["ours"], times["native"], strict=True)]
-            found[f"ratio_{kind}"] = median(ratios)
+        for way in ("ours", "exported") if native else ():
+            ratios = [one / other for one, other in zip(times[way], times["native"], strict=True)]
+            found[f"{way}_ratio_{kind}"] = median(ratios)
     found["copy_share"] = found["copy_forward"] / found["ours_forward"]
     return found
+
+
+def exported(expression: str) -> nn.Module:
+    """Return the module that an exported file defines, imported from the file."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "exported.py"
+        file.write_text(code(expression, "torch", name="Exported", channels=CHANNELS))
+        spec = importlib.util.spec_from_file_location("exported", file)
+        assert spec and spec.loader
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    made: nn.Module = module.Exported()
+    return made
 
 
 def timed(ways: Mapping[str, Apply], x: Tensor, rounds: int, backward: bool) -> Times:
@@ -171,22 +190,26 @@ def wait(x: Tensor) -> None:
         torch.cuda.synchronize()
 
 
-WAYS = ("ours", "eager", "compiled", "native")
+WAYS = ("ours", "exported", "eager", "compiled", "native")
+RATIOS = ("ours", "exported")  # each to native
 HEAD = (
     "| function | "
-    + " | ".join(f"{way}" for way in WAYS)
-    + " | ours / native | "
-    + " | ".join(f"{way}, both" for way in WAYS)
-    + " | ours / native, both | copy bandwidth |\n|"
-    + "---|" * (2 * len(WAYS) + 4)
+    + " | ".join([*WAYS, *(f"{way} / native" for way in RATIOS)])
+    + " | "
+    + " | ".join([*(f"{way}, both" for way in WAYS), *(f"{way} / native, both" for way in RATIOS)])
+    + " | copy bandwidth |\n|"
+    + "---|" * (2 * len(WAYS) + 2 * len(RATIOS) + 2)
 )
 
 
 def line(figures: dict[str, Any]) -> str:
     def cells(kind: str) -> list[str]:
         numbers = [figures.get(f"{way}_{kind}") for way in WAYS]
-        ratio = figures.get(f"ratio_{kind}")
-        return [*("-" if n is None else f"{n:.2f}" for n in numbers), "-" if ratio is None else f"{ratio:.2f}x"]
+        ratios = [figures.get(f"{way}_ratio_{kind}") for way in RATIOS]
+        return [
+            *("-" if n is None else f"{n:.2f}" for n in numbers),
+            *("-" if ratio is None else f"{ratio:.2f}x" for ratio in ratios),
+        ]
 
     name = figures["function"]
     share = f"{figures['copy_share']:.0%}"

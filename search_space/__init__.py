@@ -7,10 +7,10 @@
 >>> key(parse("max(x, sigmoid(x))")) == key(parse("max(sigmoid(x), x)"))
 True
 >>> Activation(swish, channels=16).beta.shape
-torch.Size([1, 16])
+torch.Size([16])
 """
 
-from search_space.activation import Activation, Maxout, undecayed
+from search_space.activation import Activation, Maxout, parameter_groups
 from search_space.baselines import ALIASES, BASELINES, KNOWN, Baseline, baseline
 from search_space.canonical import KEY_RULES, canonical, key
 from search_space.code import TARGETS, code, onnx_bytes
@@ -66,6 +66,7 @@ __all__ = [
     "mirror",
     "nearest",
     "onnx_bytes",
+    "parameter_groups",
     "parse",
     "plan",
     "preflight",
@@ -73,5 +74,4 @@ __all__ = [
     "register",
     "replace_activations",
     "space",
-    "undecayed",
 ]

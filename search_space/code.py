@@ -18,154 +18,66 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from search_space.activation import Activation, checked_channels, fold_constants, undisturbed
+from search_space import templates
+from search_space.activation import (
+    Activation,
+    beta_names,
+    checked_channels,
+    checked_dim,
+    fold_constants,
+    undisturbed,
+)
 from search_space.canonical import key
 from search_space.expression import Expression, X, as_expression, beta
-from search_space.notation import LANGUAGES, ONNX, ONNX_TERMS, distinct, in_onnx_terms, statements
+from search_space.notation import LANGUAGES, ONNX, ONNX_TERMS, distinct, in_terms, statements
 from search_space.primitives import EPS, SpaceError, nearest
 
 Array = npt.NDArray[np.float32]
-Betas = Sequence[Sequence[float]]  # as `Activation.beta.tolist()`: one row a parameter, one value a channel
+Betas = Sequence[Sequence[float]]  # one row a parameter, one value a channel
 
 _OPSET, _IR = 20, 10  # ONNX 1.16, 2024: what runs it is older than what writes it
 
 # Names that the files use for other things.
-_TAKEN = frozenset({"F", "Tensor", "float", "jax", "jnp", "math", "sympy", "torch", "tuple", "_abs", "_sqrt"})
-
-_SQRT = '''
-
-def _sqrt(a: {0}) -> {0}:
-    """The square root; its infinite slope at 0 is set to 0."""
-    zero = a == 0
-    return {1}
-'''
-_WITHIN = '''
-
-def _within(number: float, x: Tensor) -> float:
-    """A constant as the type of x holds it: infinite beyond its range."""
-    return math.copysign(math.inf, number) if abs(number) > torch.finfo(x.dtype).max else number
-'''
-_ABS = '''
-
-def _abs(a: jax.Array) -> jax.Array:
-    """The absolute value; its slope at 0 is 0, where jax's own has 1."""
-    return a * jnp.sign(a)
-'''
-_HELPERS: Mapping[str, Mapping[str, str]] = {
-    "torch": {
-        "_sqrt": _SQRT.format("Tensor", "torch.where(zero, 0.0, torch.sqrt(torch.where(zero, 1.0, a)))"),
-        "_within": _WITHIN,
-    },
-    "jax": {
-        "_abs": _ABS,
-        "_sqrt": _SQRT.format("jax.Array", "jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, a)))"),
-    },
-    "sympy": {},
-}
-
-_FILE = '''\
-"""{title}: {about}
-
-{formula}
-
-Needs {needs} only. Made of an expression with the key {key}.
-"""
-
-{imports}
-{helpers}{definition}'''
-_TORCH_CLASS = '''
-
-class {name}(nn.Module):
-    """{title}, element by element.
-
-    {inner}
-
-    Args:
-        channels: the size of dimension 1 of the input, where each parameter has one value a channel; 1 shares the
-            parameters among all channels.
-        inplace: accepted, because timm and others pass it, and ignored.
-
-    Shapes: input and output `(batch, channels, ...)`, same dtype and device.
-
-    {example}
-    """
-
-    def __init__(self, channels: int = {channels}, inplace: bool = False) -> None:
-        super().__init__()
-        self.channels = channels
-{parameters}
-    def forward(self, x: Tensor) -> Tensor:
-{body}
-'''
-_TORCH_PARAMETERS = """\
-        start = torch.tensor({start})
-        # Leave it out of weight decay, which would pull it to 0: that is no neutral value.
-        self.beta = nn.Parameter(start.expand(-1, channels).clone())
-"""
-_TORCH_EXAMPLE = """\
->>> x = torch.tensor({points}, dtype=torch.float64).unsqueeze(1)
->>> y = torch.tensor({values}, dtype=torch.float64)
->>> torch.allclose({name}()(x.expand(-1, {channels}))[:, 0], y, equal_nan=True)
-True
-"""
-_JAX_FUNCTION = '''
-
-def {name}(
-    x: jax.Array,{arguments}
-) -> jax.Array:
-    """{title}, element by element.
-
-    {inner}
-
-    A parameter is a number or one value a channel, of a shape that broadcasts with x: `(channels,)` where channels are
-    last, `(channels, 1, 1)` where they come before height and width. Leave it out of weight decay.
-    """
-{casts}{body}
-'''
-_CARD = """\
-# {title}
-
-$${latex}$$
-
-* expression: `{text}`, key `{key}`
-* parameters: {symbols}; values: {values}
-
-Save this module as `{title}.py`; then
-
-```python
-from {title} import {name}
-
-y = {name}(channels={channels})(torch.randn(8, {channels}, 4, 4))
-```
-
-```python
-{module}```
-"""
+_TAKEN = frozenset(
+    {"F", "Tensor", "float", "jax", "jnp", "math", "sympy", "torch", "tuple"}
+    | {"_abs", "_placed", "_prelu", "_sinc", "_sqrt", "_within"}
+)
 
 
 @undisturbed()
 def code(
-    expression: Expression | str, to: str, *, name: str = "", channels: int = 1, betas: Betas | None = None
+    expression: Expression | str,
+    to: str,
+    *,
+    name: str = "",
+    channels: int = 1,
+    dim: int | None = None,
+    betas: Betas | None = None,
 ) -> str:
-    """The text of a file that defines this function in another language; it needs nothing of this project.
+    """Return the text of a file that defines this function in another language; it needs nothing of this project.
 
     Args:
         expression: a tree, or its text.
         to: one of `TARGETS`, but "onnx", which is no text: `onnx_bytes` makes it.
         name: what the class (as `MyName` also from `my_name`) or function is called; made of the key otherwise.
-        channels: the size of dimension 1 of the input, the torch module's default.
-        betas: trained values, as `Activation.beta.tolist()`; all 1 otherwise. LaTeX has the symbols only.
+        channels: how many channels the input has; the default of the torch module.
+        dim: where the channels are, as in `Activation`; the default of the torch module (1 if not given) and of the
+            jax function (-1 if not given).
+        betas: trained values, as `[beta.tolist() for beta in activation.betas]`; all 1 otherwise. LaTeX has the
+            symbols only.
 
     Raises:
-        ParseError: text that is no expression.
-        SpaceError: an unknown target, one that cannot express the function, a bad name, betas of another shape.
+        ParseError: the text is not an expression.
+        SpaceError: the target is unknown or cannot express the function, the name cannot be one, or betas have another
+            shape.
     """
     if to not in TARGETS:
         raise SpaceError(f"unknown target {to!r}; {nearest(str(to), TARGETS)}")
     if to == "onnx":
         raise SpaceError(f"onnx is no text but bytes: use onnx_bytes; as text: {', '.join(_WRITERS)}")
     tree = _tree(expression, to)
-    export = _Export(tree, to, name, channels, _starting(tree, channels, betas))
+    dim = (-1 if to == "jax" else 1) if dim is None else checked_dim(dim)
+    export = _Export(tree, to, name, channels, dim, _starting(tree, channels, betas))
     export.identifier(camel=False)  # the name stands in every file
     return _WRITERS[to](export)
 
@@ -178,6 +90,7 @@ class _Export:
     to: str
     name: str
     channels: int
+    dim: int
     betas: Betas
 
     @property
@@ -185,9 +98,8 @@ class _Export:
         return self.name or f"activation_{key(self.tree)[:8]}"
 
     @property
-    def symbols(self) -> list[str]:
-        count = len(self.tree.betas)
-        return ["beta"] if count == 1 else [f"beta{i}" for i in range(1, count + 1)]
+    def symbols(self) -> tuple[str, ...]:
+        return beta_names(len(self.tree.betas))
 
     def identifier(self, camel: bool) -> str:
         """The name as a class's or a function's.
@@ -205,12 +117,20 @@ class _Export:
         formula = fill(f"f(x) = {self.tree}", 110, break_long_words=False)
         inner = formula.replace("\n", "\n    ")
         common = {"title": self.title, "formula": formula, "inner": inner, "key": key(self.tree)}
-        return template.format(**common, channels=self.channels, **more)
+        return template.format(**common, channels=self.channels, dim=self.dim, **more)
+
+    def helpers(self, definition: str) -> str:
+        """Return the functions that the definition calls and that its language lacks."""
+        return "".join(text for name, text in templates.HELPERS[self.to].items() if f"{name}(" in definition)
 
     def file(self, about: str, imports: str, definition: str) -> str:
-        helpers = "".join(text for name, text in _HELPERS[self.to].items() if f"{name}(" in definition)
-        more = {"about": about, "needs": self.to, "imports": imports, "helpers": helpers, "definition": definition}
-        return self.filled(_FILE, **more)
+        more = {"about": about, "needs": self.to, "imports": imports, "definition": definition}
+        return self.filled(templates.FILE, helpers=self.helpers(definition), **more)
+
+    def shape(self, rank: int, other: int) -> list[int]:
+        """Return the shape of an input with channels at `dim`, and more than `rank` dimensions if `dim` needs them."""
+        rank = max(rank, self.dim + 1, -self.dim)
+        return [self.channels if axis == self.dim % rank else other for axis in range(rank)]
 
     def body(self, constant: str, result: str = "return {}") -> str:
         """The statements that end in the `result`; `constant` is for a value that does not depend on x."""
@@ -245,20 +165,18 @@ def _tree(expression: Expression | str, to: str) -> Expression:
 
 def _torch(export: _Export) -> str:
     name, symbols = export.identifier(camel=True), export.symbols
-    body = export.body("torch.zeros_like(x) + {}")
+    body, parameters = export.body("torch.zeros_like(x) + {}"), ""
     if symbols:
-        unpacked = ", ".join(symbols) if len(symbols) > 1 else "(beta,)"
-        body = (
-            "if self.channels > 1 and x.shape[:2][-1:] != (self.channels,):\n"
-            '    raise ValueError(f"dimension 1 must be the {self.channels} channels, not {tuple(x.shape)}")\n'
-            "shape = (self.channels,) + (1,) * max(0, x.dim() - 2) if self.channels > 1 else ()\n"
-            f"{unpacked} = self.beta.to(x.dtype).reshape(-1, *shape).unbind()\n{body}"
-        )
+        places = "".join(f"{symbol} = self.{symbol}.to(x.dtype).reshape(shape)\n" for symbol in symbols)
+        body = f"shape = self._broadcast_shape(x)\n{places}{body}"
+        pairs = zip(symbols, export.betas, strict=True)
+        starts = (templates.TORCH_PARAMETER.format(symbol=symbol, start=f"[{_row(row)}]") for symbol, row in pairs)
+        parameters = "".join([templates.TORCH_START, *starts, templates.TORCH_SHAPE])
     definition = export.filled(
-        _TORCH_CLASS,
+        templates.TORCH_CLASS,
         name=name,
         example=indent(_example(export, name), " " * 4).strip(),
-        parameters=_TORCH_PARAMETERS.format(start=_rows(export.betas)) if symbols else "",
+        parameters=parameters,
         body=indent(body, " " * 8),
     )
     imports = [
@@ -267,39 +185,52 @@ def _torch(export: _Export) -> str:
         "import torch",
         "import torch.nn.functional as F",
     ]
-    used = [True, "math." in definition or "_within(" in definition, True, "F." in definition]
+    text = export.helpers(definition) + definition
+    used = [True, "math." in text, True, "F." in text]
     return export.file(
         "a PyTorch module", "\n".join([*compress(imports, used), "from torch import Tensor, nn"]), definition
     )
 
 
-def _rows(rows: Betas) -> str:
-    """A table of numbers, in lines of a good length where there is one value a channel."""
-    return fill(str([list(row) for row in rows]), 72, subsequent_indent=" " * 12)
+def _row(values: Sequence[float]) -> str:
+    """Numbers and commas, in lines of a good length where there is one value a channel."""
+    return fill(", ".join(map(str, values)), 64, subsequent_indent=" " * 12)
 
 
 def _example(export: _Export, name: str) -> str:
     """A doctest with what our own module computes."""
     module = Activation(export.tree, export.channels)
-    if module.beta is not None:
-        module.beta.data = torch.tensor(export.betas).expand(-1, export.channels)
+    for parameter, row in zip(module.betas, export.betas, strict=True):
+        parameter.data = torch.tensor(row).expand(export.channels)
     points = torch.tensor([-2.0, -0.5, 0.0, 1.5], dtype=torch.float64)
     with torch.no_grad():
         values = module(points.unsqueeze(1).expand(-1, export.channels))[:, 0].tolist()
     literal = LANGUAGES["torch"].number
     shown = ", ".join(literal(float(f"{value:.8g}"))[0] for value in values)
-    return _TORCH_EXAMPLE.format(name=name, channels=export.channels, points=points.tolist(), values=f"[{shown}]")
+    shape = export.shape(2, -1)
+    column = [1] * len(shape)
+    column[0 if export.dim % len(shape) else 1] = -1
+    return templates.TORCH_EXAMPLE.format(
+        name=name,
+        column=", ".join(map(str, column)),
+        shape=", ".join(map(str, shape)),
+        dim=export.dim,
+        points=points.tolist(),
+        values=f"[{shown}]",
+    )
 
 
 def _jax(export: _Export) -> str:
     body = export.body("jnp.broadcast_to(jnp.asarray({}, x.dtype), x.shape)")
-    values = [str(row[0]) if len(row) == 1 else f"({_rows([row])[2:-2]})" for row in export.betas]
+    values = [str(row[0]) if len(row) == 1 else f"({_row(row)})" for row in export.betas]
     pairs = zip(export.symbols, values, strict=True)
+    arguments = [f"\n    {symbol}: ArrayLike | tuple[float, ...] = {value}," for symbol, value in pairs]
     definition = export.filled(
-        _JAX_FUNCTION,
+        templates.JAX_FUNCTION,
         name=export.identifier(camel=False),
-        arguments="".join(f"\n    {symbol}: ArrayLike | tuple[float, ...] = {value}," for symbol, value in pairs),
-        casts="".join(f"    {symbol} = jnp.asarray({symbol}, x.dtype)\n" for symbol in export.symbols),
+        arguments="".join([*arguments, f"\n    *,\n    dim: int = {export.dim}," * bool(values)]),
+        casts="".join(f"    {symbol} = _placed({symbol}, x, dim)\n" for symbol in export.symbols),
+        channels_text=templates.JAX_CHANNELS * bool(values),
         body=indent(body, " " * 4),
     )
     imports = "from __future__ import annotations\n\nimport jax\nimport jax.numpy as jnp"
@@ -326,7 +257,8 @@ def _latex(export: _Export) -> str:
 
 def _markdown(export: _Export) -> str:
     return export.filled(
-        _CARD,
+        templates.CARD,
+        shape=", ".join(map(str, [8, *export.shape(4, 4)[1:]] if export.dim % 4 else export.shape(4, 4))),
         latex=_latex(export).strip(),
         text=export.tree,
         symbols=", ".join(export.symbols) or "none",
@@ -347,24 +279,35 @@ TARGETS = (*_WRITERS, "onnx")
 
 
 @undisturbed()
-def onnx_bytes(expression: Expression | str, *, channels: int = 1, betas: Betas | None = None, rank: int = 4) -> bytes:
-    """An ONNX model of the function: float32 input `x` of `rank` dimensions, output `y`, parameters as initialisers.
+def onnx_bytes(
+    expression: Expression | str,
+    *,
+    channels: int = 1,
+    dim: int = 1,
+    betas: Betas | None = None,
+    rank: int = 4,
+) -> bytes:
+    """Return an ONNX model: float32 input `x` of `rank` dimensions, output `y`, parameters as initialisers.
 
     Raises:
-        ParseError: text that is no expression.
-        SpaceError: the package onnx is missing, a function that ONNX cannot express, betas of another shape, a rank
-            without channels.
+        ParseError: the text is not an expression.
+        SpaceError: the package onnx is missing, ONNX cannot express the function, betas have another shape, or an
+            input of this rank has no dimension `dim`.
     """
     try:
         import onnx
         from onnx import helper, numpy_helper
     except ImportError:
         raise SpaceError(f"onnx files need a package: pip install onnx; without: {', '.join(_WRITERS)}") from None
-    if rank < (2 if channels > 1 else 0):
-        raise SpaceError(f"rank must be at least {2 if channels > 1 else 0}, not {rank!r}: dimension 1 is the channels")
     tree = _tree(expression, "onnx")
-    nodes, constants = _graph(tree, _starting(tree, channels, betas), channels, rank)
-    axes = ["batch", channels if channels > 1 else "channels", *(f"axis{i}" for i in range(2, rank))][:rank]
+    starting, least = _starting(tree, channels, betas), max(2, dim + 1, -checked_dim(dim)) if channels > 1 else 0
+    if rank < least:
+        raise SpaceError(f"rank must be at least {least}, not {rank!r}: dimension {dim} is the channels")
+    axes: list[int | str] = [f"axis{i}" if i else "batch" for i in range(rank)]
+    if -rank <= dim < rank:
+        axes[dim] = channels if channels > 1 else "channels"
+    shape = (channels, *(1,) * ((rank - 1 - dim) % rank)) if channels > 1 else ()
+    nodes, constants = _graph(tree, starting, shape)
     graph = helper.make_graph(
         [helper.make_node(op, inputs, [output]) for op, inputs, output in nodes],
         f"f(x) = {tree}",
@@ -378,13 +321,12 @@ def onnx_bytes(expression: Expression | str, *, channels: int = 1, betas: Betas 
 
 
 def _graph(
-    tree: Expression, betas: Betas, channels: int, rank: int
+    tree: Expression, betas: Betas, shape: Sequence[int]
 ) -> tuple[list[tuple[str, tuple[str, ...], str]], dict[str, Array]]:
-    """Nodes (operation, inputs, output) in order, and the initialisers."""
-    shape = (channels,) + (1,) * max(0, rank - 2) if channels > 1 else ()
+    """Return nodes (operation, inputs, output) in order, and the initialisers; `shape` is a parameter's."""
     values: dict[str, Array] = {}
     for i, row in enumerate(betas, start=1):
-        values[f"beta{i}"] = np.broadcast_to(np.array(row, np.float32), channels).reshape(shape)
+        values[f"beta{i}"] = np.broadcast_to(np.array(row, np.float32), math.prod(shape)).reshape(shape)
     names = {X: "x", **{beta(i): name for i, name in enumerate(values, start=1)}}
     nodes: list[tuple[str, tuple[str, ...], str]] = []
 
@@ -398,7 +340,7 @@ def _graph(
                     values[names[node]] = np.array(node.value, np.float32)
         return names[node]
 
-    last = tree.fold(fold_constants).fold(in_onnx_terms).fold(place)
+    last = tree.fold(fold_constants).fold(lambda node, args: in_terms(node, args, ONNX_TERMS)).fold(place)
     # A value that does not depend on x has the shape of x all the same.
     nodes += [("Shape", ("x",), "shape"), ("Expand", (last, "shape"), "y")]
     return nodes, values

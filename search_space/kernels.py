@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -47,8 +47,11 @@ class Kernel:
 
 def _prelu(a: Tensor, p: Tensor) -> Tensor:
     lowered = torch.is_autocast_enabled(a.device.type)  # which would have F.prelu in another type
-    if lowered or (a.dim() < 2 and p.numel() > 1):  # channels are dimension 1: a vector has none
+    if lowered or (a.dim() < 2 and p.numel() > 1):  # F.prelu takes channels at dimension 1: a vector has none
         return torch.relu(a) + p * F.hardtanh(a, -math.inf, 0.0)
+    dim = a.dim() - p.dim() if p.numel() > 1 else 1
+    if dim != 1:
+        return F.prelu(a.movedim(dim, 1), p.flatten().to(a.dtype)).movedim(1, dim)
     return F.prelu(a, p.flatten().to(a.dtype))
 
 
@@ -116,25 +119,28 @@ for _row in _ROWS:
         _FORMS[_form.op].append((_form, _row))
 
 
-def with_kernels(tree: Expression) -> Expression:
-    """The tree with every form of the table as one node, named like its row; constants are folded before."""
+def with_kernels(tree: Expression, names: Container[str] = KERNELS) -> Expression:
+    """Return the tree with every form of the table, whose row is one of `names`, as one node with the row's name.
+
+    The tree's constants must be folded already.
+    """
     done: dict[Expression, Expression] = {}
 
     def rewrite(node: Expression) -> Expression:
         if node.args and node not in done:
-            found = _kernel(node)
+            found = _kernel(node, names)
             done[node] = Expression(found.op if found else node.op, tuple(map(rewrite, (found or node).args)))
         return done.get(node, node)
 
     return rewrite(tree)
 
 
-def _kernel(node: Expression) -> Expression | None:
-    """The node as one kernel of what its variables stand for; None if no row fits."""
+def _kernel(node: Expression, names: Container[str]) -> Expression | None:
+    """Return the node as one kernel of what its variables stand for; None if no row of these names fits."""
     for form, row in _FORMS[node.op]:
         for found in match(form, node, _NAMES, _may_be):
             taken = [found[name] for name in VARIABLES if name in found]
-            if row.when(*(arg.value for arg in taken if arg.op == "number")):
+            if row.name in names and row.when(*(arg.value for arg in taken if arg.op == "number")):
                 return Expression(row.name, tuple(taken))
     return None
 

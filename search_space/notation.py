@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from search_space.activation import fold_constants
 from search_space.expression import Expression, parse
+from search_space.kernels import with_kernels
 
 Text = tuple[str, int]  # and how tightly it binds
 
@@ -24,7 +25,7 @@ _LONG = 72  # a longer part of a formula gets a line of its own
 class Form:
     template: str
     binding: int = _ATOM
-    needs: tuple[int, int] = (0, 0)  # an argument that binds less tightly is put in parentheses
+    needs: tuple[int, ...] = (0, 0, 0)  # an argument that binds less tightly is put in parentheses
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class Language:
     number: Callable[[float], Text]
     beta: str = "beta{}"
     parentheses: str = "({})"
+    terms: Mapping[str, Expression] = field(default_factory=dict)  # of kernels
 
     def write(self, node: Expression, args: tuple[Text, ...]) -> Text:
         """One node, its arguments written already."""
@@ -84,23 +86,38 @@ _OPERATORS = {
     "neg": Form("-{0}", _NEGATION, (_POWER, 0)),
     "^": Form("{0}**{1}", _POWER, (_ATOM, _ATOM)),
 }
-# The operations that `_lower` makes are those of primitives.py: relu has the slope 0 at its kink, clamp has 1.
+# torch has a form or terms for each kernel (search_space/kernels.py). The other operations, which `_lower` makes, are
+# those of primitives.py: relu has the slope 0 at its kink, clamp has 1.
 TORCH = {
     **_OPERATORS,
-    **_calls("torch.", sqrt="_sqrt", max="torch.maximum", min="torch.minimum"),
-    "sinc": Form("torch.sinc({0} / math.pi)", needs=(_PRODUCT, 0)),
+    **_calls("torch.", sqrt="_sqrt", sinc="_sinc", max="torch.maximum", min="torch.minimum"),
     "softplus": Form("F.softplus({0}, threshold=40.0)"),
     "max_zero": Form("torch.relu({0})"),
     "min_zero": Form("-torch.relu(-{0})", _NEGATION, (_POWER, 0)),
     "max_constant": Form("torch.clamp_min({0}, {1})"),
     "min_constant": Form("torch.clamp_max({0}, {1})"),
     "within": Form("_within({0}, x)"),
+    **{name: Form(f"F.{name}({{0}})") for name in ("silu", "gelu", "mish", "logsigmoid", "selu", "elu")},
+    **{name: Form(f"F.{name}({{0}})") for name in ("hardswish", "hardsigmoid")},
+    "gelu_tanh": Form('F.gelu({0}, approximate="tanh")'),
+    "elu_alpha": Form("F.elu({0}, {1})"),
+    "celu": Form("F.celu({0}, {1})"),
+    "leaky_relu": Form("F.leaky_relu({0}, {1})"),
+    "prelu": Form("_prelu({0}, {1})"),
+    "hardtanh": Form("F.hardtanh({0}, {1}, {2})"),
+    "at_most": Form("F.hardtanh({0}, -math.inf, {1})"),
+    "at_least": Form("F.hardtanh({0}, {1}, math.inf)"),
+    "root": Form("torch.sqrt({0})"),
+    "reciprocal": Form("torch.reciprocal({0})"),
+    "add_scaled": Form("torch.add({0}, {1}, alpha={2})"),
+    "subtract_scaled": Form("torch.sub({0}, {1}, alpha={2})"),
+    "add_product": Form("torch.addcmul({0}, {1}, {2})"),
 }
 JAX = {
     **_OPERATORS,
     **_calls("jnp.", abs="_abs", asinh="jnp.arcsinh", atan="jnp.arctan", max="jnp.maximum", min="jnp.minimum"),
     "sqrt": Form("_sqrt({0})"),
-    "sinc": Form("jnp.sinc({0} / jnp.pi)", needs=(_PRODUCT, 0)),
+    "sinc": Form("_sinc({0})"),
     "sigmoid": Form("jax.nn.sigmoid({0})"),
     "softplus": Form("jax.nn.softplus({0})"),
     "erf": Form("jax.scipy.special.erf({0})"),
@@ -111,7 +128,7 @@ JAX = {
 }
 SYMPY = {
     **_OPERATORS,
-    **_calls("sp.", abs="sp.Abs", max="sp.Max", min="sp.Min"),
+    **_calls("sp.", abs="sp.Abs", sinc="_sinc", max="sp.Max", min="sp.Min"),
     "expm1": Form("sp.exp({0}) - 1", _SUM),
     "sigmoid": Form("1 / (1 + sp.exp(-{0}))", _PRODUCT, (_POWER, 0)),
     "softplus": Form("sp.log(1 + sp.exp({0}))"),
@@ -137,6 +154,16 @@ LATEX = {
     "atan": Form(r"\arctan\left({0}\right)", _POWER),
     "sigmoid": Form(r"\sigma\left({0}\right)", _POWER),
 }
+# Kernels in terms of other operations. jax has only those whose text, written out, would overflow in the backward pass.
+TORCH_TERMS = {
+    "square": parse("a * a", ("a",)),
+    "sqrt_above": Expression("root", (parse("a * a + m", ("a", "m")),)),
+}
+JAX_TERMS = {
+    "square": parse("a * a", ("a",)),
+    "silu": parse("a * sigmoid(a)", ("a",)),
+    "elu": parse("max(a, 0) + expm1(min(a, 0))", ("a",)),
+}
 # Where ONNX has no node, the function in terms of others, so that no digits are lost near 0. It has a sigmoid, but
 # onnxruntime's is off by 4e-8, which x * sigmoid(x) multiplies.
 ONNX_TERMS = {
@@ -148,8 +175,8 @@ ONNX = {name: name.capitalize() for name in [*_CALLED, "neg"] if name not in ONN
 ONNX |= {"+": "Add", "-": "Sub", "*": "Mul", "/": "Div", "^": "Pow"}
 
 LANGUAGES = {
-    "torch": Language(TORCH, _literal("math")),
-    "jax": Language(JAX, _literal("jnp")),
+    "torch": Language(TORCH, _literal("math"), terms=TORCH_TERMS),
+    "jax": Language(JAX, _literal("jnp"), terms=JAX_TERMS),
     "sympy": Language(SYMPY, _literal("sp", "oo")),
     "latex": Language(LATEX, _tex_number, r"\beta_{{{}}}", r"\left({}\right)"),
 }
@@ -183,7 +210,9 @@ def _held(node: Expression, forms: Mapping[str, Form]) -> Expression:
 def statements(tree: Expression, to: str) -> tuple[list[str], str]:
     """Assignments `t1 = ...` for subtrees that are used again or are long, and the text of the value."""
     language = LANGUAGES[to]
-    root = tree.fold(fold_constants).fold(lambda node, args: _lower(node, args, language.forms))
+    kernels = with_kernels(tree.fold(fold_constants), {*language.forms, *language.terms})
+    words = kernels.fold(lambda node, args: in_terms(node, args, language.terms))
+    root = words.fold(lambda node, args: _lower(node, args, language.forms))
     uses = Counter(arg for node in distinct(root) for arg in node.args)
     language = replace(language, beta="beta") if len(tree.betas) == 1 else language
     written: dict[Expression, Text] = {}
@@ -201,7 +230,8 @@ def statements(tree: Expression, to: str) -> tuple[list[str], str]:
     return lines, root.fold(write)[0]
 
 
-def in_onnx_terms(node: Expression, args: tuple[Expression, ...]) -> Expression:
-    if node.op in ONNX_TERMS:
-        return ONNX_TERMS[node.op].substitute({"a": args[0]})
+def in_terms(node: Expression, args: tuple[Expression, ...], terms: Mapping[str, Expression]) -> Expression:
+    """Return the node with these arguments, in other operations if its own is one of `terms`."""
+    if node.op in terms:
+        return terms[node.op].substitute(dict(zip(("a", "m"), args, strict=False)))
     return Expression(node.op, args, node.value)

@@ -61,7 +61,7 @@ def breakdown(expression: Expression | str) -> str | None:
     module = Activation(tree, x.numel())  # a channel a point: the slope by a parameter at each x of its own
     y = module(x)
     slope, *by_beta = gradients(y, [x, *module.parameters()])
-    rows = [y.detach(), slope, *(row for gradient in by_beta for row in gradient.reshape(-1, x.numel()))]
+    rows = [y.detach(), slope, *by_beta]
     names = ["value", "slope", *(f"slope by beta{i}" for i in range(1, len(rows) - 1))]
     for name, row in zip(names, rows, strict=True):
         broken = (~torch.isfinite(row.flatten())).numpy()

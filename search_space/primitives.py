@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from search_space.sinc import sinc
+
 EPS = 1e-6
 
 Value = Any  # a Tensor, or a Python number where an operand is constant; at least one operand is a Tensor
@@ -67,10 +69,6 @@ def _sqrt(a: Tensor) -> Tensor:
     return torch.where(zero, 0.0, torch.sqrt(torch.where(zero, 1.0, a)))  # which keeps the memory format
 
 
-def _sinc(a: Tensor) -> Tensor:
-    return torch.sinc(a / math.pi)
-
-
 def _softplus(a: Tensor) -> Tensor:
     # Past 40, log(1 + exp(a)) - a is below the resolution of float64 at 40.
     return torch.nn.functional.softplus(a, threshold=40.0)
@@ -98,7 +96,7 @@ WORDS: dict[str, Function] = {
         Function("tanh", 1, torch.tanh, "hyperbolic tangent"),
         Function("asinh", 1, torch.asinh, "inverse hyperbolic sine"),
         Function("atan", 1, torch.atan, "inverse tangent"),
-        Function("sinc", 1, _sinc, "sin(a)/a, and 1 at 0"),
+        Function("sinc", 1, sinc, "sin(a)/a, and 1 at 0"),
         Function("sigmoid", 1, torch.sigmoid, "1/(1 + exp(-a))"),
         Function("softplus", 1, _softplus, "log(1 + exp(a))"),
         Function("erf", 1, torch.erf, "error function"),

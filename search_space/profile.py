@@ -86,7 +86,7 @@ class Profile:
     slope_second_moment: float | None  # E[f'^2]: what one layer does to gradients
     linear: float  # N(0, 1) mass where |f''| < 0.05
     dead: float  # N(0, 1) mass where f' is exactly 0
-    lipschitz: float | None  # the largest |f'| on [-5, 5]; inf if f jumps
+    lipschitz: float | None  # the largest |f'| on [-5, 5]; inf if f jumps there or f' has no bound, as in sqrt(abs(x))
     # Points of [-5, 5] where f' jumps, and where f does, poles of odd order included: by 1e-6 or more, and by more than
     # three times what it changes within 1/512 nearby. Smaller ones are not told from curves.
     kinks: tuple[float, ...]
@@ -141,7 +141,7 @@ def profile(expression: Expression | str) -> Profile:
             slope_second_moment=_number(_expected(slope**2)),
             linear=_expected(_curvature(slope) < CURVED),
             dead=_expected(slope == 0),
-            lipschitz=math.inf if jumps else _steepest(module, all_slopes[np.abs(everywhere) <= 5], kinks),
+            lipschitz=_lipschitz(module, everywhere, all_slopes, jumps, kinks),
             kinks=tuple(kink for kink in kinks if all(abs(kink - jump) > 1e-6 for jump in jumps)),
             jumps=jumps,
             depth=_depth(module),
@@ -196,10 +196,43 @@ def _curvature(slope: Array) -> Array:
     return np.asarray(np.fmin(change[:-1], change[1:]))
 
 
-def _steepest(module: Activation, slope: Array, kinks: tuple[float, ...]) -> float | None:
-    """The largest |f'|, also close to the kinks, where the points of the line can miss a cusp."""
+def _lipschitz(
+    module: Activation, x: Array, slope: Array, jumps: tuple[float, ...], kinks: tuple[float, ...]
+) -> float | None:
+    """Return the largest |f'| on [-5, 5], given f' at each x; also close to the kinks, which the points can miss."""
+    if jumps:
+        return math.inf
+    order = np.argsort(x)
+    order = order[np.abs(x[order]) <= 5]
+    x, slope = x[order], np.abs(slope[order])
+    finite = np.isfinite(slope)
+    edges = x[:-1][np.diff(finite)], x[1:][np.diff(finite)]
+    steepest = x[np.where(finite, slope, -1).argmax()]
+    if _is_unbounded(lambda x: _sample(module, x)[1], np.array([*kinks, *np.concatenate(edges), steepest])):
+        return math.inf
     beside = np.array([kink + side for kink in kinks for side in (-1e-9, 1e-9)])
-    return _number(np.abs(np.concatenate([slope, _sample(module, beside)[1]])).max())
+    return _number(np.concatenate([slope, np.abs(_sample(module, beside)[1])]).max())
+
+
+def _is_unbounded(slope: Callable[[Array], Array], places: Array) -> bool:
+    """Return whether |f'| keeps growing at one of these places, in ever smaller windows around where it is largest.
+
+    The windows end where float64 can hardly tell points apart, or at 1e-40. A slope that is steep but bounded stops
+    growing once the windows are smaller than what makes it steep.
+    """
+    width, largest = 2 * _STEP, np.zeros((4, len(places)))  # of the last windows, the newest first
+    while places.size:
+        x = np.clip(places[:, None] + width * np.linspace(-0.5, 0.5, 62), -5, 5)
+        steep = np.abs(slope(x))
+        steep[~np.isfinite(steep)] = -1  # beyond an edge of the domain, or overflow
+        places = x[np.arange(len(x)), steep.argmax(1)]
+        largest = np.stack([np.maximum(steep.max(1), largest[0]), *largest[:3]])
+        smallest = width < np.maximum(1e-40, 1_000 * np.spacing(np.abs(places)))
+        if (smallest & (largest[0] > 1.03 * largest[3])).any():
+            return True
+        grows = ~smallest & (largest[0] > (1 + 1e-9) * largest[2])
+        places, largest, width = places[grows], largest[:, grows], width / 30.5
+    return False
 
 
 def _limit(windows: Array) -> float | None:

@@ -269,7 +269,7 @@ def _tail(tail: Tail) -> str:
 
 def _steepest(found: Profile) -> str:
     if found.lipschitz == math.inf:
-        return "no bound on the slope: f jumps"
+        return "no bound on the slope: f jumps" if found.jumps else "no bound on the slope on [-5, 5]"
     return "not found" if found.lipschitz is None else f"slope {_number(found.lipschitz)} on [-5, 5] (Lipschitz)"
 
 

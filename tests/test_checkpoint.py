@@ -11,6 +11,10 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from workers.data import load
 from workers.job import Job, Outcome, Recipe, Verdict
@@ -46,6 +50,34 @@ def test_a_resumed_training_ends_with_the_same_bits(name: str, tmp_path: Path) -
     assert train(job) == whole
     assert not list((tmp_path / "kept").iterdir())
     assert not (tmp_path / "never").exists()
+
+
+@pytest.mark.parametrize("text", ["x * sigmoid(beta * x)", "beta * max(x, 0) + sin(beta * x)"])
+def test_a_checkpoint_of_the_older_form_is_gone_on_with(text: str, tmp_path: Path) -> None:
+    """Row M8: all parameters of an activation, and their momentum, were one matrix (parameters, channels)."""
+    job = replace(JOBS["quick"], expression=text, checkpoint_dir=str(tmp_path), checkpoint_seconds=0)
+    whole = train(replace(job, checkpoint_dir=str(tmp_path / "never"), checkpoint_seconds=1e9))
+    stopped_after(STEPS + 2, job)
+    (file,) = tmp_path.glob("*.safetensors")
+    with safe_open(file, framework="pt") as opened:
+        metadata = opened.metadata()
+    tensors, count_of_betas = load_file(file), text.count("beta")
+    rows: dict[str, list[Tensor]] = {}
+    for name in sorted(n for n in tensors if ".beta" in n):
+        rows.setdefault(name.rstrip("0123456789"), []).append(tensors.pop(name))
+    assert rows and all(len(found) == count_of_betas for found in rows.values())
+    numbers = range(sum(name.startswith("momentum.") for name in tensors))
+    buffers = [tensors.pop(f"momentum.{number}") for number in numbers]
+    plain = len(buffers) - len(rows) * count_of_betas  # weight decay is for these, which come first
+    older = buffers[:plain] + [
+        torch.stack(found) for found in zip(*[iter(buffers[plain:])] * count_of_betas, strict=True)
+    ]
+    tensors |= {name: torch.stack(found) for name, found in rows.items()}
+    tensors |= {f"momentum.{number}": buffer for number, buffer in enumerate(older)}
+    save_file(tensors, file, metadata)
+    asked = count()
+    assert train(job, stopped=lambda: next(asked) < 0) == whole
+    assert next(asked) == 3 * STEPS  # the first epoch was not trained again
 
 
 def test_a_killed_training_goes_on(tmp_path: Path) -> None:

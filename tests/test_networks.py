@@ -286,6 +286,7 @@ def test_a_text_names_activations() -> None:
         found = activation_of(text)
         made = found(3)
         assert isinstance(made, Maxout) and (made.pieces, found.expansion, found.expression) == (pieces, pieces, None)
+        assert (made.dim, getattr(found(3, dim=-1), "dim"), getattr(swish(5, dim=-1), "dim")) == (1, -1, -1)  # noqa: B009
 
 
 def test_bad_names_of_activations() -> None:

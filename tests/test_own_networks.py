@@ -102,6 +102,26 @@ def test_a_factory_makes_its_activations_itself(write: Write, kind: str) -> None
     assert any(isinstance(module, nn.Linear) and module.in_features == 9 for module in wider.modules())
 
 
+TOKENS = """
+class Tokens(nn.Module):
+    def __init__(self, activation, in_channels, classes, width=4):
+        super().__init__()
+        self.first = nn.Linear(in_channels, activation.expansion * width)
+        self.act, self.head = activation(width, dim=-1), nn.Linear(width, classes)
+
+    def forward(self, x):
+        return self.head(self.act(self.first(x.flatten(2).transpose(1, 2))).mean(1))
+"""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_factory_may_put_channels_last(write: Write, kind: str) -> None:
+    """Row M7: each channel of a token has a parameter of its own."""
+    model = build(f"{write(TOKENS)}:Tokens", activation_of(kind), (1, 8, 8), 10)
+    assert model.act.dim == -1
+    assert all(parameter.shape == (4,) for parameter in model.act.parameters())
+
+
 def test_a_factory_may_replace_activations_itself(write: Write) -> None:
     source = NET + (
         "from search_space import replace_activations\n"

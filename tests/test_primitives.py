@@ -216,8 +216,8 @@ def test_binary_primitive(name: str) -> None:
 def compare(text: str, exact: Real, point: float) -> None:
     """Value, slope in x and slope in beta."""
     module = Activation(text).double()
-    if module.beta is not None:
-        torch.nn.init.constant_(module.beta, BETA)
+    for beta in module.betas:
+        torch.nn.init.constant_(beta, BETA)
     x = leaf(point)
     value = module(x)
     assert close(value.item(), exact(mpf(point), mpf(BETA))), (text, point)
@@ -226,9 +226,9 @@ def compare(text: str, exact: Real, point: float) -> None:
     value.backward()
     got_x = 0.0 if x.grad is None else x.grad.item()
     assert close(got_x, slope(exact, (point, BETA), 0)), (text, point)
-    if module.beta is not None:
-        assert module.beta.grad is not None
-        assert close(module.beta.grad.item(), slope(exact, (point, BETA), 1)), (text, point)
+    for beta in module.betas:
+        assert beta.grad is not None
+        assert close(beta.grad.item(), slope(exact, (point, BETA), 1)), (text, point)
 
 
 # Hard points, in the numbers that networks use
@@ -274,21 +274,156 @@ def test_hard_points(text: str, dtype: torch.dtype) -> None:
         if not value.requires_grad:
             continue
         value.backward()
-        for variable, index in ((x, 0), (module.beta, 1)):
-            if variable is None or variable.grad is None:
+        for variable, index in ((x, 0), *((beta, 1) for beta in module.betas)):
+            if variable.grad is None:
                 continue
             if abs(slope(CURVES[text], (true, 1.0), index)) < limit:
                 assert torch.isfinite(variable.grad).all(), (text, true, index, variable.grad)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_sinc_near_zero(dtype: torch.dtype) -> None:
-    x = torch.tensor([0.0, 1e-30, 1e-9, 1e-6, 1e-4, 1e-3, 1e-2], dtype=dtype, requires_grad=True)
-    value = FUNCTIONS["sinc"].apply(x)
-    torch.testing.assert_close(value, torch.ones_like(x) - x.detach() ** 2 / 6)
-    value.sum().backward()
-    assert x.grad is not None
-    torch.testing.assert_close(x.grad, -x.detach() / 3, rtol=1e-3, atol=1e-3 if dtype == torch.float32 else 1e-9)
+# Derivatives, also second ones, in every type
+
+TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+def derivatives(apply: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, order: int) -> list[torch.Tensor]:
+    """The value and the first derivatives by x."""
+    x = x.clone().requires_grad_()
+    found = [apply(x)]
+    for _ in range(order):
+        last = found[-1].sum()
+        zero = torch.zeros_like(x)
+        options = {"create_graph": True, "allow_unused": True, "materialize_grads": True}
+        found.append(torch.autograd.grad(last, x, **options)[0] if last.requires_grad else zero)
+    return [one.detach() for one in found]
+
+
+def sinc_derivative(point: float, order: int) -> float:
+    """By the power series, which converges everywhere; 80 digits, for it cancels."""
+    with mpmath.workdps(80):
+        return float(
+            mpmath.fsum(
+                (-1) ** k * mpmath.ff(2 * k, order) * mpf(point) ** (2 * k - order) / mpmath.factorial(2 * k + 1)
+                for k in range((order + 1) // 2, 150)
+            )
+        )
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("transformed", [False, True])
+def test_sinc_has_value_and_derivatives_to_the_digits_of_its_type(dtype: torch.dtype, transformed: bool) -> None:
+    """Rows M1 and M2: the slope in bfloat16 near 0.06, the second derivative at 0; the third too. Transformed: as
+    torch.func and torch.compile compute it. Exports: tests/test_code.py."""
+    sizes = [
+        0.0,
+        1e-30,
+        1e-9,
+        1e-6,
+        1e-4,
+        1e-3,
+        0.01,
+        0.06,
+        0.0635,
+        0.3,
+        0.9,
+        0.999,
+        1.0,
+        1.001,
+        1.5,
+        2.2,
+        3.0,
+        7.0,
+        50.0,
+    ]
+    x = torch.tensor([sign * size for size in sizes for sign in (1, -1)], dtype=dtype)
+    apply = torch.func.vmap(FUNCTIONS["sinc"].apply) if transformed else FUNCTIONS["sinc"].apply
+    info = torch.finfo(dtype)
+    for order, found in enumerate(derivatives(apply, x, 3)):
+        for point, got in zip(x.tolist(), found.tolist(), strict=True):
+            wanted = sinc_derivative(point, order)
+            digits = (4, 4, 64, 1024)[order] * (4 if transformed else 1)
+            allowed = digits * info.eps * abs(wanted) + info.tiny * info.eps
+            assert abs(got - wanted) <= allowed, (order, point, got, wanted)
+
+
+JIT = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # torch's own
+
+
+@JIT
+@pytest.mark.parametrize("text", ["sinc(x)", "x + sinc(x)", "sinc(x)^2 * x", "exp(-sinc(2 * x))", "sinc(sinc(x) - 1)"])
+def test_second_derivatives_of_what_contains_sinc(text: str) -> None:
+    """Row M1: by differences, of reverse and of forward mode, at 0 and close to it."""
+    x = torch.tensor([[0.0, 1e-3, -0.4, 1.7]], dtype=torch.float64, requires_grad=True)
+    module = Activation(text).double()
+    assert torch.autograd.gradcheck(module, x, check_forward_ad=True, check_batched_grad=True)
+    assert torch.autograd.gradgradcheck(module, x, check_fwd_over_rev=True)
+
+
+@JIT
+def test_sinc_under_every_transformation() -> None:
+    """Row M1: forward over forward mode too, where an autograd function would be differentiated once only."""
+    func, x = torch.func, torch.tensor([0.0, 0.5, -2.0], dtype=torch.float64)
+    wanted = torch.tensor([sinc_derivative(point, 2) for point in x.tolist()], dtype=torch.float64)
+
+    def total(x: torch.Tensor) -> torch.Tensor:
+        return Activation("x + sinc(x)").double()(x).sum()
+
+    for one in (func.jacfwd, func.jacrev):
+        for other in (func.jacfwd, func.jacrev):
+            torch.testing.assert_close(one(other(total))(x).diagonal(), wanted)
+    compiled = torch.compile(FUNCTIONS["sinc"].apply, fullgraph=True, backend="aot_eager")
+    for point in (x, x.float(), x.bfloat16()):
+        for found, exact in zip(
+            derivatives(compiled, point, 1), derivatives(FUNCTIONS["sinc"].apply, point, 1), strict=True
+        ):
+            torch.testing.assert_close(found, exact)
+
+
+WORDS_OF_ONE = [*(f"{row.name}(x)" for row in FUNCTIONS.values() if row.arity == 1 and row.name != "neg")]
+WORDS_OF_ONE += [
+    "-x",
+    "x^2",
+    "x^3",
+    "x^0.5",
+    "2^x",
+    "1 / x",
+    "max(x, 0)",
+    "min(x, 0)",
+    "max(x, 0.25)",
+    "x^beta",
+    "abs(x)^beta",
+]
+
+
+@pytest.mark.parametrize("dtype", TYPES[1:], ids=str)
+@pytest.mark.parametrize("text", WORDS_OF_ONE)
+def test_slopes_in_types_of_few_digits(text: str, dtype: torch.dtype) -> None:
+    """Row M2: of every word, as close to float64 as the type allows; that of sinc was wrong by 0.1 in bfloat16."""
+    low = 1e-3 if text in ("log(x)", "sqrt(x)", "x^0.5", "x^beta", "1 / x") else -8.0
+    x = torch.cat([torch.linspace(low, 8, 801), torch.logspace(-3, 0, 100), -torch.logspace(-3, 0, 100)])
+    x = x[x >= low].to(dtype)
+    found, exact = derivatives(Activation(text), x, 1), derivatives(Activation(text).double(), x.double(), 1)
+    for got, wanted in zip(found, exact, strict=True):
+        fits = wanted.abs() < torch.finfo(dtype).max
+        allowed = 16 * torch.finfo(dtype).eps * (wanted.abs() + 0.1)
+        wrong = fits & ~((got.double() - wanted).abs() <= allowed)
+        assert not bool(wrong.any()), (x[wrong], got[wrong], wanted[wrong])
+
+
+@pytest.mark.parametrize("text", [*PAPER_UNARY, "sqrt(max(x, 0))", "x * sigmoid(x)", "x * tanh(softplus(x))"])
+def test_second_derivatives(text: str) -> None:
+    """Row M1: of every primitive of the paper, by differences of slopes away from kinks, and finite at 0. The slope of
+    sqrt at 0 is infinite and taken as 0, and so is what follows from it."""
+    module = Activation(text).double()
+    x = torch.tensor([[-3.1, -0.7, 0.4, 2.3, 39.0, 41.0]], dtype=torch.float64)
+    x = x[x > 0] if text == "sqrt(x)" else x
+    step = 1e-6 * x.abs()
+    second = derivatives(module, x, 2)[2]
+    up, down = (derivatives(module, x + side * step, 1)[1] for side in (1, -1))
+    torch.testing.assert_close(second, (up - down) / (2 * step), rtol=1e-6, atol=1e-8)
+    for dtype in TYPES:
+        at_zero = derivatives(module.to(dtype), torch.zeros(1, 1, dtype=dtype), 2)[2]
+        assert bool(at_zero.isfinite().all()) or (text == "log(abs(x) + eps)" and dtype == torch.float16)
 
 
 def test_softplus_has_no_seam() -> None:

@@ -254,6 +254,62 @@ def test_what_overflows_far_out_is_not_said_to_be_bounded() -> None:
     assert found.infimum is None or found.infimum == pytest.approx(profile("x * sigmoid(x)").infimum, abs=1e-6)
 
 
+UNBOUNDED = [
+    *["sqrt(abs(x))", "abs(x)^0.5", "sqrt(max(x, 0))", "sign(x) * sqrt(abs(x))", "sqrt(sqrt(abs(x)))", "abs(x)^0.99"],
+    *[
+        "sqrt(abs(x - 1))",
+        "abs(x - 0.3)^0.5",
+        "sqrt(abs(x^2 - 2))",
+        "sqrt(abs(sin(x)))",
+        "sign(x - 1) * abs(x - 1)^0.3",
+    ],
+    *["log(abs(x))", "log(abs(x - 0.3))", "x * log(abs(x))", "x^x", "log(x)", "sqrt(x)", "sqrt(softplus(x) - 0.5)"],
+    *[
+        "sqrt(25 - x^2)",
+        "sqrt(abs(x - 5))",
+        "sqrt(1 - min(x^2, 1))",
+        "1e-4 * sqrt(abs(x)) + x",
+        "sqrt(abs(x)) - beta * x",
+    ],
+    *["1 / x", "x^-2", "1 / (x - 0.3)^2", "(x - 0.3)^-3", "exp(-log(abs(x - 0.3)))", "1 / cos(x)"],
+]
+
+
+@pytest.mark.parametrize("text", UNBOUNDED)
+def test_a_slope_without_bound_has_no_lipschitz_constant(text: str) -> None:
+    """Row M9: vertical tangents, logarithms and poles, at 0 and elsewhere, at edges of the domain and of [-5, 5]."""
+    assert profile(text).lipschitz == INF
+
+
+STEEP = {
+    "tanh(1e6 * x)": 1e6,
+    "x / (abs(x) + eps)": 1e6,
+    "sqrt(abs(x) + 1e-6)": 500,
+    "log(abs(x) + eps)": 1e6,
+    "asinh(1e5 * x)": 1e5,
+    "x / sqrt(x^2 + 1e-8)": 1e4,
+    "exp(x^2)": 10 * math.exp(25),
+    "sqrt(abs(x)) * x": 1.5 * math.sqrt(5),
+    "x^2 * log(abs(x) + eps)": 10 * math.log(5) + 5,
+    "abs(sin(50 * x))": 50,
+    "max(x, 0)": 1,
+}
+
+
+@pytest.mark.parametrize("text", STEEP)
+def test_a_steep_slope_is_bounded(text: str) -> None:
+    """Row M9: what grows on the way to a bound keeps its number."""
+    assert profile(text).lipschitz == pytest.approx(STEEP[text], rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    "text", ["log(1 + x^2) / x", "(1 - cos(x)) / x", "sin(x) / x", "exp(-1 / abs(x))", "exp(exp(x^2))"]
+)
+def test_rounding_and_overflow_are_no_slope_without_bound(text: str) -> None:
+    """Row M9: what is no number somewhere has no constant that is known."""
+    assert profile(text).lipschitz is None
+
+
 def test_small_functions_are_judged_by_their_own_size() -> None:
     assert profile("1e-10 * x").trend == "increasing"
     small = profile("1e-13 * max(x, 0)")

@@ -185,7 +185,7 @@ def test_the_torch_file_computes_what_the_library_does(cli: Cli, tmp_path: Path)
     module = module_of(file)
     x = torch.randn(4, 3, 5)
     assert torch.equal(module.MyWave()(x), Activation(text, 3)(x))
-    assert module.MyWave().beta.shape == (1, 3)
+    assert module.MyWave().beta.shape == (3,)
     assert doctest.testmod(module) == (0, 3)
 
 

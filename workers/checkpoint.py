@@ -13,7 +13,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from importlib.util import find_spec
@@ -23,6 +23,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from search_space.activation import beta_names
 from search_space.modules import source_digest
 from workers.cache import folder
 from workers.job import Epoch, Job
@@ -64,6 +65,7 @@ class Checkpoint:
                 read = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
                 curve = [Epoch(**point) for point in json.loads(file.metadata()["curve"])]
             tensors = child.tensors()
+            _split_parameters(read, tensors)
             if {n: t.shape for n, t in tensors.items()} != {n: t.shape for n, t in read.items() if n in tensors}:
                 raise ValueError("its tensors are not those of this network")
             generators = [read[f"draws.{name}"] for name in _states(child.draw, self._device)]
@@ -109,6 +111,25 @@ class Checkpoint:
             self._path.unlink(missing_ok=True)
         except OSError as error:
             log.warning("the checkpoint %s cannot be removed: %s", self._path, error)
+
+
+def _split_parameters(read: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Change `read` from the older form to the present one, in which each parameter of an activation is a vector.
+
+    The older form has all of them in one matrix (parameters, channels), and one momentum buffer for it.
+    """
+
+    def is_older(name: str, value: Tensor) -> bool:
+        return value.dim() == 2 and (name not in wanted or wanted[name].shape != value.shape)
+
+    for name in [n for n, value in read.items() if n.endswith(".beta") and is_older(n, value)]:
+        rows = read.pop(name)
+        read |= {name.removesuffix("beta") + new: row for new, row in zip(beta_names(len(rows)), rows, strict=True)}
+    buffers: list[Tensor] = []
+    for number in range(sum(n.startswith("momentum.") for n in read)):
+        value = read.pop(f"momentum.{number}")
+        buffers += value.unbind() if is_older(f"momentum.{len(buffers)}", value) else [value]
+    read |= {f"momentum.{number}": buffer for number, buffer in enumerate(buffers)}
 
 
 def _digest(job: Job, data_digest: str, device: torch.device) -> str:

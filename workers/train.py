@@ -11,14 +11,13 @@ import math
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, OneCycleLR
 
-from search_space import compile_where_it_pays, load_primitives, undecayed
+from search_space import compile_where_it_pays, load_primitives, parameter_groups
 from workers.augment import augment, check_augmented
 from workers.checkpoint import Checkpoint
 from workers.data import Dataset, Part, load
@@ -224,16 +223,10 @@ class _Child:
 
 
 def _optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
-    free = undecayed(model)
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in model.parameters() if p not in free]},
-        {"params": [p for p in model.parameters() if p in free], "weight_decay": 0.0},
-    ]
     return torch.optim.SGD(
-        [group for group in groups if group["params"]],
+        parameter_groups(model, recipe.weight_decay),
         lr=torch.tensor(recipe.learning_rate, device=device) if device.type == "cuda" else recipe.learning_rate,
         momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
         nesterov=recipe.nesterov and recipe.momentum > 0,
         fused=True,
     )

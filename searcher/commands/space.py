@@ -152,6 +152,9 @@ def code(
     file: Annotated[Path | None, typer.Option("-o", "--output", help="Write here; to stdout if not given.")] = None,
     name: Annotated[str, typer.Option(help="Name of the class or function; made of the key if not given.")] = "",
     channels: Annotated[int, typer.Option(help="Channels of the input, each with parameters of its own.")] = 1,
+    dim: Annotated[
+        int | None, typer.Option(help="Where the channels are: 1 or -1 (the last). Default: 1, for jax -1.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
     primitives: Primitives = None,
 ) -> None:
@@ -163,9 +166,9 @@ def code(
     if to == "onnx":
         if file is None:
             raise UsageError("an onnx file is no text for a terminal; say where to write it: -o FILE.onnx")
-        content = onnx_bytes(tree, channels=channels)
+        content = onnx_bytes(tree, channels=channels, dim=1 if dim is None else dim)
     else:
-        text = text_of(tree, to, name=name or known, channels=channels)
+        text = text_of(tree, to, name=name or known, channels=channels, dim=dim)
         if file is None:
             print(text, end="")
             return

@@ -45,8 +45,8 @@ def build_own(
     given = _arguments(name, function, {**offered, "width": width}, options)
     made: list[nn.Module] = []
 
-    def recorded(channels: int) -> nn.Module:
-        made.append(activation(channels))
+    def recorded(channels: int, dim: int) -> nn.Module:
+        made.append(activation(channels, dim))
         return made[-1]
 
     if "activation" in given:

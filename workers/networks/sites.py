@@ -20,6 +20,8 @@ _MAXOUT = re.compile(r"\s*maxout\s*(?:\(\s*([0-9]{1,4})\s*\))?\s*")
 class Activations:
     """Makes the activations of a network: `activation(channels)` is a fresh one, for one site.
 
+    `activation(channels, dim)` is one whose channels are at another dimension: -1 for `(n, ..., channels)`.
+
     It maps `(n, expansion * channels, ...)` to `(n, channels, ...)`, so what comes before a site makes
     `expansion * channels` channels: 1 times for functions of one number, `pieces` times for Maxout, whose pieces are
     neighbouring channels. At a sum with a shortcut there are two sound ways, and each network says which is its own:
@@ -29,16 +31,16 @@ class Activations:
     * the sum is carried on and activated within each branch: the carried channels are `expansion` times as many.
 
     Attributes:
-        make: channels -> module.
+        make: (channels, dim) -> module.
         expression: the function as a tree, if it is one; that is what can be put into a finished network.
     """
 
-    make: Callable[[int], nn.Module]
+    make: Callable[[int, int], nn.Module]
     expansion: int = 1
     expression: Expression | None = None
 
-    def __call__(self, channels: int) -> nn.Module:
-        return self.make(channels)
+    def __call__(self, channels: int, dim: int = 1) -> nn.Module:
+        return self.make(channels, dim)
 
 
 def activation_of(text: str) -> Activations:
@@ -51,8 +53,8 @@ def activation_of(text: str) -> Activations:
     found = _MAXOUT.fullmatch(text)
     if found is None:
         tree = parse(text)
-        return Activations(lambda channels: Activation(tree, channels), expression=tree)
+        return Activations(lambda channels, dim: Activation(tree, channels, dim=dim), expression=tree)
     pieces = int(found[1] or 2)
     if not 2 <= pieces <= MOST_PIECES:
         raise WorkersError(f"maxout takes 2 to {MOST_PIECES} pieces, as in maxout(2), not {pieces!r}")
-    return Activations(lambda _: Maxout(pieces), pieces)
+    return Activations(lambda _, dim: Maxout(pieces, dim=dim), pieces)

@@ -1,0 +1,71 @@
+"""sin(a)/a with derivatives of every order, also at 0 and in 16-bit types.
+
+The quotient rule subtracts numbers of size 1/a to get a slope of size a/3, and divides by 0 at 0. Below |a| = 1 the
+Taylor series in a^2 takes its place; there it needs few terms.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.forward_ad import unpack_dual
+
+
+def sinc(a: Tensor) -> Tensor:
+    """Return sin(a)/a for each element, and 1 at 0."""
+    if a.dtype in (torch.bfloat16, torch.float16):
+        return sinc(a.float()).to(a.dtype)
+    value: Tensor = _by_operations(a) if _is_transformed(a) else _Sinc.apply(a)  # type: ignore[no-untyped-call]
+    return value
+
+
+def _is_transformed(a: Tensor) -> bool:
+    """Return whether torch.compile, torch.func or forward-mode differentiation has to see the operations."""
+    transformed = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    return transformed or unpack_dual(a).tangent is not None
+
+
+class _Sinc(Function):
+    """Compute value and slope directly, in fewer passes over memory than autograd takes through `_by_operations`."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor) -> Tensor:
+        zero = (a == 0).to(a.dtype)
+        value = (torch.sin(a) + zero) / (a + zero)
+        ctx.save_for_backward(a, value)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad * _slope(*ctx.saved_tensors)
+
+
+def _by_operations(a: Tensor) -> Tensor:
+    square = a * a
+    inside, series = square.clamp_max(1), square.new_ones(())
+    for k in range(_terms(a) + 1, 0, -1):  # one more, for autograd takes one slope more from it
+        series = 1 - inside / (2 * k * (2 * k + 1)) * series
+    return _selected(square, series, torch.sin(a) * a / square.clamp_min(1))
+
+
+def _slope(a: Tensor, value: Tensor) -> Tensor:
+    square = a * a
+    inside, first = square.clamp_max(1), square.new_full((), -1 / 3)
+    series = first
+    for k in range(_terms(a), 0, -1):
+        series = torch.addcmul(first, inside, series, value=-1 / (2 * k * (2 * k + 3)))
+    return a * _selected(square, series, (torch.cos(a) - value) / square.clamp_min(1))
+
+
+def _selected(square: Tensor, near: Tensor, far: Tensor) -> Tensor:
+    """Return `near` where a^2 < 1, else `far`; both must be finite everywhere. torch.where is slow on CPUs."""
+    is_near = (square < 1).to(square.dtype)
+    return is_near * near + (1 - is_near) * far
+
+
+def _terms(a: Tensor) -> int:
+    """Return how many terms of the series give value, slope and second derivative to all digits of the type."""
+    return 8 if a.dtype == torch.float64 else 4

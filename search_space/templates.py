@@ -1,0 +1,193 @@
+"""The texts of exported files (search_space/code.py). Names in braces are filled in by `str.format`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+_SQRT = '''
+
+def _sqrt(a: {0}) -> {0}:
+    """The square root; its infinite slope at 0 is set to 0."""
+    zero = a == 0
+    return {1}
+'''
+_WITHIN = '''
+
+def _within(number: float, x: Tensor) -> float:
+    """A constant as the type of x holds it: infinite beyond its range."""
+    return math.copysign(math.inf, number) if abs(number) > torch.finfo(x.dtype).max else number
+'''
+_ABS = '''
+
+def _abs(a: jax.Array) -> jax.Array:
+    """The absolute value; its slope at 0 is 0, where jax's own has 1."""
+    return a * jnp.sign(a)
+'''
+_SINC = '''
+
+def _sinc(a: Tensor) -> Tensor:
+    """sin(a)/a, and 1 at 0; near 0 by the Taylor series, which has all derivatives there."""
+    if a.dtype in (torch.bfloat16, torch.float16):
+        return _sinc(a.float()).to(a.dtype)
+    square = a * a
+    near = (square < 1).to(a.dtype)
+    inside, series = square.clamp_max(1), torch.ones_like(a)
+    for k in range(9, 0, -1):
+        series = 1 - inside / (2 * k * (2 * k + 1)) * series
+    return near * series + (1 - near) * (torch.sin(a) * a / square.clamp_min(1))
+'''
+_JAX_SINC = '''
+
+def _sinc(a: jax.Array) -> jax.Array:
+    """sin(a)/a, and 1 at 0; near 0 by the Taylor series, which has all derivatives there."""
+    dtype = a.dtype
+    a = jnp.asarray(a, jnp.promote_types(dtype, jnp.float32))
+    near = jnp.abs(a) < 1
+    square = jnp.where(near, a * a, 0.0)
+    series = jnp.ones_like(a)
+    for k in range(9, 0, -1):
+        series = 1 - square / (2 * k * (2 * k + 1)) * series
+    return jnp.asarray(jnp.where(near, series, jnp.sin(a) / jnp.where(near, 1.0, a)), dtype)
+'''
+_SYMPY_SINC = '''
+
+def _sinc(a: sp.Expr) -> sp.Expr:
+    """sin(a)/a; at 0 the start of the Taylor series, which has the value and the first seven derivatives there."""
+    return sp.Piecewise((sp.sin(a) / a, sp.Ne(a, 0)), (1 - a**2 / 6 + a**4 / 120 - a**6 / 5040, True))
+'''
+_PRELU = '''
+
+def _prelu(a: Tensor, p: Tensor) -> Tensor:
+    """max(a, 0) + p * min(a, 0); torch's kernel takes channels at dimension 1, and no two types under autocast."""
+    if torch.is_autocast_enabled(a.device.type) or (a.dim() < 2 and p.numel() > 1):
+        return torch.relu(a) + p * F.hardtanh(a, -math.inf, 0)
+    dim = a.dim() - p.dim() if p.numel() > 1 else 1
+    if dim != 1:
+        return F.prelu(a.movedim(dim, 1), p.flatten()).movedim(1, dim)
+    return F.prelu(a, p.flatten())
+'''
+_PLACED = '''
+
+def _placed(beta: ArrayLike | tuple[float, ...], x: jax.Array, dim: int) -> jax.Array:
+    """A parameter in the type of x, and in a shape that broadcasts with x."""
+    beta = jnp.asarray(beta, x.dtype)
+    if jnp.size(beta) == 1:
+        return beta.reshape(())
+    if beta.ndim != 1:
+        return beta
+    dim = dim if x.ndim != 1 else 0
+    if not -x.ndim <= dim < x.ndim or x.shape[dim] != jnp.size(beta):
+        raise ValueError(f"dimension {dim} must be the {jnp.size(beta)} channels, not {tuple(x.shape)}")
+    return beta.reshape(beta.shape + (1,) * ((x.ndim - 1 - dim) % x.ndim))
+'''
+HELPERS: Mapping[str, Mapping[str, str]] = {
+    "torch": {
+        "_prelu": _PRELU,
+        "_sinc": _SINC,
+        "_sqrt": _SQRT.format("Tensor", "torch.where(zero, 0.0, torch.sqrt(torch.where(zero, 1.0, a)))"),
+        "_within": _WITHIN,
+    },
+    "jax": {
+        "_abs": _ABS,
+        "_placed": _PLACED,
+        "_sinc": _JAX_SINC,
+        "_sqrt": _SQRT.format("jax.Array", "jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, a)))"),
+    },
+    "sympy": {"_sinc": _SYMPY_SINC},
+}
+
+FILE = '''\
+"""{title}: {about}
+
+{formula}
+
+Needs {needs} only. Made of an expression with the key {key}.
+"""
+
+{imports}
+{helpers}{definition}'''
+TORCH_CLASS = '''
+
+class {name}(nn.Module):
+    """{title}, element by element.
+
+    {inner}
+
+    Args:
+        channels: the size of dimension `dim` of the input, where each parameter has one value a channel; 1 shares the
+            parameters among all channels.
+        inplace: accepted, because timm and others pass it, and ignored.
+        dim: where the channels are: 1 for `(batch, channels, ...)`, -1 for `(batch, ..., channels)`.
+
+    Shapes: input and output have the same shape, dtype and device; each parameter is `(channels,)`.
+
+    {example}
+    """
+
+    def __init__(self, channels: int = {channels}, inplace: bool = False, dim: int = {dim}) -> None:
+        super().__init__()
+        self.channels, self.dim = channels, dim
+{parameters}
+    def forward(self, x: Tensor) -> Tensor:
+        if not x.is_floating_point():
+            raise TypeError(f"a floating-point input is needed, not {{x.dtype}}; convert it: x.float()")
+{body}
+'''
+TORCH_START = """\
+        # Leave parameters out of weight decay: it would pull them to 0, which is no neutral value.
+"""
+TORCH_PARAMETER = """\
+        self.{symbol} = nn.Parameter(torch.tensor({start}).expand(channels).clone())
+"""
+TORCH_SHAPE = '''
+    def _broadcast_shape(self, x: Tensor) -> tuple[int, ...]:
+        """The shape in which a parameter broadcasts with x; an x of one dimension consists of channels alone."""
+        if self.channels == 1:
+            return ()
+        dims, dim = x.dim(), self.dim if x.dim() != 1 else 0
+        if not -dims <= dim < dims or x.shape[dim] != self.channels:
+            raise ValueError(f"dimension {self.dim} must be the {self.channels} channels, not {tuple(x.shape)}")
+        return (self.channels,) + (1,) * ((dims - 1 - dim) % dims)
+'''
+TORCH_EXAMPLE = """\
+>>> x = torch.tensor({points}, dtype=torch.float64).reshape({column})
+>>> y = torch.tensor({values}, dtype=torch.float64)
+>>> torch.allclose({name}()(x.expand({shape})).select({dim}, 0).flatten(), y, equal_nan=True)
+True
+"""
+JAX_FUNCTION = '''
+
+def {name}(
+    x: jax.Array,{arguments}
+) -> jax.Array:
+    """{title}, element by element.
+
+    {inner}
+{channels_text}    """
+    if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
+        raise TypeError(f"a floating-point input is needed, not {{jnp.result_type(x)}}; convert it to one")
+{casts}{body}
+'''
+JAX_CHANNELS = """
+    A parameter is a number, or has one value a channel: `(channels,)`. Leave it out of weight decay. `dim` says where
+    the channels are: -1 for `(batch, ..., channels)`, 1 for `(batch, channels, ...)`.
+"""
+CARD = """\
+# {title}
+
+$${latex}$$
+
+* expression: `{text}`, key `{key}`
+* parameters: {symbols}; values: {values}
+
+Save this module as `{title}.py`; then
+
+```python
+from {title} import {name}
+
+y = {name}(channels={channels})(torch.randn({shape}))
+```
+
+```python
+{module}```
+"""
