@@ -172,6 +172,8 @@ def _scaled(expression: Expression, x: Tensor, betas: Mapping[int, Tensor]) -> t
     values = _evaluate(expression, x, betas)
     sizes = np.abs(values[np.isfinite(values)])
     scale = float(sizes.max(initial=0.0))
+    if scale == 0:
+        return values, 0
     if scale >= SMALL_SCALE:
         scale = float(np.median(sizes))
         if scale <= LARGE_SCALE:
@@ -184,7 +186,9 @@ def _scaled(expression: Expression, x: Tensor, betas: Mapping[int, Tensor]) -> t
 
 def _is_noise(values: Array, beside: Array) -> bool:
     """Whether small values are rounding errors of a function that is 0: then they are others at the next points."""
-    return bool(np.nanmax(np.abs(values - beside), initial=0.0) > 1e-3 * np.nanmax(np.abs(values), initial=0.0))
+    both = np.isfinite(values) & np.isfinite(beside)
+    apart = np.abs(values[both] - beside[both])
+    return bool(apart.max(initial=0.0) > 1e-3 * np.abs(values[both]).max(initial=0.0))
 
 
 def _differ(one: Array, other: Array) -> bool:

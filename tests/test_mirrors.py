@@ -72,8 +72,8 @@ def store(sqlite_url: str) -> Iterator[Store]:
 def values(expression: Expression, x: torch.Tensor, betas: tuple[float, ...]) -> torch.Tensor:
     """The function on `x` in float64, its parameters, in order of appearance, at these values."""
     module = Activation(expression).double()
-    if module.beta is not None:
-        module.beta.data = torch.tensor(betas, dtype=torch.float64)[: len(module.beta), None]
+    for parameter, value in zip(module.betas, betas, strict=False):
+        torch.nn.init.constant_(parameter, value)
     with torch.no_grad():
         found: torch.Tensor = module(x)
     return found
@@ -159,8 +159,8 @@ def test_a_mirrored_network_is_trained_alike_parameters_too(text: str) -> None:
     losses = trained(model)
     assert losses[-1] < 0.8 * losses[0]
     assert trained(mirrored) == pytest.approx(losses, rel=1e-9)
-    betas = [m.beta for m in model if isinstance(m, Activation) and m.beta is not None]
-    theirs = [m.beta for m in mirrored if isinstance(m, Activation) and m.beta is not None]
+    betas = [beta for m in model if isinstance(m, Activation) for beta in m.betas]
+    theirs = [beta for m in mirrored if isinstance(m, Activation) for beta in m.betas]
     for one, other in zip(betas, theirs, strict=True):
         assert sorted(one.flatten().tolist()) == pytest.approx(sorted(other.flatten().tolist()), rel=1e-9)
     assert not betas or max((beta - 1).abs().max() for beta in betas) > 1e-3, "parameters are trained"
