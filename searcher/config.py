@@ -375,8 +375,8 @@ def _check_ranges(config: Config) -> None:
     name = config.study_name
     if name.strip() != name or len(name) > NAME_LENGTH or name.startswith("-") or not is_plain(name):
         raise ConfigError(
-            f"--study-name must be at most {NAME_LENGTH} visible characters (no newline, no control character) without "
-            f"blanks around them or a - before them, not {name!r}"
+            f"--study-name must be at most {NAME_LENGTH} characters of UTF-8, all visible (no control characters), "
+            f"without blanks around them or a - before them, not {name!r}"
         )
 
 

@@ -391,7 +391,7 @@ ALL_CLOSED = "<&- >&- 2>&-"
         ("resume s --n-trials 15 --pool inline", 0, ">&-"),
         ("resume s --n-trials 15 --pool inline", 0, ALL_CLOSED),
         ("--log-format json resume s --n-trials 15 --pool inline", 0, "2>&-"),
-        ("profile relu", 0, ">&-"),
+        ("show relu", 0, ">&-"),
         ("--help", 0, ">&-"),
         ("top nobody", 1, "2>&-"),
         ("query 'DELETE FROM searcher_trial'", 2, ALL_CLOSED),
