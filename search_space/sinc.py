@@ -44,11 +44,12 @@ class _Sinc(Function):
 
 
 def _by_operations(a: Tensor) -> Tensor:
-    square = a * a
-    inside, series = square.clamp_max(1), square.new_ones(())
+    near = a.abs() < 1
+    square = torch.where(near, a * a, 0.0)
+    series = square.new_ones(())
     for k in range(_terms(a) + 1, 0, -1):  # one more, for autograd takes one slope more from it
-        series = 1 - inside / (2 * k * (2 * k + 1)) * series
-    return _selected(square, series, torch.sin(a) * a / square.clamp_min(1))
+        series = 1 - square / (2 * k * (2 * k + 1)) * series
+    return torch.where(near, series, torch.sin(a) / torch.where(near, 1.0, a))
 
 
 def _slope(a: Tensor, value: Tensor) -> Tensor:
@@ -57,13 +58,8 @@ def _slope(a: Tensor, value: Tensor) -> Tensor:
     series = first
     for k in range(_terms(a), 0, -1):
         series = torch.addcmul(first, inside, series, value=-1 / (2 * k * (2 * k + 3)))
-    return a * _selected(square, series, (torch.cos(a) - value) / square.clamp_min(1))
-
-
-def _selected(square: Tensor, near: Tensor, far: Tensor) -> Tensor:
-    """Return `near` where a^2 < 1, else `far`; both must be finite everywhere. torch.where is slow on CPUs."""
-    is_near = (square < 1).to(square.dtype)
-    return is_near * near + (1 - is_near) * far
+    near = (square < 1).to(a.dtype)  # torch.where is slow on CPUs; both sides are finite everywhere
+    return a * (near * series + (1 - near) * (torch.cos(a) - value) / square.clamp_min(1))
 
 
 def _terms(a: Tensor) -> int:

@@ -29,12 +29,12 @@ def _sinc(a: Tensor) -> Tensor:
     """sin(a)/a, and 1 at 0; near 0 by the Taylor series, which has all derivatives there."""
     if a.dtype in (torch.bfloat16, torch.float16):
         return _sinc(a.float()).to(a.dtype)
-    square = a * a
-    near = (square < 1).to(a.dtype)
-    inside, series = square.clamp_max(1), torch.ones_like(a)
+    near = a.abs() < 1
+    square = torch.where(near, a * a, 0.0)
+    series = torch.ones_like(a)
     for k in range(9, 0, -1):
-        series = 1 - inside / (2 * k * (2 * k + 1)) * series
-    return near * series + (1 - near) * (torch.sin(a) * a / square.clamp_min(1))
+        series = 1 - square / (2 * k * (2 * k + 1)) * series
+    return torch.where(near, series, torch.sin(a) / torch.where(near, 1.0, a))
 '''
 _JAX_SINC = '''
 
