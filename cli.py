@@ -22,7 +22,7 @@ from searcher.commands import jobs as jobs_commands
 from searcher.commands import space as space_commands
 from searcher.commands import sql as sql_commands
 from searcher.commands.console import Format, Output, Row, Storage, opened, print_findings, print_rows
-from searcher.commands.running import checked, search, served
+from searcher.commands.running import check_trust, checked, search, served
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -302,10 +302,12 @@ def _resume(
         settings = session.stored_settings(study, experiment, changes, preset)
         if trust_code:
             trust.remember(settings)
-        asked = replace(settings, address="local") if changes.get("address") else settings
-        trust.check(study.name, store.typed(study.name), asked)
+        given = changes.get("address") or settings.address != study.config.get("address")  # the person's own, here
+        check_trust(study.name, store.typed(study.name), replace(settings, address=trust.LOCAL) if given else settings)
         session.check_total(store, study, settings.n_trials)  # once more under the lease; this is before it is taken
-        session.check_comparable(study, checked(settings))
+        with session.blamed_on(study):
+            digest = checked(settings)
+        session.check_comparable(study, digest)
         with session.held_lease(store, study, _say_waiting) as lease:
             study = session.extended(store, lease, study, settings.n_trials)
             with session.renewed(store, lease):

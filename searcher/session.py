@@ -22,8 +22,8 @@ from typing import Any
 import psutil
 import torch
 
-from search_space import load_primitives
-from searcher import __version__, config, logs
+from search_space import SpaceError, load_primitives
+from searcher import UsageError, __version__, config, logs
 from searcher.config import Config
 from searcher.database import StoreError, StoreUnavailable
 from searcher.journal import Journal
@@ -219,14 +219,8 @@ def stored_settings(study: Study, experiment: Path | None, changes: Mapping[str,
         StoreError: the stored settings are not what a study can have.
     """
     stored = {**study.config, "n_trials": study.n_trials}
-    try:
+    with blamed_on(study):
         before = config.load(None, stored)
-    except config.ConfigError as error:
-        made = study.versions.get("searcher", "unknown")
-        raise StoreError(
-            f"the settings of study {study.name!r}, made by searcher {made}, are not ones of this searcher, "
-            f"{__version__}: {error}. Upgrade it if it is the older one; else see: searcher db check"
-        ) from error
     asked = config.load(experiment, changes, preset, before=stored)
     if changed := config.differences(before, asked):
         lines = "".join(f"\n  {name}: {old} in the study, {new} asked for" for name, old, new in changed)
@@ -235,6 +229,23 @@ def stored_settings(study: Study, experiment: Path | None, changes: Mapping[str,
             f"{lines}\nleave that out, or start another study: searcher launch --study-name NAME"
         )
     return asked
+
+
+@contextmanager
+def blamed_on(study: Study) -> Iterator[None]:
+    """Say of settings that are not accepted that they are the study's: who asked to go on with it asked rightly.
+
+    Raises:
+        StoreError: the stored settings are not what a study can have.
+    """
+    try:
+        yield
+    except (UsageError, SpaceError) as error:
+        made = study.versions.get("searcher", "unknown")
+        raise StoreError(
+            f"the settings of study {study.name!r}, made by searcher {made}, are not ones of this searcher, "
+            f"{__version__}: {error}. Upgrade it if it is the older one; else see: searcher db check"
+        ) from error
 
 
 def check_comparable(study: Study, digest: str) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from search_space import nearest
+from search_space.modules import code_name
 from workers.job import WorkersError
 from workers.networks.allcnn import AllCNN
 from workers.networks.densenet import DenseNet
@@ -68,7 +69,7 @@ def build(
     Raises:
         WorkersError: no such model; an option that it does not take, or not so; a user's own that does not work.
     """
-    if ":" in name:
+    if code_name(name):
         return build_own(name, activation, shape, classes, width, options)
     check_model(name)
     network = NETWORKS[name]
@@ -81,7 +82,7 @@ def build(
 
 def check_model(name: str) -> None:
     """Raises WorkersError if that is no name of a network; a user's own may still not be there."""
-    if name not in NETWORKS and ":" not in name:
+    if name not in NETWORKS and not code_name(name):
         raise WorkersError(f"unknown model {name!r}; {nearest(name, NETWORKS)}, or package.module:function of your own")
 
 

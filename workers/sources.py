@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from search_space import SpaceError, nearest
-from search_space.modules import import_module
+from search_space.modules import code_name, import_module
 from workers import cache, formats
 from workers.cache import Stored
 from workers.formats import Arrays
@@ -263,8 +263,8 @@ def _own(train: Arrays, test: Arrays | None, where: str) -> Stored:
 
 
 def _is_function(name: str) -> bool:
-    module, _, function = name.partition(":")
-    return function.isidentifier() and all(part.isidentifier() for part in module.split("."))
+    code = code_name(name)
+    return code is not None and all(part.isidentifier() for part in (*code.module.split("."), code.attribute))
 
 
 def _function(name: str) -> Raw:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,22 @@ def checked(settings: Config) -> str:
 
     with redirect_stdout(logs.Printed()):
         return session.check(settings)
+
+
+def check_trust(study: str, typed: str, settings: Config) -> None:
+    """`trust.check`; at a terminal the user is asked, and a yes is remembered."""
+    from searcher import trust
+
+    try:
+        trust.check(study, typed, settings)
+    except trust.CodeNotTrusted as error:
+        at_terminal = sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+        if logs.structured() or not at_terminal:
+            raise
+        logs.say(str(error), logging.WARNING)
+        if not typer.confirm("Run it?", err=True):
+            raise typer.Exit(1) from None
+        trust.remember(settings)
 
 
 def search(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from search_space import Activation, NothingToReplace, SpaceError, nearest, replace_activations
-from search_space.modules import import_module
+from search_space.modules import code_name, import_module
 from workers.job import WorkersError
 from workers.networks.options import Shape
 from workers.networks.sites import Activations
@@ -54,7 +54,9 @@ def build_own(
 
 
 def _find(name: str) -> Callable[..., Any]:
-    module_name, _, attribute = name.partition(":")
+    if (code := code_name(name)) is None:
+        raise WorkersError(f"model {name!r} is no code; write it as package.module:function")
+    module_name, attribute = code
     try:
         module = import_module(module_name)
     except SpaceError as error:
