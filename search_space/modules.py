@@ -73,7 +73,8 @@ def source_files(name: str) -> list[Path]:
             finder.import_hook(name)
         except (ImportError, SyntaxError, ValueError, RecursionError):
             return sorted(files)  # its import fails too, and says why
-        files |= {Path(module.__file__) for module in finder.modules.values() if module.__file__}
+        found = (getattr(module, "__file__", None) for module in finder.modules.values())
+        files |= {Path(file) for file in found if file}
     return sorted(files)
 
 

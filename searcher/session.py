@@ -40,6 +40,7 @@ from workers.models import build, check_model
 from workers.networks.sites import activation_of
 from workers.pool import InlinePool, Pool, usable_cpus
 
+ENDED = "ended"
 MATTERS = ("searcher", "torch", "scikit-learn")  # whose version can change what a training comes to
 
 log = logging.getLogger("searcher")
@@ -305,37 +306,61 @@ def _sampler(settings: Config) -> Sampler:
 
 
 def _holder(pid: int | None = None) -> str:
-    """A process, this one if none is named, in words from which `_is_dead` knows it again."""
-    process = psutil.Process(pid)
-    started = datetime.fromtimestamp(round(process.create_time()), UTC)
-    known_by = f" ({mark})" if (mark := _mark(process.pid)) else ""
-    return f"process {process.pid} on {socket.gethostname()}, started {started:%Y-%m-%dT%H:%M:%SZ}{known_by}"
-
-
-def _mark(pid: int) -> str:
-    """What tells a process from all others that have had its number: the boot and the process-number namespace that
-    it is of, and when it began, in ticks since the boot. The wall clock may be set back, and names of machines occur
-    twice. Empty where no such process lives, or where there is no Linux."""
+    """Describe a process, this one if none is named, in words from which `_is_dead` knows it again."""
+    pid = os.getpid() if pid is None else pid
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        namespace = Path("/proc/self/ns/pid").stat().st_ino
+        since = psutil.Process(pid).create_time()
+    except psutil.Error:  # /proc is missing, or shows another namespace
+        since = time.time()
+    started = datetime.fromtimestamp(round(since), UTC)
+    place, began = _place(), _began(pid)
+    known_by = f" ({place}-{began})" if place and began and began != ENDED else ""
+    return f"process {pid} on {socket.gethostname()}, started {started:%Y-%m-%dT%H:%M:%SZ}{known_by}"
+
+
+def _place() -> str:
+    """Return what tells where a process number means the same process: the boot, and the namespaces of process numbers
+    and of times, in which start times are counted. Empty where that is not known: without Linux, or where /proc shows
+    the processes of another namespace."""
+    proc = Path("/proc")
+    try:
+        if str((proc / "self").readlink()) != str(os.getpid()):
+            return ""
+        boot = (proc / "sys/kernel/random/boot_id").read_text().strip()
+        namespaces = [(proc / "self/ns" / kind).stat().st_ino for kind in ("pid", "time")]
+    except OSError:
+        return ""
+    return hashlib.sha256(f"{boot} {namespaces}".encode()).hexdigest()[:8]
+
+
+def _began(pid: int) -> str:
+    """Return when a process began, in ticks since the boot: the wall clock may be set back. `ENDED` if it has and its
+    parent has not waited for it yet; empty if nothing can be read, which says nothing about it."""
+    try:
         facts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return ""
-    state, began = facts[0], facts[19]
-    if state == "Z":  # it has ended, and nobody has asked how
-        return ""
-    return f"{hashlib.sha256(f'{boot} {namespace}'.encode()).hexdigest()[:8]}-{began}"
+    return ENDED if facts[0] == "Z" else facts[19]
 
 
 def _is_dead(holder: str) -> bool:
-    """Whether that holder ran where this process does and is gone; its number may have gone to another one since."""
-    words, ours = holder.split(), _mark(os.getpid())
-    if len(words) != 7 or not ours or not words[1].isdecimal():  # another version's words: its lease runs out
+    """Return True only if it is proven that the driver of those words is gone. Where nothing proves it, the lease is
+    waited for: a driver on another machine or in another namespace, and a process that this user may not see.
+    """
+    words, here = holder.split(), _place()
+    if len(words) != 7 or not here or not words[1].isdecimal():  # another version's words
         return False
-    theirs = words[6].strip("()")
-    same_place = theirs.partition("-")[0] == ours.partition("-")[0]
-    return same_place and _mark(int(words[1])) != theirs
+    pid, machine, (place, _, began) = int(words[1]), words[3].rstrip(","), words[6].strip("()").partition("-")
+    if place != here or machine != socket.gethostname():
+        return False
+    try:
+        os.kill(pid, 0)  # only asks whether it is there
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):  # it is there, and another user's
+        return False
+    now = _began(pid)
+    return bool(now) and now != began  # its number may be another process's now
 
 
 def _acquire(store: Store, study: Study, patience: Callable[[StudyBusy], None] | None) -> Lease:

@@ -127,6 +127,62 @@ def test_only_a_process_that_is_gone_is_dead() -> None:
         assert not session._is_dead(holder), "its lease runs out"
 
 
+def judged_in(wrapper: tuple[str, ...], prepare: str, holder: str) -> bool:
+    """What `session._is_dead` says of that holder in a process that is started by that command and prepared so."""
+    asked = f"import os, subprocess, sys\nfrom searcher import session\n{prepare}\nprint(session._is_dead(sys.argv[1]))"
+    tried = subprocess.run([*wrapper, "true"], capture_output=True, text=True)
+    if tried.returncode:
+        pytest.skip(f"this machine does not let us do that: {tried.stderr.strip()}")
+    command = [*wrapper, sys.executable, "-c", asked, holder]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return {"True": True, "False": False}[subprocess.check_output(command, env=environment, text=True).strip()]
+
+
+HIDDEN = """
+subprocess.run(["mount", "-t", "proc", "-o", "hidepid=2", "proc", "/proc"], check=True)
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+"""
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "prepare"),
+    [
+        (("unshare", "--mount"), HIDDEN),
+        (("unshare", "--time", "--fork", "--boottime", "1000"), ""),
+        (("unshare", "--pid", "--fork"), ""),
+        (("unshare", "--pid", "--fork", "--mount-proc"), ""),
+        (("unshare", "--uts"), "subprocess.run(['hostname', 'another-machine'], check=True)"),
+    ],
+    ids=["hidepid", "time namespace", "pid namespace", "pid namespace with its own proc", "host name"],
+)
+def test_a_live_driver_is_not_taken_for_dead(wrapper: tuple[str, ...], prepare: str) -> None:
+    """Row R3: `/proc` mounted with hidepid=2 and another user; a driver in another time namespace. Covers another
+    process-number namespace, with the old /proc and with its own, and a machine of another name."""
+    assert not judged_in(wrapper, prepare, session._holder())
+
+
+def test_a_driver_behind_another_proc_is_no_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row R3: where nothing can be read, or the process is another user's, its lease runs out. Covers the words that
+    such a driver leaves for others."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        theirs = session._holder(process.pid)
+        process.kill()
+        process.wait()
+    assert session._is_dead(theirs), "the number is free"
+
+    def refused(pid: int, signal: int) -> None:
+        raise PermissionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "kill", refused)
+        assert not session._is_dead(theirs)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", lambda self: (_ for _ in ()).throw(FileNotFoundError))
+        assert not session._is_dead(theirs) and "(" not in session._holder()
+
+
 def test_a_watch_ends_with_the_search(sqlite_url: str, cli: Cli) -> None:
     assert cli("launch", "--study-name", "s", "--storage", sqlite_url, *FAST, "--n-trials", "2").returncode == 0
     watched = cli("status", "s", "--watch", "--storage", sqlite_url)
