@@ -47,7 +47,9 @@ def import_module(name: str) -> ModuleType:
     _look_here()
     try:
         return importlib.import_module(name)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a module may raise anything, SystemExit for one
         raise SpaceError(_why_not(name, error)) from error
 
 

@@ -271,9 +271,9 @@ def _function(name: str) -> Raw:
     """What a function of the user's returns: `(images, labels)`, or a pair of such to train with and to test with."""
     try:
         result = _imported(name)()
-    except WorkersError:
+    except (WorkersError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:  # a user's function may raise anything
         raise WorkersError(f"dataset {name!r}: the function fails: {type(error).__name__}: {error}") from error
     if not (isinstance(result, (tuple, list)) and len(result) == 2):
         raise WorkersError(

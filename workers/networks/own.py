@@ -108,7 +108,9 @@ def _arguments(
 def _call(name: str, function: Callable[..., Any], given: Mapping[str, Any]) -> nn.Module:
     try:
         model = function(**given)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a user's code may raise anything
         raise WorkersError(f"model {name!r} fails: {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
         raise WorkersError(f"model {name!r} returns {_brief(model)}; it must return a torch.nn.Module")
@@ -142,7 +144,9 @@ def _dry_run(name: str, model: nn.Module, shape: Shape, classes: int) -> None:
     try:
         with torch.random.fork_rng([]), torch.no_grad():
             out = model.eval()(torch.zeros(2, *shape))
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a user's code may raise anything
         images = "x".join(map(str, shape))
         raise WorkersError(f"model {name!r} fails on two {images} images: {type(error).__name__}: {error}") from error
     model.train()
