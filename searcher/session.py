@@ -34,7 +34,8 @@ from searcher.samplers.base import Sampler, make_sampler
 from searcher.search import Progress, Search
 from searcher.store import LEASE_SECONDS, Store, StudyExists
 from searcher.trial import Objective, Study
-from workers.data import check_name, load
+from workers.data import Dataset, check_name, load
+from workers.failure import failure
 from workers.job import WorkersError
 from workers.models import build, check_model
 from workers.networks.sites import activation_of
@@ -69,10 +70,21 @@ def check(settings: Config) -> str:
             log.warning("there are %d training images, --batch-size is %d: an epoch is one step", images, size)
         wider = {trial.expression for trial in first if trial.name == "maxout"}  # than functions of one number
         for expression in ("max(x, 0)", *wider):
-            made = activation_of(expression)
-            build(settings.model, made, data.shape, data.classes, settings.width or None, settings.model_kwargs)
+            _try_network(settings, data, expression)
         return data.digest
     return ""
+
+
+def _try_network(settings: Config, data: Dataset, expression: str) -> None:
+    """Make the network once, as each worker will."""
+    made, width = activation_of(expression), settings.width or None
+    try:
+        build(settings.model, made, data.shape, data.classes, width, settings.model_kwargs)
+    except WorkersError:
+        raise
+    except (MemoryError, RuntimeError) as error:  # how torch says that it has not that much memory
+        why = failure(error).reason.partition("\n")[0]
+        raise WorkersError(f"model {settings.model!r} cannot be made in the size that was asked for: {why}") from error
 
 
 def own_primitives(settings: Config) -> str:

@@ -23,6 +23,7 @@ from workers.pool import usable_cpus
 CONNECT_SECONDS = 15.0  # how long an --address may take to answer
 SILENT_SECONDS = 15.0  # how long a cluster may not answer before it is given up; the lease on a study is as long
 LOOK_SECONDS = 1.0  # how often it is looked at
+WORKERS_PER_CPU = 32  # at most, where Ray is started here: each is a process with a torch of its own
 OBJECT_STORE_BYTES = (
     100_000_000  # of a local Ray, which would take 30 % of the memory; jobs and outcomes are short texts
 )
@@ -46,7 +47,16 @@ def is_credential(name: str) -> bool:
 
 
 def connect(address: str, workers: int) -> None:
-    """Raises RayUnavailable if nobody answers at `address` within 15 s."""
+    """Join the cluster at `address`, or start one here for that many workers.
+
+    Raises:
+        RayUnavailable: nobody answers there within 15 s; or Ray cannot be started here with so many workers.
+    """
+    if address == "local" and workers > (most := WORKERS_PER_CPU * usable_cpus()):
+        raise RayUnavailable(
+            f"{workers} workers were asked for; a Ray on this machine gets at most {most} ({WORKERS_PER_CPU} for each "
+            "CPU). Give fewer --workers, or a cluster: --address HOST:PORT"
+        )
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
         cpus = max(workers, usable_cpus())
