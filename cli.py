@@ -27,6 +27,7 @@ from searcher.commands.running import check_trust, checked, search, served
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
+    from searcher.config import Config
     from searcher.lease import StudyBusy
     from searcher.store import Store
     from searcher.trial import Study
@@ -146,14 +147,14 @@ def launch(
     address: Address = None,
     threads: Threads = None,
     skip_if_exists: Annotated[
-        bool, typer.Option("--skip-if-exists", help="Go on with the study if it exists.")
+        bool, typer.Option("--skip-if-exists", help="Go on with the study if it exists, after who drives it.")
     ] = False,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = "",
     quiet: Quiet = False,
 ) -> None:
     """Start a new study: search, and print the ranked functions."""
-    from searcher import config, session, trust
+    from searcher import config, trust
     from searcher.store import StudyExists
 
     if quiet:
@@ -163,17 +164,15 @@ def launch(
     digest = checked(settings)
     trust.remember(settings)
     with served(metrics_host, metrics_port) as registry:
-        if typed := _existing(storage, settings.study_name):
-            if not skip_if_exists:
+        try:
+            if typed := _existing(storage, settings.study_name):
                 raise StudyExists(settings.study_name, typed)
+            _begin(storage, settings, digest, quiet, registry)
+        except StudyExists:  # another process may have made it since we looked
+            if not skip_if_exists or not settings.study_name:
+                raise
             log.warning("study %r exists: going on with its stored settings", settings.study_name)
-            _resume(storage, settings.study_name, experiment, given, quiet, False, registry, preset)
-            return
-        with closing(session.make_pool(settings)) as children, opened(storage, create=True) as store:
-            study = session.create_study(store, settings, digest)
-            with session.held_lease(store, study) as lease:
-                search(store, lease, study, settings, children, quiet, registry)
-            _conclude(store, study)
+            _resume(storage, settings.study_name, experiment, given, quiet, False, registry, preset, wait=True)
 
 
 @app.command()
@@ -285,6 +284,17 @@ def doctor(storage: Storage = DEFAULT_STORAGE) -> None:
         raise typer.Exit(1)
 
 
+def _begin(storage: str, settings: Config, digest: str, quiet: bool, registry: CollectorRegistry | None) -> None:
+    """Make a new study and search."""
+    from searcher import session
+
+    with closing(session.make_pool(settings)) as children, opened(storage, create=True) as store:
+        study = session.create_study(store, settings, digest)
+        with session.held_lease(store, study) as lease:
+            search(store, lease, study, settings, children, quiet, registry)
+        _conclude(store, study)
+
+
 def _resume(
     storage: str,
     name: str,
@@ -294,6 +304,7 @@ def _resume(
     trust_code: bool,
     registry: CollectorRegistry | None,
     preset: str = "quick",
+    wait: bool = False,
 ) -> None:
     from searcher import session, trust
 
@@ -308,7 +319,7 @@ def _resume(
         with session.blamed_on(study):
             digest = checked(settings)
         session.check_comparable(study, digest)
-        with session.held_lease(store, study, _say_waiting) as lease:
+        with session.held_lease(store, study, _say_waiting, wait=wait) as lease:
             study = session.extended(store, lease, study, settings.n_trials)
             with session.renewed(store, lease):
                 workers = session.make_pool(settings)

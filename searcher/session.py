@@ -27,7 +27,7 @@ from searcher import UsageError, __version__, config, logs
 from searcher.config import Config
 from searcher.database import StoreError, StoreUnavailable
 from searcher.journal import Journal
-from searcher.lease import Lease, LeaseLost, StudyBusy
+from searcher.lease import Lease, LeaseLost, StudyBusy, in_words
 from searcher.plan import baseline_trials, grammar_of, left_out
 from searcher.rows import Batch
 from searcher.samplers.base import Sampler, make_sampler
@@ -138,14 +138,20 @@ def make_pool(settings: Config) -> Pool:
 
 
 @contextmanager
-def held_lease(store: Store, study: Study, patience: Callable[[StudyBusy], None] | None = None) -> Iterator[Lease]:
-    """The study's lease, for the length of the block. That of a dead process is taken over: at once if it ran on this
-    machine, else when it runs out; `patience` is called before that wait.
+def held_lease(
+    store: Store, study: Study, patience: Callable[[StudyBusy], None] | None = None, *, wait: bool = False
+) -> Iterator[Lease]:
+    """Hold the study's lease for the length of the block. The lease of a dead process is taken over: at once if it ran
+    on this machine, else when it runs out.
+
+    Args:
+        patience: called before a lease that may be a dead process's is waited for.
+        wait: wait for a live process too, until it has ended.
 
     Raises:
         StudyBusy: a live process holds it.
     """
-    lease = _acquire(store, study, patience)
+    lease = _acquire(store, study, patience, wait)
     try:
         with logs.about(study.name):
             log.log(
@@ -375,21 +381,34 @@ def _is_dead(holder: str) -> bool:
     return bool(now) and now != began  # its number may be another process's now
 
 
-def _acquire(store: Store, study: Study, patience: Callable[[StudyBusy], None] | None) -> Lease:
+def _acquire(store: Store, study: Study, patience: Callable[[StudyBusy], None] | None, wait: bool) -> Lease:
     try:
-        return store.acquire(study, _holder())
+        return _take(store, study)
     except StudyBusy as busy:
-        if _is_dead(busy.holder):
-            return store.acquire(study, _holder(), evict=busy.generation)
         first = busy
     if patience:
         patience(first)
     end = time.monotonic() + first.expires_in
+    said = False
     while True:
         try:
-            return store.acquire(study, _holder())
+            return _take(store, study)
         except StudyBusy as busy:
             renewed = time.monotonic() + busy.expires_in > end + 0.5
-            if renewed or busy.generation != first.generation:
+            lives = renewed or busy.generation != first.generation
+            if lives and not wait:
                 raise
+            if lives and not said:
+                log.warning("%s drives the study; this process goes on with it after that", in_words(busy.holder))
+            said |= lives
             time.sleep(min(0.5, max(0.05, busy.expires_in)))
+
+
+def _take(store: Store, study: Study) -> Lease:
+    """Take the lease if it is free, or its holder is dead."""
+    try:
+        return store.acquire(study, _holder())
+    except StudyBusy as busy:
+        if not _is_dead(busy.holder):
+            raise
+        return store.acquire(study, _holder(), evict=busy.generation)

@@ -92,7 +92,7 @@ def test_every_size_has_a_bound(name: str, factor: int) -> None:
     """Row R13: `--threads 1000000`. Covers every other setting that is a number, and numbers that no float holds."""
     recipe = {"epochs", "steps", "batch_size", "learning_rate", "weight_decay", "clip_norm", "crop", "cutout"}
     value = {name: TOO_MUCH[name] * factor}
-    with pytest.raises(ConfigError, match="must be (at most|from)"):
+    with pytest.raises(ConfigError, match=r"must be (at most|from)"):
         config.load(None, {"recipe": value} if name in recipe else value)
 
 
