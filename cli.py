@@ -9,8 +9,30 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+
+HERE = Path(__file__).resolve().parent
+
+
+def _find_own_packages() -> None:
+    """Prevent files of the user's, as a `workers.py` in the current directory, from hiding the packages of this
+    program. With `python -m cli` Python looks into that directory first; from here on it looks there last."""
+    if str(HERE) not in sys.path:
+        sys.path.append(str(HERE))
+    if sys.path[0] in ("", os.getcwd()):  # noqa: PTH109 (as Python has written it)
+        sys.path.append(sys.path.pop(0))
+    for name in ("search_space", "workers", "searcher"):
+        origin = getattr(find_spec(name), "origin", None)
+        if origin is None or Path(origin).resolve().parents[1] != HERE:
+            sys.exit(
+                f"searcher: {origin or 'something'} hides this program's package {name!r}; rename it, or take its "
+                "folder out of PYTHONPATH"
+            )
+
+
+_find_own_packages()
 
 import typer
 
@@ -22,13 +44,12 @@ from searcher.commands import jobs as jobs_commands
 from searcher.commands import space as space_commands
 from searcher.commands import sql as sql_commands
 from searcher.commands.console import Format, Output, Row, Storage, opened, print_findings, print_rows
-from searcher.commands.running import check_trust, checked, search, served
+from searcher.commands.running import check_trust, checked, say_waiting, search, served
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from searcher.config import Config
-    from searcher.lease import StudyBusy
     from searcher.store import Store
     from searcher.trial import Study
 
@@ -319,7 +340,7 @@ def _resume(
         with session.blamed_on(study):
             digest = checked(settings)
         session.check_comparable(study, digest)
-        with session.held_lease(store, study, _say_waiting, wait=wait) as lease:
+        with session.held_lease(store, study, say_waiting, wait=wait) as lease:
             study = session.extended(store, lease, study, settings.n_trials)
             with session.renewed(store, lease):
                 workers = session.make_pool(settings)
@@ -388,13 +409,6 @@ def _existing(storage: str, name: str) -> str:
         except UnknownStudy:
             return ""
         return store.typed(name)
-
-
-def _say_waiting(busy: StudyBusy) -> None:
-    from searcher.lease import in_words
-
-    held_by = in_words(busy.holder)
-    log.warning("the study is held by %s; taking over in %.0f s if it does not answer", held_by, busy.expires_in)
 
 
 def main() -> None:

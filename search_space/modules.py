@@ -36,6 +36,15 @@ def code_name(text: str) -> CodeName | None:
     return None if not colon or module in RESERVED else CodeName(module, attribute)
 
 
+def look_into(folder: str) -> None:
+    """Let Python find modules in that folder too: last, so that a file there hides nothing that is installed. Our own
+    packages come before it even where an editable installation finds them after all folders."""
+    for place in (str(Path(__file__).resolve().parents[1]), folder):
+        if place not in sys.path:
+            sys.path.append(place)
+    importlib.invalidate_caches()
+
+
 def import_module(name: str) -> ModuleType:
     """The module of that dotted name, looked for where Python looks, and then in the current directory.
 
@@ -44,7 +53,7 @@ def import_module(name: str) -> ModuleType:
     """
     if not all(part.isidentifier() for part in name.split(".")) or name.endswith(".py"):
         raise SpaceError(f"{name!r} is no name of a module; write it as in package.module, not as a file")
-    _look_here()
+    look_into(str(Path.cwd()))
     try:
         return importlib.import_module(name)
     except KeyboardInterrupt:
@@ -66,7 +75,7 @@ def source_files(name: str) -> list[Path]:
         The module, the packages around it and, of a module that is not installed, what it imports from its own folder.
         Empty if there is no such module.
     """
-    _look_here()
+    look_into(str(Path.cwd()))
     specs = _specs(name)
     files = {Path(spec.origin) for spec in specs if spec.has_location and spec.origin}
     if specs and (root := _own_folder(specs[0])):
@@ -86,13 +95,6 @@ def files_digest(name: str) -> str:
     for file in source_files(name):
         digest.update(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
     return digest.hexdigest()
-
-
-def _look_here() -> None:
-    """Let Python look into the current directory too: last, so that a file here hides nothing that is installed."""
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)
-    importlib.invalidate_caches()
 
 
 def _specs(name: str) -> list[ModuleSpec]:

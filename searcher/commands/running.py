@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from searcher.config import Config
-    from searcher.lease import Lease
+    from searcher.lease import Lease, StudyBusy
     from searcher.search import Progress
     from searcher.store import Store
     from searcher.trial import Study
@@ -101,6 +101,13 @@ def search(
     if stop.requested() and not (progress and progress.done == progress.total):
         logs.say(f"Stopped; nothing is lost. {_how_to_go_on(store, study)}")
         raise typer.Exit(130)
+
+
+def say_waiting(busy: StudyBusy) -> None:
+    from searcher.lease import in_words
+
+    held_by = in_words(busy.holder)
+    log.warning("the study is held by %s; taking over in %.0f s if it does not answer", held_by, busy.expires_in)
 
 
 def _observer(registry: CollectorRegistry | None, study: Study, lease: Lease) -> Callable[[Progress], None]:
