@@ -98,7 +98,7 @@ def blamed(url: str | URL) -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
         if isinstance(error, SearcherError) or not (found := _damage(url)):
             raise
         path = database.parse_url(url).database

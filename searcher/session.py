@@ -29,7 +29,7 @@ from searcher.database import StoreError, StoreUnavailable
 from searcher.journal import Journal
 from searcher.lease import Lease, LeaseLost, StudyBusy, in_words
 from searcher.plan import baseline_trials, grammar_of, left_out
-from searcher.rows import Batch
+from searcher.rows import Batch, edited
 from searcher.samplers.base import Sampler, make_sampler
 from searcher.search import Progress, Search
 from searcher.store import LEASE_SECONDS, Store, StudyExists
@@ -41,6 +41,7 @@ from workers.models import build, check_model
 from workers.networks.sites import activation_of
 from workers.pool import InlinePool, Pool, usable_cpus
 
+MOST_EXPIRY = 86_400.0  # seconds: more than a lease has left when the database's clock was set back
 ENDED = "ended"
 MATTERS = ("searcher", "torch", "scikit-learn")  # whose version can change what a training comes to
 
@@ -260,10 +261,10 @@ def blamed_on(study: Study) -> Iterator[None]:
     try:
         yield
     except (UsageError, SpaceError) as error:
-        made = study.versions.get("searcher", "unknown")
+        made, why = study.versions.get("searcher", "unknown"), " ".join(str(error).split())
         raise StoreError(
             f"the settings of study {study.name!r}, made by searcher {made}, are not ones of this searcher, "
-            f"{__version__}: {error}. Upgrade it if it is the older one; else see: searcher db check"
+            f"{__version__}: {why}. Upgrade it if it is the older one; else see: searcher db check"
         ) from error
 
 
@@ -276,7 +277,7 @@ def check_comparable(study: Study, digest: str) -> None:
     made = study.versions
     if digest and made.get("data", digest) != digest:
         raise config.ConfigError(
-            f"the data {study.config['dataset']!r} of study {study.name!r} have changed since it began (digest "
+            f"the data {study.config.get('dataset')!r} of study {study.name!r} have changed since it began (digest "
             f"{digest}, then {made['data']}): its results could not be compared; put the old data back, or start "
             "another study: searcher launch --study-name NAME"
         )
@@ -386,6 +387,8 @@ def _acquire(store: Store, study: Study, patience: Callable[[StudyBusy], None] |
         return _take(store, study)
     except StudyBusy as busy:
         first = busy
+    if first.expires_in > MOST_EXPIRY:
+        raise edited(study.name, f"its lease is to last {first.expires_in:.3g} s more, not {LEASE_SECONDS:.0f} s")
     if patience:
         patience(first)
     end = time.monotonic() + first.expires_in
