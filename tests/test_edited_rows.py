@@ -119,3 +119,6 @@ def test_an_edited_lease_is_said(made: Path, tmp_path: Path, sql: str, words: st
     edited(made, tmp_path, f"UPDATE searcher_lease {sql}")
     done = called(tmp_path, *COMMANDS["resume"])
     assert done.returncode == 1 and "Traceback" not in done.stderr and words in done.stderr, done.stderr
+    if "serial" in sql:
+        checked = called(tmp_path, *COMMANDS["check"])
+        assert checked.returncode == 1 and words in checked.stdout
