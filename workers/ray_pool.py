@@ -20,7 +20,6 @@ import psutil
 import ray
 from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorError, RayError
 
-from search_space.modules import look_into
 from workers.job import Health, Job, Outcome, Verdict
 from workers.pool import GRACE_SECONDS, Evaluate, evaluate, guarded, prepare, usable_cpus, warm_up
 from workers.ray_cluster import Pulse, check_gpus, connect, waited_for, watched, workers_that_fit
@@ -46,6 +45,8 @@ class Worker:
     shell that has it, and it runs a user's own modules."""
 
     def __init__(self, threads: int, run: Evaluate, leak_bytes: int = LEAK_BYTES, folder: str = "") -> None:
+        from search_space.modules import look_into  # imports torch, which the driver's side does without
+
         if folder:
             look_into(folder)  # the driver's, for modules of the user's
         for name in filter(is_credential, tuple(os.environ)):
