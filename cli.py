@@ -9,8 +9,30 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+
+HERE = Path(__file__).resolve().parent
+
+
+def _find_own_packages() -> None:
+    """Prevent files of the user's, as a `workers.py` in the current directory, from hiding the packages of this
+    program. With `python -m cli` Python looks into that directory first; from here on it looks there last."""
+    if str(HERE) not in sys.path:
+        sys.path.append(str(HERE))
+    if sys.path[0] in ("", os.getcwd()):  # noqa: PTH109 (as Python has written it)
+        sys.path.append(sys.path.pop(0))
+    for name in ("search_space", "workers", "searcher"):
+        origin = getattr(find_spec(name), "origin", None)
+        if origin is None or Path(origin).resolve().parents[1] != HERE:
+            sys.exit(
+                f"searcher: {origin or 'something'} hides this program's package {name!r}; rename it, or take its "
+                "folder out of PYTHONPATH"
+            )
+
+
+_find_own_packages()
 
 import typer
 
@@ -22,12 +44,12 @@ from searcher.commands import jobs as jobs_commands
 from searcher.commands import space as space_commands
 from searcher.commands import sql as sql_commands
 from searcher.commands.console import Format, Output, Row, Storage, opened, print_findings, print_rows, print_text
-from searcher.commands.running import checked, search, served
+from searcher.commands.running import check_trust, checked, say_waiting, search, served
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-    from searcher.lease import StudyBusy
+    from searcher.config import Config
     from searcher.store import Store
     from searcher.trial import Study
 
@@ -160,14 +182,14 @@ def launch(
     address: Address = None,
     threads: Threads = None,
     skip_if_exists: Annotated[
-        bool, typer.Option("--skip-if-exists", help="Go on with the study if it exists.")
+        bool, typer.Option("--skip-if-exists", help="Go on with the study if it exists, after who drives it.")
     ] = False,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = "",
     quiet: Quiet = False,
 ) -> None:
     """Start a new study: search, and print the ranked functions."""
-    from searcher import config, session, trust
+    from searcher import config, trust
     from searcher.store import StudyExists
 
     if quiet:
@@ -177,17 +199,15 @@ def launch(
     digest = checked(settings)
     trust.remember(settings)
     with served(metrics_host, metrics_port) as registry:
-        if typed := _existing(storage, settings.study_name):
-            if not skip_if_exists:
+        try:
+            if typed := _existing(storage, settings.study_name):
                 raise StudyExists(settings.study_name, typed)
+            _begin(storage, settings, digest, quiet, registry)
+        except StudyExists:  # another process may have made it since we looked
+            if not skip_if_exists or not settings.study_name:
+                raise
             log.warning("study %r exists: going on with its stored settings", settings.study_name)
-            _resume(storage, settings.study_name, experiment, given, quiet, False, registry, preset)
-            return
-        with closing(session.make_pool(settings)) as children, opened(storage, create=True) as store:
-            study = session.create_study(store, settings, digest)
-            with session.held_lease(store, study) as lease:
-                search(store, lease, study, settings, children, quiet, registry)
-            _conclude(store, study)
+            _resume(storage, settings.study_name, experiment, given, quiet, False, registry, preset, wait=True)
 
 
 @app.command()
@@ -303,6 +323,17 @@ def doctor(storage: Storage = DEFAULT_STORAGE) -> None:
         raise typer.Exit(1)
 
 
+def _begin(storage: str, settings: Config, digest: str, quiet: bool, registry: CollectorRegistry | None) -> None:
+    """Make a new study and search."""
+    from searcher import session
+
+    with closing(session.make_pool(settings)) as children, opened(storage, create=True) as store:
+        study = session.create_study(store, settings, digest)
+        with session.held_lease(store, study) as lease:
+            search(store, lease, study, settings, children, quiet, registry)
+        _conclude(store, study)
+
+
 def _resume(
     storage: str,
     name: str,
@@ -312,6 +343,7 @@ def _resume(
     trust_code: bool,
     registry: CollectorRegistry | None,
     preset: str = "quick",
+    wait: bool = False,
 ) -> None:
     from searcher import session, trust
 
@@ -320,11 +352,13 @@ def _resume(
         settings = session.stored_settings(study, experiment, changes, preset)
         if trust_code:
             trust.remember(settings)
-        asked = replace(settings, address="local") if changes.get("address") else settings
-        trust.check(study.name, store.typed(study.name), asked)
+        given = changes.get("address") or settings.address != study.config.get("address")  # the person's own, here
+        check_trust(study.name, store.typed(study.name), replace(settings, address=trust.LOCAL) if given else settings)
         session.check_total(store, study, settings.n_trials)  # once more under the lease; this is before it is taken
-        session.check_comparable(study, checked(settings))
-        with session.held_lease(store, study, _say_waiting) as lease:
+        with session.blamed_on(study):
+            digest = checked(settings)
+        session.check_comparable(study, digest)
+        with session.held_lease(store, study, say_waiting, wait=wait) as lease:
             study = session.extended(store, lease, study, settings.n_trials)
             with session.renewed(store, lease):
                 workers = session.make_pool(settings)
@@ -395,13 +429,6 @@ def _existing(storage: str, name: str) -> str:
         except UnknownStudy:
             return ""
         return store.typed(name)
-
-
-def _say_waiting(busy: StudyBusy) -> None:
-    from searcher.lease import in_words
-
-    held_by = in_words(busy.holder)
-    log.warning("the study is held by %s; taking over in %.0f s if it does not answer", held_by, busy.expires_in)
 
 
 def main() -> None:

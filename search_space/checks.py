@@ -46,7 +46,9 @@ class Candidate:
         given = ", ".join(map(_shown, operands))
         try:
             value = self.function(*operands)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a user's code may raise anything
             raise self.refused(f"raises {type(error).__name__} when given {given}: {error}") from error
         if not isinstance(value, Tensor):
             raise self.refused(f"returns {value!r} when given {given}; it must return a tensor")
@@ -61,7 +63,9 @@ class Candidate:
         value = self.value(*inputs)
         try:
             return value.detach(), gradients(value, inputs)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a user's code may raise anything
             raise self.refused(f"raises {type(error).__name__} when its gradient is taken: {error}") from error
 
     def at(self, point: int, operands: Sequence[Tensor]) -> str:

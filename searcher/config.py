@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -27,6 +28,9 @@ T = TypeVar("T", "Config", Recipe)
 
 
 NAME_LENGTH = 200  # of a study's name, most
+MOST_DEPTH = 50  # of tables and lists in each other
+MOST_INTEGER = 2**63 - 1  # what databases hold
+_CONTAINERS = (Mapping, list, tuple)
 
 
 class ConfigError(UsageError):
@@ -230,7 +234,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         table = tomllib.loads(text_of(content))
         check_depth(table)
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, tables in tables without end
         raise ConfigError(f"the experiment file {path} is not TOML: {error}") from error
     return table
 
@@ -243,6 +247,8 @@ def _merge(base: T, values: Mapping[str, Any], source: str) -> T:
     for name, value in values.items():
         if name not in hints:
             raise ConfigError(f"unknown setting {name!r}{where}; {_nearest(name, hints)}")
+        if _is_deep(value):
+            raise ConfigError(f"{name}{where} has tables or lists in each other, more than {MOST_DEPTH} levels deep")
         if hints[name] is Recipe:
             changes[name] = _recipe(getattr(base, name), value, where)
         else:
@@ -266,11 +272,13 @@ def _recipe(base: Recipe, value: Any, where: str) -> Recipe:
 def _typed(name: str, value: Any, hint: Any, where: str) -> Any:
     if value is None and type(None) in get_args(hint):
         return None
+    if isinstance(value, int) and abs(value) > MOST_INTEGER:
+        raise ConfigError(f"{name}{where} must be from -{MOST_INTEGER} to {MOST_INTEGER}")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if get_args(hint) == (float, ...):
         numbers = value if isinstance(value, (list, tuple)) else [value]
-        if not _finite(numbers):
+        if not _storable(numbers):
             raise ConfigError(f"{name}{where} must hold finite numbers, not {value!r}")
         return tuple(_typed(name, number, float, where) for number in numbers)
     if get_args(hint) == (str, ...):
@@ -284,18 +292,29 @@ def _typed(name: str, value: Any, hint: Any, where: str) -> Any:
             kind, kind.__name__
         )
         raise ConfigError(f"{name}{where} must be {expected}, not {value!r}")
-    if kind is dict and not _finite(value):
-        raise ConfigError(f"{name}{where} must hold finite numbers, not {value!r}")
+    if kind is dict and not _storable(value):
+        raise ConfigError(f"{name}{where} must hold finite numbers, texts, true and false, not {value!r}")
     return value
 
 
-def _finite(value: Any) -> bool:
-    """Whether no number in a value of tables, lists and numbers is infinite or none: no database takes them in JSON."""
+def _storable(value: Any) -> bool:
+    """Return True if `value` (nested tables, lists, plain values) can be stored as JSON: no NaN, infinity or date."""
     if isinstance(value, Mapping):
-        return all(map(_finite, value.values()))
+        return all(map(_storable, value.values()))
     if isinstance(value, (list, tuple)):
-        return all(map(_finite, value))
-    return not isinstance(value, float) or math.isfinite(value)
+        return all(map(_storable, value))
+    if isinstance(value, (int, float)):
+        return abs(value) <= MOST_INTEGER if isinstance(value, int) else math.isfinite(value)
+    return value is None or isinstance(value, str)
+
+
+def _is_deep(value: Any) -> bool:
+    """Return True if `value` nests deeper than `MOST_DEPTH`. It does not recurse: what it is for would end that."""
+    level = [value]
+    for _ in range(MOST_DEPTH):
+        outer = (one.values() if isinstance(one, Mapping) else one for one in level if isinstance(one, _CONTAINERS))
+        level = list(chain.from_iterable(outer))
+    return bool(level)
 
 
 def _split(text: str) -> list[str]:
@@ -347,6 +366,27 @@ _AT_MOST: Mapping[str, float] = {
     "seed": 2**31 - 1,
     "split_seed": 2**31 - 1,
 }
+# Nothing useful lies beyond these. Some of what does ends the process (a million threads) or takes all memory.
+_SENSIBLE: Mapping[str, float] = {
+    "timeout": 10**9,
+    "units": 100,  # `space` knows better
+    "limit_train": 2**31 - 1,
+    "width": 2**14,
+    "checkpoint_seconds": 10**9,
+    "trial_timeout": 10**9,
+    "max_retries": 10**6,
+    "workers": 10_000,
+    "gpus_per_worker": 1024,
+    "threads": 1024,
+    "epochs": 10**6,
+    "steps": 10**9,
+    "batch_size": 2**20,
+    "learning_rate": 10**6,
+    "weight_decay": 10**6,
+    "clip_norm": 10**9,
+    "crop": 256,
+    "cutout": 4096,
+}
 _ONE_OF: Mapping[str, Iterable[str]] = {
     "objective": tuple(Objective),
     "pool": ("ray", "inline"),
@@ -359,12 +399,15 @@ _ONE_OF: Mapping[str, Iterable[str]] = {
 def _check_ranges(config: Config) -> None:
     values = {f.name: getattr(config, f.name) for f in fields(config)} | asdict(config.recipe)
     for name, low in _AT_LEAST.items():
-        high = _AT_MOST.get(name, math.inf)
-        if not low <= values[name] <= high or values[name] == math.inf:
-            limit = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:.10g}"
-            if not math.isfinite(values[name]):
-                limit = "a finite number"
-            raise ConfigError(f"{_flag(name)} must be {limit}, not {values[name]!r}")
+        value, high = values[name], _AT_MOST.get(name) or _SENSIBLE.get(name, math.inf)
+        if low <= value <= high and value < math.inf:  # a NaN is neither
+            continue
+        limit = f"at least {low:g}" if value < low else f"at most {high:.10g}"
+        if name in _AT_MOST:
+            limit = f"from {low:g} to {high:.10g}"
+        if not math.isfinite(value):
+            limit = "a finite number"
+        raise ConfigError(f"{_flag(name)} must be {limit}, not {value!r}")
     for name, accepted in _ONE_OF.items():
         if values[name] not in accepted:
             raise ConfigError(f"unknown {name} {values[name]!r}; {_nearest(values[name], accepted)}")

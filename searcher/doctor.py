@@ -31,7 +31,7 @@ def examine(storage: str) -> Iterator[Finding]:
             yield Finding(package, True, version(package))
         except PackageNotFoundError:
             yield Finding(package, False, f"not installed; pip install {package}")
-    for what, look in (("devices", _devices), ("ray cluster", _ray), ("datasets", _datasets)):
+    for what, look in (("devices", _devices), ("ray cluster", _ray), ("ray folder", _folder), ("datasets", _datasets)):
         yield _examined(what, look)
     yield _examined("storage", lambda: _storage(storage))
 
@@ -56,6 +56,18 @@ def _ray() -> str:
     address = os.environ.get("RAY_ADDRESS")
     token = "token authentication" if os.environ.get("RAY_AUTH_MODE") == "token" else "RAY_AUTH_MODE is not set"
     return f"RAY_ADDRESS {address}, {token}" if address else f"none named (--address), Ray starts here; {token}"
+
+
+def _folder() -> str:
+    """Say where a Ray that is started here would work."""
+    from workers.job import WorkersError
+    from workers.ray_local import folder
+
+    try:
+        place, note = folder()
+    except WorkersError as error:
+        raise ValueError(str(error)) from error
+    return note or f"{place / 'ray'}"
 
 
 def _datasets() -> str:

@@ -19,7 +19,7 @@ from searcher import SearcherError, database, schema
 from searcher.database import StoreError, StoreUnavailable, plain_errors
 from searcher.doctor import Finding
 from searcher.errors import DAMAGED
-from searcher.store import Store
+from searcher.store import MOST_BATCHES, Store
 from searcher.trial import Kind, Objective, TrialState
 
 _OPEN = "state IN ('WAITING', 'RUNNING')"
@@ -99,7 +99,7 @@ def blamed(url: str | URL) -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
         if isinstance(error, SearcherError) or not (found := _damage(url)):
             raise
         path = database.parse_url(url).database
@@ -192,15 +192,25 @@ def _tables(engine: Engine) -> Iterator[Finding]:
 def _studies(engine: Engine, store: Store) -> Iterator[Finding]:
     found, counts = _violations(engine), _counts(engine)
     s, held = schema.study.c, schema.lease.c.study_id
-    columns = (s.id, s.name, s.objective, s.n_trials, sa.cast(s.config, sa.Text), sa.cast(s.versions, sa.Text), held)
+    columns = (
+        s.id,
+        s.name,
+        s.objective,
+        s.n_trials,
+        sa.cast(s.config, sa.Text),
+        sa.cast(s.versions, sa.Text),
+        held,
+        schema.lease.c.serial,
+    )
     rows = sa.select(*columns).join(schema.lease, s.id == held, isouter=True).order_by(s.id)
-    for study_id, name, objective, total, config, versions, lease in _read(engine, rows):
+    for study_id, name, objective, total, config, versions, lease, serial in _read(engine, rows):
         states, tally = counts["trial"].get(study_id, {}), counts["tally"].get(study_id, {})
         trials, unfinished = sum(states.values()), sum(states.get(state, 0) for state in ("WAITING", "RUNNING"))
         broken = {
             f"its objective is {objective!r}": objective not in list(Objective),
             "its settings or versions are no JSON object": not (_is_object(config) and _is_object(versions)),
             "it has no lease": lease is None,
+            f"its lease says that {serial} batches were written": not 0 <= (serial or 0) < MOST_BATCHES,
             f"its tally is {_told(tally)}; its trials are {_told(states)}": states != tally,
             f"it has {trials} trials, more than its total of {total}": trials > total,
         }

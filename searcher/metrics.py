@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import socket
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import (
     CollectorRegistry,
@@ -12,7 +18,7 @@ from prometheus_client import (
     Histogram,
     ProcessCollector,
     disable_created_metrics,
-    start_http_server,
+    make_wsgi_app,
 )
 from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -23,10 +29,57 @@ from searcher.search import Progress
 from searcher.trial import Study, TrialState
 
 COMMIT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)  # seconds
+MOST_CONNECTIONS = 8  # at a time, so that the search keeps the process's descriptors and threads
+CLIENT_SECONDS = 5.0  # how long a client may take for each piece that it sends or receives
+
+log = logging.getLogger(__name__)
 
 
 class MetricsUnavailable(SearcherError):
     """The endpoint cannot be opened."""
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = CLIENT_SECONDS
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the name in the standard library)
+        """Log nothing: stderr has the progress of the search."""
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """An HTTP server with a bounded number of connections. When there are too many, the oldest is closed: clients that
+    never finish a request take neither the process's descriptors nor the endpoint from others."""
+
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], handler: type[_Handler]) -> None:
+        self.address_family = socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+        self._free = threading.Semaphore(MOST_CONNECTIONS)
+        self._open: dict[Any, None] = {}  # oldest first
+        self._lock = threading.Lock()
+        super().__init__(address, handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if not self._free.acquire(blocking=False):
+            with self._lock, suppress(OSError, StopIteration):
+                next(iter(self._open)).shutdown(socket.SHUT_RDWR)  # its thread wakes up and closes it
+            if not self._free.acquire(timeout=CLIENT_SECONDS):
+                self.shutdown_request(request)
+                return
+        with self._lock:
+            self._open[request] = None
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            counted = request in self._open
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+        if counted:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 (as its base calls it)
+        log.debug("a request for metrics from %s was not finished", client_address, exc_info=True)
 
 
 @contextmanager
@@ -41,13 +94,15 @@ def endpoint(host: str, port: int) -> Iterator[tuple[CollectorRegistry, str]]:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     try:
-        server, thread = start_http_server(port, host, registry)
+        server = make_server(host, port, make_wsgi_app(registry), _Server, handler_class=_Handler)
     except (OSError, UnicodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "no name of a machine"
         raise MetricsUnavailable(
             f"metrics cannot be served at {host}:{port} ({why}); give another --metrics-port, 0 for a free "
             "one, or an address of this machine as --metrics-host"
         ) from error
+    thread = threading.Thread(target=server.serve_forever, name="searcher-metrics", daemon=True)
+    thread.start()
     try:
         yield registry, f"http://{f'[{host}]' if ':' in host else host}:{server.server_port}/metrics"
     finally:

@@ -113,8 +113,8 @@ def study_rows(store: Store) -> list[dict[str, Any]]:
     return [
         {
             "study": summary.study.name,
-            "sampler": summary.study.config["sampler"],
-            "dataset": summary.study.config["dataset"],
+            "sampler": summary.study.config.get("sampler"),
+            "dataset": summary.study.config.get("dataset"),
             "objective": str(summary.study.objective),
             "done": sum(n for state, n in summary.counts.items() if state.finished),
             "total": summary.study.n_trials,
@@ -139,7 +139,8 @@ def trial_card(store: Store, study: Study, number: int) -> tuple[dict[str, Any],
     trial = store.trial(study, number)
     trained = ("dataset", "limit_train", "limit_val", "standardise", "model", "width", "model_kwargs", "split_seed")
     settings = {name: study.config.get(name) for name in trained}  # older studies lack some
-    recipe = {f"recipe.{name}": value for name, value in study.config["recipe"].items()}
+    stored = study.config.get("recipe")
+    recipe = {f"recipe.{name}": value for name, value in (stored if isinstance(stored, dict) else {}).items()}
     facts = {"study": study.name, **_plain(asdict(trial)), **settings, **recipe}
     curve = store.curve(study, number if trial.cites is None else trial.cites)
     return facts, [asdict(point) for point in curve]

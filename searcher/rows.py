@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import RowMapping
 
 from searcher import schema
+from searcher.database import StoreError
 from searcher.trial import Kind, Objective, Study, Trial, TrialState
 from workers.job import Epoch
 from workers.text import holdable
@@ -97,6 +98,16 @@ def trial_of(row: RowMapping) -> Trial:
 
 
 def study_of(row: RowMapping) -> Study:
+    """Return the study of a row.
+
+    Raises:
+        StoreError: somebody has put into the row what a study cannot have.
+    """
+    for what in ("config", "versions"):
+        if not isinstance(row[what], dict):
+            raise edited(row["name"], f"its {what} is no JSON object")
+    if row["objective"] not in list(Objective):
+        raise edited(row["name"], f"its objective is {row['objective']!r}, not one of {', '.join(Objective)}")
     return Study(
         id=row["id"],
         name=row["name"],
@@ -106,6 +117,11 @@ def study_of(row: RowMapping) -> Study:
         versions=row["versions"],
         created_at=utc(row["created_at"]),
     )
+
+
+def edited(study: str, what: str) -> StoreError:
+    """Return the error for rows that this program has not written so."""
+    return StoreError(f"study {study!r} cannot be used: {what}. Was its row edited? See: searcher db check")
 
 
 def utc(time: datetime) -> datetime:

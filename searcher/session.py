@@ -22,27 +22,30 @@ from typing import Any
 import psutil
 import torch
 
-from search_space import KEY_RULES, load_primitives
-from searcher import __version__, config, logs
+from search_space import KEY_RULES, SpaceError, load_primitives
+from searcher import UsageError, __version__, config, logs
 from searcher.config import Config
 from searcher.database import StoreError, StoreUnavailable
 from searcher.display import shown
 from searcher.journal import Journal
-from searcher.lease import Lease, LeaseLost, StudyBusy
+from searcher.lease import Lease, LeaseLost, StudyBusy, in_words
 from searcher.plan import baseline_trials, grammar_of, left_out
-from searcher.rows import Batch
+from searcher.rows import Batch, edited
 from searcher.samplers.base import Sampler, make_sampler
 from searcher.search import Progress, Search
 from searcher.store import LEASE_SECONDS, Store, StudyExists
 from searcher.trial import Objective, Study
 from workers.augment import check_augmented
-from workers.data import check_name, load
+from workers.data import Dataset, check_name, load
 from workers.doubts import doubts
+from workers.failure import failure
 from workers.job import WorkersError
 from workers.models import build, check_model
 from workers.networks.sites import activation_of
 from workers.pool import InlinePool, Pool, usable_cpus
 
+MOST_EXPIRY = 86_400.0  # seconds: more than a lease has left when the database's clock was set back
+ENDED = "ended"
 MATTERS = ("searcher", "torch", "scikit-learn")  # whose version can change what a training comes to
 
 log = logging.getLogger("searcher")
@@ -77,11 +80,21 @@ def check(settings: Config) -> str:
             log.warning("there are %d training images, --batch-size is %d: an epoch is one step", images, size)
         wider = {trial.expression for trial in first if trial.name == "maxout"}  # than functions of one number
         for expression in ("max(x, 0)", *wider):
-            made = activation_of(expression)
-            width, dtype = settings.width or None, data.train.pixels.dtype
-            build(settings.model, made, data.shape, data.classes, width, settings.model_kwargs, dtype)
+            _try_network(settings, data, expression)
         return data.digest
     return ""
+
+
+def _try_network(settings: Config, data: Dataset, expression: str) -> None:
+    """Make the network once, as each worker will."""
+    made, width = activation_of(expression), settings.width or None
+    try:
+        build(settings.model, made, data.shape, data.classes, width, settings.model_kwargs, data.train.pixels.dtype)
+    except WorkersError:
+        raise
+    except (MemoryError, RuntimeError) as error:  # how torch says that it has not that much memory
+        why = failure(error).reason.partition("\n")[0]
+        raise WorkersError(f"model {settings.model!r} cannot be made in the size that was asked for: {why}") from error
 
 
 def own_primitives(settings: Config) -> str:
@@ -135,14 +148,20 @@ def make_pool(settings: Config) -> Pool:
 
 
 @contextmanager
-def held_lease(store: Store, study: Study, patience: Callable[[StudyBusy], None] | None = None) -> Iterator[Lease]:
-    """The study's lease, for the length of the block. That of a dead process is taken over: at once if it ran on this
-    machine, else when it runs out; `patience` is called before that wait.
+def held_lease(
+    store: Store, study: Study, patience: Callable[[StudyBusy], None] | None = None, *, wait: bool = False
+) -> Iterator[Lease]:
+    """Hold the study's lease for the length of the block. The lease of a dead process is taken over: at once if it ran
+    on this machine, else when it runs out.
+
+    Args:
+        patience: called before a lease that may be a dead process's is waited for.
+        wait: wait for a live process too, until it has ended.
 
     Raises:
         StudyBusy: a live process holds it.
     """
-    lease = _acquire(store, study, patience)
+    lease = _acquire(store, study, patience, wait)
     try:
         with logs.about(study.name):
             log.log(
@@ -230,14 +249,8 @@ def stored_settings(study: Study, experiment: Path | None, changes: Mapping[str,
     """
     # Studies of versions without `standardise` took all whole numbers for pixels.
     stored = {"standardise": True, **study.config, "n_trials": study.n_trials}
-    try:
+    with blamed_on(study):
         before = config.load(None, stored)
-    except config.ConfigError as error:
-        made = study.versions.get("searcher", "unknown")
-        raise StoreError(
-            f"the settings of study {study.name!r}, made by searcher {made}, are not ones of this searcher, "
-            f"{__version__}: {error}. Upgrade it if it is the older one; else see: searcher db check"
-        ) from error
     asked = config.load(experiment, changes, preset, before=stored)
     if changed := config.differences(before, asked):
         lines = "".join(f"\n  {name}: {old} in the study, {new} asked for" for name, old, new in changed)
@@ -246,6 +259,23 @@ def stored_settings(study: Study, experiment: Path | None, changes: Mapping[str,
             f"{lines}\nleave that out, or start another study: searcher launch --study-name NAME"
         )
     return asked
+
+
+@contextmanager
+def blamed_on(study: Study) -> Iterator[None]:
+    """Say of settings that are not accepted that they are the study's: who asked to go on with it asked rightly.
+
+    Raises:
+        StoreError: the stored settings are not what a study can have.
+    """
+    try:
+        yield
+    except (UsageError, SpaceError) as error:
+        made, why = study.versions.get("searcher", "unknown"), " ".join(str(error).split())
+        raise StoreError(
+            f"the settings of study {study.name!r}, made by searcher {made}, are not ones of this searcher, "
+            f"{__version__}: {why}. Upgrade it if it is the older one; else see: searcher db check"
+        ) from error
 
 
 def check_comparable(study: Study, digest: str) -> None:
@@ -257,7 +287,7 @@ def check_comparable(study: Study, digest: str) -> None:
     made = study.versions
     if digest and made.get("data", digest) != digest:
         raise config.ConfigError(
-            f"the data {study.config['dataset']!r} of study {study.name!r} have changed since it began (digest "
+            f"the data {study.config.get('dataset')!r} of study {study.name!r} have changed since it began (digest "
             f"{digest}, then {made['data']}): its results could not be compared; put the old data back, or start "
             "another study: searcher launch --study-name NAME"
         )
@@ -310,54 +340,93 @@ def _sampler(settings: Config) -> Sampler:
 
 
 def _holder(pid: int | None = None) -> str:
-    """A process, this one if none is named, in words from which `_is_dead` knows it again."""
-    process = psutil.Process(pid)
-    started = datetime.fromtimestamp(round(process.create_time()), UTC)
-    known_by = f" ({mark})" if (mark := _mark(process.pid)) else ""
-    return f"process {process.pid} on {socket.gethostname()}, started {started:%Y-%m-%dT%H:%M:%SZ}{known_by}"
-
-
-def _mark(pid: int) -> str:
-    """What tells a process from all others that have had its number: the boot and the process-number namespace that
-    it is of, and when it began, in ticks since the boot. The wall clock may be set back, and names of machines occur
-    twice. Empty where no such process lives, or where there is no Linux."""
+    """Describe a process, this one if none is named, in words from which `_is_dead` knows it again."""
+    pid = os.getpid() if pid is None else pid
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        namespace = Path("/proc/self/ns/pid").stat().st_ino
+        since = psutil.Process(pid).create_time()
+    except psutil.Error:  # /proc is missing, or shows another namespace
+        since = time.time()
+    started = datetime.fromtimestamp(round(since), UTC)
+    place, began = _place(), _began(pid)
+    known_by = f" ({place}-{began})" if place and began and began != ENDED else ""
+    return f"process {pid} on {socket.gethostname()}, started {started:%Y-%m-%dT%H:%M:%SZ}{known_by}"
+
+
+def _place() -> str:
+    """Return what tells where a process number means the same process: the boot, and the namespaces of process numbers
+    and of times, in which start times are counted. Empty where that is not known: without Linux, or where /proc shows
+    the processes of another namespace."""
+    proc = Path("/proc")
+    try:
+        if str((proc / "self").readlink()) != str(os.getpid()):
+            return ""
+        boot = (proc / "sys/kernel/random/boot_id").read_text().strip()
+        namespaces = [(proc / "self/ns" / kind).stat().st_ino for kind in ("pid", "time")]
+    except OSError:
+        return ""
+    return hashlib.sha256(f"{boot} {namespaces}".encode()).hexdigest()[:8]
+
+
+def _began(pid: int) -> str:
+    """Return when a process began, in ticks since the boot: the wall clock may be set back. `ENDED` if it has and its
+    parent has not waited for it yet; empty if nothing can be read, which says nothing about it."""
+    try:
         facts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return ""
-    state, began = facts[0], facts[19]
-    if state == "Z":  # it has ended, and nobody has asked how
-        return ""
-    return f"{hashlib.sha256(f'{boot} {namespace}'.encode()).hexdigest()[:8]}-{began}"
+    return ENDED if facts[0] == "Z" else facts[19]
 
 
 def _is_dead(holder: str) -> bool:
-    """Whether that holder ran where this process does and is gone; its number may have gone to another one since."""
-    words, ours = holder.split(), _mark(os.getpid())
-    if len(words) != 7 or not ours or not words[1].isdecimal():  # another version's words: its lease runs out
+    """Return True only if it is proven that the driver of those words is gone. Where nothing proves it, the lease is
+    waited for: a driver on another machine or in another namespace, and a process that this user may not see.
+    """
+    words, here = holder.split(), _place()
+    if len(words) != 7 or not here or not words[1].isdecimal():  # another version's words
         return False
-    theirs = words[6].strip("()")
-    same_place = theirs.partition("-")[0] == ours.partition("-")[0]
-    return same_place and _mark(int(words[1])) != theirs
-
-
-def _acquire(store: Store, study: Study, patience: Callable[[StudyBusy], None] | None) -> Lease:
+    pid, machine, (place, _, began) = int(words[1]), words[3].rstrip(","), words[6].strip("()").partition("-")
+    if place != here or machine != socket.gethostname():
+        return False
     try:
-        return store.acquire(study, _holder())
+        os.kill(pid, 0)  # only asks whether it is there
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):  # it is there, and another user's
+        return False
+    now = _began(pid)
+    return bool(now) and now != began  # its number may be another process's now
+
+
+def _acquire(store: Store, study: Study, patience: Callable[[StudyBusy], None] | None, wait: bool) -> Lease:
+    try:
+        return _take(store, study)
     except StudyBusy as busy:
-        if _is_dead(busy.holder):
-            return store.acquire(study, _holder(), evict=busy.generation)
         first = busy
+    if first.expires_in > MOST_EXPIRY:
+        raise edited(study.name, f"its lease is to last {first.expires_in:.3g} s more, not {LEASE_SECONDS:.0f} s")
     if patience:
         patience(first)
     end = time.monotonic() + first.expires_in
+    said = False
     while True:
         try:
-            return store.acquire(study, _holder())
+            return _take(store, study)
         except StudyBusy as busy:
             renewed = time.monotonic() + busy.expires_in > end + 0.5
-            if renewed or busy.generation != first.generation:
+            lives = renewed or busy.generation != first.generation
+            if lives and not wait:
                 raise
+            if lives and not said:
+                log.warning("%s drives the study; this process goes on with it after that", in_words(busy.holder))
+            said |= lives
             time.sleep(min(0.5, max(0.05, busy.expires_in)))
+
+
+def _take(store: Store, study: Study) -> Lease:
+    """Take the lease if it is free, or its holder is dead."""
+    try:
+        return store.acquire(study, _holder())
+    except StudyBusy as busy:
+        if not _is_dead(busy.holder):
+            raise
+        return store.acquire(study, _holder(), evict=busy.generation)

@@ -16,15 +16,16 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection
 
 from searcher import SearcherError, database, ranking, schema
-from searcher.database import Prepared, StoreConflict, plain_errors
+from searcher.database import Prepared, StoreConflict, StoreError, plain_errors
 from searcher.lease import Driver, Lease, LeaseLost, NotDriven, Position, StudyBusy, in_words
-from searcher.rows import NEW_STATE, NEW_TALLY, Batch, epoch_rows, study_of, tally_rows, trial_of, trial_row
+from searcher.rows import NEW_STATE, NEW_TALLY, Batch, edited, epoch_rows, study_of, tally_rows, trial_of, trial_row
 from searcher.trial import Objective, Study, Trial, TrialState
 from workers.job import Epoch
 from workers.text import holdable
 
 LEASE_SECONDS = 15.0
 COMMIT_SECONDS = 1.0  # how long a commit waits for other processes to free a SQLite file: a search can do without it
+MOST_BATCHES = 2**31 - 10**6  # of a study: what an integer of SQL counts, and what one session may add
 _OVERTAKEN = "another driver has taken this study over; this one has stopped and written nothing since"
 
 
@@ -289,7 +290,9 @@ class Store:
                 sa.select(c.holder, c.generation, (c.expires_at - self._now()).label("left")).where(
                     c.study_id == study.id
                 )
-            ).one()
+            ).first()
+        if row is None:
+            raise edited(study.name, "it has no lease, by which drivers take turns")
         raise StudyBusy(study.name, self.typed(study.name), row.holder, row.generation, row.left)
 
     def _tally(self, connection: Connection, study_id: int) -> None:
@@ -318,7 +321,9 @@ class Store:
         c = schema.lease.c
         facts = sa.select(schema.lease, self._now().label("now")).where(c.study_id == study.id)
         with plain_errors(self.url), self._engine.connect() as connection:
-            row = connection.execute(facts).one()
+            row = connection.execute(facts).first()
+        if row is None:
+            raise edited(study.name, "it has no lease, by which drivers take turns")
         return Driver(
             holder=in_words(row.holder),
             generation=row.generation,
@@ -360,6 +365,10 @@ class Store:
             ).first()
         if row is None:
             raise LeaseLost(_OVERTAKEN)
+        if not 0 <= row.serial < MOST_BATCHES:
+            raise StoreError(
+                f"the lease of the study says that {row.serial} batches were written; see: searcher db check"
+            )
         return Position(*row)
 
     def commit(self, lease: Lease, batch: Batch, *, hasty: bool = True) -> bool:

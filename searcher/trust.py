@@ -1,8 +1,9 @@
 """Code of a user's own that settings name, `model = "package.module:function"`, and whether to run it.
 
-Settings that a person gives are an order. Those that come out of a database may be anybody's who can write to it, and
-`model = "os:system"` is a name of code as well. So what they name is run only if this user has launched a search with
-the same on this machine, or says that it may.
+Settings that a person gives on the command line are followed. Settings that come from a database may have been written
+by anybody with access to it, and `model = "os:system"` names code too. So a stored name is imported only if this user
+has trusted that code on this machine before: by launching a search with it, or by `resume --trust-code`. Trust is given
+to the contents of the files, so another file of the same name is asked about again.
 """
 
 from __future__ import annotations
@@ -11,34 +12,61 @@ import hashlib
 import json
 import logging
 import os
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from search_space.modules import code_name, files_digest, source_files
 from searcher import SearcherError
 from searcher.config import Config
 from searcher.journal import folder
 
-LOCAL = ("local", "auto")  # addresses that lead to no other machine than this one does already
+LOCAL = "local"  # the only address at which no other machine, and nobody else's Ray, is reached
 
 log = logging.getLogger("searcher")
 
 
 class CodeNotTrusted(SearcherError):
-    """A study names code that its user has not asked for."""
+    """A study names code, or a cluster, that its user has not asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """One thing that the settings would run.
+
+    Attributes:
+        what: the setting that names it: code trusted as a data set is not trusted as a network.
+        name: its value.
+        module: the module to import; empty for a cluster, which can run anything here.
+        options: what the code is called with.
+    """
+
+    what: str
+    name: str
+    module: str = ""
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def __str__(self) -> str:
+        given = f", with {dict(self.options)}" if self.options else ""
+        files = source_files(self.module) if self.module else []
+        return f"{self.what} {self.name}{given}" + (f" ({', '.join(map(str, files[:3]))})" if files else "")
+
+    def digest(self) -> str:
+        code = files_digest(self.module) if self.module else ""
+        facts = [self.what, self.name, sorted(self.options), code]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def named_code(settings: Config) -> list[str]:
-    """The names of what is imported and run for these settings, and of the cluster, which can run anything here."""
-    given = {"model": settings.model, "dataset": settings.dataset}
-    own = [f"{what} {name}" for what, name in given.items() if ":" in name and not name.startswith("npz:")]
-    cluster = [f"cluster {settings.address}"] if settings.pool == "ray" and settings.address not in LOCAL else []
-    return own + [f"primitives {name}" for name in settings.primitives] + cluster
+    """Describe all that would be imported and run for these settings, and the cluster they lead to."""
+    return [str(claim) for claim in _claims(settings)]
 
 
 def remember(settings: Config) -> None:
-    """Notes that this user wants the code that the settings name, with these options."""
-    elsewhere = replace(settings, address=LOCAL[0])  # for a resume that is told another cluster
-    digests = [_digest(which) for which in (settings, elsewhere) if named_code(which) and not _is_known(which)]
+    """Note that this user wants the code that the settings name, with these options, and their cluster."""
+    known = _known()
+    digests = [digest for claim in _claims(settings) if (digest := claim.digest()) not in known]
     if not digests:
         return
     file = _file()
@@ -51,28 +79,44 @@ def remember(settings: Config) -> None:
 
 
 def check(study: str, typed: str, settings: Config) -> None:
-    """Raises CodeNotTrusted if the settings of a study name code that this user has not launched a search with."""
-    if (names := named_code(settings)) and not _is_known(settings):
+    """Raise CodeNotTrusted if the stored settings name code or a cluster that this user has not trusted before.
+
+    Args:
+        study, typed: the study's name, and the name as it is typed in a command.
+    """
+    claims = list(_claims(settings))
+    known = _known() if claims else frozenset[str]()
+    if unknown := [str(claim) for claim in claims if claim.digest() not in known]:
         raise CodeNotTrusted(
-            f"study {study!r} would run code that its database names and that was not launched from here: "
-            f"{', '.join(names)}, with {settings.model_kwargs}. If you know it, and who can write to the database: "
+            f"study {study!r} would run what its database names and what was not launched from here, or has changed "
+            f"since: {'; '.join(unknown)}. If you know it, and who can write to the database: "
             f"searcher resume {typed} --trust-code"
         )
 
 
-def _is_known(settings: Config) -> bool:
+def _claims(settings: Config) -> Iterator[_Claim]:
+    named = {
+        "model": (settings.model, settings.model_kwargs),
+        "dataset": (settings.dataset, {}),
+        "sampler": (settings.sampler, settings.sampler_kwargs),
+    }
+    for what, (name, options) in named.items():
+        if code := code_name(name):
+            yield _Claim(what, name, code.module, tuple(options.items()))
+    for module in settings.primitives:
+        yield _Claim("primitives", module, module)
+    if settings.pool == "ray" and settings.address != LOCAL:
+        yield _Claim("cluster", settings.address)
+
+
+def _known() -> frozenset[str]:
     file = _file()
     try:
-        return file.exists() and _digest(settings).encode() in file.read_bytes().split()
+        return frozenset(file.read_text(errors="replace").split()) if file.exists() else frozenset()
     except OSError as error:
         log.warning("%s cannot be read (%s): what was launched from here is not known", file, error.strerror)
-        return False
+        return frozenset()
 
 
 def _file() -> Path:
     return folder().parent / "trusted"
-
-
-def _digest(settings: Config) -> str:
-    what = [named_code(settings), settings.model_kwargs]
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()

@@ -153,3 +153,57 @@ def test_paths_of_data_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     settings = config.load(None, {"dataset": "npz:mine.npz", "data_dir": "files"})
     assert (settings.dataset, settings.data_dir) == (f"npz:{tmp_path}/mine.npz", f"{tmp_path}/files")
     assert config.load(None, {"dataset": "a.b:c"}).dataset == "a.b:c"
+
+
+TOO_MUCH = {
+    **dict.fromkeys(("timeout", "trial_timeout", "checkpoint_seconds", "learning_rate", "weight_decay"), 10**12),
+    **dict.fromkeys(("units", "limit_train", "width", "max_retries", "workers", "threads", "seed"), 10**11),
+    **dict.fromkeys(("epochs", "steps", "batch_size", "clip_norm", "gpus_per_worker", "crop", "cutout"), 10**10),
+}
+
+
+@pytest.mark.parametrize("name", TOO_MUCH)
+@pytest.mark.parametrize("factor", [1, 10**30, 10**4000])
+def test_every_size_has_a_bound(name: str, factor: int) -> None:
+    """Row R13: `--threads 1000000`. Covers every other setting that is a number, and numbers that no float holds."""
+    recipe = {"epochs", "steps", "batch_size", "learning_rate", "weight_decay", "clip_norm", "crop", "cutout"}
+    value = {name: TOO_MUCH[name] * factor}
+    with pytest.raises(ConfigError, match=r"must be (at most|from)"):
+        config.load(None, {"recipe": value} if name in recipe else value)
+
+
+DEEP = 5_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"baselines = {'[' * DEEP}{']' * DEEP}",
+        f"model_kwargs.{'a.' * DEEP}b = 1",
+        f"[model_kwargs]\nx = {'{a=' * DEEP}1{'}' * DEEP}",
+        f"[recipe]\ndrops = {'[' * 300}{']' * 300}",
+        f"[{'model_kwargs.' + 'a.' * 300}b]",
+        f"seed = {'9' * 5000}",
+        "[model_kwargs]\nday = 1979-05-27",
+        f"[model_kwargs]\nx = {'9' * 400}",
+    ],
+    ids=["lists", "dotted keys", "tables", "lists in a recipe", "headers", "digits", "a date", "a large number"],
+)
+def test_what_no_database_holds_is_refused(tmp_path: Path, text: str) -> None:
+    """Row R12: deep TOML. Covers the same in JSON below, and values that JSON does not have."""
+    file = tmp_path / "e.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        config.load(file, {})
+    assert str(file) in str(caught.value) and len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("depth", [51, 300, 900, DEEP])
+@pytest.mark.parametrize("what", ["model", "sampler", "recipe"])
+def test_deep_json_is_refused(what: str, depth: int) -> None:
+    """Row R12: deep JSON, whether Python's parser takes it or not."""
+    name = "drops" if what == "recipe" else "a"
+    text = f'{{"{name}": {"[" * depth}{"]" * depth}}}'
+    with pytest.raises(ConfigError) as caught:
+        config.load(None, config.from_flags({f"{what}_kwargs": text}))
+    assert len(str(caught.value)) < 1000

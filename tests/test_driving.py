@@ -127,6 +127,92 @@ def test_only_a_process_that_is_gone_is_dead() -> None:
         assert not session._is_dead(holder), "its lease runs out"
 
 
+def launched(place: Path, *flags: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "cli", "launch", "--study-name", "s", *FAST, "--skip-if-exists", *flags]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, cwd=place, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def test_two_launches_at_once_both_end_well(tmp_path: Path, cli: Cli) -> None:
+    """Row R15: `launch --skip-if-exists` that loses the race. Covers who comes while the study is driven."""
+    cli("db", "upgrade")
+    with launched(tmp_path, "--n-trials", "60") as one, launched(tmp_path, "--n-trials", "60") as other:
+        said = [process.communicate(timeout=300)[1] for process in (one, other)]
+    assert (one.returncode, other.returncode) == (0, 0), said
+    assert sum("going on with its stored settings" in text for text in said) == 1
+    (facts,) = json.loads(cli("status", "s", "-f", "json").stdout)
+    assert facts["done"] == facts["total"] == 60
+
+
+def test_a_study_that_was_made_since_we_looked_goes_on(sqlite_url: str, cli: Cli) -> None:
+    """Row R15: between the look and the insert."""
+    launch = ("launch", "--study-name", "s", "--storage", sqlite_url, *FAST, "--n-trials")
+    assert cli(*launch, "2").returncode == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cli._existing", lambda storage, name: "")
+        late = cli(*launch, "4", "--skip-if-exists")
+        assert late.returncode == 0 and "study 's' exists: going on with its stored settings" in late.stderr
+        refused = cli(*launch, "5")
+    assert refused.returncode == 1 and "study 's' exists" in refused.stderr
+    assert cli("status", "s", "--storage", sqlite_url, "-f", "csv").stdout.splitlines()[1].startswith("s,4,4,")
+
+
+def judged_in(wrapper: tuple[str, ...], prepare: str, holder: str) -> bool:
+    """What `session._is_dead` says of that holder in a process that is started by that command and prepared so."""
+    asked = f"import os, subprocess, sys\nfrom searcher import session\n{prepare}\nprint(session._is_dead(sys.argv[1]))"
+    tried = subprocess.run([*wrapper, "true"], capture_output=True, text=True)
+    if tried.returncode:
+        pytest.skip(f"this machine does not let us do that: {tried.stderr.strip()}")
+    command = [*wrapper, sys.executable, "-c", asked, holder]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return {"True": True, "False": False}[subprocess.check_output(command, env=environment, text=True).strip()]
+
+
+HIDDEN = """
+subprocess.run(["mount", "-t", "proc", "-o", "hidepid=2", "proc", "/proc"], check=True)
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+"""
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "prepare"),
+    [
+        (("unshare", "--mount"), HIDDEN),
+        (("unshare", "--time", "--fork", "--boottime", "1000"), ""),
+        (("unshare", "--pid", "--fork"), ""),
+        (("unshare", "--pid", "--fork", "--mount-proc"), ""),
+        (("unshare", "--uts"), "subprocess.run(['hostname', 'another-machine'], check=True)"),
+    ],
+    ids=["hidepid", "time namespace", "pid namespace", "pid namespace with its own proc", "host name"],
+)
+def test_a_live_driver_is_not_taken_for_dead(wrapper: tuple[str, ...], prepare: str) -> None:
+    """Row R3: `/proc` mounted with hidepid=2 and another user; a driver in another time namespace. Covers another
+    process-number namespace, with the old /proc and with its own, and a machine of another name."""
+    assert not judged_in(wrapper, prepare, session._holder())
+
+
+def test_a_driver_behind_another_proc_is_no_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row R3: where nothing can be read, or the process is another user's, its lease runs out. Covers the words that
+    such a driver leaves for others."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        theirs = session._holder(process.pid)
+        process.kill()
+        process.wait()
+    assert session._is_dead(theirs), "the number is free"
+
+    def refused(pid: int, signal: int) -> None:
+        raise PermissionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "kill", refused)
+        assert not session._is_dead(theirs)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", lambda self: (_ for _ in ()).throw(FileNotFoundError))
+        assert not session._is_dead(theirs) and "(" not in session._holder()
+
+
 def test_a_watch_ends_with_the_search(sqlite_url: str, cli: Cli) -> None:
     assert cli("launch", "--study-name", "s", "--storage", sqlite_url, *FAST, "--n-trials", "2").returncode == 0
     watched = cli("status", "s", "--watch", "--storage", sqlite_url)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+import os
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -149,6 +152,55 @@ def test_a_free_port_is_said_and_the_endpoint_ends_with_the_search(cli: Cli) -> 
     assert url.startswith("http://127.0.0.1:") and url.endswith("/metrics")
     with pytest.raises(URLError):
         urlopen(url, timeout=5)
+
+
+def descriptors() -> int:
+    return psutil.Process().num_fds()
+
+
+@pytest.mark.parametrize("half", [b"", b"GET /metrics HT", b"GET /metrics HTTP/1.1\r\nHost: a\r\n", b"\xff" * 1000])
+def test_half_sent_requests_do_not_take_the_descriptors(half: bytes, capfd: pytest.CaptureFixture[str]) -> None:
+    """Row R8: 254 half-sent requests. Covers connections without a word, without the last line, and nonsense."""
+    with endpoint("127.0.0.1", 0) as (_, url), ExitStack() as clients:
+        port = int(url.split(":")[2].partition("/")[0])
+        before = descriptors()
+        for _ in range(100):
+            client = clients.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+            client.sendall(half)
+        with urlopen(url, timeout=20) as answer:
+            assert answer.status == 200, "others are answered meanwhile"
+        assert descriptors() - before - 100 <= 16, "each client is a descriptor of this process too"
+    assert capfd.readouterr().err == ""
+
+
+def test_a_client_that_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row R8: a time-out, and one for a client that does not read its answer."""
+    monkeypatch.setattr("searcher.metrics._Handler.timeout", 0.2)
+    with endpoint("127.0.0.1", 0) as (_, url):
+        port = int(url.split(":")[2].partition("/")[0])
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+            client.sendall(b"GET /metrics HTTP/1.1\r\n")
+            assert client.recv(1) == b"", "it is closed from the other side"
+
+
+def test_a_search_outlives_half_sent_requests(tmp_path: Path) -> None:
+    """Row R8: as a process with 256 descriptors."""
+    command = [sys.executable, "-m", "cli", "launch", "--study-name", "s", *FAST, "--n-trials", "400"]
+    limited = ["sh", "-c", 'ulimit -n 256 && exec "$@"', "sh", *command, "--metrics-port", "0"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with (
+        subprocess.Popen(limited, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process,
+        ExitStack() as clients,
+    ):
+        assert process.stderr
+        url = next(line for line in process.stderr if line.startswith("metrics: "))
+        port = int(url.split(":")[3].partition("/")[0])
+        for _ in range(254):
+            with suppress(OSError):
+                client = clients.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+                client.sendall(b"GET /metrics HTTP/1.1\r\n")
+        said = process.stderr.read()
+        assert process.wait(300) == 0, said
 
 
 def test_nothing_of_it_is_imported_unless_asked_for() -> None:

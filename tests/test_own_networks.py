@@ -273,3 +273,23 @@ def test_the_example_is_trained_on_its_own_data(example: Any) -> None:
 def test_the_example_takes_maxout_and_an_option(example: Any) -> None:
     model = own("own_network:network", "maxout(3)", layers=2)
     assert sum(isinstance(module, Maxout) for module in model.modules()) == 2
+
+
+@pytest.mark.parametrize("kind", ["SystemExit", "GeneratorExit", "asyncio.CancelledError", "BaseException"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "raise {kind}('no')",
+        "def network(classes): raise {kind}('no')",
+        "class network(nn.Module):\n"
+        "    def __init__(self, activation):\n        super().__init__()\n        self.act = activation(1)\n"
+        "    def forward(self, x): raise {kind}('no')",
+    ],
+    ids=["import", "constructor", "forward"],
+)
+def test_whatever_a_network_raises_is_said(write: Write, source: str, kind: str) -> None:
+    """Row R5: a BaseException where the search itself calls a user's code, before any worker does. A data set's
+    function and a primitive's are called in the same way."""
+    name = write(f"import asyncio\n{source.format(kind=kind)}")
+    with pytest.raises(WorkersError, match=f"fails.*{kind.rpartition('.')[2]}: no"):
+        own(f"{name}:network", "x")

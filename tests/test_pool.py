@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import signal
@@ -35,6 +36,15 @@ def untimed(outcome: Outcome) -> Outcome:
     return replace(outcome, seconds=0.0, worker="")
 
 
+class Cancelled(BaseException):
+    """As some libraries of coroutines have."""
+
+
+THROWN: dict[str, type[BaseException]] = {
+    kind.__name__: kind for kind in (asyncio.CancelledError, SystemExit, KeyboardInterrupt, GeneratorExit, Cancelled)
+}
+
+
 def act(job: Job) -> Outcome:
     """Does what the job's expression says, after writing this process's number to the folder that `dataset` names."""
     with (Path(job.dataset) / str(job.number)).open("a") as log:
@@ -52,6 +62,8 @@ def act(job: Job) -> Outcome:
         os._exit(3)
     elif verb == "raise":
         raise ValueError(rest)
+    elif verb == "throw":
+        raise THROWN[rest]("of a network's own")
     elif verb == "train":
         return evaluate(replace(job, expression=rest, dataset="digits"))
     return Outcome(Verdict.COMPLETE, val_loss=float(job.number), val_acc=0.5)
@@ -189,6 +201,17 @@ class PoolContract:
         pool.submit(good)
         assert collect(pool, 1)[good].verdict is Verdict.COMPLETE
 
+    @pytest.mark.parametrize("kind", THROWN)
+    def test_no_exception_ends_a_worker(self, pool: Pool, desk: Desk, kind: str) -> None:
+        """Row R5: a network that raises a BaseException. Covers each kind that Python has, one of a user's own, and
+        every pool."""
+        bad, good = desk.job(f"throw {kind}"), desk.job("sleep 0")
+        pool.submit(bad)
+        outcome = collect(pool, 1)[bad]
+        assert outcome.verdict is Verdict.FAILED and outcome.reason.startswith(f"{kind}: of a network's own\n")
+        pool.submit(good)
+        assert collect(pool, 1)[good].verdict is Verdict.COMPLETE
+
     def test_training_gives_the_same_bits_in_every_pool(self, pool: Pool, desk: Desk, reference: Outcome) -> None:
         job = desk.job(f"train {QUICK.expression}")
         pool.submit(job)
@@ -247,6 +270,17 @@ class TestInlinePool(PoolContract):
         pool.submit(QUICK)
         [(_, outcome)] = pool.wait(PATIENCE)
         assert outcome.verdict is Verdict.FAILED and "CUDA error: out of memory" in outcome.reason
+        with pytest.raises(WorkersError, match="unable to train"):
+            pool.submit(QUICK)
+        pool.close()
+
+    def test_a_worker_thread_that_has_died_is_noticed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Row R5: a dead worker thread."""
+        monkeypatch.setattr(InlinePool, "_work", lambda self: None)
+        pool = InlinePool(run=act)
+        pool.submit(QUICK)
+        [(_, outcome)] = pool.wait(PATIENCE)
+        assert outcome.verdict is Verdict.FAILED and "worker thread has ended" in outcome.reason
         with pytest.raises(WorkersError, match="unable to train"):
             pool.submit(QUICK)
         pool.close()

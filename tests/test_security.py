@@ -6,6 +6,7 @@ then looked for in all that was said and written.
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -20,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from importlib.metadata import distribution
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -28,9 +29,11 @@ from urllib.parse import quote, unquote
 import psutil
 import psycopg
 import pytest
+import typer
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from searcher import config
 from searcher.database import masked
 from searcher.journal import Journal
 from searcher.lease import Lease
@@ -39,7 +42,7 @@ from searcher.rows import Batch
 from searcher.store import Store
 from searcher.trial import Kind, Objective, Trial
 
-from .conftest import ROOT, Cli
+from .conftest import ROOT, Cli, Done, called
 from .postgres import Server
 
 CANARY = "c4n4ryV0gel"  # of the password the part that is the same however it is quoted
@@ -282,11 +285,20 @@ def test_files_of_this_program_are_their_owners_only(
     assert mode(journal.path) == 0o600 and mode(journal.path.parent) == 0o700
 
 
+@pytest.fixture
+def own_modules(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """A state folder of the test's own, and modules that no other test has imported."""
+    monkeypatch.setenv("SEARCHER_STATE", str(tmp_path / "state"))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield
+    for name in ("net", "helper", "words"):
+        sys.modules.pop(name, None)
+
+
 def test_code_that_a_database_names_is_not_run_unasked(
-    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_modules: None
 ) -> None:
     """Seen to fail without `trust.check`: the file is there."""
-    monkeypatch.setenv("SEARCHER_STATE", str(tmp_path / "state"))
     small = ("--pool", "inline", *FAST)
     assert cli("launch", "--study-name", "s", *small, "--n-trials", "1").returncode == 0
     attack = {"model": "os:system", "model_kwargs": {"command": "touch owned"}}
@@ -317,6 +329,121 @@ def test_code_that_a_database_names_is_not_run_unasked(
     assert cli(*again, "4", "--trust-code").returncode == 0
     assert cli(*again, "5").returncode == 0, "once is enough"
     assert stat.S_IMODE((tmp_path / "elsewhere" / "trusted").stat().st_mode) == 0o600
+
+
+def edited(changes: dict[str, object], name: str = "s") -> None:
+    """Changes the stored settings of a study, as whoever can write to the database may."""
+    with closing(sqlite3.connect("searcher.db")) as connection, connection:
+        (text,) = connection.execute("SELECT config FROM searcher_study WHERE name = ?", [name]).fetchone()
+        row = [json.dumps(json.loads(text) | changes), name]
+        connection.execute("UPDATE searcher_study SET config = ? WHERE name = ?", row)
+
+
+@pytest.mark.parametrize("prefix", ["npz", "optuna", "table"])
+@pytest.mark.parametrize("setting", ["model", "dataset", "sampler"])
+def test_a_reserved_prefix_is_never_a_module(cli: Cli, tmp_path: Path, prefix: str, setting: str) -> None:
+    """Row R1: `"model": "npz:Net"` in the store, and an `npz.py` in the working directory. Covers the other settings
+    that can name code, the other reserved prefixes, and names that a person gives."""
+    small = ("--pool", "inline", *FAST)
+    assert cli("launch", "--study-name", "s", *small, "--n-trials", "1").returncode == 0
+    (tmp_path / f"{prefix}.py").write_text("open('owned', 'w').close()\ndef Net(*a, **k): raise SystemExit(3)\n")
+    edited({setting: f"{prefix}:Net"})
+    refused = cli("resume", "s", "--n-trials", "2", "--pool", "inline")
+    assert refused.returncode == 1 and "Traceback" not in refused.stderr, refused.stderr
+    assert f"{prefix}:Net" in refused.stderr or "Net" in refused.stderr
+    given = cli("launch", "--study-name", "t", *small, "--n-trials", "1", f"--{setting}", f"{prefix}:Net")
+    assert given.returncode in (1, 2) and "Traceback" not in given.stderr
+    assert not (tmp_path / "owned").exists()
+
+
+NET = (
+    "from torch import nn\nfrom helper import WIDTH\n"
+    "def make(activation, classes):\n"
+    "    return nn.Sequential(nn.Flatten(), nn.LazyLinear(WIDTH), activation(WIDTH), nn.Linear(WIDTH, classes))\n"
+)
+DATA = (
+    "import numpy as np\n"
+    "def make():\n"
+    "    return np.random.default_rng(0).random((60, 1, 8, 8), np.float32), np.arange(60) % 2\n"
+)
+
+
+@pytest.mark.parametrize("changed", ["net", "helper", "words"])
+def test_trust_is_given_to_the_code_and_not_to_its_name(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_modules: None, changed: str
+) -> None:
+    """Row R2: a study trusted in one folder is resumed in another that has a different file of the same name. Covers a
+    module that the named one imports, a module of primitives, and a file that is edited in its place."""
+    home, other = tmp_path / "home", tmp_path / "other"
+    for folder in (home, other):
+        folder.mkdir()
+        (folder / "net.py").write_text(NET)
+        (folder / "helper.py").write_text("WIDTH = 4\n")
+        (folder / "words.py").write_text("from search_space import register\nregister('twice', '2 * x')\n")
+    store = f"sqlite:///{tmp_path}/searcher.db"
+    own = ("--model", "net:make", "--primitives", "words", "--storage", store)
+    launch = ("launch", "--study-name", "s", "--pool", "inline", *FAST[:2], *FAST[4:], *own)
+    assert called(home, *launch, "--n-trials", "2").returncode == 0
+
+    def resumed(folder: Path, *flags: str) -> Done:
+        sys.path[:] = [place for place in sys.path if place not in (str(home), str(other))]
+        return called(folder, "resume", "s", "--pool", "inline", "--storage", store, "--n-trials", *flags)
+
+    assert resumed(other, "3").returncode == 0, "the same code, wherever it lies"
+    attack = (other / f"{changed}.py").read_text() + "open('owned', 'w').close()\n"
+    (other / f"{changed}.py").write_text(attack)
+    refused = resumed(other, "4")
+    assert refused.returncode == 1 and "--trust-code" in refused.stderr and f"{other}/" in refused.stderr
+    assert not (other / "owned").exists()
+    assert resumed(home, "4").returncode == 0
+    assert resumed(other, "5", "--trust-code").returncode == 0
+    assert resumed(other, "6").returncode == 0
+
+
+def test_an_exception_for_data_is_for_data_only(cli: Cli, tmp_path: Path, own_modules: None) -> None:
+    """Row R1: what was trusted as a data set is not trusted as a network. Covers what is trusted with other options."""
+    (tmp_path / "net.py").write_text(DATA)
+    launch = ("launch", "--study-name", "s", "--pool", "inline", *FAST[4:], "--dataset", "net:make")
+    assert cli(*launch, "--n-trials", "2").returncode == 0
+    for attack, named in (
+        ({"model": "net:make"}, "model net:make"),
+        ({"model": "os:system", "dataset": "net:make"}, "model os:system"),
+        ({"model": "resnet8", "primitives": ["net"]}, "primitives net"),
+    ):
+        edited({"primitives": [], **attack})
+        refused = cli("resume", "s", "--n-trials", "3", "--pool", "inline")
+        assert refused.returncode == 1 and named in refused.stderr and "dataset net:make" not in refused.stderr
+
+
+def test_a_stored_address_is_not_dialled_unasked(cli: Cli, own_modules: None) -> None:
+    """Row R2: the stored `address`. Covers `auto`, at which any user of the machine may have a Ray, and a pool that is
+    given while the address is stored."""
+    assert cli("launch", "--study-name", "s", "--pool", "inline", *FAST, "--n-trials", "1").returncode == 0
+    for address, flags in (("127.0.0.1:9", ()), ("auto", ()), ("127.0.0.1:9", ("--pool", "ray"))):
+        edited({"pool": "inline" if flags else "ray", "address": address})
+        refused = cli("resume", "s", "--n-trials", "2", *flags)
+        assert refused.returncode == 1 and f"cluster {address}" in refused.stderr, refused.stderr
+    edited({"pool": "ray", "address": "127.0.0.1:9"})
+    for flags in (("--address", "127.0.0.1:9"), ("--trust-code",), ()):
+        tried = cli("resume", "s", "--n-trials", "2", *flags)
+        assert tried.returncode == 1 and "no Ray cluster answers at '127.0.0.1:9'" in tried.stderr, "once is enough"
+
+
+def test_a_person_at_a_terminal_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row R2: code that is not trusted is asked about where somebody can answer."""
+    from searcher.commands.running import check_trust
+
+    monkeypatch.setenv("SEARCHER_STATE", str(tmp_path / "state"))
+    settings = config.load(None, {"model": "os:system", "pool": "inline"})
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    for answer, known in (("n\n", False), ("y\n", True), ("", True)):
+        with ExitStack() as stack:
+            terminal = io.StringIO(answer)
+            terminal.isatty = lambda: True  # type: ignore[method-assign]
+            monkeypatch.setattr(sys, "stdin", terminal)
+            if not known:
+                stack.enter_context(pytest.raises(typer.Exit))
+            check_trust("s", "s", settings)
 
 
 def needed(name: str, extras: frozenset[str]) -> Iterator[str]:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from search_space.activation import beta_names
-from search_space.modules import source_digest
+from search_space.modules import code_name, source_digest
 from workers.cache import folder
 from workers.job import Epoch, Job
 
@@ -134,7 +134,7 @@ def _split_parameters(read: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> 
 
 def _digest(job: Job, data_digest: str, device: torch.device) -> str:
     """Of all that decides what a training computes."""
-    module, own, _ = job.model.partition(":")
+    own = code_name(job.model)
     measured = replace(
         job,
         number=0,
@@ -145,7 +145,7 @@ def _digest(job: Job, data_digest: str, device: torch.device) -> str:
         checkpoint_dir="",
         checkpoint_seconds=0,
     )
-    code = [source_digest(name) for name in (*job.primitives, *([module] if own else []))]
+    code = [source_digest(name) for name in (*job.primitives, *([own.module] if own else []))]
     facts = [FORMAT, torch.__version__, device.type, torch.get_num_threads(), measured.to_json(), code]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from search_space import nearest
+from search_space.modules import code_name
 from workers.job import WorkersError
 from workers.networks.allcnn import AllCNN
 from workers.networks.densenet import DenseNet
@@ -70,7 +71,7 @@ def build(
     Raises:
         WorkersError: no such model; an option that it does not take, or not so; a user's own that does not work.
     """
-    if ":" in name:
+    if code_name(name):
         return build_own(name, activation, shape, classes, width, options, dtype)
     check_model(name)
     if len(shape) != 3 or dtype != torch.float32:
@@ -90,7 +91,7 @@ def build(
 
 def check_model(name: str) -> None:
     """Raises WorkersError if that is no name of a network; a user's own may still not be there."""
-    if name not in NETWORKS and ":" not in name:
+    if name not in NETWORKS and not code_name(name):
         raise WorkersError(f"unknown model {name!r}; {nearest(name, NETWORKS)}, or package.module:function of your own")
 
 

@@ -45,13 +45,13 @@ def evaluate(job: Job) -> Outcome:
 
 
 def guarded(run: Evaluate, job: Job) -> Outcome:
-    """`run(job)`, timed; what it raises becomes FAILED, so that one bad job cannot end a worker."""
+    """Return `run(job)`, timed. Whatever it raises becomes FAILED, so that one bad job cannot end a worker."""
     started = time.monotonic()
     try:
         outcome = run(job)
         if not isinstance(outcome, Outcome):
             raise WorkersError(f"the worker returned a {type(outcome).__name__}, which is not an outcome")
-    except (Exception, SystemExit) as error:  # a user's code may call sys.exit
+    except BaseException as error:  # a user's code may raise anything; Ctrl-C is the main thread's in this process
         outcome = failure(error)
     return replace(outcome, seconds=time.monotonic() - started)
 
@@ -123,11 +123,14 @@ class InlinePool:
             try:
                 outcome = self._outcomes.get(timeout=min(left, 1.0))
             except Empty:
-                if time.monotonic() <= self._deadline:
-                    if left:
-                        continue
+                if self._has_died():
+                    outcome = Outcome(Verdict.FAILED, "its worker thread has ended", health=Health.LOST)
+                elif time.monotonic() > self._deadline:
+                    outcome = self._abandoned(self._held)
+                elif left:
+                    continue
+                else:
                     break
-                outcome = self._abandoned(self._held)
             if outcome.health is Health.LOST:
                 self._lost = _farewell(self._held, outcome)
             ended, self._held = self._held, None
@@ -145,7 +148,7 @@ class InlinePool:
             prepare(self._threads)
             if self._run == self._evaluate:
                 warm_up()
-        except Exception as error:  # a GPU that does not open, for one: what the first job is told
+        except BaseException as error:  # a GPU that does not open, for one: what the first job is told
             self._outcomes.put(replace(failure(error), health=Health.LOST))
             return
         while (job := self._jobs.get()) and not self._closing.is_set():
@@ -154,6 +157,10 @@ class InlinePool:
             outcome = guarded(self._run, job)
             self._deadline = float("inf")
             self._outcomes.put(outcome)
+
+    def _has_died(self) -> bool:
+        """Whether no outcome will come any more."""
+        return self._thread is not None and not self._thread.is_alive() and self._outcomes.empty()
 
     def _abandoned(self, job: Job) -> Outcome:
         """What is said of a job that hangs. Should it only be slow, it stops at its next step."""

@@ -17,50 +17,28 @@ from urllib.parse import urlsplit
 
 import ray
 
-from workers.job import WorkersError
-from workers.pool import usable_cpus
+from workers import ray_local
+from workers.ray_local import RayUnavailable, in_short
 
 CONNECT_SECONDS = 15.0  # how long an --address may take to answer
 SILENT_SECONDS = 15.0  # how long a cluster may not answer before it is given up; the lease on a study is as long
 LOOK_SECONDS = 1.0  # how often it is looked at
-OBJECT_STORE_BYTES = (
-    100_000_000  # of a local Ray, which would take 30 % of the memory; jobs and outcomes are short texts
-)
-
-# What a Ray that is started here is told, where the environment does not say otherwise.
-LOCAL_OPTIONS = {
-    "RAY_memory_monitor_refresh_ms": "250",  # a worker is killed before the system kills whatever it likes,
-    "RAY_memory_usage_threshold": "0.95",  # when so much of the memory is in use;
-    "RAY_task_oom_retries": "0",  # and its job is counted by the search, not repeated by Ray for ever
-    "RAY_enable_infeasible_task_early_exit": "0",  # a worker that there is no room for waits
-}
-
-
-class RayUnavailable(WorkersError):
-    """No Ray cluster, not what was asked of it, or no longer there."""
-
-
-def is_credential(name: str) -> bool:
-    """Whether an environment variable leads into the database. Workers have no business there."""
-    return name == "SEARCHER_STORAGE" or name.startswith("PG")
 
 
 def connect(address: str, workers: int) -> None:
-    """Raises RayUnavailable if nobody answers at `address` within 15 s."""
+    """Join the cluster at `address`, or start one here for that many workers.
+
+    Raises:
+        RayUnavailable: nobody answers there within 15 s; or Ray cannot be started here with so many workers.
+    """
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
-        cpus = max(workers, usable_cpus())
-        with _local_environment():
-            ray.init(
-                address="local",
-                num_cpus=cpus,
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                **quiet,
-            )
+        ray_local.start(workers, **quiet)
         return
     check_port(address)
     os.environ.setdefault("RAY_CLIENT_RECONNECT_GRACE_PERIOD", f"{SILENT_SECONDS:.0f}")  # read for ray:// only
+    if not address.startswith("ray://"):  # whose server does the same
+        quiet["job_config"] = ray_local.job_config()
     _within(CONNECT_SECONDS, lambda: ray.init(address=address, **quiet), address)
 
 
@@ -173,28 +151,6 @@ def _on_gpus(gpus: float, gpus_per_worker: float) -> int:
     if gpus_per_worker > 1:
         return int(gpus / gpus_per_worker)
     return int(gpus) * int(1 / gpus_per_worker + 1e-9)
-
-
-def in_short(error: BaseException) -> str:
-    """What an exception says in short: the first line, or, if it quotes a traceback, the last."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    return lines[-1 if any(line.startswith("File ") for line in lines) else 0][:300]
-
-
-@contextmanager
-def _local_environment() -> Iterator[None]:
-    """What Ray's processes, and so its workers, inherit from this one: its options, and no way into the database."""
-    hidden = {name: os.environ.pop(name) for name in tuple(os.environ) if is_credential(name)}
-    added = {name: value for name, value in LOCAL_OPTIONS.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)
-        os.environ.update(hidden)
 
 
 def check_port(address: str) -> None:

@@ -13,6 +13,7 @@ import socket
 import time
 from collections import deque
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -21,17 +22,8 @@ from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorErro
 
 from workers.job import Health, Job, Outcome, Verdict
 from workers.pool import GRACE_SECONDS, Evaluate, evaluate, guarded, prepare, usable_cpus, warm_up
-from workers.ray_cluster import (
-    Pulse,
-    RayUnavailable,
-    check_gpus,
-    connect,
-    in_short,
-    is_credential,
-    waited_for,
-    watched,
-    workers_that_fit,
-)
+from workers.ray_cluster import Pulse, check_gpus, connect, waited_for, watched, workers_that_fit
+from workers.ray_local import RayUnavailable, in_short, is_credential
 from workers.validation import received
 
 LINGER_SECONDS = 0.003  # how long a first result waits for others, so that one transaction can record them together
@@ -53,7 +45,11 @@ class Worker:
     often it runs. What leads into the database is taken out of its environment: its node may have been started from a
     shell that has it, and it runs a user's own modules."""
 
-    def __init__(self, threads: int, run: Evaluate, leak_bytes: int = LEAK_BYTES) -> None:
+    def __init__(self, threads: int, run: Evaluate, leak_bytes: int = LEAK_BYTES, folder: str = "") -> None:
+        from search_space.modules import look_into  # imports torch, which the driver's side does without
+
+        if folder:
+            look_into(folder)  # the driver's, for modules of the user's
         for name in filter(is_credential, tuple(os.environ)):
             del os.environ[name]
         prepare(threads)
@@ -216,7 +212,7 @@ class RayPool:
                 log.warning("%s", text)
 
     def _seat(self) -> _Seat:
-        actor = self._actor.remote(self._threads, self._run, self._leak_bytes)
+        actor = self._actor.remote(self._threads, self._run, self._leak_bytes, str(Path.cwd()))
         return _Seat(actor, deque([(actor.ready.remote(), ())]))
 
     def _deal(self) -> None:

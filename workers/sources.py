@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from search_space import SpaceError, nearest
-from search_space.modules import import_module
+from search_space.modules import code_name, import_module
 from workers import cache, classes, formats, parquet, shards
 from workers.cache import Stored
 from workers.formats import Arrays
@@ -306,17 +306,17 @@ def _own(train: Arrays, test: Arrays | None, where: str) -> Stored:
 
 
 def _is_function(name: str) -> bool:
-    module, _, function = name.partition(":")
-    return function.isidentifier() and all(part.isidentifier() for part in module.split("."))
+    code = code_name(name)
+    return code is not None and all(part.isidentifier() for part in (*code.module.split("."), code.attribute))
 
 
 def _function(name: str, standardise: bool | None) -> Raw:
     """What a function of the user's returns: `(images, labels)`, or a pair of such to train with and to test with."""
     try:
         result = _imported(name)()
-    except WorkersError:
+    except (WorkersError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:  # a user's function may raise anything
         raise WorkersError(f"dataset {name!r}: the function fails: {type(error).__name__}: {error}") from error
     if not (isinstance(result, (tuple, list)) and len(result) == 2):
         raise WorkersError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -39,6 +40,13 @@ Storage = Annotated[
         help="Database URL: sqlite:///FILE.db or postgresql://USER:PASSWORD@HOST/NAME.", envvar="SEARCHER_STORAGE"
     ),
 ]
+
+
+def finite(value: float) -> float:
+    """Refuse NaN, which no comparison with `min` and `max` finds: a callback of options that take a number."""
+    if math.isnan(value):
+        raise typer.BadParameter(f"{value} is no number")
+    return value
 
 
 @contextmanager

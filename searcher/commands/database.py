@@ -55,9 +55,10 @@ def copy(
 
     from searcher import copying
     from searcher.database import masked
+    from searcher.integrity import blamed
 
     try:
-        with _bar() as report:
+        with blamed(source), _bar() as report:
             copied = copying.copy(source, target, study or (), report)
     except KeyboardInterrupt:
         print("Interrupted; nothing was written.", file=sys.stderr)

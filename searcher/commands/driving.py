@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from searcher import DEFAULT_STORAGE, logs
-from searcher.commands.console import Format, Output, Storage, opened, print_rows, print_text, table_of
+from searcher.commands.console import Format, Output, Storage, finite, opened, print_rows, print_text, table_of
 
 if TYPE_CHECKING:
     from searcher.status import Status
@@ -27,7 +27,9 @@ def status(
     name: Name,
     storage: Storage = DEFAULT_STORAGE,
     watch: Annotated[bool, typer.Option("--watch", help="Look again and again, until the search has ended.")] = False,
-    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 2.0,
+    every: Annotated[
+        float, typer.Option(min=0.1, max=86_400, callback=finite, help="Seconds between two looks.")
+    ] = 2.0,
     output: Output = Format.table,
 ) -> None:
     """Say who drives a study, since when, how fast, what runs, what failed and why."""
@@ -45,7 +47,7 @@ def stop(
     name: Name,
     storage: Storage = DEFAULT_STORAGE,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it has ended.")] = True,
-    within: Annotated[float, typer.Option(min=0, help="Seconds to wait at most.")] = 60.0,
+    within: Annotated[float, typer.Option(min=0, max=10**9, callback=finite, help="Seconds to wait at most.")] = 60.0,
 ) -> None:
     """Ask the driver of a study, wherever it runs, to finish cleanly; what it was training waits for a resume."""
     from searcher.lease import NotDriven

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from searcher.config import Config
-    from searcher.lease import Lease
+    from searcher.lease import Lease, StudyBusy
     from searcher.search import Progress
     from searcher.store import Store
     from searcher.trial import Study
@@ -48,6 +49,22 @@ def checked(settings: Config) -> str:
 
     with redirect_stdout(logs.Printed()):
         return session.check(settings)
+
+
+def check_trust(study: str, typed: str, settings: Config) -> None:
+    """`trust.check`; at a terminal the user is asked, and a yes is remembered."""
+    from searcher import trust
+
+    try:
+        trust.check(study, typed, settings)
+    except trust.CodeNotTrusted as error:
+        at_terminal = sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+        if logs.structured() or not at_terminal:
+            raise
+        logs.say(str(error), logging.WARNING)
+        if not typer.confirm("Run it?", err=True):
+            raise typer.Exit(1) from None
+        trust.remember(settings)
 
 
 def search(
@@ -87,6 +104,13 @@ def search(
     if stop.requested() and not (progress and progress.done == progress.total):
         logs.say(f"Stopped; nothing is lost. {_how_to_go_on(store, study)}")
         raise typer.Exit(130)
+
+
+def say_waiting(busy: StudyBusy) -> None:
+    from searcher.lease import in_words
+
+    held_by = in_words(busy.holder)
+    log.warning("the study is held by %s; taking over in %.0f s if it does not answer", held_by, busy.expires_in)
 
 
 def _observer(registry: CollectorRegistry | None, study: Study, lease: Lease) -> Callable[[Progress], None]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from searcher import DEFAULT_STORAGE, logs
-from searcher.commands.console import MOST, Format, Output, Storage, print_rows
+from searcher.commands.console import MOST, Format, Output, Storage, finite, print_rows
 
 app = typer.Typer()
 
@@ -23,7 +23,9 @@ def query(
     limit: Annotated[
         int, typer.Option(min=1, max=MOST, help="Most rows to print; a table has at most 10,000, and 4 MB.")
     ] = 1_000_000,
-    timeout: Annotated[float, typer.Option(min=0.1, max=86_400, help="Seconds the query may take, printing too.")] = 30,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, max=86_400, callback=finite, help="Seconds the query may take, printing too.")
+    ] = 30,
     output: Output = Format.table,
 ) -> None:
     """Run your own SQL, read only. Tables: searcher_study, searcher_trial, searcher_epoch; view: leaderboard."""

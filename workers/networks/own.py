@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from search_space import Activation, NothingToReplace, SpaceError, nearest, replace_activations
-from search_space.modules import import_module
+from search_space.modules import code_name, import_module
 from workers.job import WorkersError
 from workers.networks.sites import Activations
 
@@ -63,7 +63,9 @@ def build_own(
 
 
 def _find(name: str) -> Callable[..., Any]:
-    module_name, _, attribute = name.partition(":")
+    if (code := code_name(name)) is None:
+        raise WorkersError(f"model {name!r} is no code; write it as package.module:function")
+    module_name, attribute = code
     try:
         module = import_module(module_name)
     except SpaceError as error:
@@ -115,7 +117,9 @@ def _arguments(
 def _call(name: str, function: Callable[..., Any], given: Mapping[str, Any]) -> nn.Module:
     try:
         model = function(**given)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a user's code may raise anything
         raise WorkersError(f"model {name!r} fails: {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
         raise WorkersError(f"model {name!r} returns {_brief(model)}; it must return a torch.nn.Module")
@@ -149,7 +153,9 @@ def _dry_run(name: str, model: nn.Module, two: Tensor, classes: int) -> None:
     try:
         with torch.random.fork_rng([]), torch.no_grad():
             out = model.eval()(two)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a user's code may raise anything
         images = "x".join(map(str, two.shape[1:]))
         raise WorkersError(f"model {name!r} fails on two {images} images: {type(error).__name__}: {error}") from error
     model.train()
