@@ -7,7 +7,7 @@
 >>> key(parse("max(x, sigmoid(x))")) == key(parse("max(sigmoid(x), x)"))
 True
 >>> Activation(swish, channels=16).beta.shape
-torch.Size([1, 16])
+torch.Size([16])
 """
 
 from search_space.activation import Activation, Maxout, undecayed

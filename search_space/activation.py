@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from types import FunctionType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,72 +29,120 @@ class Program(NamedTuple):
 
 
 class Activation(nn.Module):
-    """`expression` applied element by element; every parameter is trained, one value a channel, starting at 1.
+    """Apply an expression to every element of a tensor, and train its parameters.
+
+    A parameter is a vector with one value a channel, and starts at 1. It is called `beta`; if the expression has
+    several, they are called `beta1`, `beta2`, ... in the order in which `str(expression)` first names them.
 
     Args:
         expression: a tree, or its text.
-        channels: the size of dimension 1 of the input; 1 shares each parameter among all channels.
+        channels: the size of dimension `dim` of the input; with 1, all channels share each parameter.
+        dim: where the channels are: 1 for `(batch, channels, ...)`, -1 for `(batch, ..., channels)`. An input of one
+            dimension consists of channels alone.
         inplace: accepted, because timm and others pass it, and ignored.
-        native: torch's own kernels for the forms that have one (search_space/kernels.py); without, each operation on
-            its own, as exported files have it. They differ by rounding and in the slopes at kinks.
+        native: use torch's own kernels for the forms that have one (search_space/kernels.py); if False, run each
+            operation of the expression. The two differ by rounding and in the slopes at kinks.
 
     Attributes:
         compiled: whether torch.compile makes one kernel of it (search_space/compiled.py).
 
-    Shapes: input and output `(batch, channels, ...)`, same dtype and device. `beta`: `(parameters, channels)`.
+    Shapes: input and output have the same shape, dtype and device; each parameter is `(channels,)`.
 
     Raises:
-        ParseError: text that is no expression.
-        SpaceError: channels that are no number from 1 to a million; an input of others.
+        ParseError: the text is not an expression.
+        SpaceError: `channels` is not a whole number from 1 to a million, or `dim` is not a whole number. When called:
+            the input has another number of channels, or is not of a floating-point type.
     """
-
-    beta: nn.Parameter | None
 
     def __init__(
         self,
         expression: Expression | str,
         channels: int = 1,
         *,
+        dim: int = 1,
         inplace: bool = False,  # noqa: ARG002
         native: bool = True,
     ) -> None:
         super().__init__()
         self.expression = as_expression(expression).normal()
-        self.channels, self.compiled = checked_channels(channels), False
+        self.channels, self.dim, self.compiled = checked_channels(channels), checked_dim(dim), False
         self.program = lower(self.expression, native)
-        count = len(self.expression.betas)
-        self.beta = nn.Parameter(torch.ones(count, channels)) if count else None
+        self._names = beta_names(len(self.expression.betas))
+        for name in self._names:
+            self.register_parameter(name, nn.Parameter(torch.ones(channels)))
+
+    @property
+    def betas(self) -> tuple[nn.Parameter, ...]:
+        """The parameters, in the order in which `str(expression)` first names them."""
+        return tuple(getattr(self, name) for name in self._names)
 
     def reset_parameters(self) -> None:
-        """Every parameter at its start again."""
-        if self.beta is not None:
-            nn.init.ones_(self.beta)
+        """Set every parameter to 1, its start value."""
+        for beta in self.betas:
+            nn.init.ones_(beta)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (as torch's own activations call it)
         x = input
+        if not x.is_floating_point():
+            raise SpaceError(f"{self.expression} needs a floating-point input, not {x.dtype}; convert it: x.float()")
         betas: tuple[Tensor, ...] = ()
-        if self.beta is not None:
-            if self.channels > 1 and x.shape[:2][-1:] != (self.channels,):  # a vector has channels alone
-                raise SpaceError(
-                    f"{self.expression} has {self.channels} channels, its input {tuple(x.shape)}: dimension 1 must be "
-                    "the channels; with channels=1 all share the parameters"
-                )
-            shape = (self.channels,) + (1,) * max(0, x.dim() - 2) if self.channels > 1 else ()
-            beta = self.beta.to(x.dtype)
-            betas = (beta.reshape(shape),) if len(beta) == 1 else beta.reshape(-1, *shape).unbind()
+        if self._names:
+            shape = self._broadcast_shape(x) if self.channels > 1 else ()
+            betas = tuple(beta.to(x.dtype).reshape(shape) for beta in self.betas)
         if self.compiled and not torch.compiler.is_compiling():
             return fused(self.program)(x, betas)
         return run(self.program, x, betas)
 
+    def _broadcast_shape(self, x: Tensor) -> tuple[int, ...]:
+        """Return the shape in which a parameter broadcasts with x."""
+        dims = x.dim()
+        dim = self.dim if dims != 1 else 0
+        if not -dims <= dim < dims or x.shape[dim] != self.channels:
+            raise SpaceError(
+                f"{self.expression} has {self.channels} channels, its input {tuple(x.shape)}: dimension {self.dim} "
+                "must be the channels; for inputs (batch, ..., channels) use dim=-1; with channels=1 all share the "
+                "parameters"
+            )
+        return (self.channels, *(1,) * ((dims - 1 - dim) % dims))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Load the older form too: all parameters in one `beta` of shape (parameters, channels)."""
+        old = state_dict.get(f"{prefix}beta")
+        if isinstance(old, Tensor) and old.dim() == 2 and len(old) == len(self._names):
+            del state_dict[f"{prefix}beta"]
+            state_dict |= {f"{prefix}{name}": row for name, row in zip(self._names, old, strict=True)}
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def extra_repr(self) -> str:
-        return f"{str(self.expression)!r}, channels={self.channels}"
+        dim = f", dim={self.dim}" if self.dim != 1 else ""
+        return f"{str(self.expression)!r}, channels={self.channels}{dim}"
+
+
+def beta_names(count: int) -> tuple[str, ...]:
+    """Return the names of an activation's parameters: `beta`, or `beta1`, `beta2`, ... if there are several."""
+    return ("beta",) if count == 1 else tuple(f"beta{i}" for i in range(1, count + 1))
 
 
 def checked_channels(channels: int) -> int:
-    """Raises SpaceError unless it is a number of channels."""
+    """Return `channels`.
+
+    Raises:
+        SpaceError: it is not a whole number from 1 to a million.
+    """
     if isinstance(channels, bool) or not isinstance(channels, int) or not 1 <= channels <= MAX_CHANNELS:
         raise SpaceError(f"channels must be a whole number from 1 to {MAX_CHANNELS}, not {channels!r}")
     return channels
+
+
+def checked_dim(dim: int) -> int:
+    """Return `dim`.
+
+    Raises:
+        SpaceError: it is not a whole number.
+    """
+    if isinstance(dim, bool) or not isinstance(dim, int):
+        raise SpaceError(f"dim must be a whole number, 1 for (batch, channels, ...) or -1 for the last, not {dim!r}")
+    return dim
 
 
 def run(program: Program, x: Tensor, betas: tuple[Tensor, ...]) -> Tensor:

@@ -281,8 +281,8 @@ def _rows(rows: Betas) -> str:
 def _example(export: _Export, name: str) -> str:
     """A doctest with what our own module computes."""
     module = Activation(export.tree, export.channels)
-    if module.beta is not None:
-        module.beta.data = torch.tensor(export.betas).expand(-1, export.channels)
+    for parameter, row in zip(module.betas, export.betas, strict=True):
+        parameter.data = torch.tensor(row).expand(export.channels)
     points = torch.tensor([-2.0, -0.5, 0.0, 1.5], dtype=torch.float64)
     with torch.no_grad():
         values = module(points.unsqueeze(1).expand(-1, export.channels))[:, 0].tolist()

@@ -47,8 +47,11 @@ class Kernel:
 
 def _prelu(a: Tensor, p: Tensor) -> Tensor:
     lowered = torch.is_autocast_enabled(a.device.type)  # which would have F.prelu in another type
-    if lowered or (a.dim() < 2 and p.numel() > 1):  # channels are dimension 1: a vector has none
+    if lowered or (a.dim() < 2 and p.numel() > 1):  # F.prelu takes channels at dimension 1: a vector has none
         return torch.relu(a) + p * F.hardtanh(a, -math.inf, 0.0)
+    dim = a.dim() - p.dim() if p.numel() > 1 else 1
+    if dim != 1:
+        return F.prelu(a.movedim(dim, 1), p.flatten().to(a.dtype)).movedim(1, dim)
     return F.prelu(a, p.flatten().to(a.dtype))
 
 

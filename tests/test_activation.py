@@ -56,41 +56,115 @@ def torch_equal(one: Tensor, other: Tensor) -> None:
 def test_parameters_start_at_one(text: str, count: int, channels: int) -> None:
     module = Activation(text, channels)
     if not count:
-        assert module.beta is None and not list(module.parameters())
+        assert not module.betas and not list(module.parameters())
         return
-    assert isinstance(module.beta, nn.Parameter)
-    assert list(module.parameters()) == [module.beta]
-    torch_equal(module.beta.detach(), torch.ones(count, channels))
+    assert list(module.parameters()) == list(module.betas) and len(module.betas) == count
+    assert list(module.state_dict()) == (["beta"] if count == 1 else ["beta1", "beta2"])
+    for beta in module.betas:
+        torch_equal(beta.detach(), torch.ones(channels))
 
 
 @pytest.mark.parametrize("shape", [(5, 3), (5, 3, 4, 7), (5, 3, 9), (3, 3), (3, 3, 3), (3, 3, 3, 3)])
 def test_one_value_a_channel(shape: tuple[int, ...]) -> None:
     """Dimension 1 is the channel, whatever the sizes of the others."""
     module = Activation("beta * x + beta", 3)
-    assert module.beta is not None
-    module.beta.data = torch.tensor([[2.0, 3.0, 5.0], [7.0, 11.0, 13.0]])
+    factor, shift = module.betas
+    factor.data, shift.data = torch.tensor([2.0, 3.0, 5.0]), torch.tensor([7.0, 11.0, 13.0])
     x = torch.randn(shape)
     y = module(x)
     for channel in range(3):
-        torch_equal(y[:, channel], x[:, channel] * module.beta[0, channel] + module.beta[1, channel])
+        torch_equal(y[:, channel], x[:, channel] * factor[channel] + shift[channel])
     y.sum().backward()
-    assert module.beta.grad is not None and module.beta.grad.shape == (2, 3)
-    torch.testing.assert_close(module.beta.grad[0], x.transpose(0, 1).reshape(3, -1).sum(1))
+    assert factor.grad is not None and factor.grad.shape == (3,)
+    torch.testing.assert_close(factor.grad, x.transpose(0, 1).reshape(3, -1).sum(1))
 
 
 @pytest.mark.parametrize("shape", [(), (4,), (5, 3), (5, 3, 4, 7)])
 def test_one_channel_is_shared_by_all(shape: tuple[int, ...]) -> None:
     module = Activation("beta * x")
-    assert module.beta is not None
-    nn.init.constant_(module.beta, 3)
+    nn.init.constant_(module.betas[0], 3)
     x = torch.randn(shape)
     torch_equal(module(x), 3 * x)
 
 
+@pytest.mark.parametrize(
+    ("dim", "shape"),
+    [
+        *[(-1, (2, 10, 3)), (-1, (5, 3)), (-1, (3,)), (-1, (2, 4, 5, 3)), (-1, (3, 3, 3)), (-1, (0, 4, 3))],
+        *[(2, (2, 4, 3, 5)), (0, (3, 4, 5)), (0, (3, 3)), (-3, (2, 3, 4, 5)), (1, (2, 3, 4, 5))],
+    ],
+)
+@pytest.mark.parametrize("text", ["beta * x + beta", SWISH, "max(x, 0) + beta * min(x, 0)", "beta"])
+def test_dim_says_where_the_channels_are(text: str, dim: int, shape: tuple[int, ...]) -> None:
+    """Row M7: inputs of transformers, `(batch, tokens, channels)`; also the kernel of PReLU and constants."""
+    torch.manual_seed(0)
+    module, other = Activation(text, 3, dim=dim), Activation(text, 3)
+    for beta in module.betas:
+        nn.init.uniform_(beta, -1, 1)
+    other.load_state_dict(module.state_dict())
+    x = torch.randn(shape, requires_grad=True)
+    at = dim if len(shape) > 1 else 0
+    upstream, inputs = torch.randn(shape), [x, *module.betas]
+    wanted = other(x.movedim(at, -1).reshape(-1, 3)).reshape(x.movedim(at, -1).shape).movedim(-1, at)
+    value = module(x)
+    torch.testing.assert_close(value, wanted)
+    assert value.is_contiguous()
+    found = torch.autograd.grad(value, inputs, upstream, materialize_grads=True, allow_unused=True)
+    slopes = torch.autograd.grad(wanted, [x, *other.betas], upstream, materialize_grads=True, allow_unused=True)
+    torch.testing.assert_close(found, slopes)
+
+
+@pytest.mark.parametrize(
+    ("dim", "shape"),
+    [(1, (2, 10, 16)), (-1, (2, 16, 10)), (2, (2, 16)), (-3, (16, 2)), (0, ()), (1, (2, 1)), (-1, (3,))],
+)
+def test_other_channels_than_the_module_has(dim: int, shape: tuple[int, ...]) -> None:
+    """Row M7: one error, which names `dim=-1`."""
+    with pytest.raises(
+        SpaceError, match=rf"dimension {dim} must be the channels; .*use dim=-1; with channels=1"
+    ) as error:
+        Activation(SWISH, 16, dim=dim)(torch.randn(shape))
+    assert f"its input {shape}" in str(error.value)
+
+
+@pytest.mark.parametrize("dim", [1.0, True, None, "last"])
+def test_dim_is_a_whole_number(dim: Any) -> None:
+    with pytest.raises(SpaceError, match="dim must be a whole number, 1 for"):
+        Activation(SWISH, 16, dim=dim)
+
+
+def test_weight_decay_by_the_usual_rule_spares_the_parameters() -> None:
+    """Row M8: `p.ndim < 2`, by which training scripts find biases and scales of norms, finds every beta too."""
+    for text in (SWISH, "beta * x + beta", KNOWN["prelu"].expression):
+        parameters = list(Activation(text, 16).parameters())
+        assert parameters and all(p.ndim < 2 and p.shape == (16,) for p in parameters)
+
+
+@pytest.mark.parametrize("text", [SWISH, "beta * x + beta", "beta3 * x + beta1 + max(x, beta2)"])
+def test_a_state_of_the_older_form_is_loaded(text: str) -> None:
+    """Row M8: all parameters were one `beta` of shape (parameters, channels)."""
+    model = nn.Sequential(nn.Linear(2, 3), nn.Sequential(Activation(text, 3)))
+    old = {name: value for name, value in model.state_dict().items() if "beta" not in name}
+    rows = torch.randn(len(model[1][0].betas), 3)
+    assert str(model.load_state_dict({**old, "1.0.beta": rows})) == "<All keys matched successfully>"
+    torch_equal(torch.stack(list(model[1][0].betas)).detach(), rows)
+    with pytest.raises(RuntimeError, match=r"1\.0\.beta"):
+        model.load_state_dict({**old, "1.0.beta": torch.randn(5, 3)})
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8, torch.bool, torch.complex64], ids=str)
+@pytest.mark.parametrize("text", ["beta * x", "x", "max(x, 0)", "sin(x)", "1", "beta"])
+def test_only_floating_point_inputs(text: str, dtype: torch.dtype) -> None:
+    """Row M6: beta 0.9 became the integer 0, and all values zeros."""
+    for native in (True, False):
+        with pytest.raises(SpaceError, match=f"floating-point input, not {dtype}; convert it: x.float()"):
+            Activation(text, native=native)(torch.ones(2, 3).to(dtype))
+
+
 def test_values_follow_the_places_of_the_parameters() -> None:
     module = Activation("beta2 * x + max(beta1, x) * beta2", 2)
-    assert module.beta is not None and str(module.expression) == "beta1 * x + max(beta2, x) * beta1"
-    module.beta.data = torch.tensor([[2.0, 3.0], [0.5, -0.5]])
+    assert str(module.expression) == "beta1 * x + max(beta2, x) * beta1"
+    module.load_state_dict({"beta1": torch.tensor([2.0, 3.0]), "beta2": torch.tensor([0.5, -0.5])})
     torch_equal(module(torch.tensor([[1.0, -1.0]])), torch.tensor([[2 + 2.0, -3 - 1.5]]))
 
 
@@ -109,7 +183,7 @@ def test_text_and_tree_alike() -> None:
 def test_undecayed_is_all_parameters_of_activations_and_no_other() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 1), Activation(SWISH, 4), nn.Sequential(nn.BatchNorm2d(4), Activation("x^2")))
     model.append(Activation("beta + beta * x", 4))
-    assert undecayed(model) == {model[1].beta, model[3].beta}
+    assert undecayed(model) == {*model[1].betas, *model[3].betas}
     assert undecayed(nn.Linear(2, 2)) == set()
 
 
@@ -141,16 +215,16 @@ def test_a_constant_fills_the_shape(text: str, channels: int) -> None:
     x = torch.randn(4, 3, 2, 2, dtype=torch.float64)
     value = {"0": 0, "eps + 1": 1 + 1e-6, "beta * 2": 2, "-1": -1, "max(beta, 3)": 3, "beta1 + beta2": 2}.get(text, 1)
     torch_equal(module(x), torch.full_like(x, value))
-    if module.beta is not None and text != "max(beta, 3)":
+    if module.betas and text != "max(beta, 3)":
         module(x).sum().backward()
-        assert module.beta.grad is not None
-        assert module.beta.grad.sum() == len(module.beta) * x.numel() * (2 if text == "beta * 2" else 1)
+        slopes = [beta.grad for beta in module.betas if beta.grad is not None]
+        assert len(slopes) == len(module.betas)
+        assert all(slope.sum() == x.numel() * (2 if text == "beta * 2" else 1) for slope in slopes)
 
 
 def test_a_constant_in_each_channel() -> None:
     module = Activation("beta", 3)
-    assert module.beta is not None
-    module.beta.data = torch.tensor([[1.0, 2.0, 3.0]])
+    module.betas[0].data = torch.tensor([1.0, 2.0, 3.0])
     for shape in [(2, 3), (2, 3, 5), (3, 3, 3, 3), (0, 3, 2, 2), (1, 3, 1, 1)]:
         y = module(torch.randn(shape))
         assert y.shape == shape
@@ -193,6 +267,17 @@ def test_a_constant_that_is_not_a_number_spoils_everything(form: str, constant: 
 # Gradients and evaluation
 
 
+def of_betas(module: Activation) -> Callable[..., Tensor]:
+    """The module as a function of its input and its parameters."""
+
+    def apply(x: Tensor, *betas: Tensor) -> Tensor:
+        names = (name for name, _ in module.named_parameters())
+        found: Tensor = torch.func.functional_call(module, dict(zip(names, betas, strict=True)), (x,))
+        return found
+
+    return apply
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -218,16 +303,8 @@ def test_gradients(text: str) -> None:
     module = Activation(text, 2).double()
     torch.manual_seed(0)
     x = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
-    if module.beta is None:
-        assert torch.autograd.gradcheck(module, (x,))
-        return
-    values = (1 + torch.rand(module.beta.shape, dtype=torch.float64)).requires_grad_()
-
-    def apply(x: Tensor, values: Tensor) -> Tensor:
-        found: Tensor = torch.func.functional_call(module, {"beta": values}, (x,))
-        return found
-
-    assert torch.autograd.gradcheck(apply, (x, values))
+    betas = [1 + torch.rand(beta.shape, dtype=torch.float64) for beta in module.betas]
+    assert torch.autograd.gradcheck(of_betas(module), (x, *(values.requires_grad_() for values in betas)))
 
 
 def test_every_subtree_is_computed_once_and_constants_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,12 +343,8 @@ def test_gradients_of_known_and_of_random_functions(text: str) -> None:
     torch.manual_seed(1)
     x = ((0.35 + 1.6 * torch.rand(3, 2, dtype=torch.float64)) * torch.tensor([1, -1])).requires_grad_()
     module = Activation(text, 2).double()
-    betas = () if module.beta is None else (1 + torch.rand(module.beta.shape, dtype=torch.float64),)
-
-    def apply(x: Tensor, *betas: Tensor) -> Tensor:
-        found: Tensor = torch.func.functional_call(module, dict(zip(("beta",), betas, strict=False)), (x,))
-        return found
-
+    betas = [1 + torch.rand(beta.shape, dtype=torch.float64) for beta in module.betas]
+    apply = of_betas(module)
     if bool((apply(x, *betas).abs() < 1e6).all()) and apply(x, *betas).requires_grad:
         assert torch.autograd.gradcheck(apply, (x, *(values.requires_grad_() for values in betas)))
     else:
@@ -325,8 +398,8 @@ def test_vmap_is_a_loop(text: str) -> None:
 
 
 def test_vmap_over_parameters_is_an_ensemble() -> None:
-    module, x = Activation("beta * x * sigmoid(beta * x)", 3), torch.randn(2, 3, 5)
-    ensemble = torch.rand(4, 2, 3)
+    module, x = Activation("beta1 * x * sigmoid(beta1 * x)", 3), torch.randn(2, 3, 5)
+    ensemble = torch.rand(4, 3)
 
     def apply(beta: Tensor) -> Tensor:
         found: Tensor = torch.func.functional_call(module, {"beta": beta}, (x,))
@@ -334,7 +407,7 @@ def test_vmap_over_parameters_is_an_ensemble() -> None:
 
     torch.testing.assert_close(torch.func.vmap(apply)(ensemble), torch.stack([apply(beta) for beta in ensemble]))
     slopes = torch.func.vmap(torch.func.grad(lambda beta: apply(beta).sum()))(ensemble)
-    assert slopes.shape == ensemble.shape and bool((slopes != 0).any(dim=2).all())
+    assert slopes.shape == ensemble.shape and bool((slopes != 0).any(dim=1).all())
 
 
 @pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec:FutureWarning")  # torch's own
@@ -391,7 +464,7 @@ def test_a_copy_is_equal_and_apart(copied: Callable[[Activation], Activation]) -
 
 
 def test_state_and_looks() -> None:
-    assert list(trained().state_dict()) == ["beta"]
+    assert list(trained().state_dict()) == ["beta1", "beta2"]
     assert list(Activation("x").state_dict()) == []
     assert repr(Activation(SWISH, 16)) == "Activation('x * sigmoid(beta * x)', channels=16)"
     with pytest.raises(RuntimeError, match="size mismatch"):

@@ -35,10 +35,8 @@ def values(expression: Expression, places: Iterable[int] = range(4), rows: int =
     """On all points with the first rows of `BETAS`, the parameters taking the values at these places of it."""
     module, order, found = Activation(expression).double(), list(places), []
     for row in BETAS[:rows]:
-        if module.beta is not None:
-            module.beta.data = torch.tensor([row[place] for place in order], dtype=torch.float64)[
-                : len(module.beta), None
-            ]
+        for parameter, place in zip(module.betas, order, strict=False):
+            torch.nn.init.constant_(parameter, row[place])
         with torch.no_grad():
             found += module(POINTS).flatten().tolist()
     return tuple(found)

@@ -109,14 +109,14 @@ def exported(expression: Expression | str, channels: int = 1, betas: Any = None)
 
 def trained(expression: Expression | str, channels: int = 1) -> Activation:
     module = Activation(expression, channels, native=False)
-    if module.beta is not None:
-        torch.manual_seed(1)
-        module.beta.data.uniform_(-1.5, 1.5)
+    torch.manual_seed(1)
+    for beta in module.betas:
+        beta.data.uniform_(-1.5, 1.5)
     return module
 
 
 def values_of(module: Activation) -> Any:
-    return None if module.beta is None else module.beta.tolist()
+    return [beta.tolist() for beta in module.betas]
 
 
 def with_gradients(module: torch.nn.Module, x: Tensor) -> list[Tensor]:

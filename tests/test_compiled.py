@@ -64,8 +64,7 @@ def test_all_activations_of_an_expression_share_one_compile() -> None:
     before = counted["unique_graphs"]
     for channels in (2, 3, 5):
         module = Activation(WAVE, channels)
-        assert module.beta is not None
-        module.beta.data.uniform_(-1, 1)
+        module.betas[0].data.uniform_(-1, 1)
         for shape in [(4, channels, 6, 7), (3, channels, 9, 5)]:
             x = torch.randn(shape)
             wanted = with_slopes(module, x)

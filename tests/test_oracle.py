@@ -195,9 +195,8 @@ def random_trees() -> Iterator[Expression]:
 
 def ours(tree: Expression, points: tuple[float, ...]) -> tuple[list[float], list[float]]:
     module = Activation(tree).double()
-    if module.beta is not None:
-        starts = BETAS[: len(module.beta)]
-        module.beta.data = torch.tensor(starts, dtype=torch.float64).reshape(-1, 1)
+    for parameter, start in zip(module.betas, BETAS, strict=False):
+        torch.nn.init.constant_(parameter, start)
     x = torch.tensor(points, dtype=torch.float64, requires_grad=True)
     y = module(x)
     return y.tolist(), gradients(y, [x])[0].tolist()

@@ -216,8 +216,8 @@ def test_binary_primitive(name: str) -> None:
 def compare(text: str, exact: Real, point: float) -> None:
     """Value, slope in x and slope in beta."""
     module = Activation(text).double()
-    if module.beta is not None:
-        torch.nn.init.constant_(module.beta, BETA)
+    for beta in module.betas:
+        torch.nn.init.constant_(beta, BETA)
     x = leaf(point)
     value = module(x)
     assert close(value.item(), exact(mpf(point), mpf(BETA))), (text, point)
@@ -226,9 +226,9 @@ def compare(text: str, exact: Real, point: float) -> None:
     value.backward()
     got_x = 0.0 if x.grad is None else x.grad.item()
     assert close(got_x, slope(exact, (point, BETA), 0)), (text, point)
-    if module.beta is not None:
-        assert module.beta.grad is not None
-        assert close(module.beta.grad.item(), slope(exact, (point, BETA), 1)), (text, point)
+    for beta in module.betas:
+        assert beta.grad is not None
+        assert close(beta.grad.item(), slope(exact, (point, BETA), 1)), (text, point)
 
 
 # Hard points, in the numbers that networks use
@@ -274,8 +274,8 @@ def test_hard_points(text: str, dtype: torch.dtype) -> None:
         if not value.requires_grad:
             continue
         value.backward()
-        for variable, index in ((x, 0), (module.beta, 1)):
-            if variable is None or variable.grad is None:
+        for variable, index in ((x, 0), *((beta, 1) for beta in module.betas)):
+            if variable.grad is None:
                 continue
             if abs(slope(CURVES[text], (true, 1.0), index)) < limit:
                 assert torch.isfinite(variable.grad).all(), (text, true, index, variable.grad)
