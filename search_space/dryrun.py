@@ -207,6 +207,10 @@ class _Functions(TorchFunctionMode):
 
 
 class _Operations(TorchDispatchMode):
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:  # if True, torch imports its compiler first: a second in each new process
+        return False
+
     def __init__(self, watch: Watch) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._watch = watch
@@ -280,7 +284,7 @@ def need_in_place(model: nn.Module, sites: Sequence[Site], example: Example, wat
     Raises:
         SpaceError: as `dry_run`.
     """
-    changing = [name for name, visits in watch.visits.items() if any(visit.in_place for visit in visits)]
+    changing = [site.name for site in sites if any(visit.in_place for visit in watch.visits[site.name])]
     if not changing:
         return []
     lively = tree_map_only(Tensor, _with_noise, example)

@@ -62,8 +62,13 @@ def maps_alike(module: nn.Module) -> bool:
             tried = copy.deepcopy(module)
         except Exception:
             return False
-        answers = [_on(tried.train(mode), shape) for shape in _SHAPES for mode in (True, False)]
-    return any(answers) and False not in answers
+        answers: set[bool | None] = set()
+        for shape in _SHAPES:
+            for mode in (True, False):
+                answers.add(_on(tried.train(mode), shape))
+                if False in answers:
+                    return False
+    return True in answers
 
 
 def _on(module: nn.Module, shape: tuple[int, ...]) -> bool | None:

@@ -84,6 +84,8 @@ class Flow:
 
     def ran(self, name: str, func: Any, args: object, inputs: tuple[int, ...], result: object, inside: str) -> bool:
         """Note an operation. Returns True if it joins values of one origin by cases, as where(v > 0, v, 0) does."""
+        if name.endswith("_like") or name.startswith("new_"):  # of the input, only its shape and type count
+            inputs = ()
         outputs = tuple(self._new(x) for x in tensors(result))
         mutated = [x for x, argument in zip(_listed(args), func._schema.arguments, strict=False) if _written(argument)]
         for x in tensors(mutated):

@@ -56,7 +56,7 @@ class Functional(nn.Module):
 
 class Gate(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return x * torch.sigmoid(x) + torch.sigmoid(-x)
+        return x * torch.sigmoid(x) - torch.sigmoid(-x)
 
 
 class Names(nn.Module):
