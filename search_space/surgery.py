@@ -45,9 +45,9 @@ class NothingToReplace(SpaceError):
     """A model without an activation. `found` is what it has instead; `how`, if there is something to say, which
     arguments would name what to replace."""
 
-    def __init__(self, found: str, how: str = "") -> None:
+    def __init__(self, found: str, how: str = "", kept: Sequence[Kept] = ()) -> None:
         super().__init__(f"{found}{how}")
-        self.found, self.how = found, how
+        self.found, self.how, self.kept = found, how, tuple(kept)
 
 
 def replace_activations(
@@ -98,7 +98,7 @@ def replace_activations(
     kept = [row for site in chosen if (row := _stays(site, seen, match)) is not None]
     sites = [site for site in chosen if site.name not in {row.name for row in kept}]
     if not sites:
-        raise NothingToReplace(f"every activation stays: {'; '.join(said(kept))}", f"; {_NAME_IT}")
+        raise NothingToReplace(f"every activation stays: {'; '.join(said(kept))}", f"; {_NAME_IT}", kept)
     return _replace(model, tree, sites, seen, kept, match=match, example=example, per_channel=per_channel)
 
 

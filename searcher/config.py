@@ -47,6 +47,7 @@ class Config:
         preflight: candidates that cannot be trained through are refused untrained.
         baselines: functions trained first, by name (`all`: those known) or written out; at most half of the total.
         width: of the network; 0: its own. `model_kwargs`: its other options.
+        match: pattern of the dotted names of the activations to replace in a network of your own; empty: all.
         data_dir: the folder with the data set's files; empty: the usual places. `limit_train`: so many of the training
             images; 0: all.
         compile: activations go through torch.compile where that saves more time than it takes.
@@ -80,6 +81,7 @@ class Config:
     model: str = "resnet8"
     width: int = 0
     model_kwargs: dict[str, Any] = field(default_factory=dict)
+    match: str = ""
     recipe: Recipe = Recipe()
     compile: bool = False
     pruner: str = "none"

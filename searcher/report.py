@@ -131,7 +131,7 @@ def trial_card(store: Store, study: Study, number: int) -> tuple[dict[str, Any],
         UnknownStudy: the study has no such trial.
     """
     trial = store.trial(study, number)
-    trained = ("dataset", "limit_train", "model", "width", "model_kwargs", "split_seed")
+    trained = ("dataset", "limit_train", "model", "width", "model_kwargs", "match", "split_seed")
     settings = {name: study.config.get(name) for name in trained}  # older studies lack some
     recipe = {f"recipe.{name}": value for name, value in study.config["recipe"].items()}
     facts = {"study": study.name, **_plain(asdict(trial)), **settings, **recipe}

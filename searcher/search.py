@@ -267,8 +267,7 @@ class Search:
         return not self._worked and len(self._failures) == 1
 
     def _judge_suspects(self, batch: Batch, ended: list[Trial]) -> None:
-        """Once something has worked, or failed in another way, or nothing is left to try, they have failed like any
-        others."""
+        """Fail the suspects once something has worked or failed in another way, or nothing is left to try."""
         nothing_left = len(self._suspects) < HOPELESS and not (self._book.flying or self._more())
         if self._worked or len(self._failures) > 1 or nothing_left:
             for trial, outcome in self._suspects:
@@ -415,6 +414,7 @@ class Search:
             model=config.model,
             width=config.width,
             model_kwargs=config.model_kwargs,
+            match=config.match,
             recipe=config.recipe,
             seed=trial.seed,
             split_seed=config.split_seed,

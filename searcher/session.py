@@ -56,7 +56,7 @@ def check(settings: Config) -> str:
     """
     try:
         check_name(settings.dataset)
-        check_model(settings.model)
+        check_model(settings.model, settings.match)
     except WorkersError as error:
         raise config.ConfigError(str(error)) from error
     first = baseline_trials(settings)
@@ -67,9 +67,17 @@ def check(settings: Config) -> str:
         if (size := settings.recipe.batch_size) > (images := len(data.train)):
             log.warning("there are %d training images, --batch-size is %d: an epoch is one step", images, size)
         wider = {trial.expression for trial in first if trial.name == "maxout"}  # than functions of one number
-        for expression in ("max(x, 0)", *wider):
-            made = activation_of(expression)
-            build(settings.model, made, data.shape, data.classes, settings.width or None, settings.model_kwargs)
+        for expression in ("x * sigmoid(beta * x)", *wider):  # with a parameter, so that remarks on channels are made
+            build(
+                settings.model,
+                activation_of(expression),
+                data.shape,
+                data.classes,
+                settings.width or None,
+                settings.model_kwargs,
+                settings.match,
+                note=log.warning,
+            )
         return data.digest
     return ""
 

@@ -134,7 +134,7 @@ class _Child:
         torch.manual_seed(job.seed)
         load_primitives(job.primitives)
         activation = activation_of(job.expression)
-        model = build(job.model, activation, data.shape, data.classes, job.width or None, job.model_kwargs)
+        model = build(job.model, activation, data.shape, data.classes, job.width or None, job.model_kwargs, job.match)
         self.model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.data, self.device, self.recipe = data, device, job.recipe
         self.steps_per_epoch = max(1, len(data.train) // job.recipe.batch_size)
