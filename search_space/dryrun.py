@@ -110,7 +110,7 @@ class Watch:
         role = self.flow.role(visit.taken, visit.made, self._results)
         if role is Role.HIDDEN or not (visit.range.bounded or (role is Role.HEAD and not visit.range.zero)):
             return Role.HIDDEN
-        if role is Role.GATE and visit.range.signed and self.flow.partners(visit.made) & self._gated():
+        if role is Role.GATE and visit.range.signed and self.flow.parallel(visit.made) & self._gated():
             return Role.HIDDEN  # tanh(a) * sigmoid(b): the sigmoid is the gate of the two
         return role
 

@@ -141,9 +141,10 @@ class Flow:
         last = head and not hidden and not self._layered.isdisjoint(taken)
         return Role.HEAD if last else Role.HIDDEN
 
-    def partners(self, made: tuple[int, ...]) -> set[int]:
-        """Return the values that these are multiplied with."""
-        return {number for _, partners in self._followed(made, set()) for number in partners}
+    def parallel(self, made: tuple[int, ...]) -> set[int]:
+        """Return the values that these are multiplied with and that they do not depend on."""
+        factors = {number for _, partners in self._followed(made, set()) for number in partners}
+        return {number for number in factors if self._below((number,)).isdisjoint(made)}
 
     def _followed(self, made: tuple[int, ...], results: set[int]) -> Iterator[tuple[Use | None, set[int]]]:
         """Follow values through operations up to layers, activations and products; also say what they multiply.
