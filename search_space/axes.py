@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 from torch.utils.weak import WeakTensorKeyDictionary
+
+from search_space.elementwise import is_pointwise
 
 CHANNELS = 0  # the node to which all axes of channels are joined
 
@@ -23,7 +24,7 @@ _REDUCTIONS = ("mean", "sum", "amax", "amin", "max", "min", "var", "std", "var_m
 _KEEP = {
     *("cat", "clone", "contiguous", "detach", "alias", "lift_fresh", "_to_copy", "copy", "constant_pad_nd", "expand"),
     *("slice", "split", "split_with_sizes", "chunk", "narrow", "roll", "flip", "cumsum", "cumprod", "sort", "topk"),
-    *("_softmax", "_log_softmax", "glu", "pixel_shuffle", "channel_shuffle", "native_channel_shuffle", "_prelu_kernel"),
+    *("_softmax", "_log_softmax", "glu", "pixel_shuffle", "channel_shuffle", "native_channel_shuffle"),
     *_REDUCTIONS,
 }
 _KEEP_LIKE = ("pool", "dropout", "upsample", "_pad", "norm")
@@ -76,7 +77,7 @@ class Axes:
         elif name == "instance_norm" and outputs:
             self._join(CHANNELS, self.of(outputs[0])[1])
 
-    def ran(self, name: str, func: Any, args: Sequence[Any], before: Sequence[tuple[int, ...]], result: object) -> None:
+    def ran(self, name: str, args: Sequence[Any], before: Sequence[tuple[int, ...]], result: object) -> None:
         """Note an operation. `before`: the nodes of its tensors as they were; it may have changed them in place."""
         inputs, outputs = list(tensors(list(args))), list(tensors(result))
         if not inputs or not outputs:
@@ -88,7 +89,7 @@ class Axes:
                 self._nodes[output] = tuple(self._new() if i is None else before[0][i] for i in moved)
         elif "view" in name or name == "reshape":
             self._nodes[outputs[0]] = self._viewed(before[0], inputs[0].shape, outputs[0].shape)
-        elif _keeps(name, func):
+        elif _keeps(name):
             self._keep(inputs, before, outputs)
             self._evidence(name, args, outputs[0])
         else:
@@ -147,8 +148,8 @@ class Axes:
         self._parents[self._root(other)] = self._root(one)
 
 
-def _keeps(name: str, func: Any) -> bool:
-    return name in _KEEP or any(part in name for part in _KEEP_LIKE) or torch.Tag.pointwise in func.tags
+def _keeps(name: str) -> bool:
+    return name in _KEEP or any(part in name for part in _KEEP_LIKE) or is_pointwise(name)
 
 
 def _moved(name: str, args: Sequence[Any], dims: int, output: Tensor) -> list[int | None] | None:

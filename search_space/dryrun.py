@@ -22,14 +22,11 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.hooks import RemovableHandle
 
 from search_space.axes import Axes, tensors
-from search_space.elementwise import ACTIVATIONS, Range, range_of
+from search_space.elementwise import CALLS, Range, range_of
 from search_space.flow import Flow, Role
 from search_space.primitives import SpaceError
 
 Example = Tensor | tuple[Any, ...] | Mapping[str, Any]
-
-# Their functions, without underscores: relu, relu_, leaky_relu, log_sigmoid.
-CALLS = {cls.__name__.lower() for cls in ACTIVATIONS} | {"specialexpit", "logsigmoidforward"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +166,7 @@ class Watch:
         visit = None if self._function else self._activation(name, func, args, kwargs)
         result = func(*args, **kwargs)
         joined = self.flow.ran(name, func, args, inputs, result, self._site())
-        self.axes.ran(name, func, (*args, *kwargs.values()), before, result)
+        self.axes.ran(name, (*args, *kwargs.values()), before, result)
         label, counted = self._function or (f"torch.ops.aten.{name}", visit is not None)
         if visit is not None:
             self._count(label, visit, result)

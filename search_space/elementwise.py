@@ -11,6 +11,8 @@ import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +27,8 @@ ACTIVATIONS: tuple[type[nn.Module], ...] = (
     *(nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Hardshrink, nn.Softshrink, nn.Softplus, nn.Softsign),
     *(nn.Tanh, nn.Tanhshrink, nn.Sigmoid, nn.LogSigmoid, Activation),
 )
+# Their functions, without underscores: relu, relu_, leaky_relu, log_sigmoid.
+CALLS = {cls.__name__.lower() for cls in ACTIVATIONS} | {"specialexpit", "logsigmoidforward"}
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)  # they arrange modules and compute nothing themselves
 _SHAPES = ((32, 6), (8, 4, 6), (4, 4, 6, 6))  # a module may insist on one number of dimensions
 
@@ -36,6 +40,18 @@ def is_activation(module: nn.Module) -> bool:
     if isinstance(module, ACTIVATIONS):
         return True
     return not _has_state(module) and maps_alike(module)
+
+
+@lru_cache(maxsize=4_096)
+def is_pointwise(name: str) -> bool:
+    """Return True if the operation of torch with this name, without a last underscore, maps each element by itself.
+
+    Torch says so of most operations, but not of each that works in place, nor of all.
+    """
+    operator: Any = getattr(torch.ops.aten, name, None)
+    overloads = operator.overloads() if hasattr(operator, "overloads") else ()
+    tagged = any(torch.Tag.pointwise in getattr(operator, overload).tags for overload in overloads)
+    return tagged or name.replace("_", "") in CALLS or name in ("rsub", "_to_copy", "clone", "_prelu_kernel")
 
 
 def has_own_parameters(module: nn.Module) -> bool:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from search_space.axes import tensors
+from search_space.elementwise import is_pointwise
 
 _PRODUCTS = {"mul", "multiply", "mm", "bmm", "addmm", "baddbmm", "addcmul", "lerp"}
 _LAYERS = ("conv", "mm", "mv", "linear", "norm", "rnn", "lstm", "gru", "dot", "embedding")  # parts of their names
@@ -102,7 +102,7 @@ class Flow:
             self._uses[number].append(use)
         self.data.update(outputs if data else ())
         self.weights.update(outputs if weights and not data else ())
-        if name in _JOINS or torch.Tag.pointwise in func.tags or name in ("_to_copy", "clone"):
+        if name in _JOINS or is_pointwise(name):
             return self._elementwise(name, data, outputs, result)
         return False
 

@@ -18,8 +18,8 @@ from torch import nn
 
 from search_space import remarks
 from search_space.activation import Activation
-from search_space.dryrun import CALLS, Example, Site, Visit, Watch, dry_run, need_in_place
-from search_space.elementwise import ACTIVATIONS, is_activation
+from search_space.dryrun import Example, Site, Visit, Watch, dry_run, need_in_place
+from search_space.elementwise import ACTIVATIONS, CALLS, is_activation
 from search_space.expression import Expression, as_expression
 from search_space.primitives import SpaceError
 from search_space.remarks import (
