@@ -8,6 +8,7 @@ merge them (a view). Axes that are one axis are joined, before and behind, so ev
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from itertools import takewhile
 from typing import Any
 
@@ -34,7 +35,7 @@ _PRODUCTS = {"mm": 0, "addmm": 1, "bmm": 0, "baddbmm": 1, "linear": 0, "_addmm_a
 
 
 def tensors(value: object) -> Iterator[Tensor]:
-    """Return the tensors in a tensor, or in tuples, lists and mappings of them."""
+    """Return the tensors in a tensor, or in tuples, lists, mappings and dataclasses of them."""
     if isinstance(value, Tensor):
         if not is_lazy(value):  # a parameter without a shape yet
             yield value
@@ -43,6 +44,8 @@ def tensors(value: object) -> Iterator[Tensor]:
     elif isinstance(value, tuple | list):
         for item in value:
             yield from tensors(item)
+    elif is_dataclass(value) and not isinstance(value, type):
+        yield from tensors([getattr(value, field.name, None) for field in fields(value)])
 
 
 class Axes:

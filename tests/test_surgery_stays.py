@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -112,6 +113,35 @@ def test_only_the_one_that_matters_is_named() -> None:
 def test_a_network_that_draws_random_numbers_is_not_blamed() -> None:
     model = Net(lambda self, x: self.act(self.first(x)) + torch.rand(()), first=linear(), act=nn.ReLU(inplace=True))
     assert replace_activations(model, RELU, ROWS).in_place == ()
+
+
+@dataclass
+class Result:
+    """What some networks return."""
+
+    found: Tensor
+    chosen: Tensor
+
+
+def test_outputs_of_any_kind_are_compared() -> None:
+    """Tables, dataclasses and whole numbers; a network on the meta device has no numbers to compare."""
+    outputs: list[Callable[[Tensor], Any]] = [
+        lambda y: {"out": [y]},
+        lambda y: Result(y, y.argmax(1)),
+        lambda y: y > 0,
+        lambda y: (y.argsort(1), None),
+    ]
+    for output in outputs:
+        torch.manual_seed(0)
+        model = Net(
+            lambda self, x, output=output: output(residual(self, x)),
+            first=linear(),
+            act=nn.ReLU(inplace=True),
+            second=linear(),
+        )
+        assert replace_activations(model, RELU, ROWS).in_place == ("act",)
+    meta = Net(residual, first=linear(), act=nn.ReLU(inplace=True), second=linear()).to("meta")
+    assert replace_activations(meta, RELU, ROWS.to("meta")).in_place == ()
 
 
 # Calls below Python
