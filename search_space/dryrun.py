@@ -99,7 +99,9 @@ class Watch:
             handle.remove()
 
     def role(self, visits: Sequence[Visit]) -> Role:
-        """Return what an activation is for, of which these are all calls."""
+        """Return what an activation is for, of which these are all calls; HIDDEN if there are none."""
+        if not visits:
+            return Role.HIDDEN
         roles = {self._role_of(visit) for visit in visits}
         return next((role for role in (Role.HIDDEN, Role.OWN_FACTOR, Role.GATE) if role in roles), Role.HEAD)
 

@@ -143,7 +143,7 @@ def _shared(sites: Sequence[Site]) -> Iterator[str]:
 
 def _named_by_match(sites: Sequence[Site], seen: Watch, match: object) -> Iterator[str]:
     for site in sites if isinstance(match, str) else ():
-        if (reason := REASONS.get(seen.role(seen.visits[site.name]))) and seen.visits[site.name]:
+        if reason := REASONS.get(seen.role(seen.visits[site.name])):
             yield f"{site.name}: {kind(site.module)} is replaced, because match= names it, although {reason}"
 
 
