@@ -43,6 +43,7 @@ from searcher.commands import driving as driving_commands
 from searcher.commands import jobs as jobs_commands
 from searcher.commands import space as space_commands
 from searcher.commands import sql as sql_commands
+from searcher.commands import surgery as surgery_commands
 from searcher.commands.console import Format, Output, Row, Storage, opened, print_findings, print_rows, print_text
 from searcher.commands.running import check_trust, checked, say_waiting, search, served
 
@@ -64,6 +65,7 @@ app.add_typer(database_commands.app, name="db")
 app.add_typer(driving_commands.app)
 app.add_typer(space_commands.app)
 app.add_typer(sql_commands.app)
+app.add_typer(surgery_commands.app)
 app.add_typer(data_commands.app, name="data")
 app.add_typer(jobs_commands.app, name="jobs")
 
@@ -154,6 +156,10 @@ def launch(
     width: Annotated[int | None, typer.Option(help="Channels of the network's first stage; 0: its own.")] = None,
     model_kwargs: Annotated[
         str | None, typer.Option(help="The network's other options as JSON: '{\"stem_stride\": 2}'.")
+    ] = None,
+    match: Annotated[
+        str | None,
+        typer.Option(help="Of your own network, replace the activations with names like this: 'layers.*.act'."),
     ] = None,
     recipe: Annotated[
         str | None, typer.Option(help="How children are trained: quick, onecycle, he2016, wrn or densenet.")

@@ -23,8 +23,9 @@ from search_space.primitives import BINARY, FUNCTIONS, UNARY, SpaceError, neares
 from search_space.profile import Profile, profile
 from search_space.reading import Choices
 from search_space.registry import Registered, extended, load_primitives, register
+from search_space.remarks import Kept, Surgery
 from search_space.spaces import SPACES, Space, space
-from search_space.surgery import NothingToReplace, Surgery, replace_activations
+from search_space.surgery import NothingToReplace, replace_activations
 
 __all__ = [
     "ALIASES",
@@ -43,6 +44,7 @@ __all__ = [
     "Expression",
     "Grammar",
     "Host",
+    "Kept",
     "Maxout",
     "NothingToReplace",
     "ParseError",

@@ -54,6 +54,7 @@ class Config:
         skip_mirrors: candidates whose mirror -f(-x) is known to the study, or running, are left untrained.
         baselines: functions trained first, by name (`all`: those known) or written out; at most half of the total.
         width: of the network; 0: its own. `model_kwargs`: its other options.
+        match: pattern of the dotted names of the activations to replace in a network of your own; empty: all.
         data_dir: the folder with the data set's files; empty: the usual places.
         limit_train, limit_val: use only this many training or validation images; 0: all.
         standardise: whether each channel is brought to mean 0 and variance 1. None: pictures are, other data are not.
@@ -91,6 +92,7 @@ class Config:
     model: str = "resnet8"
     width: int = 0
     model_kwargs: dict[str, Any] = field(default_factory=dict)
+    match: str = ""
     recipe: Recipe = Recipe()
     compile: bool = False
     pruner: str = "none"

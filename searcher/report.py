@@ -137,7 +137,8 @@ def trial_card(store: Store, study: Study, number: int) -> tuple[dict[str, Any],
         UnknownStudy: the study has no such trial.
     """
     trial = store.trial(study, number)
-    trained = ("dataset", "limit_train", "limit_val", "standardise", "model", "width", "model_kwargs", "split_seed")
+    data = ("dataset", "limit_train", "limit_val", "standardise")
+    trained = (*data, "model", "width", "model_kwargs", "match", "split_seed")
     settings = {name: study.config.get(name) for name in trained}  # older studies lack some
     stored = study.config.get("recipe")
     recipe = {f"recipe.{name}": value for name, value in (stored if isinstance(stored, dict) else {}).items()}

@@ -41,7 +41,8 @@ HOPELESS = 3  # trainings that fail in the same way, with none that does not, be
 # Settings of the study that every job has unchanged.
 OF_ALL_JOBS = (
     *("dataset", "data_dir", "limit_train", "limit_val", "standardise", "split_seed"),
-    *("model", "width", "model_kwargs", "recipe", "primitives", "compile", "checkpoint_dir", "checkpoint_seconds"),
+    *("model", "width", "model_kwargs", "match", "recipe", "primitives", "compile"),
+    *("checkpoint_dir", "checkpoint_seconds"),
 )
 
 
@@ -279,8 +280,7 @@ class Search:
         return not self._worked and len(self._failures) == 1
 
     def _judge_suspects(self, batch: Batch, ended: list[Trial]) -> None:
-        """Once something has worked, or failed in another way, or nothing is left to try, they have failed like any
-        others."""
+        """Fail the suspects once something has worked or failed in another way, or nothing is left to try."""
         nothing_left = len(self._suspects) < HOPELESS and not (self._book.flying or self._more())
         if self._worked or len(self._failures) > 1 or nothing_left:
             for trial, outcome in self._suspects:

@@ -62,7 +62,7 @@ def check(settings: Config) -> str:
     """
     try:
         check_name(settings.dataset)
-        check_model(settings.model)
+        check_model(settings.model, settings.match)
     except WorkersError as error:
         raise config.ConfigError(str(error)) from error
     first = baseline_trials(settings)
@@ -79,7 +79,7 @@ def check(settings: Config) -> str:
         if (size := settings.recipe.batch_size) > (images := len(data.train)):
             log.warning("there are %d training images, --batch-size is %d: an epoch is one step", images, size)
         wider = {trial.expression for trial in first if trial.name == "maxout"}  # than functions of one number
-        for expression in ("max(x, 0)", *wider):
+        for expression in ("x * sigmoid(beta * x)", *wider):  # with a parameter, so that remarks on channels are made
             _try_network(settings, data, expression)
         return data.digest
     return ""
@@ -89,7 +89,11 @@ def _try_network(settings: Config, data: Dataset, expression: str) -> None:
     """Make the network once, as each worker will."""
     made, width = activation_of(expression), settings.width or None
     try:
-        build(settings.model, made, data.shape, data.classes, width, settings.model_kwargs, data.train.pixels.dtype)
+        build(
+            *(settings.model, made, data.shape, data.classes, width, settings.model_kwargs, data.train.pixels.dtype),
+            match=settings.match,
+            note=log.warning,
+        )
     except WorkersError:
         raise
     except (MemoryError, RuntimeError) as error:  # how torch says that it has not that much memory

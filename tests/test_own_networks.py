@@ -17,7 +17,7 @@ from torch import nn
 
 from search_space import Activation, Maxout
 from searcher import session
-from searcher.config import Config
+from searcher.config import Config, ConfigError
 from workers.job import Job, Recipe, Verdict, WorkersError
 from workers.models import build, parameter_count
 from workers.networks.sites import activation_of
@@ -216,6 +216,98 @@ def test_a_width_that_a_network_does_not_take(write: Write) -> None:
     name = f"{write(NET)}:Net"
     with pytest.raises(WorkersError, match="takes no `width`; leave --width out, or let the function take it"):
         build(name, activation_of("x"), (1, 8, 8), 10, 64)
+
+
+# What stays, and what --match chooses
+
+GATED = """
+class Net(nn.Module):
+    def __init__(self, in_channels, classes, in_place=False, call=False):
+        super().__init__()
+        self.first, self.act = nn.Conv2d(in_channels, 8, 3), nn.ReLU(inplace=in_place)
+        self.squeeze, self.inner, self.gate = nn.Conv2d(8, 8, 1), nn.SiLU(), nn.Sigmoid()
+        self.second, self.head = nn.Conv2d(8, 16, 3), nn.Linear(16, classes)
+        self.in_place, self.call = in_place, call
+
+    def forward(self, x):
+        h = self.first(x)
+        x = self.act(h)
+        x = x * self.gate(self.squeeze(self.inner(x.mean((2, 3), keepdim=True))))
+        x = h + x if self.in_place else x
+        x = self.act(self.second(x))
+        x = torch.where(x > 0, x, 0) if self.call else x
+        return self.head(x.mean((2, 3)))
+"""
+
+
+def sites(model: nn.Module) -> list[str]:
+    return [name for name, module in model.named_modules() if isinstance(module, Activation)]
+
+
+def test_gates_of_a_network_stay_unless_match_names_them(write: Write) -> None:
+    """Row S4: --match for --model, a pattern of the names of activations."""
+    name = f"{write(GATED)}:Net"
+    assert sites(own(name)) == ["act", "inner"]
+    for match, chosen in {"*": ["act", "inner", "gate"], "inner": ["inner"], "[ig]*": ["inner", "gate"]}.items():
+        model = build(name, activation_of(PRELU), (1, 8, 8), 10, match=match)
+        assert sites(model) == chosen
+        outcome = train(Job(0, PRELU, model=name, match=match, limit_train=64, recipe=Recipe(epochs=1)), CPU)
+        assert outcome.verdict is Verdict.COMPLETE and outcome.parameters == parameter_count(model)
+    with pytest.raises(WorkersError, match=r"name like 'x\*'; activations found: act \(ReLU\), inner \(SiLU\), gate"):
+        build(name, activation_of(PRELU), (1, 8, 8), 10, match="x*")
+
+
+def test_a_network_that_depends_on_working_in_place_is_refused(write: Write) -> None:
+    """Row S1: as a search's network, all functions would get the same loss and be ranked."""
+    name = f"{write(GATED)}:Net"
+    for match in ("", "*", "act"):
+        with pytest.raises(WorkersError, match=f"model '{name}' depends on act working in place: ") as caught:
+            build(name, activation_of(PRELU), (1, 8, 8), 10, options={"in_place": True}, match=match)
+        assert "\n" not in str(caught.value)
+
+
+def test_calls_below_python_are_refused(write: Write) -> None:
+    """Row S2: as F.relu is; with --match the person has said what is meant."""
+    name = f"{write(GATED)}:Net"
+    with pytest.raises(WorkersError, match=r"calls torch.where in its own forward.*--match which modules"):
+        own(name, call=True)
+    assert sites(build(name, activation_of(PRELU), (1, 8, 8), 10, options={"call": True}, match="act")) == ["act"]
+
+
+def test_a_network_with_a_head_alone_is_refused_with_the_remedy(write: Write) -> None:
+    source = "def f(classes): return nn.Sequential(nn.Flatten(), nn.Linear(64, classes), nn.Sigmoid())"
+    name = f"{write(source)}:f"
+    with pytest.raises(WorkersError, match=r"2: Sigmoid stays, because it is an output head.*; --match 2 replaces it"):
+        own(name)
+    assert sites(build(name, activation_of(PRELU), (1, 8, 8), 10, match="2")) == ["2"]
+
+
+def test_a_compiled_part_is_refused_by_name(write: Write) -> None:
+    """Row S7."""
+    source = (
+        "import warnings\ndef f(classes):\n    with warnings.catch_warnings(action='ignore'):\n"
+        "        block = torch.jit.script(nn.Sequential(nn.Linear(64, 5), nn.ReLU()))\n"
+        "    return nn.Sequential(nn.Flatten(), block, nn.Tanh(), nn.Linear(5, classes))"
+    )
+    with pytest.raises(WorkersError, match="1: this module is compiled by torch"):
+        own(f"{write(source)}:f")
+
+
+def test_remarks_are_made_before_a_search_begins(write: Write, caplog: pytest.LogCaptureFixture) -> None:
+    """Row S6: a module shared at several widths, whose channels share each parameter, and what else is to be known."""
+    name = f"{write(GATED)}:Net"
+    session.check(Config(model=name, baselines=("relu",), pool="inline"))
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        f"model '{name}': gate: Sigmoid stays, because it is a gate: its output multiplies another value",
+        f"model '{name}': act: one module called with 8 and 16 channels, so all channels share each parameter",
+    ]
+
+
+@pytest.mark.parametrize(("model", "message"), [("resnet8", "model 'resnet8' is none"), ("own", "takes `activation`")])
+def test_match_where_there_is_nothing_to_choose(write: Write, model: str, message: str) -> None:
+    name = f"{write(FACTORY)}:network" if model == "own" else model
+    with pytest.raises((WorkersError, ConfigError), match=f"{message}.*leave (it|--match) out"):
+        session.check(Config(model=name, match="act", baselines=("relu",), pool="inline"))
 
 
 @pytest.mark.parametrize(

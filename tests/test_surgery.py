@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search_space import Activation, ParseError, SpaceError
-from search_space.surgery import ACTIVATIONS, Surgery, replace_activations
+from search_space.elementwise import ACTIVATIONS
+from search_space.surgery import Surgery, replace_activations
 
 torch.set_num_threads(1)
 
@@ -55,7 +56,7 @@ class Functional(nn.Module):
 
 class Gate(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return x * torch.sigmoid(x) * torch.sigmoid(-x)
+        return x * torch.sigmoid(x) - torch.sigmoid(-x)
 
 
 class Names(nn.Module):
@@ -152,7 +153,11 @@ def test_a_transformer_in_eval_mode_uses_the_new_function(activation: nn.Module,
 @pytest.mark.parametrize("cls", [cls for cls in ACTIVATIONS if cls is not Activation], ids=lambda cls: cls.__name__)
 def test_every_activation_of_torch_is_found_and_known_as_a_call(cls: type[nn.Module]) -> None:
     class Calls(nn.Module):
-        """The forward of that class as a call, from a module that is no activation."""
+        """The forward of that class as a call, from a module that is no activation: it has a layer."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(1, 1)
 
         def forward(self, x: Tensor) -> Tensor:
             found: Tensor = cls.forward(held[0], x)
@@ -165,7 +170,7 @@ def test_every_activation_of_torch_is_found_and_known_as_a_call(cls: type[nn.Mod
     assert [(name, count) for name, _, count in report.functional] == [("1", 1)]
 
 
-@pytest.mark.parametrize("module", [nn.Softmax(1), nn.GLU(), nn.LogSoftmax(1), nn.Threshold(0, 0), nn.Dropout()])
+@pytest.mark.parametrize("module", [nn.Softmax(1), nn.GLU(), nn.LogSoftmax(1), nn.LayerNorm(6), nn.Dropout()])
 def test_what_is_no_function_of_one_number_stays(module: nn.Module) -> None:
     model = nn.Sequential(nn.ReLU(), module)
     replace_activations(model, SWISH, ROWS)
@@ -180,9 +185,9 @@ def test_what_is_no_function_of_one_number_stays(module: nn.Module) -> None:
     [
         ("cnn", {"2": 5, "3.relu": 5}),
         ("bottleneck", {"2": 5, "3.relu": 1}),
-        ("functional", {"act": 4}),
+        ("functional", {"act": 4, "gate": 4}),
         ("names", {"act1": 4, "act2": 9}),
-        ("transformer", {"activation": 1}),
+        ("transformer", {"activation": 12}),
         ("lazy", {"2": 5}),
     ],
 )
@@ -190,7 +195,7 @@ def test_channels(name: str, channels: dict[str, int]) -> None:
     build, example = MODELS[name]
     model = built(build)
     report = replace_activations(model, "beta * x + beta", example)
-    assert report.replaced == tuple((place, "ReLU", count) for place, count in channels.items())
+    assert [(place, count) for place, _, count in report.replaced] == list(channels.items())
     for place, count in channels.items():
         module = model.get_submodule(place)
         assert isinstance(module, Activation) and [beta.shape for beta in module.betas] == [(count,), (count,)]
@@ -222,12 +227,12 @@ def test_trains_and_state_is_loaded(build: Callable[[], nn.Module], example: Ten
 def test_type_device_and_mode_are_those_of_the_neighbours(dtype: torch.dtype) -> None:
     model = mlp().to(dtype)
     model[2].eval()
-    replace_activations(model, SWISH, ROWS.to(dtype))
+    replace_activations(model, SWISH, ROWS.to(dtype), match="*")
     assert model[1].beta.dtype == model[2][0][1].beta.dtype == dtype
     assert model[1].training and not model[2][0][1].training
     assert model(ROWS.to(dtype)).dtype == dtype
     meta = mlp().to("meta")
-    replace_activations(meta, SWISH, ROWS.to("meta"))
+    replace_activations(meta, SWISH, ROWS.to("meta"), match="*")
     assert meta[1].beta.device.type == "meta" and meta[1].beta.shape == (4,)
 
 
@@ -262,33 +267,74 @@ class Scale(nn.Module):
         return x * self.scale
 
 
+WORD_MODELS: dict[str, tuple[nn.Module, int, int]] = {  # with the channels, and the dimension where they are
+    "linear": (nn.Sequential(nn.Linear(8, 12), nn.GELU(), nn.Linear(12, 8)), 12, -1),
+    "before a linear": (nn.Sequential(nn.GELU(), nn.Linear(8, 12)), 8, -1),
+    "layer norm": (nn.Sequential(nn.LayerNorm(8), nn.GELU()), 8, -1),
+    "root mean square norm": (nn.Sequential(nn.RMSNorm(8), nn.GELU()), 8, -1),
+    "sum": (Calls(lambda x, a, b, act: act(a(x) + b(x)), nn.Linear(8, 4), nn.Linear(8, 4), nn.GELU()), 4, -1),
+    "lstm": (Calls(lambda x, lstm, act: act(lstm(x)[0]), nn.LSTM(8, 4, batch_first=True), nn.GELU()), 4, -1),
+    "gru": (Calls(lambda x, gru, act: act(gru(x)[0]), nn.GRU(8, 3, bidirectional=True), nn.GELU()), 6, -1),
+    "embedding": (
+        Calls(lambda x, words, act: act(words(x.long().abs()[..., 0])), nn.Embedding(99, 7), nn.GELU()),
+        *(7, -1),
+    ),
+    "attention": (Calls(lambda x, mha, act: act(mha(x, x, x)[0]), nn.MultiheadAttention(8, 2), nn.GELU()), 8, -1),
+    "moved": (Calls(lambda x, conv, act: act(conv(x.mT).mT), nn.Conv1d(8, 7, 1), nn.GELU()), 7, -1),
+    "moved in place": (
+        Calls(lambda x, conv, act: act(conv(x.mT).transpose_(1, 2)), nn.Conv1d(8, 7, 1), nn.GELU()),
+        *(7, -1),
+    ),
+    "permuted": (Calls(lambda x, conv, act: act(conv(x.mT).permute(0, 2, 1)), nn.Conv1d(8, 7, 1), nn.GELU()), 7, -1),
+    "a product": (Calls(lambda x, layer, act: act(x @ layer.weight), nn.Linear(9, 8), nn.GELU()), 9, -1),
+    "a sum of products": (
+        Calls(lambda x, layer, act: act(torch.einsum("btc,cd->btd", x, layer.weight)), nn.Linear(9, 8), nn.GELU()),
+        *(9, -1),
+    ),
+    "rows and back": (  # as transformers write their linear layers
+        Calls(lambda x, layer, act: act(layer(x.view(-1, 8)).view(2, -1, 5)), nn.Linear(8, 5), nn.GELU()),
+        *(5, -1),
+    ),
+    "a residual": (Calls(lambda x, a, b, act: act(x + b(a(x))), nn.Linear(8, 4), nn.Linear(4, 8), nn.GELU()), 8, -1),
+    "scaled": (
+        Calls(lambda x, scale, act, conv: scale(conv(x.mT)).mT + act(scale(x)), Scale(), nn.GELU(), nn.Conv1d(8, 8, 1)),
+        *(8, -1),
+    ),
+    "a linear of positions": (Calls(lambda x, layer, act: act(layer(x.mT)), nn.Linear(7, 3), nn.GELU()), 3, -1),
+    "positions moved back": (Calls(lambda x, layer, act: act(layer(x.mT).mT), nn.Linear(7, 3), nn.GELU()), 3, 1),
+}
 NO_CHANNELS: dict[str, nn.Module] = {
-    "linear": nn.Sequential(nn.Linear(8, 12), nn.GELU(), nn.Linear(12, 8)),
-    "layer norm": nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), nn.GELU()),
-    "sum": Calls(lambda x, a, b, act: act(a(x) + b(x)), nn.Linear(8, 4), nn.Linear(8, 4), nn.GELU()),
-    "lstm": Calls(lambda x, lstm, act: act(lstm(x)[0]), nn.LSTM(8, 4, batch_first=True), nn.GELU()),
-    "embedding": Calls(lambda x, words, act: act(words(x.long().abs()[..., 0])), nn.Embedding(99, 7), nn.GELU()),
-    "attention": Calls(lambda x, mha, act: act(mha(x, x, x)[0]), nn.MultiheadAttention(8, 2), nn.GELU()),
-    "moved": Calls(lambda x, conv, act: act(conv(x.mT).mT), nn.Conv1d(8, 7, 1), nn.GELU()),
-    "moved in place": Calls(lambda x, conv, act: act(conv(x.mT).transpose_(1, 2)), nn.Conv1d(8, 7, 1), nn.GELU()),
+    "nothing": nn.Sequential(nn.GELU()),
     "flat": Calls(lambda x, conv, act: act(conv(x.mT).reshape(2, -1, 4)), nn.Conv1d(8, 4, 1), nn.GELU()),
     "indexed": Calls(lambda x, conv, act: act(conv(x.mT)[:, 0, :, None]), nn.Conv1d(8, 4, 1), nn.GELU()),
-    "scaled": Calls(
-        lambda x, scale, act, conv: scale(conv(x.mT)).mT + act(scale(x)), Scale(), nn.GELU(), nn.Conv1d(8, 8, 1)
-    ),
     "unbatched": Calls(lambda x, conv, act: act(conv(x)), nn.Conv2d(2, 3, 1), nn.GELU()),
+    "heads": Calls(lambda x, layer, act: act(layer(x).view(2, 7, 2, 4).transpose(1, 2)), nn.Linear(8, 8), nn.GELU()),
 }
+
+
+@pytest.mark.parametrize("name", WORD_MODELS)
+def test_channels_are_found_in_the_dimension_where_layers_have_them(name: str) -> None:
+    """Row M7 of surgery: in transformers, and behind recurrent layers, each channel has its own parameter too."""
+    model, channels, dim = WORD_MODELS[name]
+    model = copy.deepcopy(model)
+    report = replace_activations(model, SWISH, WORDS)
+    found = [module for module in model.modules() if isinstance(module, Activation)]
+    assert [(module.channels, module.dim) for module in found] == [(channels, dim)] and report.notes == ()
+    assert report.replaced[0][2] == channels and len(report.last) == (dim == -1)
+    assert ("in the last dimension" in str(report)) == (dim == -1)
+    if name not in ("a linear of positions", "positions moved back", "rows and back"):
+        model(WORDS[:, :6])  # a shorter sequence
+    model(WORDS)
 
 
 @pytest.mark.parametrize("name", NO_CHANNELS)
 def test_dimension_1_is_no_channels_without_evidence(name: str) -> None:
-    """It is a sequence, whose length may change; `unbatched` is an image (C, H, W)."""
+    """It is a sequence, whose length may change; `unbatched` is an image (C, H, W), `heads` are channels in parts."""
     model = copy.deepcopy(NO_CHANNELS[name])
     report = replace_activations(model, SWISH, WORDS)
-    note = "nothing shows that dimension 1 of the input is channels, so all share each parameter"
+    note = "nothing shows which dimension of the input is channels, so all share each parameter"
     assert [place[1:] for place in report.replaced] == [("GELU", 1)]
     assert report.notes == (f"{report.replaced[0][0]}: {note}",)
-    model(WORDS[:, :6])  # a shorter sequence
 
 
 def conv(inner: int = 3, outer: int = 5) -> nn.Module:
@@ -296,14 +342,14 @@ def conv(inner: int = 3, outer: int = 5) -> nn.Module:
 
 
 CHANNELS: dict[str, tuple[nn.Module, list[int]]] = {
-    "convolution": (nn.Sequential(conv(), nn.GELU(), conv(5, 7), nn.Tanh()), [5, 7]),
+    "convolution": (nn.Sequential(conv(), nn.GELU(), conv(5, 7), nn.Tanh(), conv(7, 2)), [5, 7]),
     "transposed": (nn.Sequential(nn.ConvTranspose2d(3, 5, 2), nn.GELU()), [5]),
     "before a convolution": (nn.Sequential(nn.GELU(), conv()), [3]),
     "pre-activation": (
         Calls(lambda x, norm, act, conv: x + conv(act(norm(x))), nn.BatchNorm2d(3), nn.GELU(), conv(3, 3)),
         [3],
     ),
-    "group norm": (nn.Sequential(nn.GroupNorm(3, 3), nn.GELU(), nn.MaxPool2d(2), nn.Tanh()), [3, 3]),
+    "group norm": (nn.Sequential(nn.GroupNorm(3, 3), nn.GELU(), nn.MaxPool2d(2), nn.SiLU()), [3, 3]),
     "instance norm": (nn.Sequential(nn.InstanceNorm2d(3), nn.GELU()), [3]),
     "shortcut": (
         Calls(
@@ -427,17 +473,16 @@ def test_calls_are_reported_where_they_are_made() -> None:
         ("", "torch.nn.functional.relu", 1),
         ("", "torch.Tensor.relu_", 1),
         ("", "torch.relu", 1),
-        ("gate", "torch.sigmoid", 2),
     )
-    assert report.notes == ()
+    assert report.notes == () and report.unreachable == report.functional
     assert str(report) == (
-        "1 module replaced by x * sigmoid(beta * x)\n"
+        "2 modules replaced by x * sigmoid(beta * x)\n"
         "  act: ReLU, 4 channels\n"
+        "  gate: Gate, 4 channels\n"
         "stayed, because only a change of the code could replace a call in a forward:\n"
         "  the model itself: torch.nn.functional.relu, 1 call\n"
         "  the model itself: torch.Tensor.relu_, 1 call\n"
-        "  the model itself: torch.relu, 1 call\n"
-        "  gate: torch.sigmoid, 2 calls"
+        "  the model itself: torch.relu, 1 call"
     )
     assert report == replace_activations(Functional(), SWISH, (ROWS,))
 
@@ -475,7 +520,7 @@ def test_what_is_inside_torch_s_modules_is_no_call() -> None:
 def test_without_an_example_calls_are_not_looked_for() -> None:
     for expression, per_channel in [(RELU, True), (SWISH, False)]:
         report = replace_activations(Functional(), expression, per_channel=per_channel)
-        assert report.replaced == (("act", "ReLU", 1),) and report.functional == ()
+        assert names(report) == ["act", "gate"] and report.functional == ()
         assert "note: without example=... calls such as F.relu(x) in a forward were not looked for" in str(report)
 
 
@@ -569,7 +614,6 @@ def test_nothing_to_replace() -> None:
     [
         (transformer(), WORDS, r"torch.nn.functional.relu in the model itself \(1\)"),
         (Gate(), ROWS, r"torch.sigmoid in the model itself \(2\)"),
-        (nn.Sequential(Gate()), ROWS, r"torch.sigmoid in 0 \(2\)"),
     ],
 )
 def test_calls_are_named_where_nothing_can_be_replaced(model: nn.Module, example: Tensor, call: str) -> None:
@@ -596,7 +640,7 @@ def test_calls_are_named_where_nothing_can_be_replaced(model: nn.Module, example
     ],
 )
 def test_relu_by_another_name_is_a_call(call: Callable[[Tensor], Tensor], name: str) -> None:
-    model = nn.Sequential(nn.Tanh(), Calls(call))
+    model = nn.Sequential(nn.Tanh(), Calls(lambda x, _: call(x), nn.Linear(1, 1)))
     assert replace_activations(model, SWISH, ROWS).functional == (("1", name, 1),)
 
 
@@ -615,7 +659,8 @@ def test_relu_by_another_name_is_a_call(call: Callable[[Tensor], Tensor], name: 
     ],
 )
 def test_other_limits_are_no_calls(call: Callable[[Tensor], Tensor]) -> None:
-    assert replace_activations(nn.Sequential(nn.Tanh(), Calls(call)), SWISH, ROWS).functional == ()
+    model = nn.Sequential(nn.Tanh(), Calls(lambda x, _: call(x), nn.Linear(1, 1)))
+    assert replace_activations(model, SWISH, ROWS).functional == ()
 
 
 @pytest.mark.parametrize("match", [5, (nn.ReLU, 5), int, nn.ReLU(), [nn.ReLU]], ids=str)

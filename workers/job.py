@@ -100,6 +100,7 @@ class Job:
     """One training run: everything a worker needs, as plain values.
 
     `number` is the trial's in its study; `width` (0: the network's own) and `model_kwargs` are options of `model`;
+    `match` is a pattern of the names of activations that are replaced in a model of a user's own ("": all);
     `data_dir`, `limit_train`, `limit_val` and `standardise` are as in `workers.data.load`; `data_digest` is the digest
     that the data must have ("": any will do); `seed` fixes initial weights and the order of images, `split_seed` which
     images are held out. `primitives` are the modules that define the expression's words, beyond those of the language;
@@ -120,6 +121,7 @@ class Job:
     model: str = "resnet8"
     width: int = 0
     model_kwargs: dict[str, Any] = field(default_factory=dict, hash=False)
+    match: str = ""
     recipe: Recipe = Recipe()
     seed: int = 0
     split_seed: int = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -16,11 +16,11 @@ from workers.networks.allcnn import AllCNN
 from workers.networks.densenet import DenseNet
 from workers.networks.inception import InceptionNet
 from workers.networks.lecture import LectureNet
-from workers.networks.options import check_options
-from workers.networks.own import build_own
+from workers.networks.options import Shape, check_options
+from workers.networks.own import Survey, build_own, survey_own
 from workers.networks.preactivation import PreActivationResNet, WideResNet
 from workers.networks.resnet import ResNet
-from workers.networks.sites import Activations
+from workers.networks.sites import Activations, activation_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,8 @@ def build(
     width: int | None = None,
     options: Mapping[str, object] = _NONE,
     dtype: torch.dtype = torch.float32,
+    match: str = "",
+    note: Callable[[str], object] = str,
 ) -> nn.Module:
     """The network of that name, with a fresh activation at each site: `(n, *shape)` -> `(n, classes)`.
 
@@ -67,13 +69,15 @@ def build(
         width: how wide the network is, the published width if not given; networks of a user's own may have none.
         options: further ones of this network, as JSON has them.
         dtype: of the images: float32, or int64 for whole numbers that a network of a user's own gets as they are.
+        match: of a user's own network, a pattern of the names of the activations to replace; if empty, all are.
+        note: is called with each remark on what was replaced in a user's own network.
 
     Raises:
         WorkersError: no such model; an option that it does not take, or not so; a user's own that does not work.
     """
     if code_name(name):
-        return build_own(name, activation, shape, classes, width, options, dtype)
-    check_model(name)
+        return build_own(name, activation, shape, classes, width, options, dtype, match, note)
+    check_model(name, match)
     if len(shape) != 3 or dtype != torch.float32:
         raise WorkersError(
             f"model {name!r} takes images, (channels, height, width) of floating-point numbers; an example of these "
@@ -89,8 +93,37 @@ def build(
     return network.factory(activation, (channels, height, length), classes, **wanted)
 
 
-def check_model(name: str) -> None:
-    """Raises WorkersError if that is no name of a network; a user's own may still not be there."""
+def survey(
+    name: str,
+    expression: str,
+    shape: Shape,
+    classes: int,
+    width: int | None = None,
+    options: Mapping[str, object] = _NONE,
+    match: str = "",
+) -> Survey:
+    """Say what a search replaces in a network of a user's own, and what stays; arguments as of `build`.
+
+    Raises:
+        ParseError: text that is no expression.
+        WorkersError: a network of the table, which has its activations put in as it is made; otherwise as `build`.
+    """
+    check_model(name)
+    if not code_name(name):
+        raise WorkersError(
+            f"model {name!r} is made with the activation at each of its sites, so nothing is replaced in it; name a "
+            "network of your own: package.module:function"
+        )
+    return survey_own(name, activation_of(expression), shape, classes, width, options, match)
+
+
+def check_model(name: str, match: str = "") -> None:
+    """Raise WorkersError if that is no name of a network; a user's own may still not be there."""
+    if match and name in NETWORKS:
+        raise WorkersError(
+            f"--match chooses among the activations of a network of your own (package.module:function), and model "
+            f"{name!r} is none; leave it out"
+        )
     if name not in NETWORKS and not code_name(name):
         raise WorkersError(f"unknown model {name!r}; {nearest(name, NETWORKS)}, or package.module:function of your own")
 

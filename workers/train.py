@@ -134,8 +134,8 @@ class _Child:
         load_primitives(job.primitives)
         activation = activation_of(job.expression)
         check_augmented(job.recipe, data.shape)
-        dtype = data.train.pixels.dtype
-        model = build(job.model, activation, data.shape, data.classes, job.width or None, job.model_kwargs, dtype)
+        dtype, options = data.train.pixels.dtype, job.model_kwargs
+        model = build(job.model, activation, data.shape, data.classes, job.width or None, options, dtype, job.match)
         self.model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.data, self.device, self.recipe = data, device, job.recipe
         self.steps_per_epoch = max(1, len(data.train) // job.recipe.batch_size)

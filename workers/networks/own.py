@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from inspect import Parameter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from search_space import Activation, NothingToReplace, SpaceError, nearest, replace_activations
+from search_space import Activation, NothingToReplace, SpaceError, Surgery, nearest, replace_activations
 from search_space.modules import code_name, import_module
 from workers.job import WorkersError
 from workers.networks.sites import Activations
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a surgery on a network of a user's own does.
+
+    Attributes:
+        report: what would be replaced, and what stays.
+        refusal: why a search does not take the network; empty if it does.
+    """
+
+    report: Surgery
+    refusal: str = ""
 
 
 def build_own(
@@ -25,24 +39,22 @@ def build_own(
     width: int | None,
     options: Mapping[str, object],
     dtype: torch.dtype = torch.float32,
+    match: str = "",
+    note: Callable[[str], object] = str,
 ) -> nn.Module:
-    """The network that `module:function` makes, tried on two images.
+    """Make the network that `module:function` makes, and try it on two images.
 
     The function is given those of `activation` (an `Activations`), `in_channels`, `classes`, `image_size` (height,
     width) and `width` (None if the settings leave it open) that it has arguments for, and the options. Where the data
     are no images, it is given `shape`, of one example, in place of `in_channels` and `image_size`. If it takes no
-    `activation`, the activation modules of what it returns are replaced.
+    `activation`, the activation modules of what it returns are replaced: all, or those with a dotted name like `match`.
+    Each remark on that goes to `note`.
 
     Raises:
         WorkersError: no such module or function; a signature that asks for something else; what it returns is no
-            network, does not run or has another output than `(n, classes)`; nothing to replace.
+            network, does not run or has another output than `(n, classes)`; nothing to replace, or not all.
     """
-    function = _find(name)
-    of_data = {"in_channels": shape[0]} if len(shape) == 3 else {"shape": shape}
-    offered = {"activation": activation, **of_data, "classes": classes}
-    offered |= {"image_size": shape[1:]} if len(shape) == 3 else {}
-    two = torch.zeros(2, *shape, dtype=dtype)
-    given = _arguments(name, function, {**offered, "width": width}, options)
+    function, given = _asked(name, activation, shape, classes, width, options)
     made: list[nn.Module] = []
 
     def recorded(channels: int, dim: int) -> nn.Module:
@@ -53,13 +65,55 @@ def build_own(
         given["activation"] = replace(activation, make=recorded)
     model = _call(name, function, given)
     if "activation" not in given:
-        _replace(name, model, activation, two)
+        survey = _replace(name, model, activation, _noise(shape, dtype), match)
+        if survey.refusal:
+            raise WorkersError(survey.refusal)
+        for line in survey.report.notes:
+            note(f"model {name!r}: {line}")
+    elif match:
+        raise WorkersError(f"model {name!r} takes `activation` and puts it where it belongs; leave --match out")
     elif not made and not any(isinstance(module, Activation) for module in model.modules()):
         raise WorkersError(
             f"model {name!r} takes `activation` but never calls it, as in self.act = activation(channels)"
         )
-    _dry_run(name, model, two, classes)
+    _dry_run(name, model, torch.zeros(2, *shape, dtype=dtype), classes)
     return model
+
+
+def survey_own(
+    name: str,
+    activation: Activations,
+    shape: tuple[int, ...],
+    classes: int,
+    width: int | None,
+    options: Mapping[str, object],
+    match: str = "",
+) -> Survey:
+    """Say what `build_own` replaces in the network and what stays, also where it would refuse the network for that.
+
+    Raises:
+        WorkersError: as `build_own`; the function takes `activation`, so that nothing is replaced.
+    """
+    function, given = _asked(name, activation, shape, classes, width, options)
+    if "activation" in given:
+        raise WorkersError(f"model {name!r} takes `activation` and puts it where it belongs; nothing is replaced in it")
+    return _replace(name, _call(name, function, given), activation, _noise(shape, torch.float32), match)
+
+
+def _asked(
+    name: str,
+    activation: Activations,
+    shape: tuple[int, ...],
+    classes: int,
+    width: int | None,
+    options: Mapping[str, object],
+) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """Return the function of that name and what it is called with."""
+    function = _find(name)
+    of_data = {"in_channels": shape[0]} if len(shape) == 3 else {"shape": shape}
+    offered = {"activation": activation, **of_data, "classes": classes}
+    offered |= {"image_size": shape[1:]} if len(shape) == 3 else {}
+    return function, _arguments(name, function, {**offered, "width": width}, options)
 
 
 def _find(name: str) -> Callable[..., Any]:
@@ -126,26 +180,50 @@ def _call(name: str, function: Callable[..., Any], given: Mapping[str, Any]) -> 
     return model
 
 
-def _replace(name: str, model: nn.Module, activation: Activations, two: Tensor) -> None:
+def _noise(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Two examples. What works in place and should not shows only where the numbers differ."""
+    if not dtype.is_floating_point:
+        return torch.zeros(2, *shape, dtype=dtype)
+    return torch.randn(2, *shape, dtype=dtype, generator=torch.Generator().manual_seed(0))
+
+
+def _replace(name: str, model: nn.Module, activation: Activations, images: Tensor, match: str) -> Survey:
     if activation.expression is None:
         raise WorkersError(
             f"model {name!r} takes no `activation`, and in a finished network only functions of one number can be put; "
             "let it take `activation`, and make `activation.expansion` times the channels before each"
         )
     try:
-        done = replace_activations(model, activation.expression, two)
+        report = replace_activations(model, activation.expression, images, match=match or None)
     except NothingToReplace as error:
         remedy = "make modules of its activations, as in self.act = nn.ReLU(), or let the function take `activation`"
+        if error.kept:
+            remedy = f"--match {shlex.quote(error.kept[0].name)} replaces it all the same"
         text = f"{error.found}; {remedy}" if error.how else str(error)
         raise WorkersError(f"model {name!r}, whose activations were to be replaced: {text}") from error
     except SpaceError as error:
         raise WorkersError(f"model {name!r}, whose activations were to be replaced: {error}") from error
-    if done.functional:
-        calls = ", ".join(f"{function} in {where or 'its own forward'}" for where, function, _ in done.functional)
-        raise WorkersError(
-            f"model {name!r} calls {calls}, which cannot be replaced; make modules of them, as in self.act = "
-            "nn.ReLU(), or let the function take `activation`"
+    return Survey(report, _refusal(name, report, match))
+
+
+def _refusal(name: str, report: Surgery, match: str) -> str:
+    """Return why a search cannot take the network; empty if it can.
+
+    Calls may stay where `match` says which modules are meant, and calls that are gates or heads always.
+    """
+    if report.in_place:
+        sites = ", ".join(report.in_place)
+        return (
+            f"model {name!r} depends on {sites} working in place: as in h + f(act(h)), its input is used again, which "
+            "no function in its place would change; write nn.ReLU() without inplace=True"
         )
+    if report.unreachable and not match:
+        calls = ", ".join(f"{function} in {where or 'its own forward'}" for where, function, _ in report.unreachable)
+        return (
+            f"model {name!r} calls {calls}, which cannot be replaced; make modules of them, as in self.act = "
+            "nn.ReLU(), let the function take `activation`, or say with --match which modules alone to replace"
+        )
+    return ""
 
 
 def _dry_run(name: str, model: nn.Module, two: Tensor, classes: int) -> None:

@@ -1,0 +1,356 @@
+"""One run of a copy of a network, watched: what comes to each activation, what becomes of it, what is called beside.
+
+Two modes of torch watch. The function mode sees calls of Python (`F.relu`) by name; the dispatch mode sees every
+operation, also those that come from torch.jit.script and torch.ops.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.overrides import TorchFunctionMode, resolve_name
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+from torch.utils.hooks import RemovableHandle
+
+from search_space.axes import Axes, tensors
+from search_space.elementwise import CALLS, Range, range_of
+from search_space.flow import Flow, Role
+from search_space.primitives import SpaceError
+
+Example = Tensor | tuple[Any, ...] | Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A place in the tree of modules: `module` is registered in `parent` as `key`."""
+
+    name: str
+    parent: nn.Module
+    key: str
+    module: nn.Module
+
+
+@dataclass
+class Visit:
+    """One call of a module at a site, or of a function.
+
+    Attributes:
+        shape, nodes: of the input, with its axes (search_space/axes.py).
+        taken, made: the values that went in and came out (search_space/flow.py).
+        function: what was called, as a function of one tensor.
+        plain: it was called with one tensor and nothing else, so that another module can take its place.
+        in_place: it changed its input.
+    """
+
+    shape: torch.Size
+    nodes: tuple[int, ...]
+    taken: tuple[int, ...]
+    function: Callable[[Tensor], Tensor]
+    plain: bool = True
+    made: tuple[int, ...] = ()
+    in_place: bool = False
+
+    @cached_property
+    def range(self) -> Range:
+        return range_of(self.function)
+
+
+class Watch:
+    """What a network does while `run` runs it.
+
+    Attributes:
+        visits: the calls of each site, by name.
+        calls: the calls of functional activations, by the name of the module that makes them and of the function.
+        output: what the network returned.
+    """
+
+    def __init__(self, model: nn.Module, sites: Sequence[Site], example: Example, closed: Collection[str]) -> None:
+        self._closed, self._handles = closed, list[RemovableHandle]()
+        self.visits: dict[str, list[Visit]] = {site.name: [] for site in sites}
+        self.calls: dict[tuple[str, str], list[Visit]] = {}
+        self.output: object = None
+        self.flow = Flow(tensors(example), [*model.parameters(), *model.buffers()])
+        self.axes = Axes(self.flow.constant)
+        self._results: tuple[int, ...] = ()
+        self._running: list[tuple[str, bool]] = []  # modules, and whether calls in them are of interest
+        self._versions: list[tuple[Tensor, int]] = []
+        self._function: tuple[str, bool] | None = None  # the function of torch that runs, and whether it is counted
+        for name, module in model.named_modules():
+            if not isinstance(module, torch.jit.ScriptModule):
+                self._hook(name, module)
+        for site in sites:
+            if isinstance(site.parent._modules[site.key], torch.jit.ScriptModule):
+                self._hook(site.name, _hookable(site))
+
+    def run(self, model: nn.Module, example: Example) -> None:
+        with _Functions(self), _Operations(self):
+            self.output = call(model, example)
+            self._results = self.flow.values(self.output)
+        for handle in self._handles:
+            handle.remove()
+
+    def role(self, visits: Sequence[Visit]) -> Role:
+        """Return what an activation is for, of which these are all calls; HIDDEN if there are none."""
+        if not visits:
+            return Role.HIDDEN
+        roles = {self._role_of(visit) for visit in visits}
+        return next((role for role in (Role.HIDDEN, Role.OWN_FACTOR, Role.GATE) if role in roles), Role.HEAD)
+
+    def _role_of(self, visit: Visit) -> Role:
+        role = self.flow.role(visit.taken, visit.made, self._results)
+        if role is Role.HIDDEN or not (visit.range.bounded or (role is Role.HEAD and not visit.range.zero)):
+            return Role.HIDDEN
+        if role is Role.GATE and visit.range.signed and self.flow.parallel(visit.made) & self._gated():
+            return Role.HIDDEN  # tanh(a) * sigmoid(b): the sigmoid is the gate of the two
+        return role
+
+    def _gated(self) -> set[int]:
+        """Return the values that bounded functions of one sign have made."""
+        visits = [visit for visits in (*self.visits.values(), *self.calls.values()) for visit in visits]
+        return {value for visit in visits if visit.range.bounded and not visit.range.signed for value in visit.made}
+
+    # Called by the hooks and the modes.
+
+    def _hook(self, name: str, module: nn.Module) -> None:
+        enter = partial(self._enter, name)
+        self._handles.append(module.register_forward_pre_hook(enter, prepend=True, with_kwargs=True))
+        self._handles.append(module.register_forward_hook(self._leave, always_call=True))
+
+    def _enter(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        open_ = not self._running or self._running[-1][1]
+        self._running.append((name, open_ and name not in self.visits and name not in self._closed))
+        if name in self.visits:
+            given = list(tensors([args, kwargs]))
+            x = given[0] if given else torch.empty(())
+            self._versions.append((x, x._version))
+            self.visits[name].append(visit := self._visit(x, module))
+            visit.plain = len(args) + len(kwargs) == len(given) == 1
+
+    def _leave(self, _module: nn.Module, _args: object, output: object) -> None:
+        name, _ = self._running.pop()
+        if name in self.visits:
+            visit, (x, version) = self.visits[name][-1], self._versions.pop()
+            visit.made, visit.in_place = self.flow.values(output), x._version != version
+
+    def _visit(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> Visit:
+        return Visit(x.shape, self.axes.of(x), self.flow.values(x), function)
+
+    def called(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run a function of torch."""
+        name = getattr(func, "__name__", "").partition(".")[0]
+        label = str(resolve_name(func) or name)
+        label = f"torch.ops.{label}" if label.startswith("aten.") else label
+        visit, outer = self._activation(name, func, args, kwargs), self._function
+        self._function = (label, visit is not None)
+        try:
+            result = func(*args, **kwargs)
+        finally:
+            self._function = outer
+        if visit is not None:
+            self._count(label, visit, result)
+        self.axes.called(name, result)
+        return result
+
+    def ran(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run an operation of torch."""
+        name = func._schema.name.partition("::")[2].rstrip("_")
+        given = [args, kwargs]
+        inputs, before = self.flow.values(given), [self.axes.of(x) for x in tensors(given)]
+        visit = None if self._function else self._activation(name, func, args, kwargs)
+        result = func(*args, **kwargs)
+        joined = self.flow.ran(name, func, args, inputs, result, self._site())
+        self.axes.ran(name, (*args, *kwargs.values()), before, result)
+        label, counted = self._function or (f"torch.ops.aten.{name}", visit is not None)
+        if visit is not None:
+            self._count(label, visit, result)
+        elif joined and self._open() and not counted:
+            made = next(tensors(result))
+            self._count(label, Visit(made.shape, self.axes.of(made), inputs, _unknown), result)
+        return result
+
+    def _site(self) -> str:
+        return next((name for name, _ in reversed(self._running) if name in self.visits), "")
+
+    def _open(self) -> bool:
+        return bool(self._running) and self._running[-1][1]
+
+    def _activation(self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Visit | None:
+        x = next(tensors([args, kwargs]), None)
+        if x is None or not self._open() or not (name.replace("_", "") in CALLS or _is_relu(name, args, kwargs)):
+            return None
+        return self._visit(x, lambda x: func(x, *args[1:], **kwargs))
+
+    def _count(self, label: str, visit: Visit, result: object) -> None:
+        visit.made = self.flow.values(result)
+        self.calls.setdefault((self._running[-1][0], label), []).append(visit)
+
+
+class _Functions(TorchFunctionMode):
+    def __init__(self, watch: Watch) -> None:
+        super().__init__()
+        self._watch = watch
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return self._watch.called(func, args, kwargs or {})
+
+
+class _Operations(TorchDispatchMode):
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:  # if True, torch imports its compiler first: a second in each new process
+        return False
+
+    def __init__(self, watch: Watch) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._watch = watch
+
+    def __torch_dispatch__(
+        self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        with torch._C.DisableTorchFunction():  # else the function mode sees the operation once more
+            return self._watch.ran(func, args, kwargs or {})
+
+
+class _Hooked(nn.Module):
+    """A module of torch.jit.script, which takes no hooks, in one that does."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.module(*args, **kwargs)
+
+
+def _unknown(_: Tensor) -> Tensor:
+    raise NotImplementedError("several operations make this function")
+
+
+def _is_relu(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Return True for relu by another name: x.clamp(min=0), torch.maximum(x, zeros), F.threshold(x, 0, 0)."""
+    if name.strip("_") == "threshold":
+        given = {**dict(zip(("threshold", "value"), args[1:], strict=False)), **kwargs}
+        return bool(given.get("threshold") == given.get("value") == 0)
+    low, high = (*args[1:], kwargs.get("min", kwargs.get("other")))[0], (*args[2:], kwargs.get("max"))[0]
+    if name.rstrip("_") not in ("clamp", "clip", "clamp_min", "maximum", "max", "fmax") or high is not None:
+        return False
+    if name == "max" and not isinstance(low, Tensor):  # a dimension
+        return False
+    return low == 0 if isinstance(low, int | float) else type(low) is Tensor and not low.is_meta and not low.any()
+
+
+def call(model: nn.Module, example: Example) -> Any:
+    """Call a model with an input, a tuple of arguments or a mapping of named arguments."""
+    if isinstance(example, Mapping):
+        return model(**example)
+    return model(*example) if isinstance(example, tuple) else model(example)
+
+
+def dry_run(model: nn.Module, sites: Sequence[Site], example: Example, closed: Collection[str] = ()) -> Watch:
+    """Run a copy, because a run changes running statistics, lazy modules, and inputs of what works in place.
+
+    Args:
+        sites: the modules to watch.
+        closed: names of other modules in which calls of functions do not count.
+
+    Raises:
+        SpaceError: the model cannot be copied, or the example does not go through it.
+    """
+    model, sites, example = _copied(model, sites, example)
+    watch = Watch(model.eval(), sites, example, closed)
+    with _attempt(model):
+        watch.run(model, example)
+    return watch
+
+
+def need_in_place(model: nn.Module, sites: Sequence[Site], example: Example, watch: Watch) -> list[str]:
+    """Return the sites that change their input, where the network's output depends on that.
+
+    `h + f(act(h))` is one: in place, `act` also changes the `h` that is added. The network is run with these modules
+    as they are, and once more with each given a copy of its input. Tensors of the example that are all one number
+    become noise first: with zeros, both runs may be zeros.
+
+    Raises:
+        SpaceError: as `dry_run`.
+    """
+    changing = [site.name for site in sites if any(visit.in_place for visit in watch.visits[site.name])]
+    if not changing:
+        return []
+    lively = tree_map_only(Tensor, _with_noise, example)
+    as_is = _outputs(model, sites, lively, ())
+    if _same(as_is, _outputs(model, sites, lively, changing)) or not _same(as_is, _outputs(model, sites, lively, ())):
+        return []
+    alone = [name for name in changing if not _same(as_is, _outputs(model, sites, lively, [name]))]
+    return alone or changing
+
+
+def _outputs(model: nn.Module, sites: Sequence[Site], example: Example, copying: Sequence[str]) -> list[Tensor]:
+    """Return what a copy of the model makes of the example if the named sites work on copies of their inputs."""
+    model, sites, example = _copied(model, sites, example)
+    for site in sites:
+        if site.name in copying:
+            hook = partial(tree_map_only, Tensor, Tensor.clone)
+            _hookable(site).register_forward_pre_hook(lambda _, args, hook=hook: hook(args))
+    with _attempt(model):
+        return list(tensors(call(model.eval(), example)))
+
+
+def _with_noise(x: Tensor) -> Tensor:
+    if not x.is_floating_point() or x.is_meta or x.numel() < 2 or bool((x != x.flatten()[0]).any()):
+        return x
+    return torch.randn(x.shape, generator=torch.Generator("cpu").manual_seed(0), device="cpu").to(x)
+
+
+def _same(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
+    if len(one) != len(other) or any(x.shape != y.shape for x, y in zip(one, other, strict=True)):
+        return False
+    return all(_close(x, y) for x, y in zip(one, other, strict=True) if not x.is_meta)  # which has no numbers
+
+
+def _close(x: Tensor, y: Tensor) -> bool:
+    return torch.allclose(x, y, rtol=1e-3, atol=1e-5, equal_nan=True) if x.is_floating_point() else torch.equal(x, y)
+
+
+def _hookable(site: Site) -> nn.Module:
+    """Return the module at a site of a copy; one of torch.jit.script takes no hooks and is wrapped first."""
+    module: nn.Module = getattr(site.parent, site.key)
+    if isinstance(module, torch.jit.ScriptModule):
+        module = _Hooked(module)
+        setattr(site.parent, site.key, module)
+    return module
+
+
+def _copied(model: nn.Module, sites: Sequence[Site], example: Example) -> tuple[nn.Module, list[Site], Example]:
+    """Copy all three; a module that is at several sites becomes one for each, as there will be."""
+    lazy: list[Any] = [buffer for buffer in model.buffers() if is_lazy(buffer)]  # torch cannot copy these
+    blank = {id(buffer): type(buffer)(device=buffer.device, dtype=buffer.dtype) for buffer in lazy}
+    try:
+        model, found, example = copy.deepcopy((model, list(sites), example), blank)
+        for site in found:
+            setattr(site.parent, site.key, copy.deepcopy(site.module))
+    except Exception as error:
+        raise SpaceError(
+            f"the model and the example cannot be copied for a dry run ({type(error).__name__}: {error}); "
+            "without example=... and with per_channel=False none is needed"
+        ) from error
+    return model, found, example
+
+
+@contextmanager
+def _attempt(model: nn.Module) -> Iterator[None]:
+    cards = {p.device.index for p in model.parameters() if p.device.type == "cuda"}
+    with torch.random.fork_rng(sorted(cards)), torch.no_grad():
+        try:
+            yield
+        except Exception as error:
+            raise SpaceError(f"the example did not go through the model: {type(error).__name__}: {error}") from error

@@ -1,0 +1,176 @@
+"""What a surgery reports: what it replaced, what it left as it was and why, and what a person should know."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from search_space.dryrun import Site, Watch
+from search_space.elementwise import has_own_parameters
+from search_space.flow import Role
+
+HOOKS = (
+    *("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks"),
+    *("_forward_pre_hooks_with_kwargs", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
+)
+REASONS = {
+    Role.GATE: "it is a gate: its output multiplies another value",
+    Role.HEAD: "it is an output head: no layer comes after it",
+    Role.OWN_FACTOR: "it is part of an activation written by hand: its output multiplies its own input",
+}
+OFF_PATH = "it is not on the path of the data: it makes weights out of parameters"
+SEVERAL_INPUTS = "it is called with more than one tensor"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An activation that stays.
+
+    Attributes:
+        name: of the module; of the module that calls it if it is a function.
+        what: its class, or the function.
+        reason: why it stays, a sentence.
+    """
+
+    name: str
+    what: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Surgery:
+    """What was done to a network; `str` of it is for reading.
+
+    Attributes:
+        replaced: (name, class before, channels).
+        functional: (name of the module, function, calls): activations that are calls in its `forward` and so stayed;
+            the root's name is "".
+        notes: what a person should know, a line each.
+        kept: activations that would stay even if they could be replaced: gates, output heads, what makes weights.
+        last: names of the replaced modules whose channels are the last dimension of their input, not dimension 1.
+        in_place: names of the replaced modules that changed their input, where the network's output depended on it.
+    """
+
+    expression: str
+    replaced: tuple[tuple[str, str, int], ...]
+    functional: tuple[tuple[str, str, int], ...]
+    notes: tuple[str, ...]
+    kept: tuple[Kept, ...] = ()
+    last: tuple[str, ...] = ()
+    in_place: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [f"{times(len(self.replaced), 'module')} replaced by {self.expression}"]
+        for name, old, channels in self.replaced:
+            where = " in the last dimension" if name in self.last else ""
+            lines.append(f"  {name}: {old}, {times(channels, 'channel')}{where}")
+        if self.functional:
+            lines.append("stayed, because only a change of the code could replace a call in a forward:")
+        for name, function, count in self.functional:
+            lines.append(f"  {name or 'the model itself'}: {function}, {times(count, 'call')}")
+        return "\n".join(lines + [f"note: {note}" for note in self.notes])
+
+    @property
+    def unreachable(self) -> tuple[tuple[str, str, int], ...]:
+        """The rows of `functional` that are neither gates nor output heads: a search would leave them out silently."""
+        kept = {(row.name, row.what) for row in self.kept}
+        return tuple(row for row in self.functional if row[:2] not in kept)
+
+
+def kept_calls(seen: Watch) -> Iterator[Kept]:
+    """Return the calls of functions that would stay if they were modules."""
+    for (name, function), visits in seen.calls.items():
+        role = seen.role(visits)
+        if any(seen.flow.off_path(visit.taken) for visit in visits):
+            yield Kept(name, function, OFF_PATH)
+        elif role in (Role.GATE, Role.HEAD):
+            yield Kept(name, function, REASONS[role])
+
+
+def functional(seen: Watch, kept: Sequence[Kept]) -> Iterator[tuple[str, str, int]]:
+    """Return the activations that no exchange of modules reaches: calls, and modules that are parts of one by hand."""
+    for (name, function), visits in seen.calls.items():
+        yield name, function, len(visits)
+    for row in kept:
+        if row.reason == REASONS[Role.OWN_FACTOR]:
+            yield row.name, f"x * {row.what}(x)", len(seen.visits[row.name])
+
+
+def said(kept: Sequence[Kept]) -> list[str]:
+    """Return one line for all that stay for the same reason."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for row in kept:
+        groups.setdefault((row.what, row.reason), []).append(row.name or "the model itself")
+    return [f"{', '.join(names)}: {what} stays, because {reason}" for (what, reason), names in groups.items()]
+
+
+def notes(
+    model: nn.Module, sites: Sequence[Site], seen: Watch | None, kept: Sequence[Kept], match: object
+) -> Iterator[str]:
+    """Return what a person should know of these sites, which are about to be replaced, and of those that stay."""
+    yield from _shared(sites)
+    if seen is None:
+        yield "without example=... calls such as F.relu(x) in a forward were not looked for, nor gates and output heads"
+    else:
+        yield from _named_by_match(sites, seen, match)
+        yield from _bounded_among_others(sites, seen)
+    yield from said(kept)
+    yield from (_with_parameters(model, sites) if match is None else ())
+    for site in sites:
+        if count := sum(len(getattr(site.module, name)) for name in HOOKS[:4] if hasattr(site.module, name)):
+            yield f"{site.name}: {times(count, 'hook')} of the old module now belong to the new one"
+
+
+def in_place(name: str) -> str:
+    return (
+        f"{name}: it worked in place, and the network's output depended on that (as in h + f(act(h))); the new module "
+        "does not work in place, so the network computes something else, whatever the expression"
+    )
+
+
+def _shared(sites: Sequence[Site]) -> Iterator[str]:
+    names: dict[nn.Module, list[str]] = {}
+    for site in sites:
+        names.setdefault(site.module, []).append(site.name)
+    for found in names.values():
+        if found[1:]:
+            yield f"{', '.join(found)} were one module and are now {len(found)}"
+
+
+def _named_by_match(sites: Sequence[Site], seen: Watch, match: object) -> Iterator[str]:
+    for site in sites if isinstance(match, str) else ():
+        if reason := REASONS.get(seen.role(seen.visits[site.name])):
+            yield f"{site.name}: {kind(site.module)} is replaced, because match= names it, although {reason}"
+
+
+def _bounded_among_others(sites: Sequence[Site], seen: Watch) -> Iterator[str]:
+    """Note a bounded function among others that are not, such as the tanh of BERT's pooler."""
+    bounded = {site.name for site in sites if any(visit.range.bounded for visit in seen.visits[site.name])}
+    others = Counter(kind(site.module) for site in sites if site.name not in bounded)
+    usual, count = others.most_common(1)[0] if others else ("", 0)
+    for site in sites if 2 <= count > len(bounded) else ():
+        if site.name in bounded:
+            yield (
+                f"{site.name}: {kind(site.module)}, a bounded function, is replaced like the {count} of {usual}; "
+                "match= can leave it out"
+            )
+
+
+def _with_parameters(model: nn.Module, sites: Sequence[Site]) -> Iterator[str]:
+    names = {site.name for site in sites}
+    for name, module in model.named_modules():
+        if name and name not in names and not isinstance(module, torch.jit.ScriptModule) and has_own_parameters(module):
+            yield (f"{name}: {kind(module)} stays, because it has parameters of its own; match=<its class> replaces it")
+
+
+def kind(module: nn.Module) -> str:
+    """Return the name of the module's class, also of one that torch.jit.script has compiled."""
+    return str(getattr(module, "original_name", "") or type(module).__name__)
+
+
+def times(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"

@@ -1,0 +1,89 @@
+"""`searcher surgery`: what a search would replace in a network of one's own, and what would stay."""
+
+from __future__ import annotations
+
+from contextlib import redirect_stdout
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from searcher import logs
+from searcher.commands.console import Format, Output, print_rows
+
+if TYPE_CHECKING:
+    from workers.networks.own import Survey
+
+app = typer.Typer()
+
+REPLACED, STAYS = "replaced", "stays"
+COLUMNS = ("place", "what", "channels", "dimension", "fate", "why")
+
+
+@app.command()
+def surgery(
+    model: Annotated[str, typer.Argument(help="A network of your own, as for --model: package.module:function.")],
+    expression: Annotated[str, typer.Argument(help="As in 'x * sigmoid(beta * x)', or a known name (swish).")],
+    match: Annotated[str, typer.Option(help="Only the activations with names like this: 'layers.*.act'.")] = "",
+    dataset: Annotated[str, typer.Option(help="The data set whose images the network is made for.")] = "digits",
+    data_dir: Annotated[str, typer.Option(help="Folder with the data set's files; else the usual places.")] = "",
+    width: Annotated[int, typer.Option(min=0, help="The network's width, if it takes one; 0: its own.")] = 0,
+    model_kwargs: Annotated[str | None, typer.Option(help="The network's other options as JSON.")] = None,
+    output: Output = Format.table,
+) -> None:
+    """Show what would be replaced in a network of your own, what stays, and why.
+
+    The network is made and run once on noise. If a search would refuse it, the reason is the error.
+    """
+    from searcher.config import parse_kwargs
+    from workers.job import WorkersError
+    from workers.models import survey
+
+    options = parse_kwargs("model", model_kwargs) or {}
+    shape, classes = _images(dataset, data_dir)
+    with redirect_stdout(logs.Printed()):  # what the network prints is no result
+        found = survey(model, expression, shape, classes, width or None, options, match)
+    _print(model, found, output)
+    if found.refusal:
+        raise WorkersError(found.refusal)
+
+
+def _images(dataset: str, data_dir: str) -> tuple[tuple[int, int, int], int]:
+    """Return the shape of the images and the number of classes. A data set with a name need not be here for that."""
+    import torch
+
+    from workers.data import load
+    from workers.sources import KNOWN
+
+    if known := KNOWN.get(dataset):
+        return known.shape, known.classes
+    data = load(dataset, 0, torch.device("cpu"), data_dir)
+    channels, height, width = data.shape
+    return (channels, height, width), data.classes
+
+
+def _print(model: str, found: Survey, output: Format) -> None:
+    report, rows = found.report, _rows(found)
+    if output in (Format.json, Format.yaml):
+        facts = {"model": model, "expression": report.expression, "activations": rows, "notes": list(report.notes)}
+        print_rows([{**facts, "refusal": found.refusal}], output)
+        return
+    print_rows(rows, output, COLUMNS)
+    for note in report.notes if output is Format.table else ():
+        print(f"note: {note}")
+
+
+def _rows(found: Survey) -> list[dict[str, Any]]:
+    report = found.report
+    rows: list[tuple[object, ...]] = []
+    for name, what, channels in report.replaced:
+        dimension = (-1 if name in report.last else 1) if channels > 1 else None  # one channel is that of all
+        rows.append((name, what, channels, dimension, REPLACED, ""))
+    counts = {(name, what): count for name, what, count in report.functional}
+    reasons = {
+        (name, what): "it is a call in a forward, which cannot be replaced" for name, what, _ in report.unreachable
+    }
+    reasons |= {(row.name, row.what): row.reason for row in report.kept}
+    for (name, what), why in reasons.items():
+        calls = f" ({count} calls)" if (count := counts.get((name, what), 1)) > 1 else ""
+        rows.append((name or "(the model itself)", what, None, None, STAYS, why + calls))
+    return [dict(zip(COLUMNS, row, strict=True)) for row in rows]
