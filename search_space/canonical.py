@@ -1,8 +1,8 @@
-"""When two expressions are the same function: a normal form by rewriting, and a key made of its numbers.
+"""When two expressions are the same function: a key made of its values, and a normal form by rewriting, to be read.
 
-Every rule is an identity of real functions, and parameters keep their places. What the rules do not see, that
-sinh(x) + cosh(x) is exp(x), the fingerprint of the normal form does (search_space/fingerprint.py): equal keys are equal
-functions on its grid, and equal functions have equal keys, up to rounding.
+Equal keys are equal functions, up to rounding (search_space/fingerprint.py). The normal form is a shorter way of
+writing a function. Every rule is an identity of real functions, and parameters keep their places. Two forms of one
+function can have different normal forms: no rule sees that sinh(x) + cosh(x) is exp(x).
 """
 
 from __future__ import annotations
@@ -92,14 +92,10 @@ for _pattern, _replacement in _RULES_TEXT:
     _RULES[_new.pattern.op].append(_new)
 
 
-def key(expression: Expression) -> str:
-    """16 hexadecimal digits, equal for expressions that are the same function with the same free parameters."""
-    return _key(_normalise(expression.normal()))
-
-
 @lru_cache(maxsize=65_536)
-def _key(normal: Expression) -> str:
-    return fingerprint(normal)[:16]
+def key(expression: Expression) -> str:
+    """Return 16 hexadecimal digits, equal for expressions that are the same function with the same free parameters."""
+    return fingerprint(expression)[:16]
 
 
 def canonical(expression: Expression) -> Expression:

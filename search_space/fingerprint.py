@@ -170,12 +170,13 @@ def _evaluate(expression: Expression, x: Tensor, betas: Mapping[int, Tensor]) ->
 def _scaled(expression: Expression, x: Tensor, betas: Mapping[int, Tensor]) -> tuple[Array, int]:
     """The values divided by a power of two, and its exponent: 0 unless the function is very small or very large."""
     values = _evaluate(expression, x, betas)
-    sizes = np.abs(values[np.isfinite(values)])
-    scale = float(sizes.max(initial=0.0))
-    if scale == 0:
+    sizes = np.abs(values)
+    finite = np.isfinite(sizes)
+    scale = float(sizes.max(where=finite, initial=0.0))
+    if scale == 0 or SMALL_SCALE <= scale <= LARGE_SCALE:
         return values, 0
-    if scale >= SMALL_SCALE:
-        scale = float(np.median(sizes))
+    if scale > LARGE_SCALE:
+        scale = float(np.median(sizes[finite]))
         if scale <= LARGE_SCALE:
             return values, 0
     elif _is_noise(values, _evaluate(expression, x * (1 + 2.0**-43), betas)):
