@@ -410,7 +410,7 @@ def _for_table(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return [
         {
             "rank": row["rank"],
-            "expression": row["expression"] + (f"\n({row['mirror']})" if row["mirror"] else ""),
+            "expression": row["expression"] + (f"  ({row['mirror']})" if row["mirror"] else ""),
             "baseline": row["name"],
             "trials": row["n_trials"],
             "val_loss": f"{row['val_loss']:.4f}" if abs(row["val_loss"]) < 1e4 else f"{row['val_loss']:.3g}",

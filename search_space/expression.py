@@ -132,8 +132,8 @@ X = Expression("x")
 
 def number(value: float) -> Expression:
     """A constant; a negative one is the negation of a positive one, as in the text."""
-    if not math.isfinite(value):
-        raise SpaceError(f"a constant must be finite, not {value!r}")
+    if not math.isfinite(value) or 0 < abs(value) < sys.float_info.min:
+        raise SpaceError(f"a constant must be finite, and 0 or at least {sys.float_info.min:.3g}, not {value!r}")
     return (
         Expression("neg", (number(-value),)) if value < 0 else Expression("number", value=value + 0.0)
     )  # + 0.0: no -0

@@ -31,7 +31,7 @@ import optuna
 import pytest
 import sqlalchemy as sa
 
-from searcher import copying, database, session
+from searcher import copying, database, postgresql, session
 from searcher.doctor import Finding
 from searcher.integrity import examine
 from searcher.schema import HEAD, REVISIONS, VERSION_TABLE
@@ -472,7 +472,7 @@ def test_one_side_may_be_slow(postgresql_url: str, sqlite_url: str, cli: Cli, mo
     """Seen to fail with the time limit of a search's transactions, as a copy of a million trials did."""
     source = upgraded(postgresql_url)
     with_trigger(sqlite_url, 1)
-    monkeypatch.setattr(database, "IDLE_SECONDS", 1)
+    monkeypatch.setitem(postgresql.SETTINGS, "idle_in_transaction_session_timeout", "1s")
     assert [study["trials"] for study in copied(cli, source, sqlite_url)] == [52]
 
 

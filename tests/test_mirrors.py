@@ -277,7 +277,7 @@ def test_every_format_of_top_has_the_mark(cli: Cli, store: Store) -> None:
     ]
     lines = [line.strip() for line in cli("top", "s").stdout.splitlines() if line.strip()]
     first = next(n for n, line in enumerate(lines) if line.startswith("1 "))
-    assert lines[first].split()[1:3] == ["min(x,", "0)"] and lines[first + 1] == "(mirror of relu)"
+    assert "min(x, 0)  (mirror of relu)" in lines[first]
     assert sum("mirror" in line for line in lines) == 1
 
 
@@ -415,7 +415,7 @@ def test_the_mirror_of_one_that_cannot_be_trained_is_told_as_such(store: Store) 
 def test_the_mirror_of_one_whose_worker_failed_is_trained(store: Store) -> None:
     fails_once = iter([Outcome(Verdict.FAILED, "the worker process died")])
     pool = InlinePool(run=lambda job: next(fails_once, None) or judge(job))
-    trials, told = scripted(store, ["max(x, 0) + sin(x)", "min(x, 0) + sin(x)", "max(x, 0) + sin(x)"], pool)
+    trials, told = scripted(store, ["max(x, 0) + x", "min(x, 0) + x", "max(x, 0) + x"], pool)
     assert trials[0].state is TrialState.FAILED and trials[1].state is TrialState.COMPLETE
     assert trials[2].left_untrained and "(trial 1)" in trials[2].reason
     assert [t.number for t in told] == [1, 2]

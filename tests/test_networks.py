@@ -133,8 +133,8 @@ def test_a_fresh_activation_of_the_right_width_at_each_site(variant: tuple[str, 
     made: list[tuple[nn.Module, int]] = []
     seen: list[nn.Module] = []
 
-    def make(channels: int) -> nn.Module:
-        module = wanted(channels)
+    def make(channels: int, dim: int = 1) -> nn.Module:
+        module = wanted(channels, dim)
         made.append((module, channels))
 
         def check(module: nn.Module, args: tuple[Tensor], out: Tensor) -> None:

@@ -6,12 +6,11 @@ Sizes that a file claims are compared with what it holds and with the free memor
 from __future__ import annotations
 
 import gzip
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
-
-import psutil
 
 from workers.job import WorkersError
 
@@ -41,9 +40,18 @@ def in_a_line(error: BaseException) -> str:
 
 def check_fits(size: int) -> None:
     """Raises ValueError if `size` bytes are more than the free memory of this machine."""
-    free = psutil.virtual_memory().available
+    free = _free_memory()
     if size > free:
         raise ValueError(f"it needs {size:,} bytes, and {free:,} bytes of memory are free")
+
+
+def _free_memory() -> int:
+    """Bytes; without psutil, a number that no file reaches."""
+    try:
+        import psutil
+    except ModuleNotFoundError:
+        return sys.maxsize
+    return int(psutil.virtual_memory().available)
 
 
 @contextmanager
@@ -65,7 +73,7 @@ def up_to(size: int, source: BinaryIO) -> bytearray:
 def all_of(file: Path) -> bytes:
     """Read a whole file, unpacked if it is gzip."""
     with naming(file, "cannot be read, or is cut short"), opened(file) as source:
-        free = psutil.virtual_memory().available
+        free = _free_memory()
         content = up_to(free, source)
         if len(content) == free:
             raise ValueError(f"it has more than the {free:,} bytes of memory that are free")

@@ -151,9 +151,7 @@ def code(
     to: Annotated[str, typer.Option(help="torch, jax, sympy, latex, markdown or onnx.")] = "torch",
     file: Annotated[Path | None, typer.Option("-o", "--output", help="Write here; to stdout if not given.")] = None,
     name: Annotated[str, typer.Option(help="Name of the class or function; made of the key if not given.")] = "",
-    channels: Annotated[
-        int, typer.Option(max=2**20, help="Channels of the input, each with parameters of its own.")
-    ] = 1,
+    channels: Annotated[int, typer.Option(help="Channels of the input, each with parameters of its own.")] = 1,
     dim: Annotated[
         int | None, typer.Option(help="Where the channels are: 1 or -1 (the last). Default: 1, for jax -1.")
     ] = None,
