@@ -196,7 +196,8 @@ def launch(
     address: Address = None,
     threads: Threads = None,
     skip_if_exists: Annotated[
-        bool, typer.Option("--skip-if-exists", help="Go on with the study if it exists, after who drives it.")
+        bool,
+        typer.Option("--skip-if-exists", help="If the study exists, wait for its driver to end, and go on with it."),
     ] = False,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = "",
