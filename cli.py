@@ -16,12 +16,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 HERE = Path(__file__).resolve().parent
 
 
+def _current_folder() -> str:
+    """Return the current directory as Python writes it in `sys.path`; empty if it has been removed."""
+    try:
+        return os.getcwd()  # noqa: PTH109
+    except FileNotFoundError:
+        return ""
+
+
 def _find_own_packages() -> None:
     """Prevent files of the user's, as a `workers.py` in the current directory, from hiding the packages of this
     program. With `python -m cli` Python looks into that directory first; from here on it looks there last."""
     if str(HERE) not in sys.path:
         sys.path.append(str(HERE))
-    if sys.path[0] in ("", os.getcwd()):  # noqa: PTH109 (as Python has written it)
+    if sys.path[0] in ("", _current_folder()):
         sys.path.append(sys.path.pop(0))
     for name in ("search_space", "workers", "searcher"):
         origin = getattr(find_spec(name), "origin", None)
@@ -188,7 +196,8 @@ def launch(
     address: Address = None,
     threads: Threads = None,
     skip_if_exists: Annotated[
-        bool, typer.Option("--skip-if-exists", help="Go on with the study if it exists, after who drives it.")
+        bool,
+        typer.Option("--skip-if-exists", help="If the study exists, wait for its driver to end, and go on with it."),
     ] = False,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = "",

@@ -12,7 +12,6 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
-from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -28,9 +27,7 @@ T = TypeVar("T", "Config", Recipe)
 
 
 NAME_LENGTH = 200  # of a study's name, most
-MOST_DEPTH = 50  # of tables and lists in each other
 MOST_INTEGER = 2**63 - 1  # what databases hold
-_CONTAINERS = (Mapping, list, tuple)
 
 
 class ConfigError(UsageError):
@@ -249,8 +246,10 @@ def _merge(base: T, values: Mapping[str, Any], source: str) -> T:
     for name, value in values.items():
         if name not in hints:
             raise ConfigError(f"unknown setting {name!r}{where}; {_nearest(name, hints)}")
-        if _is_deep(value):
-            raise ConfigError(f"{name}{where} has tables or lists in each other, more than {MOST_DEPTH} levels deep")
+        try:
+            check_depth(value)
+        except ValueError as error:
+            raise ConfigError(f"{name}{where}: {error}") from error
         if hints[name] is Recipe:
             changes[name] = _recipe(getattr(base, name), value, where)
         else:
@@ -308,15 +307,6 @@ def _storable(value: Any) -> bool:
     if isinstance(value, (int, float)):
         return abs(value) <= MOST_INTEGER if isinstance(value, int) else math.isfinite(value)
     return value is None or isinstance(value, str)
-
-
-def _is_deep(value: Any) -> bool:
-    """Return True if `value` nests deeper than `MOST_DEPTH`. It does not recurse: what it is for would end that."""
-    level = [value]
-    for _ in range(MOST_DEPTH):
-        outer = (one.values() if isinstance(one, Mapping) else one for one in level if isinstance(one, _CONTAINERS))
-        level = list(chain.from_iterable(outer))
-    return bool(level)
 
 
 def _split(text: str) -> list[str]:

@@ -6,7 +6,7 @@ whose citations no longer hold, and closes the gaps that these leave in the orde
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 
@@ -50,6 +50,26 @@ class Rekeyed:
     trials: int
     changed: int
     reopened: tuple[Reopened, ...]
+
+
+def check_primitives(study: Study, loaded: Collection[str]) -> None:
+    """Refuse to key a study whose words cannot all be read: unread functions would keep the keys of older rules for
+    ever, for the study is then marked as keyed by today's.
+
+    Args:
+        loaded: the modules of primitives that have been imported. What a database names is not imported unasked.
+
+    Raises:
+        RekeyRefused: the study names modules that are not among them.
+    """
+    named = study.config.get("primitives")
+    missing = [name for name in (named if isinstance(named, list) else ()) if name not in loaded]
+    if missing:
+        raise RekeyRefused(
+            f"study {study.name!r} has functions with the primitives of {', '.join(map(str, missing))}, which are not "
+            "loaded; nothing was written. If you know them, name them: searcher db rekey --primitives "
+            f"{','.join(map(str, missing))}"
+        )
 
 
 def rekey(store: Store, study: Study, report: Report) -> Rekeyed:

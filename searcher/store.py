@@ -372,8 +372,9 @@ class Store:
         return Position(*row)
 
     def commit(self, lease: Lease, batch: Batch, *, hasty: bool = True) -> bool:
-        """Writes a batch and renews the lease, in one transaction; an empty batch renews the lease. Whether the driver
-        has been asked to stop. Who is `hasty` can do without, and waits a second for others, not half a minute.
+        """Write a batch and renew the lease, in one transaction; an empty batch only renews the lease. Return True if
+        the driver has been asked to stop. With `hasty=True`, give up after one second if another process holds the
+        database's lock (otherwise after half a minute).
 
         Raises:
             LeaseLost: another driver has the study, or a trial was not in the state expected; nothing was written.

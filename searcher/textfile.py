@@ -42,8 +42,8 @@ def text_of(content: bytes) -> str:
 
 
 def check_depth(value: Any, levels: int = DEEPEST) -> None:
-    """Raises ValueError if tables and lists are nested more deeply than `levels`."""
-    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    """Raise ValueError if tables and lists are nested more than `levels` deep. It looks no deeper than that."""
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
     if inner and not levels:
         raise ValueError(f"tables and lists are nested more than {DEEPEST} deep")
     for one in inner:

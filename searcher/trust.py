@@ -58,11 +58,6 @@ class _Claim:
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def named_code(settings: Config) -> list[str]:
-    """Describe all that would be imported and run for these settings, and the cluster they lead to."""
-    return [str(claim) for claim in _claims(settings)]
-
-
 def remember(settings: Config) -> None:
     """Note that this user wants the code that the settings name, with these options, and their cluster."""
     known = _known()

@@ -550,3 +550,13 @@ def test_with_ray_workers_and_the_driver_may_be_killed(tmp_path: Path) -> None:
     trials = read(tmp_path)
     assert not [trial for trial in trials if trial.state is TrialState.FAILED]
     assert sum(trial.retries for trial in trials) == 1
+
+
+def test_help_is_printed_in_a_directory_that_has_been_removed(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    here = f"os.chdir({str(gone)!r}); os.rmdir({str(gone)!r})"
+    command = f"import os, runpy; {here}; runpy.run_module('cli', run_name='__main__')"
+    program = [sys.executable, "-c", f"import sys; sys.path[0] = {str(ROOT)!r}; sys.argv[1:] = ['--help']; {command}"]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "launch" in done.stdout, done.stderr

@@ -115,7 +115,7 @@ def test_the_python_of_the_search_space_document_runs(
     """A block that begins with the name of a file is that file."""
     text = (ROOT / "docs" / "search-space.md").read_text()
     blocks = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 6
+    assert 0 < len(blocks) == text.count("```python\n")
     monkeypatch.chdir(tmp_path)
     found: dict[str, Any] = {}
     try:

@@ -52,7 +52,7 @@ STORED = {
     "$.dataset": ("[1]", "dataset must be text"),
     "$.sampler_kwargs": ('{"batch": 0}', "batch must be positive"),
     "$.baselines": ('["((("]', "((("),
-    "$.model_kwargs": (f'{{"a": {"[" * 60}{"]" * 60}}}', "more than 50 levels deep"),
+    "$.model_kwargs": (f'{{"a": {"[" * 60}{"]" * 60}}}', "nested more than 50 deep"),
 }
 
 

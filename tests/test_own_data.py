@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -89,11 +90,13 @@ def normalising(activation, in_channels, image_size, classes):
 
 
 @pytest.fixture(autouse=True)
-def module(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The module `mine`, in the current directory."""
+def module(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The module `mine`, in the current directory; other test files have others of that name."""
     monkeypatch.setattr(sys, "path", [p for p in sys.path if p != str(here)])
     monkeypatch.delitem(sys.modules, "mine", raising=False)
     (here / "mine.py").write_text(MODULE)
+    yield
+    sys.modules.pop("mine", None)
 
 
 def seen(data: Dataset) -> torch.Tensor:
@@ -245,3 +248,28 @@ def test_the_setting_in_files_and_flags(tmp_path: Path) -> None:
     file.write_text("standardise = 1")
     with pytest.raises(config.ConfigError, match=r"standardise in .* must be true or false, not 1"):
         config.load(file, {})
+
+
+FEATURES = """
+
+class Rows(nn.Module):
+    def __init__(self, shape, classes):
+        super().__init__()
+        self.first, self.act, self.head = nn.Linear(shape[0], 8), nn.ReLU(), nn.Linear(8, classes)
+
+    def forward(self, x):
+        assert x.dtype == torch.float32
+        return self.head(self.act(self.first(x)))
+"""
+
+
+@pytest.mark.parametrize(("data", "dimension"), [("tokens", -1), ("features", 1)])
+def test_surgery_shows_a_network_for_data_that_are_no_images(
+    cli: Cli, tmp_path: Path, data: str, dimension: int
+) -> None:
+    (tmp_path / "mine.py").write_text(MODULE + FEATURES)
+    model = {"tokens": "mine:Net", "features": "mine:Rows"}[data]
+    done = cli("surgery", model, "x * sigmoid(beta * x)", "--dataset", f"mine:{data}", "-f", "json")
+    assert done.returncode == 0, done.stderr
+    ((row,),) = [found["activations"] for found in json.loads(done.stdout)]
+    assert (row["place"], row["channels"], row["dimension"]) == ("act", 8, dimension)

@@ -170,6 +170,15 @@ def test_a_text_that_cannot_be_read_keeps_its_key(store: Store) -> None:
     assert store.trials(study)[1].key == OLD_KEY[::-1]
 
 
+def test_rekey_asks_for_the_primitives_of_a_study(store: Store, cli: Cli) -> None:
+    """A function that cannot be read would keep its old key, in a study that counts as keyed by today's rules."""
+    study, _ = as_of_old(store)
+    execute(store, sa.update(schema.study).values(config={**study.config, "primitives": ["mine.bents"]}))
+    refused = cli("db", "rekey", "old", "--storage", store.url.render_as_string(hide_password=False))
+    assert refused.returncode == 1 and "searcher db rekey --primitives mine.bents" in refused.stderr
+    assert not is_current(store.study("old"))
+
+
 def test_the_number_of_the_rules_is_the_one_of_the_keys() -> None:
     """Whoever changes a key changes this number too, and this test with it."""
     assert (KEY_RULES, key(parse("x * sigmoid(beta * x)"))) == (2, "15218bdec2db8e65")

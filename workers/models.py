@@ -16,7 +16,7 @@ from workers.networks.allcnn import AllCNN
 from workers.networks.densenet import DenseNet
 from workers.networks.inception import InceptionNet
 from workers.networks.lecture import LectureNet
-from workers.networks.options import Shape, check_options
+from workers.networks.options import check_options
 from workers.networks.own import Survey, build_own, survey_own
 from workers.networks.preactivation import PreActivationResNet, WideResNet
 from workers.networks.resnet import ResNet
@@ -96,11 +96,12 @@ def build(
 def survey(
     name: str,
     expression: str,
-    shape: Shape,
+    shape: tuple[int, ...],
     classes: int,
     width: int | None = None,
     options: Mapping[str, object] = _NONE,
     match: str = "",
+    dtype: torch.dtype = torch.float32,
 ) -> Survey:
     """Say what a search replaces in a network of a user's own, and what stays; arguments as of `build`.
 
@@ -114,7 +115,7 @@ def survey(
             f"model {name!r} is made with the activation at each of its sites, so nothing is replaced in it; name a "
             "network of your own: package.module:function"
         )
-    return survey_own(name, activation_of(expression), shape, classes, width, options, match)
+    return survey_own(name, activation_of(expression), shape, classes, width, options, match, dtype)
 
 
 def check_model(name: str, match: str = "") -> None:
@@ -132,7 +133,7 @@ def mirror_caveat(name: str, options: Mapping[str, object] = _NONE) -> str:
     """Return why f and its mirror -f(-x) need not do equally well in a network of that name with these options; empty
     if they do (docs/search-space.md, "Mirrors")."""
     pooling = options.get("pooling", "max") if name == "lecture" else "average"
-    if ":" in name:
+    if code_name(name):
         return f"model {name!r} is your own and may have max pooling, or other parts that tell them apart"
     if name == "inception":
         return "model 'inception' has max pooling"

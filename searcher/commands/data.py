@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from searcher.commands.console import Format, Output, print_rows
+from searcher.commands.console import Format, Output, print_rows, print_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,8 +95,8 @@ def fetch(
     folder = data_dir or os.environ.get("SEARCHER_DATA") or cache.folder() / "data"
     with _bar() as report:
         place = bring(name, whole_path(str(folder)), report, url)
-    print(f"{name} is in {place}")
-    print(f"Next: searcher data check {name}" + (f" --data-dir {data_dir}" if data_dir else ""))
+    print_text(f"{name} is in {place}")
+    print_text(f"Next: searcher data check {name}" + (f" --data-dir {data_dir}" if data_dir else ""))
 
 
 def _where(name: str, known: Known, data_dir: str) -> str:

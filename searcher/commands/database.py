@@ -74,7 +74,7 @@ def rekey(
     study: Annotated[list[str] | None, typer.Argument(help="Names of studies; all if none is given.")] = None,
     storage: Storage = DEFAULT_STORAGE,
     primitives: Annotated[
-        list[str] | None, typer.Option(help="Module that registers primitives which the studies use; it is imported.")
+        str | None, typer.Option(help="Modules that register the primitives of the studies: package.module,...")
     ] = None,
     output: Output = Format.table,
 ) -> None:
@@ -83,13 +83,18 @@ def rekey(
 
     from search_space import load_primitives
     from searcher.keys import is_current
+    from searcher.rekeying import check_primitives
     from searcher.rekeying import rekey as key_anew
 
-    load_primitives(primitives or ())
+    modules = [name for part in (primitives or "").split(",") if (name := part.strip())]
+    load_primitives(modules)
     with opened(storage) as store:
         found = [store.study(name) for name in dict.fromkeys(study or store.names())]
+        old = [row for row in found if not is_current(row)]
+        for row in old:
+            check_primitives(row, modules)
         with _bar("trials") as report:
-            done = [key_anew(store, one, report) for one in found if not is_current(one)]
+            done = [key_anew(store, row, report) for row in old]
         print_rows([asdict(trial) for one in done for trial in one.reopened], output)
         if output is not Format.table:
             return
@@ -98,7 +103,7 @@ def rekey(
         for one in done:
             how = f"Go on: searcher resume {store.typed(one.study)}" if one.reopened else "All citations hold."
             told = f"{one.trials} trials, {one.changed} with a new key, {len(one.reopened)} wait to be trained"
-            print(f"study {one.study!r}: {told}. {how}")
+            print_text(f"study {one.study!r}: {told}. {how}")
 
 
 @contextmanager

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from searcher import logs
-from searcher.commands.console import Format, Output, print_rows
+from searcher.commands.console import Format, Output, print_rows, print_text
 
 if TYPE_CHECKING:
+    import torch
+
     from workers.networks.own import Survey
 
 app = typer.Typer()
@@ -32,33 +34,33 @@ def surgery(
 ) -> None:
     """Show what would be replaced in a network of your own, what stays, and why.
 
-    The network is made and run once on noise. If a search would refuse it, the reason is the error.
+    The network is made and run once on two made-up examples. If a search would refuse it, the reason is the error.
     """
     from searcher.config import parse_kwargs
     from workers.job import WorkersError
     from workers.models import survey
 
     options = parse_kwargs("model", model_kwargs) or {}
-    shape, classes = _images(dataset, data_dir)
+    shape, classes, dtype = _examples(dataset, data_dir)
     with redirect_stdout(logs.Printed()):  # what the network prints is no result
-        found = survey(model, expression, shape, classes, width or None, options, match)
+        found = survey(model, expression, shape, classes, width or None, options, match, dtype)
     _print(model, found, output)
     if found.refusal:
         raise WorkersError(found.refusal)
 
 
-def _images(dataset: str, data_dir: str) -> tuple[tuple[int, int, int], int]:
-    """Return the shape of the images and the number of classes. A data set with a name need not be here for that."""
+def _examples(dataset: str, data_dir: str) -> tuple[tuple[int, ...], int, torch.dtype]:
+    """Return the shape of one example, the number of classes, and the type in which the network gets its values. A data
+    set with a name need not be here for that."""
     import torch
 
     from workers.data import load
     from workers.sources import KNOWN
 
     if known := KNOWN.get(dataset):
-        return known.shape, known.classes
+        return known.shape, known.classes, torch.float32
     data = load(dataset, 0, torch.device("cpu"), data_dir)
-    channels, height, width = data.shape
-    return (channels, height, width), data.classes
+    return data.shape, data.classes, data.train.pixels.dtype
 
 
 def _print(model: str, found: Survey, output: Format) -> None:
@@ -69,7 +71,7 @@ def _print(model: str, found: Survey, output: Format) -> None:
         return
     print_rows(rows, output, COLUMNS)
     for note in report.notes if output is Format.table else ():
-        print(f"note: {note}")
+        print_text(f"note: {note}")
 
 
 def _rows(found: Survey) -> list[dict[str, Any]]:

@@ -88,6 +88,7 @@ def survey_own(
     width: int | None,
     options: Mapping[str, object],
     match: str = "",
+    dtype: torch.dtype = torch.float32,
 ) -> Survey:
     """Say what `build_own` replaces in the network and what stays, also where it would refuse the network for that.
 
@@ -97,7 +98,7 @@ def survey_own(
     function, given = _asked(name, activation, shape, classes, width, options)
     if "activation" in given:
         raise WorkersError(f"model {name!r} takes `activation` and puts it where it belongs; nothing is replaced in it")
-    return _replace(name, _call(name, function, given), activation, _noise(shape, torch.float32), match)
+    return _replace(name, _call(name, function, given), activation, _noise(shape, dtype), match)
 
 
 def _asked(
