@@ -19,7 +19,7 @@ from search_space import Activation, Maxout
 from searcher import session
 from searcher.config import Config, ConfigError
 from workers.job import Job, Recipe, Verdict, WorkersError
-from workers.models import build, parameter_count
+from workers.models import build, parameter_count, survey
 from workers.networks.sites import activation_of
 from workers.train import train
 
@@ -255,6 +255,33 @@ def test_gates_of_a_network_stay_unless_match_names_them(write: Write) -> None:
         assert outcome.verdict is Verdict.COMPLETE and outcome.parameters == parameter_count(model)
     with pytest.raises(WorkersError, match=r"name like 'x\*'; activations found: act \(ReLU\), inner \(SiLU\), gate"):
         build(name, activation_of(PRELU), (1, 8, 8), 10, match="x*")
+
+
+UNUSED = """
+class Unused(nn.Module):
+    def __init__(self, in_channels, classes):
+        super().__init__()
+        self.act, self.head = nn.ReLU(), nn.Linear(in_channels, classes)
+
+    def forward(self, x):
+        return self.head(x.mean((2, 3)))
+
+
+class Made(Unused):
+    def __init__(self, activation, in_channels, classes):
+        super().__init__(in_channels, classes)
+        self.act = activation(in_channels)
+"""
+
+
+@pytest.mark.parametrize("kind", ["max(x, 0)", PRELU])
+def test_a_network_that_calls_none_of_its_activations_is_refused(write: Write, kind: str) -> None:
+    """Row S1: with every function it would be the same network, and all would be ranked by one loss."""
+    module = write(UNUSED)
+    for name in ("Unused", "Made"):
+        with pytest.raises(WorkersError, match="calls none of its activations in its forward"):
+            own(f"{module}:{name}", kind)
+    assert "calls none of its" in survey(f"{module}:Unused", kind, (1, 8, 8), 10).refusal
 
 
 def test_a_network_that_depends_on_working_in_place_is_refused(write: Write) -> None:

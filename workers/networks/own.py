@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from inspect import Parameter
 from typing import Any
@@ -52,7 +53,7 @@ def build_own(
 
     Raises:
         WorkersError: no such module or function; a signature that asks for something else; what it returns is no
-            network, does not run or has another output than `(n, classes)`; nothing to replace, or not all.
+            network, does not run, has another output than `(n, classes)` or calls no activation; nothing to replace, or not all.
     """
     function, given = _asked(name, activation, shape, classes, width, options)
     made: list[nn.Module] = []
@@ -76,7 +77,7 @@ def build_own(
         raise WorkersError(
             f"model {name!r} takes `activation` but never calls it, as in self.act = activation(channels)"
         )
-    _dry_run(name, model, torch.zeros(2, *shape, dtype=dtype), classes)
+    _dry_run(name, model, torch.zeros(2, *shape, dtype=dtype), classes, made)
     return model
 
 
@@ -98,7 +99,15 @@ def survey_own(
     function, given = _asked(name, activation, shape, classes, width, options)
     if "activation" in given:
         raise WorkersError(f"model {name!r} takes `activation` and puts it where it belongs; nothing is replaced in it")
-    return _replace(name, _call(name, function, given), activation, _noise(shape, dtype), match)
+    model = _call(name, function, given)
+    survey = _replace(name, model, activation, _noise(shape, dtype), match)
+    if survey.refusal:
+        return survey
+    try:
+        _dry_run(name, model, torch.zeros(2, *shape, dtype=dtype), classes)
+    except WorkersError as error:
+        return replace(survey, refusal=str(error))
+    return survey
 
 
 def _asked(
@@ -227,10 +236,14 @@ def _refusal(name: str, report: Surgery, match: str) -> str:
     return ""
 
 
-def _dry_run(name: str, model: nn.Module, two: Tensor, classes: int) -> None:
-    """Two images, in eval mode: running statistics and the state of torch's random numbers stay as they are."""
+def _dry_run(name: str, model: nn.Module, two: Tensor, classes: int, made: Iterable[nn.Module] = ()) -> None:
+    """Two images, in eval mode: running statistics and the state of torch's random numbers stay as they are.
+
+    Args:
+        made: activations that the network's function has made itself.
+    """
     try:
-        with torch.random.fork_rng([]), torch.no_grad():
+        with torch.random.fork_rng([]), torch.no_grad(), _counted(model, made) as calls:
             out = model.eval()(two)
     except KeyboardInterrupt:
         raise
@@ -242,6 +255,24 @@ def _dry_run(name: str, model: nn.Module, two: Tensor, classes: int) -> None:
         raise WorkersError(
             f"model {name!r} makes {_brief(out)} of two images; it must be a tensor of shape (2, {classes})"
         )
+    if not calls:
+        raise WorkersError(
+            f"model {name!r} calls none of its activations in its forward, so that it would be the same network with "
+            "every function; call them, as in x = self.act(x)"
+        )
+
+
+@contextmanager
+def _counted(model: nn.Module, made: Iterable[nn.Module]) -> Iterator[list[nn.Module]]:
+    """Return a list to which each call of an activation adds it, as long as the context lasts."""
+    calls: list[nn.Module] = []
+    activations = {*made, *(module for module in model.modules() if isinstance(module, Activation))}
+    hooks = [module.register_forward_hook(lambda module, *_: calls.append(module)) for module in activations]
+    try:
+        yield calls
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _brief(value: object) -> str:
