@@ -53,7 +53,8 @@ def build_own(
 
     Raises:
         WorkersError: no such module or function; a signature that asks for something else; what it returns is no
-            network, does not run, has another output than `(n, classes)` or calls no activation; nothing to replace, or not all.
+            network, does not run, has another output than `(n, classes)` or calls no activation; nothing to
+            replace, or not all.
     """
     function, given = _asked(name, activation, shape, classes, width, options)
     made: list[nn.Module] = []
