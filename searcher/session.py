@@ -260,7 +260,7 @@ def stored_settings(study: Study, experiment: Path | None, changes: Mapping[str,
         lines = "".join(f"\n  {name}: {old} in the study, {new} asked for" for name, old, new in changed)
         raise config.ConfigError(
             f"study {study.name!r} measures something else than was asked for; its results could not be compared:"
-            f"{lines}\nleave that out, or start another study: searcher launch --study-name NAME"
+            f"{lines}\n  leave that out, or start another study: searcher launch --study-name NAME"
         )
     return asked
 

@@ -274,5 +274,5 @@ def test_what_is_measured_does_not_change_when_a_study_goes_on(sqlite_url: str, 
     assert cli("resume", "s", str(file), "--storage", sqlite_url).returncode == 0
     file.write_text("limit_train = 200\n")
     refused = cli("resume", "s", str(file), "--storage", sqlite_url)
-    assert refused.returncode == 2 and "limit_train: 100 in the study, 200 asked for" in refused.stderr
+    assert refused.returncode == 2 and "limit_train: 100 in the study, 200 asked for\n  leave" in refused.stderr
     assert cli("status", "s", "--storage", sqlite_url, "-f", "csv").stdout.splitlines()[1].startswith("s,4,4,")
