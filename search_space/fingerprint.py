@@ -126,9 +126,11 @@ def _moving(expression: Expression) -> list[tuple[int, bytes]]:
 
 
 def _moves_somewhere(expression: Expression, name: int, names: Sequence[int]) -> bool:
-    """Whether a parameter changes the value at any of the dense points, where the others have values of their own."""
+    """Whether a parameter changes the value at any of the dense points, where the others have values of their own. At
+    every second point it is compared at a value far from the start, up to 48: `sign(beta - 10) * x` is not -x."""
     rows = {beta: _VARIED.betas(slot).repeat(2, 1) for slot, beta in enumerate(names)}
     rows[name][1] = _VARIED.betas(len(names))
+    rows[name][1, ::2] *= 16
     (one, other), _ = _scaled(expression, _VARIED.x, rows)
     return _differ(one, other)
 

@@ -29,6 +29,9 @@ DIFFERENT = {
         ("sign(beta) * x", "x"),
         ("max(sign(beta), 0) * x", "max(x, 0)"),
         ("x + max(sign(beta - 2), 0)", "x"),
+        ("sign(beta - 10) * x", "-x"),
+        ("max(beta, 5) * x", "5 * x"),
+        ("min(beta, -5) * x", "-5 * x"),
     ],
     "K3, a difference between the points of a coarse grid": [
         ("max(abs(x), tanh(x^3 * exp(x)))", "abs(x)"),
