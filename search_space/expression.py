@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -132,8 +131,8 @@ X = Expression("x")
 
 def number(value: float) -> Expression:
     """A constant; a negative one is the negation of a positive one, as in the text."""
-    if not math.isfinite(value) or 0 < abs(value) < sys.float_info.min:
-        raise SpaceError(f"a constant must be finite, and 0 or at least {sys.float_info.min:.3g}, not {value!r}")
+    if not math.isfinite(value):
+        raise SpaceError(f"a constant must be finite, not {value!r}")
     return (
         Expression("neg", (number(-value),)) if value < 0 else Expression("number", value=value + 0.0)
     )  # + 0.0: no -0
@@ -279,8 +278,8 @@ class _Parser:
         if token.kind == "number":
             if not math.isfinite(value := float(token.text)):
                 raise self.error(f"{token.text} is too large for a number", token)
-            if value < sys.float_info.min and token.text.lower().partition("e")[0].strip("0."):
-                raise self.error(f"{token.text} is too small for a number; write 0, or {sys.float_info.min:.3g}", token)
+            if value == 0 and token.text.lower().partition("e")[0].strip("0."):
+                raise self.error(f"{token.text} is too small for a number, it would be 0; write 0", token)
             return self.node(token, "number", value=value)
         if token.kind == "name":
             return self.name(token)

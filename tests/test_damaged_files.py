@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow.parquet import encryption
 
-from workers import fetch, reading
+from workers import fetch
 from workers.data import load
 from workers.job import WorkersError
 
@@ -182,7 +182,7 @@ def test_sizes_are_compared_with_the_free_memory(here: Path, monkeypatch: pytest
     write_fashion(here)
     write_cifar10_parquet(here)
     free = type("Free", (), {"available": 1000})
-    monkeypatch.setattr(reading.psutil, "virtual_memory", lambda: free)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
     for name, file in (("npz:large.npz", "large.npz"), ("fashion-mnist", "train-images"), ("cifar10", "train-00000")):
         assert "1,000 bytes of memory are free" in refused(name, file, "" if ":" in name else ".")
 
@@ -273,7 +273,7 @@ def test_a_batch_that_unpacks_to_more_than_the_memory(here: Path, monkeypatch: p
     write_cifar10_binary(here)
     (here / "data_batch_2.bin").write_bytes(gzip.compress(bytes(16 << 20)))
     free = type("Free", (), {"available": 1 << 20})
-    monkeypatch.setattr(reading.psutil, "virtual_memory", lambda: free)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
     assert "has more than the 1,048,576 bytes" in refused("cifar10", "data_batch_2.bin", ".")
 
 
@@ -373,7 +373,7 @@ def test_parquet_files_that_cannot_be_read(
     (here / "test-00000-of-00001.parquet").write_bytes(make())
     if name == "many rows in few bytes":
         free = type("Free", (), {"available": 10**9})
-        monkeypatch.setattr(reading.psutil, "virtual_memory", lambda: free)
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
     assert re.search(message, refused("cifar10", "test-00000-of-00001.parquet", "."))
     assert not recwarn.list, "Pillow's warnings are no lines of ours"
 

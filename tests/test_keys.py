@@ -93,14 +93,14 @@ def test_functions_that_are_equal_have_equal_keys(pair: tuple[str, str]) -> None
     assert one == other
 
 
-@pytest.mark.parametrize("text", ["x * 1e-400", "1e-400", "x + 0.0e-1 + 3e-320", "x ^ 1e-330"])
+@pytest.mark.parametrize("text", ["x * 1e-400", "1e-400", "x + 0.0e-1 + 3e-332", "x ^ 1e-330"])
 def test_a_number_too_small_for_a_float_is_refused(text: str) -> None:
-    """Row K8: it became 0. Numbers that lose digits, below 2.2e-308, are refused like those that lose all."""
+    """Row K8: it became 0."""
     with pytest.raises(ParseError, match="is too small for a number"):
         parse(text)
 
 
-@pytest.mark.parametrize("text", ["0", "0.0", "x + 0e-5", "2.3e-308 * x", "0.000e-999"])
+@pytest.mark.parametrize("text", ["0", "0.0", "x + 0e-5", "2.3e-308 * x", "5e-324", "0.000e-999"])
 def test_zero_and_small_numbers_are_read(text: str) -> None:
     assert parse(str(parse(text))) == parse(text)
 

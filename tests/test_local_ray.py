@@ -42,7 +42,7 @@ def is_complete(place: Path) -> bool:
     return bool(study["done"] == 3 and study["failed"] == 0 and study["complete"])
 
 
-@pytest.mark.parametrize("length", [42, 90])
+@pytest.mark.parametrize("length", [46, 90])  # at 42 it depends on the digits of the process number
 def test_a_folder_that_is_too_deep_for_sockets_is_not_used(tmp_path: Path, short: Path, length: int) -> None:
     """Row E4: a TMPDIR of more than 41 characters. The next tests cover RAY_TMPDIR, and folders that cannot be made."""
     deep = short / ("d" * (length - len(f"{short}/")))
