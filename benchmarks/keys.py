@@ -31,6 +31,7 @@ import scipy.special
 from numpy.typing import NDArray
 
 from search_space import Expression, Grammar, key, parse, space
+from search_space.matching import match
 
 Array = NDArray[np.float64]
 
@@ -233,17 +234,14 @@ IDENTITIES: tuple[tuple[str, str], ...] = (
 
 
 def rewritten(tree: Expression, rng: random.Random) -> tuple[Expression, str] | None:
-    """The tree with one identity used at one random place, and the identity; None if none fits there."""
-    from search_space.matching import match
-
+    """Use one identity at one random place of the tree. Return the new tree and the identity; None if none fits."""
     nodes: list[Expression] = []
     tree.fold(lambda node, _: nodes.append(node))
     target = rng.choice(nodes)
     wild = frozenset({"a", "b", "c", "beta1"})
     fitting = []
     for left, right in IDENTITIES:
-        form = parse(left, ("a", "b", "c"))
-        form = form.substitute({}) if "beta1" not in left else _with_wild_beta(form)
+        form = _with_wild_beta(parse(left, ("a", "b", "c")))
         bound = next(match(form, target, wild, lambda name, node: name != "beta1" or node.op == "beta"), None)
         if bound is not None:
             fitting.append((left, right, bound))
@@ -265,6 +263,7 @@ def rewritten(tree: Expression, rng: random.Random) -> tuple[Expression, str] | 
 
 
 def _with_wild_beta(form: Expression) -> Expression:
+    """Return the form with its parameter as a variable, `beta1`, that stands for any parameter."""
     return form.fold(
         lambda node, args: Expression("beta1") if node.op == "beta" else Expression(node.op, args, node.value)
     )

@@ -136,8 +136,7 @@ def test_rewritten_functions_keep_their_keys() -> None:
 def test_every_identity_is_one() -> None:
     """The table of the benchmark says nothing false: both sides agree where both are numbers."""
     for left, right in IDENTITIES:
-        one, other = (text.replace("a", "@").replace("b@s(", "abs(") for text in (left, right))
-        assert one != other
+        assert left != right
         fill = {"a": parse("x"), "b": parse("sin(2 * x) + 1.5"), "c": parse("x^2 - 1")}
         texts = [str(parse(text, ("a", "b", "c")).substitute(fill)) for text in (left, right)]
         assert difference(*texts, seed=1)[0] <= 1, f"{left} = {right}"
