@@ -17,7 +17,7 @@ from workers.networks.densenet import DenseNet
 from workers.networks.inception import InceptionNet
 from workers.networks.lecture import LectureNet
 from workers.networks.options import check_options
-from workers.networks.own import Survey, build_own, survey_own
+from workers.networks.own import Request, Survey, build_own, survey_own
 from workers.networks.preactivation import PreActivationResNet, WideResNet
 from workers.networks.resnet import ResNet
 from workers.networks.sites import Activations, activation_of
@@ -76,7 +76,7 @@ def build(
         WorkersError: no such model; an option that it does not take, or not so; a user's own that does not work.
     """
     if code_name(name):
-        return build_own(name, activation, shape, classes, width, options, dtype, match, note)
+        return build_own(Request(name, activation, shape, classes, width, options, dtype, match), note)
     check_model(name, match)
     if len(shape) != 3 or dtype != torch.float32:
         raise WorkersError(
@@ -115,7 +115,7 @@ def survey(
             f"model {name!r} is made with the activation at each of its sites, so nothing is replaced in it; name a "
             "network of your own: package.module:function"
         )
-    return survey_own(name, activation_of(expression), shape, classes, width, options, match, dtype)
+    return survey_own(Request(name, activation_of(expression), shape, classes, width, options, dtype, match))
 
 
 def check_model(name: str, match: str = "") -> None:

@@ -32,18 +32,50 @@ class Survey:
     refusal: str = ""
 
 
-def build_own(
-    name: str,
-    activation: Activations,
-    shape: tuple[int, ...],
-    classes: int,
-    width: int | None,
-    options: Mapping[str, object],
-    dtype: torch.dtype = torch.float32,
-    match: str = "",
-    note: Callable[[str], object] = str,
-) -> nn.Module:
-    """Make the network that `module:function` makes, and try it on two images.
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A network that is asked for.
+
+    Attributes:
+        name: `package.module:function`.
+        activation: makes the activation of each site.
+        shape: of one example, without the batch.
+        width: how wide the network is; None leaves that to the function.
+        options: further arguments of the function.
+        dtype: of the examples.
+        match: a pattern of the dotted names of the activations to replace; if empty, all are.
+    """
+
+    name: str
+    activation: Activations
+    shape: tuple[int, ...]
+    classes: int
+    width: int | None
+    options: Mapping[str, object]
+    dtype: torch.dtype = torch.float32
+    match: str = ""
+
+    def function(self) -> tuple[Callable[..., Any], dict[str, Any]]:
+        """Return the function of that name and the arguments that it is called with."""
+        function, size = _find(self.name), self.shape
+        images = len(size) == 3
+        offered = {"activation": self.activation, **({"in_channels": size[0]} if images else {"shape": size})}
+        offered |= {"classes": self.classes, **({"image_size": size[1:]} if images else {}), "width": self.width}
+        return function, _arguments(self.name, function, offered, self.options)
+
+    def zeros(self) -> Tensor:
+        """Two examples of zeros."""
+        return torch.zeros(2, *self.shape, dtype=self.dtype)
+
+    def noise(self) -> Tensor:
+        """Two examples. What works in place and should not shows only where the numbers differ."""
+        if not self.dtype.is_floating_point:
+            return self.zeros()
+        return torch.randn(2, *self.shape, dtype=self.dtype, generator=torch.Generator().manual_seed(0))
+
+
+def build_own(request: Request, note: Callable[[str], object] = str) -> nn.Module:
+    """Make the network that `module:function` makes, and try it on two examples.
 
     The function is given those of `activation` (an `Activations`), `in_channels`, `classes`, `image_size` (height,
     width) and `width` (None if the settings leave it open) that it has arguments for, and the options. Where the data
@@ -56,7 +88,8 @@ def build_own(
             network, does not run, has another output than `(n, classes)` or calls no activation; nothing to
             replace, or not all.
     """
-    function, given = _asked(name, activation, shape, classes, width, options)
+    name, activation = request.name, request.activation
+    function, given = request.function()
     made: list[nn.Module] = []
 
     def recorded(channels: int, dim: int) -> nn.Module:
@@ -67,64 +100,40 @@ def build_own(
         given["activation"] = replace(activation, make=recorded)
     model = _call(name, function, given)
     if "activation" not in given:
-        survey = _replace(name, model, activation, _noise(shape, dtype), match)
+        survey = _replace(request, model)
         if survey.refusal:
             raise WorkersError(survey.refusal)
         for line in survey.report.notes:
             note(f"model {name!r}: {line}")
-    elif match:
+    elif request.match:
         raise WorkersError(f"model {name!r} takes `activation` and puts it where it belongs; leave --match out")
     elif not made and not any(isinstance(module, Activation) for module in model.modules()):
         raise WorkersError(
             f"model {name!r} takes `activation` but never calls it, as in self.act = activation(channels)"
         )
-    _dry_run(name, model, torch.zeros(2, *shape, dtype=dtype), classes, made)
+    _dry_run(name, model, request.zeros(), request.classes, made)
     return model
 
 
-def survey_own(
-    name: str,
-    activation: Activations,
-    shape: tuple[int, ...],
-    classes: int,
-    width: int | None,
-    options: Mapping[str, object],
-    match: str = "",
-    dtype: torch.dtype = torch.float32,
-) -> Survey:
+def survey_own(request: Request) -> Survey:
     """Say what `build_own` replaces in the network and what stays, also where it would refuse the network for that.
 
     Raises:
         WorkersError: as `build_own`; the function takes `activation`, so that nothing is replaced.
     """
-    function, given = _asked(name, activation, shape, classes, width, options)
+    name = request.name
+    function, given = request.function()
     if "activation" in given:
         raise WorkersError(f"model {name!r} takes `activation` and puts it where it belongs; nothing is replaced in it")
     model = _call(name, function, given)
-    survey = _replace(name, model, activation, _noise(shape, dtype), match)
+    survey = _replace(request, model)
     if survey.refusal:
         return survey
     try:
-        _dry_run(name, model, torch.zeros(2, *shape, dtype=dtype), classes)
+        _dry_run(name, model, request.zeros(), request.classes)
     except WorkersError as error:
         return replace(survey, refusal=str(error))
     return survey
-
-
-def _asked(
-    name: str,
-    activation: Activations,
-    shape: tuple[int, ...],
-    classes: int,
-    width: int | None,
-    options: Mapping[str, object],
-) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """Return the function of that name and what it is called with."""
-    function = _find(name)
-    of_data = {"in_channels": shape[0]} if len(shape) == 3 else {"shape": shape}
-    offered = {"activation": activation, **of_data, "classes": classes}
-    offered |= {"image_size": shape[1:]} if len(shape) == 3 else {}
-    return function, _arguments(name, function, {**offered, "width": width}, options)
 
 
 def _find(name: str) -> Callable[..., Any]:
@@ -191,21 +200,15 @@ def _call(name: str, function: Callable[..., Any], given: Mapping[str, Any]) -> 
     return model
 
 
-def _noise(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Two examples. What works in place and should not shows only where the numbers differ."""
-    if not dtype.is_floating_point:
-        return torch.zeros(2, *shape, dtype=dtype)
-    return torch.randn(2, *shape, dtype=dtype, generator=torch.Generator().manual_seed(0))
-
-
-def _replace(name: str, model: nn.Module, activation: Activations, images: Tensor, match: str) -> Survey:
+def _replace(request: Request, model: nn.Module) -> Survey:
+    name, activation, match = request.name, request.activation, request.match
     if activation.expression is None:
         raise WorkersError(
             f"model {name!r} takes no `activation`, and in a finished network only functions of one number can be put; "
             "let it take `activation`, and make `activation.expansion` times the channels before each"
         )
     try:
-        report = replace_activations(model, activation.expression, images, match=match or None)
+        report = replace_activations(model, activation.expression, request.noise(), match=match or None)
     except NothingToReplace as error:
         remedy = "make modules of its activations, as in self.act = nn.ReLU(), or let the function take `activation`"
         if error.kept:
