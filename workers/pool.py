@@ -14,6 +14,7 @@ from typing import Protocol
 from workers.failure import failure
 from workers.job import Health, Job, Outcome, Verdict, WorkersError
 from workers.text import limited
+from workers.validation import validated
 
 GRACE_SECONDS = 3.0  # how long past its time-out a job may take to notice by itself
 
@@ -50,7 +51,7 @@ def guarded(run: Evaluate, job: Job) -> Outcome:
     try:
         outcome = run(job)
         if not isinstance(outcome, Outcome):
-            raise WorkersError(f"the worker returned a {type(outcome).__name__}, which is not an outcome")
+            outcome = validated(outcome)  # which says what it is instead
     except BaseException as error:  # a user's code may raise anything; Ctrl-C is the main thread's in this process
         outcome = failure(error)
     return replace(outcome, seconds=time.monotonic() - started)
