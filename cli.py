@@ -414,8 +414,8 @@ def _in_short(study: Row) -> dict[str, Any]:
 
 
 def _for_table(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """A leaderboard as people read it: baselines by name, four decimals. Mirrors are rare: a line below the expression
-    leaves more room for it than a column would."""
+    """Return the rows of a leaderboard as people read them: baselines by name, four decimals. The mark of a mirror
+    stands behind the expression, because mirrors are too rare for a column."""
     return [
         {
             "rank": row["rank"],

@@ -44,19 +44,25 @@ _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 6
 
 
 def _spread(count: int, prime: int) -> Array:
-    """`count` numbers that fill (0, 1) evenly (a Kronecker sequence), in unrelated orders for different primes."""
+    """Return `count` numbers that fill (0, 1) evenly (a Kronecker sequence); different primes give unrelated orders."""
     return np.arange(1, count + 1, dtype=np.float64) * np.float64(math.sqrt(prime)) % np.float64(1)
 
 
 def _sweep(count: int) -> Array:
-    """Points from -6.1 to 6.1 at equal distances, none of them a round number."""
+    """Return points from -6.1 to 6.1 at equal distances, none of them a round number."""
     return 6.1 * ((np.arange(count) + 0.4871) / count * 2 - 1)
 
 
 @dataclass(frozen=True, eq=False)
 class _Points:
-    """Where functions are evaluated: `x`, of shape (points,). The first `fine` points are compared to many digits.
-    Where `free` is true, each parameter has another value at each point; elsewhere it is 1, where training starts."""
+    """The points at which functions are evaluated.
+
+    Attributes:
+        x: of shape (points,), float64.
+        fine: how many of them, the first ones, are compared to many digits.
+        free: of shape (points,). Where it is true, each parameter has another value at each point; elsewhere every
+            parameter is 1, the value at which training starts.
+    """
 
     x: Tensor
     fine: int
@@ -64,7 +70,7 @@ class _Points:
 
     @lru_cache(maxsize=64)  # noqa: B019 (there are three objects, and they live as long as the process)
     def betas(self, slot: int) -> Tensor:
-        """The values of a parameter at the points, in [-2, 3]. Each slot, 0 and up, has values of its own."""
+        """Return the values of a parameter at the points, in [-2, 3]. Each slot, 0 and up, has its own values."""
         values = _spread(len(self.free), _PRIMES[slot % len(_PRIMES)]) * 5 - 2 + slot // len(_PRIMES) * 0.01
         return torch.from_numpy(np.where(self.free, values, 1.0))
 
@@ -111,8 +117,8 @@ def fingerprint(expression: Expression) -> str:
 
 
 def _moving(expression: Expression) -> list[tuple[int, bytes]]:
-    """The parameters that change the function's value, each with its effect: the rounded values with this parameter
-    alone different from the others. Sorted by effect, so that the order does not depend on names."""
+    """Return the parameters that change the function's value, each with its effect: the rounded values of the function
+    where this parameter alone differs from the others. They are sorted by effect, so names do not matter."""
     names = expression.betas
     if not names:
         return []
@@ -126,8 +132,8 @@ def _moving(expression: Expression) -> list[tuple[int, bytes]]:
 
 
 def _moves_somewhere(expression: Expression, name: int, names: Sequence[int]) -> bool:
-    """Whether a parameter changes the value at any of the dense points, where the others have values of their own. At
-    every second point it is compared at a value far from the start, up to 48: `sign(beta - 10) * x` is not -x."""
+    """Return True if a parameter changes the value at any of the dense points, at which the others have their own
+    values. Every second point compares a value far from the start, up to 48: `sign(beta - 10) * x` is not -x."""
     rows = {beta: _VARIED.betas(slot).repeat(2, 1) for slot, beta in enumerate(names)}
     rows[name][1] = _VARIED.betas(len(names))
     rows[name][1, ::2] *= 16
@@ -136,8 +142,8 @@ def _moves_somewhere(expression: Expression, name: int, names: Sequence[int]) ->
 
 
 def _slots(expression: Expression, moving: Sequence[tuple[int, bytes]]) -> dict[int, int]:
-    """Which values each parameter takes. Parameters with the same effect are tried in every order, up to `MAX_ORDERS`;
-    the order with the smallest rounded values counts."""
+    """Return the slot of each parameter, which decides its values. Parameters with the same effect are tried in every
+    order, up to `MAX_ORDERS`; the order with the smallest rounded values is taken."""
     tied = [[name for name, _ in group] for _, group in groupby(moving, key=lambda pair: pair[1])]
     orders = [sum(order, ()) for order in islice(product(*map(permutations, tied)), MAX_ORDERS)]
     idle = dict.fromkeys(expression.betas, len(moving))
@@ -151,7 +157,7 @@ def _slots(expression: Expression, moving: Sequence[tuple[int, bytes]]) -> dict[
 
 
 def _evaluate(expression: Expression, x: Tensor, betas: Mapping[int, Tensor]) -> Array:
-    """The values at `x`, of shape (points,), or (rows, points) if the parameters have that shape."""
+    """Return the values at `x`, of shape (points,), or (rows, points) if the parameters have that shape."""
     done: dict[Expression, Tensor] = {}
 
     def compute(node: Expression) -> Tensor:
@@ -170,7 +176,7 @@ def _evaluate(expression: Expression, x: Tensor, betas: Mapping[int, Tensor]) ->
 
 
 def _scaled(expression: Expression, x: Tensor, betas: Mapping[int, Tensor]) -> tuple[Array, int]:
-    """The values divided by a power of two, and its exponent: 0 unless the function is very small or very large."""
+    """Return the values divided by a power of two, and its exponent: 0 unless the function is very small or large."""
     values = _evaluate(expression, x, betas)
     sizes = np.abs(values)
     finite = np.isfinite(sizes)
@@ -188,25 +194,27 @@ def _scaled(expression: Expression, x: Tensor, betas: Mapping[int, Tensor]) -> t
 
 
 def _is_noise(values: Array, beside: Array) -> bool:
-    """Whether small values are rounding errors of a function that is 0: then they are others at the next points."""
+    """Return True if small values are rounding errors of a function that is 0: they change at the next points."""
     both = np.isfinite(values) & np.isfinite(beside)
     apart = np.abs(values[both] - beside[both])
     return bool(apart.max(initial=0.0) > 1e-3 * np.abs(values[both]).max(initial=0.0))
 
 
 def _differ(one: Array, other: Array) -> bool:
+    """Return True if the values differ anywhere by more than `_MOVES` allows."""
     with np.errstate(all="ignore"):
         allowed = _MOVES * (1 + np.maximum(np.abs(one), np.abs(other)))
         return bool((~(np.abs(one - other) <= allowed) & ~(_undefined(one) & _undefined(other))).any())
 
 
 def _undefined(values: Array | NDArray[np.float32]) -> Mask:
-    """Where a value is infinite, beyond float32 or not a number: these count as equal, for one way of computing a
-    function overflows earlier than another."""
+    """Return where a value is infinite, beyond float32 or not a number. Such values count as equal, because one way of
+    computing a function overflows earlier than another."""
     return np.asarray(~(np.abs(values) <= np.finfo(np.float32).max))
 
 
 def _rounded(values: Array, fine: int) -> bytes:
+    """Return the values, of shape (points,), rounded to their steps, as bytes that are the same on every machine."""
     with np.errstate(all="ignore"):
         few = _to_step(values[:fine], FINE_STEP).astype("<f4")
         many = _to_step(values[fine:], DENSE_STEP).astype("<f4")

@@ -34,7 +34,7 @@ def preflight(expression: Expression | str) -> str | None:
         broken = ~(np.abs(y) <= _LARGEST)
         if broken.any():
             at = float(min(EXACT[broken], key=abs))
-            return f"its value is {_in_float32(y[at == EXACT][0])} at x = {at:g}"
+            return f"its value is {float(np.float32(y[at == EXACT][0]))} at x = {at:g}"
         if pole := _pole(tree, f):
             return pole
         if float(np.ptp(y)) <= 4 * float(np.finfo(np.float32).eps) * float(np.abs(y).max()):
@@ -71,21 +71,17 @@ def breakdown(expression: Expression | str) -> str | None:
     return None
 
 
-def _in_float32(value: float) -> float:
-    return float(np.float32(value))
-
-
 def _changes(y: Array) -> NDArray[np.bool_]:
-    """Whether a function changes from each point to the next, by more than rounding does."""
+    """Return where a function changes from one point to the next by more than rounding does."""
     size = np.maximum(np.abs(y[1:]), np.abs(y[:-1]))
     changes: NDArray[np.bool_] = np.abs(np.diff(y)) > 1e-12 * size + 1e-15 * min(1.0, float(np.abs(y).max()))
     return changes
 
 
 def _pole(tree: Expression, f: Callable[[Array], Array]) -> str | None:
-    """The point nearest to 0 within [-10, 10] towards which f grows without bound. There, a denominator, the base of a
-    power or the argument of a logarithm is 0. In x^2 / (x + eps) the numerator is 0 in the same place, to within what
-    float32 can tell, and f does not grow."""
+    """Return a sentence about the point nearest to 0, within [-10, 10], towards which f grows without bound; None if
+    there is none. At such a point a denominator, the base of a power or the argument of a logarithm is 0. In
+    x^2 / (x + eps) the numerator is 0 in the same place, to within what float32 can tell, and f does not grow."""
     found: list[tuple[float, float, Expression]] = []
     for node in _may_be_zero(tree):
         g = _function(node)
@@ -98,7 +94,7 @@ def _pole(tree: Expression, f: Callable[[Array], Array]) -> str | None:
 
 
 def _may_be_zero(tree: Expression) -> list[Expression]:
-    """The subtrees at whose zeros a function can be infinite: nothing else in the language is."""
+    """Return the subtrees at whose zeros a function can be infinite. Nothing else in the language makes it infinite."""
     found: dict[Expression, None] = {}
 
     def collect(node: Expression, _: tuple[None, ...]) -> None:
@@ -112,8 +108,11 @@ def _may_be_zero(tree: Expression) -> list[Expression]:
 
 
 def _grows(f: Callable[[Array], Array], x: Array) -> NDArray[np.bool_]:
-    """Whether f grows without bound towards each x: in absolute value, or from minus to plus infinity. A pole of order
-    0.5 grows by a factor of 3.2 from a distance of 1e-4 to 1e-5; a logarithm by as much again in each such step."""
+    """Return, for each x, whether f grows without bound towards it: in absolute value, or from minus to plus infinity.
+
+    From a distance of 1e-4 to one of 1e-5, a pole of order 0.5 grows by a factor of 3.2. A logarithm grows by the same
+    amount from 1e-4 to 1e-8 as from 1e-8 to 1e-12.
+    """
     (far, close), (far_apart, close_apart) = np.stack([_beside(f, x, d) for d in (1e-4, 1e-5)], axis=1)
     poles = (close > 2 * far) | (close_apart > 2 * far_apart) & (close_apart > 1e-6 * (1 + close))
     steps = np.diff([_beside(f, x, d)[0] for d in (1e-4, 1e-8, 1e-12)], axis=0)
@@ -122,7 +121,7 @@ def _grows(f: Callable[[Array], Array], x: Array) -> NDArray[np.bool_]:
 
 
 def _beside(f: Callable[[Array], Array], x: Array, distance: float) -> tuple[Array, Array]:
-    """The larger |f| on the two sides of each x at a distance, and how far apart the two values are."""
+    """Return the larger |f| on the two sides of each x at a distance, and how far apart the two values are."""
     right, left = f(x + distance), f(x - distance)
     return np.fmax(np.abs(right), np.abs(left)), np.abs(right - left)
 

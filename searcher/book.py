@@ -13,8 +13,8 @@ from searcher.trial import Study, Trial, TrialState
 class Known:
     """What was found out about a function, to be repeated by those that cite it. A study has many of these.
 
-    `key` is the one that the store has of that trial: of a study that older rules keyed it is not the function's key by
-    today's rules (searcher/keys.py).
+    `key` is the trial's key in the store. In a study that older rules keyed, today's key of the function is another one
+    (searcher/keys.py).
     """
 
     number: int
@@ -45,7 +45,7 @@ class Book:
     best: Trial | None = None
 
     def finish(self, trial: Trial, key: str = "") -> None:
-        """Enter a finished trial. `key` is its function's by today's rules, if the store has another one."""
+        """Enter a finished trial. `key` is its function's key by today's rules, where the store has another one."""
         self.finished = max(self.finished, (trial.finish_order or 0) + 1)
         self.counts[trial.state] += 1
         self.trained += trial.trained and trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
@@ -71,7 +71,7 @@ class Book:
         self.behind[trial.key] = []
 
     def postpone(self, trial: Trial, running: str) -> None:
-        """Enters a trial that the end of a running training will decide; `running` is the key trained there."""
+        """Enter a trial that waits for the end of a running training; `running` is the key of its function."""
         self.behind[running].append(trial)
         self.postponed += 1
 

@@ -17,7 +17,7 @@ log = logging.getLogger("searcher")
 
 
 def is_current(study: Study) -> bool:
-    """Whether today's rules made the study's keys."""
+    """Return True if today's rules made the study's keys."""
     return str(study.versions.get("keys", 1)) == str(KEY_RULES)
 
 
@@ -31,7 +31,7 @@ def present_key(trial: Trial) -> str:
 
 
 class PresentKeys:
-    """The keys of a study's trials by today's rules, and the citations that do not hold by them.
+    """Computes the keys of a study's trials by today's rules, and finds the citations that do not hold by them.
 
     Trials are asked for in the order in which they ended: a cited trial comes before those that cite it.
 

@@ -1,4 +1,4 @@
-"""`searcher db rekey`: a study's keys made anew in the store, by today's rules (searcher/keys.py).
+"""`searcher db rekey` makes a study's keys anew in the store, by today's rules (searcher/keys.py).
 
 Keys are computed first, page by page, while the lease is kept. Then one transaction changes them, opens the trials
 whose citations no longer hold, and closes the gaps that these leave in the order of ends.
@@ -102,7 +102,7 @@ def rekey(store: Store, study: Study, report: Report) -> Rekeyed:
 
 
 def _trials(store: Store, study: Study) -> Iterator[Trial]:
-    """All trials, those that have ended first, in that order."""
+    """Yield all trials: first those that have ended, in that order, then the open ones."""
     return chain((trial for trial, _ in replay.ended(store, study, curves=False)), replay.open_trials(store, study))
 
 
@@ -122,8 +122,8 @@ def _write(connection: Connection, study: Study, new: dict[int, str], reopened: 
 
 
 def _close_gaps(connection: Connection, mine: sa.ColumnElement[bool], gaps: Sequence[int]) -> None:
-    """Number the ends anew, without those at `gaps`. By way of negative numbers, for no two trials may have one number
-    even for a moment."""
+    """Number the ends anew, without the numbers in `gaps`. Numbers become negative in between, because no two trials
+    may have the same number even for a moment."""
     order, trials = _T.finish_order, sa.update(schema.trial)
     connection.execute(trials.where(mine, order > gaps[0]).values(finish_order=-order))
     last = 2**31 - 1
