@@ -34,7 +34,7 @@ from workers.models import NETWORKS, mirror_caveat
 from workers.pool import InlinePool
 
 from .conftest import Cli
-from .test_search import SETTINGS, CountingJudge, ThreadPool, _run_and_die, completed, judge, never, run, untimed
+from .test_search import SETTINGS, CountingJudge, ThreadPool, completed, in_sessions, judge, never, run, untimed
 
 # A space in which every second function is the mirror of another one.
 MIRRORED = ("x", "max0", "min0", "sin", "cos")
@@ -355,17 +355,9 @@ def test_interrupted_and_resumed_is_the_same_as_uninterrupted(
     settings = replace(SKIPPING, sampler=sampler, study_name="whole", n_trials=60)
     _, whole = completed(store, settings)
     assert sum(trial.left_untrained for trial in whole) > 3
-    study = session.create_study(store, replace(settings, study_name="parts"))
-    sessions = 0
-    while sum(store.counts(study)[state] for state in store.counts(study) if state.finished) < 60:
-        sessions += 1
-        if how == "stopped":
-            asked = iter(range(9))
-            run(store, study, settings, should_stop=lambda asked=asked: next(asked, None) is None)  # type: ignore[misc]
-        else:
-            _run_and_die(store, study, settings, after=7, monkeypatch=monkeypatch)
+    sessions, parts = in_sessions(store, settings, how, monkeypatch)
     assert sessions > 2
-    assert untimed(store.trials(study)) == untimed(whole)
+    assert untimed(parts) == untimed(whole)
 
 
 class Scripted:

@@ -106,17 +106,23 @@ def test_interrupted_and_resumed_is_the_same_as_uninterrupted(
 ) -> None:
     settings = replace(SETTINGS, sampler=sampler, study_name="whole")
     _, whole = completed(store, settings)
+    sessions, parts = in_sessions(store, settings, how, monkeypatch)
+    assert sessions > 3
+    assert untimed(parts) == untimed(whole)
+
+
+def in_sessions(store: Store, settings: Config, how: str, monkeypatch: pytest.MonkeyPatch) -> tuple[int, list[Trial]]:
+    """Run a study named `parts` in sessions that are `stopped` or `killed`; return their number and the trials."""
     study = session.create_study(store, replace(settings, study_name="parts"))
     sessions = 0
-    while any(not t.state.finished for t in store.trials(study)) or len(store.trials(study)) < 40:
+    while sum(t.state.finished for t in store.trials(study)) < settings.n_trials:
         sessions += 1
         if how == "stopped":
             asked = iter(range(9))
             run(store, study, settings, should_stop=lambda asked=asked: next(asked, None) is None)  # type: ignore[misc]
         else:
             _run_and_die(store, study, settings, after=7, monkeypatch=monkeypatch)
-    assert sessions > 3
-    assert untimed(store.trials(study)) == untimed(whole)
+    return sessions, store.trials(study)
 
 
 def _run_and_die(store: Store, study: Study, settings: Config, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
