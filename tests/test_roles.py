@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -56,9 +56,9 @@ class Roles:
 
 
 @pytest.fixture(scope="module")
-def roles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Roles]:
+def roles(new_folder: Callable[[], Path]) -> Iterator[Roles]:
     """The documented roles, with passwords, on a database that a searcher of old has filled."""
-    made = Roles(tmp_path_factory.mktemp("roles"))
+    made = Roles(new_folder())
     in_any, in_the_new = documented_sql()
     made.run(in_any)
     made.run(in_the_new, "searcher")

@@ -71,8 +71,8 @@ def locked(url: str) -> Iterator[None]:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    made = Server(tmp_path / "pg")
+def server(new_folder: Callable[[], Path]) -> Iterator[Server]:
+    made = Server(new_folder())
     yield made
     made.close()
 
