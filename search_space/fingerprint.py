@@ -36,6 +36,9 @@ FINE_STEP, DENSE_STEP, LARGE = 2.0**-30, 2.0**-13, 2.0**11
 # A function that is nowhere larger than the first, or half of the time larger than the second, is scaled by a power of
 # two before the steps are applied.
 SMALL_SCALE, LARGE_SCALE = 2.0**-10, 2.0**64
+# At points where parameters are not 1, or beyond 6.1, larger values are not compared: exp(a) overflows from a = 710 on,
+# so that log(1 + exp(a)) is infinite where softplus(a) is 710, and there such values of `a` are common.
+LIMIT = 600.0
 MAX_ORDERS = 24  # in which parameters are tried that have the same effect, each changed alone
 
 _HALF = np.uint32(1 << 10)  # of the relative step of large numbers, in the bits of a float32
@@ -62,11 +65,13 @@ class _Points:
         fine: how many of them, the first ones, are compared to many digits.
         free: of shape (points,). Where it is true, each parameter has another value at each point; elsewhere every
             parameter is 1, the value at which training starts.
+        limited: of shape (points,). Where it is true, values beyond `LIMIT` count as undefined.
     """
 
     x: Tensor
     fine: int
     free: Mask
+    limited: Mask
 
     @lru_cache(maxsize=64)  # noqa: B019 (there are three objects, and they live as long as the process)
     def betas(self, slot: int) -> Tensor:
@@ -78,7 +83,7 @@ class _Points:
 def _points(*parts: tuple[Array, bool], fine: int) -> _Points:
     x = np.concatenate([part for part, _ in parts])
     free = np.concatenate([np.full(len(part), varied) for part, varied in parts])
-    return _Points(torch.from_numpy(x), fine, free)
+    return _Points(torch.from_numpy(x), fine, free, free | (np.abs(x) > 6.1))
 
 
 _FINE, _FAR, _ROUND = 4 * (2 * _spread(64, 61) - 1), 9.3 * (2 * _spread(24, 67) - 1), np.arange(-6.0, 7.0)
@@ -111,7 +116,7 @@ def fingerprint(expression: Expression) -> str:
         moving = _moving(expression)
         points = _VARIED if moving else _PLAIN
         slots = _slots(expression, moving)
-        scaled, exponent = _scaled(expression, points.x, {beta: points.betas(slot) for beta, slot in slots.items()})
+        scaled, exponent = _scaled(expression, points, {beta: points.betas(slot) for beta, slot in slots.items()})
     about = f"{exponent} {len(moving)}".encode()
     return hashlib.sha256(_rounded(scaled, points.fine) + about).hexdigest()
 
@@ -124,7 +129,7 @@ def _moving(expression: Expression) -> list[tuple[int, bytes]]:
         return []
     same, other = _FEW.betas(0), _FEW.betas(1)
     rows = {name: torch.stack([same, *(other if changed == name else same for changed in names)]) for name in names}
-    (base, *changed), _ = _scaled(expression, _FEW.x, rows)
+    (base, *changed), _ = _scaled(expression, _FEW, rows)
     effects = sorted(zip([_rounded(row, _FEW.fine) for row in changed], names, strict=True))
     seen = {name for name, row in zip(names, changed, strict=True) if _differ(base, row)}
     order = [name for _, name in effects]
@@ -137,7 +142,7 @@ def _moves_somewhere(expression: Expression, name: int, names: Sequence[int]) ->
     rows = {beta: _VARIED.betas(slot).repeat(2, 1) for slot, beta in enumerate(names)}
     rows[name][1] = _VARIED.betas(len(names))
     rows[name][1, ::2] *= 16
-    (one, other), _ = _scaled(expression, _VARIED.x, rows)
+    (one, other), _ = _scaled(expression, _VARIED, rows, limit=math.inf)
     return _differ(one, other)
 
 
@@ -151,7 +156,7 @@ def _slots(expression: Expression, moving: Sequence[tuple[int, bytes]]) -> dict[
     if len(candidates) == 1:
         return candidates[0]
     rows = {name: torch.stack([_FEW.betas(slots[name]) for slots in candidates]) for name in expression.betas}
-    scaled, _ = _scaled(expression, _FEW.x, rows)
+    scaled, _ = _scaled(expression, _FEW, rows)
     found = [_rounded(row, _FEW.fine) for row in scaled]
     return candidates[min(range(len(candidates)), key=found.__getitem__)]
 
@@ -175,9 +180,13 @@ def _evaluate(expression: Expression, x: Tensor, betas: Mapping[int, Tensor]) ->
     return np.broadcast_to(compute(expression).numpy(), (*rows, len(x)))
 
 
-def _scaled(expression: Expression, x: Tensor, betas: Mapping[int, Tensor]) -> tuple[Array, int]:
-    """Return the values divided by a power of two, and its exponent: 0 unless the function is very small or large."""
-    values = _evaluate(expression, x, betas)
+def _scaled(
+    expression: Expression, points: _Points, betas: Mapping[int, Tensor], limit: float = LIMIT
+) -> tuple[Array, int]:
+    """Return the values divided by a power of two, and its exponent: 0 unless the function is very small or large.
+    Values beyond `limit` at the limited points are not a number."""
+    values = _evaluate(expression, points.x, betas)
+    values = np.where(points.limited & (np.abs(values) > limit), np.nan, values)
     sizes = np.abs(values)
     finite = np.isfinite(sizes)
     scale = float(sizes.max(where=finite, initial=0.0))
@@ -187,7 +196,7 @@ def _scaled(expression: Expression, x: Tensor, betas: Mapping[int, Tensor]) -> t
         scale = float(np.median(sizes[finite]))
         if scale <= LARGE_SCALE:
             return values, 0
-    elif _is_noise(values, _evaluate(expression, x * (1 + 2.0**-43), betas)):
+    elif _is_noise(values, _evaluate(expression, points.x * (1 + 2.0**-43), betas)):
         return values, 0
     exponent = math.frexp(float(f"{scale:.6g}"))[1]  # six digits: rounding errors do not matter
     return np.ldexp(values, -exponent), exponent

@@ -316,6 +316,6 @@ def plain_errors(url: str | URL) -> Iterator[None]:
     except OverflowError as error:  # of sqlite3, before the database is asked
         raise StoreRefused(f"{masked(url)} holds no such number: {error}") from error
     except UnicodeDecodeError as error:
-        raise StoreError(f"{masked(url)} has text in it that is not UTF-8: {error.object[:50]!r}") from error
+        raise StoreError(errors.undecodable(parse_url(url), masked(url), error)) from error
     except UnicodeEncodeError as error:
         raise StoreError(f"{masked(url)} has no such text: {error.object[:200]!r} is not UTF-8") from error

@@ -109,3 +109,10 @@ def plain_sqlite(url: URL, shown: str, text: str, code: int) -> str:
     if text.startswith(_NOT_AS_MADE):
         return f"{url.database}: {DAMAGED} ({text[:200]})"
     return f"{shown}: {text}"
+
+
+def undecodable(url: URL, shown: str, error: UnicodeDecodeError) -> str:
+    """The error in one line for text that the driver could not decode. `shown` is the URL without its password."""
+    if url.get_backend_name() == "sqlite":  # what SQLite itself says quotes the schema, which is damaged then
+        return f"{url.database}: {DAMAGED} ({error.object[:200].decode(errors='backslashreplace')})"
+    return f"{shown} has text in it that is not UTF-8: {error.object[:50]!r}"
