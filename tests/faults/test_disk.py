@@ -138,6 +138,22 @@ def test_two_hundred_damaged_files(whole: Path, tmp_path: Path, cli: Cli) -> Non
     assert refused > 50
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_schema_that_is_not_utf_8(command: tuple[str, ...], whole: Path, tmp_path: Path, cli: Cli) -> None:
+    """SQLite's message quotes the damaged name, so Python cannot decode the message. Seen to fail without a word about
+    damage."""
+    name = b"ix_searcher_trial_val"
+    data = (
+        whole.read_bytes()
+        .replace(b"CREATE INDEX " + name, b"CREATE INDEY " + name)
+        .replace(name, name[:-3] + b"\xc3al")
+    )
+    (tmp_path / "searcher.db").write_bytes(data)
+    done = cli(*command)
+    assert done.returncode == 1 and any(sign in done.stderr + done.stdout for sign in SIGNS), done
+    assert len(done.stderr.splitlines()) < 4, done.stderr
+
+
 def test_a_sound_file_is_not_blamed(whole: Path, tmp_path: Path, cli: Cli) -> None:
     """For what a program or the weather has done. Seen to fail with every exception, or every finding, taken for a sign
     of damage."""
