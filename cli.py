@@ -44,7 +44,7 @@ _find_own_packages()
 
 import typer
 
-from searcher import DEFAULT_STORAGE, logs, streams
+from searcher import DEFAULT_STORAGE
 from searcher.commands import data as data_commands
 from searcher.commands import database as database_commands
 from searcher.commands import driving as driving_commands
@@ -54,13 +54,14 @@ from searcher.commands import sql as sql_commands
 from searcher.commands import surgery as surgery_commands
 from searcher.commands.console import Format, Output, Row, Storage, opened, print_findings, print_rows, print_text
 from searcher.commands.running import check_trust, checked, say_waiting, search, served
+from searcher.observe import logs, streams
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-    from searcher.config import Config
-    from searcher.store import Store
-    from searcher.trial import Study
+    from searcher.records import Study
+    from searcher.settings.config import Config
+    from searcher.store.store import Store
 
 app = typer.Typer(
     name="searcher",
@@ -204,15 +205,16 @@ def launch(
     quiet: Quiet = False,
 ) -> None:
     """Start a new study: search, and print the ranked functions."""
-    from searcher import config, trust
-    from searcher.store import StudyExists
+    from searcher.driver import approval
+    from searcher.settings import config
+    from searcher.store.store import StudyExists
 
     if quiet:
         logs.hush()
     given = config.from_flags(locals())
     settings = config.load(experiment, given, preset)
     digest = checked(settings)
-    trust.remember(settings)
+    approval.remember(settings)
     with served(metrics_host, metrics_port) as registry:
         try:
             if typed := _existing(storage, settings.study_name):
@@ -252,7 +254,7 @@ def resume(
     quiet: Quiet = False,
 ) -> None:
     """Go on with a study that was stopped or killed, or extend one that is done."""
-    from searcher import config
+    from searcher.settings import config
 
     if quiet:
         logs.hush()
@@ -264,7 +266,7 @@ def resume(
 @app.command()
 def studies(storage: Storage = DEFAULT_STORAGE, output: Output = Format.table) -> None:
     """List the studies of a database."""
-    from searcher import report
+    from searcher.reports import report
 
     with opened(storage) as store:
         rows = report.study_rows(store)
@@ -284,7 +286,7 @@ def top(
     with opened(storage) as store:
         study = store.study(name)
         rows = store.leaderboard(study, limit)
-        from searcher.mirrors import marked  # imports torch: not before the study is known to be there
+        from searcher.reports.mirrors import marked  # imports torch: not before the study is known to be there
 
         rows = marked(store, study, rows)
         print_rows(_for_table(rows) if output is Format.table else rows, output)
@@ -298,7 +300,7 @@ def trial(
     output: Output = Format.table,
 ) -> None:
     """Show one trial: what was trained, how it ended, its learning curve."""
-    from searcher import report
+    from searcher.reports import report
 
     with opened(storage) as store:
         facts, curve = report.trial_card(store, store.study(name), number)
@@ -321,7 +323,7 @@ def export(
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
     """Write every trial of a study to a file."""
-    from searcher import report
+    from searcher.reports import report
 
     with opened(storage) as store:
         rows = report.trial_rows(store, store.study(name))
@@ -340,7 +342,7 @@ def doctor(storage: Storage = DEFAULT_STORAGE) -> None:
 
 def _begin(storage: str, settings: Config, digest: str, quiet: bool, registry: CollectorRegistry | None) -> None:
     """Make a new study and search."""
-    from searcher import session
+    from searcher.driver import session
 
     with closing(session.make_pool(settings)) as children, opened(storage, create=True) as store:
         study = session.create_study(store, settings, digest)
@@ -360,15 +362,17 @@ def _resume(
     preset: str = "quick",
     wait: bool = False,
 ) -> None:
-    from searcher import session, trust
+    from searcher.driver import approval, session
 
     with opened(storage, create=True, existing=True) as store:
         study = store.study(name)
         settings = session.stored_settings(study, experiment, changes, preset)
         if trust_code:
-            trust.remember(settings)
+            approval.remember(settings)
         given = changes.get("address") or settings.address != study.config.get("address")  # the person's own, here
-        check_trust(study.name, store.typed(study.name), replace(settings, address=trust.LOCAL) if given else settings)
+        check_trust(
+            study.name, store.typed(study.name), replace(settings, address=approval.LOCAL) if given else settings
+        )
         session.check_total(store, study, settings.n_trials)  # once more under the lease; this is before it is taken
         with session.blamed_on(study):
             digest = checked(settings)
@@ -384,8 +388,8 @@ def _resume(
 
 def _conclude(store: Store, study: Study) -> None:
     """The ranked table, the best function against ReLU, and what to type next."""
-    from searcher import report
-    from searcher.mirrors import marked
+    from searcher.reports import report
+    from searcher.reports.mirrors import marked
 
     shown = marked(store, study, store.leaderboard(study, 15, baselines=True))
     print_rows(_for_table(shown), Format.table)
@@ -399,7 +403,7 @@ def _conclude(store: Store, study: Study) -> None:
 
 def _in_short(study: Row) -> dict[str, Any]:
     """A study as people read it, in a line if it goes."""
-    from searcher.lease import process_of
+    from searcher.store.lease import process_of
 
     return {
         "study": study["study"],
@@ -433,8 +437,8 @@ def _for_table(rows: Sequence[Row]) -> list[dict[str, Any]]:
 def _existing(storage: str, name: str) -> str:
     """The study as one types it, empty if there is none. Opens the database if there is one, so that what is wrong with
     it is said before workers are started."""
-    from searcher.database import is_there
-    from searcher.store import UnknownStudy
+    from searcher.store.database import is_there
+    from searcher.store.store import UnknownStudy
 
     if not is_there(storage):
         return ""
@@ -449,7 +453,7 @@ def _existing(storage: str, name: str) -> str:
 def main() -> None:
     """The console script. Exit status: 0 done, 1 it could not be done, 2 it was asked for wrongly, 130 stopped."""
     from searcher import SearcherError
-    from workers.job import WorkersError
+    from workers.contract import WorkersError
 
     streams.prepare()
     sys.excepthook = logs.print_exception

@@ -39,12 +39,12 @@ from typing import Any
 import ray
 from ray import tune
 
-from searcher import session
-from searcher.config import Config
-from searcher.store import Store
-from workers.job import Epoch, Job, Outcome, Verdict
-from workers.pool import Evaluate
-from workers.ray_pool import RayPool
+from searcher.driver import session
+from searcher.settings.config import Config
+from searcher.store.store import Store
+from workers.contract import Epoch, Job, Outcome, Verdict
+from workers.pools.base import Evaluate
+from workers.pools.ray_actors import RayPool
 
 OPTIONS = {"input1": 1, "input2": 1, "unary1": 25, "unary2": 25, "binary": 10}
 

@@ -34,18 +34,19 @@ from pathlib import Path
 import torch
 
 from search_space import Choices, key, preflight
-from searcher import config, session
-from searcher.config import Config
-from searcher.plan import grammar_of
+from searcher.driver import session
+from searcher.driver.loop import Search
 from searcher.pruners import PRUNERS
+from searcher.records import Study, Trial, TrialState
 from searcher.samplers.base import generator
-from searcher.search import Search
-from searcher.store import Store
-from searcher.trial import Study, Trial, TrialState
-from workers.data import Part, load
-from workers.job import Job, Outcome, Verdict
-from workers.pool import Pool
-from workers.train import _guesses
+from searcher.settings import config
+from searcher.settings.config import Config
+from searcher.settings.plan import grammar_of
+from searcher.store.store import Store
+from workers.contract import Job, Outcome, Verdict
+from workers.pools.base import Pool
+from workers.tasks.images.data import Part, load
+from workers.tasks.images.train import _guesses
 
 FUNCTIONS = 100
 BEST = 5

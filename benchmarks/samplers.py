@@ -21,8 +21,8 @@ import psutil
 import torch
 
 from search_space import Grammar, space
+from searcher.records import Kind, Objective, Trial, TrialState
 from searcher.samplers.base import Sampler, make_sampler
-from searcher.trial import Kind, Objective, Trial, TrialState
 
 ASKED = 20
 NAMES = "sampler, told, tell ms, ask ms, MiB more"

@@ -31,7 +31,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from searcher.store import Store
+from searcher.store.store import Store
 
 PRUNER = "halving"
 

@@ -1,7 +1,7 @@
 """The whole loop with a thousand workers, on a simulated clock: where the driver becomes the limit.
 
 Real are the sampler, the expressions and their keys, the pre-flight, the loop, and the store. Simulated are the workers
-(`workers/simulated.py`): a child takes a log-normal time around `--child-seconds`, and comes to what its number
+(`workers/pools/simulated.py`): a child takes a log-normal time around `--child-seconds`, and comes to what its number
 decides. The simulated clock goes on while all wait, and by the seconds that the driver really takes between two calls
 of its pool, waiting for the disk included. What Ray costs is left out: see `benchmarks.overhead`.
 
@@ -29,11 +29,11 @@ from pathlib import Path
 from random import Random
 
 from benchmarks.store import databases
-from searcher import session
-from searcher.config import Config
-from searcher.store import Store
-from workers.job import Epoch, Job, Outcome, Verdict
-from workers.simulated import SimulatedPool
+from searcher.driver import session
+from searcher.settings.config import Config
+from searcher.store.store import Store
+from workers.contract import Epoch, Job, Outcome, Verdict
+from workers.pools.simulated import SimulatedPool
 
 SPREAD = 0.5  # standard deviation of the logarithm of a child's seconds
 EPOCHS = 8

@@ -37,7 +37,7 @@ from tests.faults.harness import Tell
 from tests.faults.test_outage import Breakdown, locked, survives
 from tests.faults.test_store_model import explore
 from tests.postgres import Server
-from workers.ray_pool import RayPool
+from workers.pools.ray_actors import RayPool
 
 PARTS = ("workers", "drivers", "pauses", "outages", "histories", "parser")
 Fact = dict[str, Any]

@@ -43,16 +43,18 @@ from typing import Any
 import psutil
 import sqlalchemy as sa
 
-from searcher import database, report, schema, session
-from searcher.config import Config
-from searcher.database import Prepared
-from searcher.lease import Lease
-from searcher.rows import Batch, epoch_rows, trial_row
-from searcher.status import status
-from searcher.store import Store
-from searcher.trial import Kind, Objective, Study, Trial, TrialState
-from workers.job import Epoch
-from workers.pool import InlinePool
+from searcher.driver import session
+from searcher.records import Kind, Objective, Study, Trial, TrialState
+from searcher.reports import report
+from searcher.reports.status import status
+from searcher.settings.config import Config
+from searcher.store import database, schema
+from searcher.store.database import Prepared
+from searcher.store.lease import Lease
+from searcher.store.rows import Batch, epoch_rows, trial_row
+from searcher.store.store import Store
+from workers.contract import Epoch
+from workers.pools.base import InlinePool
 
 SETTINGS = Config(sampler="random", units=2, baselines=("none",), pool="inline")
 CHUNK = 10_000  # rows inserted at a time

@@ -21,8 +21,8 @@ from pathlib import Path
 
 import psutil
 
-from searcher.database import masked
-from searcher.store import Store
+from searcher.store.database import masked
+from searcher.store.store import Store
 from tests.postgres import Server
 
 AWAY_SECONDS = 30

@@ -27,11 +27,11 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
-from workers.data import Dataset, load
-from workers.job import Job, Recipe
-from workers.models import build
-from workers.networks.sites import activation_of
-from workers.train import _Child
+from workers.contract import Job, Recipe
+from workers.tasks.images.data import Dataset, load
+from workers.tasks.images.models import build
+from workers.tasks.images.networks.sites import activation_of
+from workers.tasks.images.train import _Child
 
 FUNCTIONS = ("max(x, 0)", "x * sigmoid(x)", "x * sigmoid(beta * x)")
 
@@ -112,7 +112,7 @@ class Ordinary:
 class Side:
     name: str
     epoch: Callable[[], object]
-    flush: bool  # as `workers.pool.prepare` sets it up
+    flush: bool  # as `workers.pools.base.prepare` sets it up
     seconds: list[float]
 
     def run(self, device: torch.device) -> None:

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from search_space import Grammar
-from workers.data import Part, load
-from workers.job import Recipe
-from workers.models import build
-from workers.networks.sites import activation_of
+from workers.contract import Recipe
+from workers.tasks.images.data import Part, load
+from workers.tasks.images.models import build
+from workers.tasks.images.networks.sites import activation_of
 
 Loader = DataLoader[tuple[Tensor, ...]]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor, nn
 
-from workers.networks.sites import Activations
+from workers.tasks.images.networks.sites import Activations
 
 
 class Net(nn.Module):

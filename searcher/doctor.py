@@ -6,21 +6,12 @@ import os
 import platform
 import sqlite3
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from searcher import SearcherError, __version__
+from searcher.findings import Finding
 
 PACKAGES = ("torch", "ray", "optuna", "sqlalchemy", "alembic", "typer", "scikit-learn", "psycopg", "pyarrow")
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the report; `ok` is false where something that a search may need is missing."""
-
-    what: str
-    ok: bool
-    found: str
 
 
 def examine(storage: str) -> Iterator[Finding]:
@@ -46,7 +37,7 @@ def _examined(what: str, look: Callable[[], str]) -> Finding:
 def _devices() -> str:
     import torch
 
-    from workers.pool import usable_cpus
+    from workers.pools.base import usable_cpus
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return f"{usable_cpus()} CPU cores; GPUs: {', '.join(gpus) or 'none, children train on the CPU'}"
@@ -60,8 +51,8 @@ def _ray() -> str:
 
 def _folder() -> str:
     """Say where a Ray that is started here would work."""
-    from workers.job import WorkersError
-    from workers.ray_local import folder
+    from workers.contract import WorkersError
+    from workers.pools.ray_local import folder
 
     try:
         place, note = folder()
@@ -72,8 +63,8 @@ def _folder() -> str:
 
 def _datasets() -> str:
     """Looks for files and reads none of them; `searcher data check NAME` does."""
-    from workers.job import WorkersError
-    from workers.sources import KNOWN, find
+    from workers.contract import WorkersError
+    from workers.tasks.images.sources import KNOWN, find
 
     found = []
     for name, known in KNOWN.items():
@@ -85,8 +76,8 @@ def _datasets() -> str:
 
 
 def _storage(url: str) -> str:
-    from searcher.database import is_there, masked
-    from searcher.store import Store
+    from searcher.store.database import is_there, masked
+    from searcher.store.store import Store
 
     if not is_there(url):
         return f"{masked(url)}: not there yet, the first launch makes it; SQLite {sqlite3.sqlite_version}"

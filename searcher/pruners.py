@@ -1,8 +1,8 @@
 """Stopping early what is bad.
 
 After some epochs of a training, its rungs, a candidate must be among the better of all that began: in the first half
-of the training by its loss on the training images or by the objective of the study, then by the objective alone (why:
-`workers.job.Cutoff`). A job carries the cut-offs of the moment in which it is submitted, so a worker decides alone and
+of the training by its loss on the training images or by the objective of the study, then by the objective alone (see
+`workers.contract.Cutoff`). A job carries the cut-offs that hold when it is submitted, so a worker decides alone and
 nothing flows back to it.
 """
 
@@ -14,8 +14,8 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from searcher.trial import Kind, Objective, Trial, TrialState
-from workers.job import Cutoff, Epoch, badness, best_train_loss
+from searcher.records import Kind, Objective, Trial, TrialState
+from workers.contract import Cutoff, Epoch, badness, best_train_loss
 
 STARTUP = 5  # candidates, before the first cut-off
 

@@ -18,8 +18,8 @@ import pytest
 import torch
 from PIL import Image
 
-from workers import sources
-from workers.data import load
+from workers.tasks.images import sources
+from workers.tasks.images.data import load
 
 CPU = torch.device("cpu")
 TRAIN, TEST = 100, 20  # images of the small CIFARs that are written here, of 10 classes

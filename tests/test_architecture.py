@@ -1,4 +1,4 @@
-"""Who may import whom (docs/design.md), and what may not be written anywhere."""
+"""Which package may import which (tests/architecture.py), and what may not be written anywhere."""
 
 from __future__ import annotations
 
@@ -8,69 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import ROOT
-
-SOURCES = [ROOT / "cli.py", *(f for d in ("search_space", "workers", "searcher") for f in (ROOT / d).rglob("*.py"))]
-
-# A module (or package) and what it must not import.
-FORBIDDEN = {
-    "search_space": {"workers", "searcher", "cli", "ray", "sqlalchemy", "optuna", "typer", "rich"},
-    "workers": {"searcher", "cli", "sqlalchemy", "optuna", "typer", "rich"},
-    "workers.job": {"torch", "ray", "numpy", "search_space"},
-    "workers.pool": {"ray"},
-    "workers.train": {"ray"},
-    "searcher": {"cli", "typer", "searcher.commands"},
-    "searcher.trial": {"torch", "ray", "numpy", "sqlalchemy", "search_space", "workers"},
-    "searcher.store": {"torch", "ray", "search_space"},
-    "searcher.database": {"torch", "ray", "search_space", "workers"},
-    "searcher.schema": {"torch", "ray", "search_space", "workers"},
-    "searcher.config": {"torch", "ray", "search_space", "sqlalchemy"},
-    "searcher.report": {"torch", "ray", "search_space"},
-    "searcher.samplers": {"workers", "sqlalchemy", "ray"},
-}  # searcher.commands is a part of the command line
-SAMPLERS_MAY_SEE = {"searcher", "searcher.trial"}  # and each other, and search_space
-
-
-def module_name(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-
-
-def imports(source: str) -> Iterator[str]:
-    """Full names of what a file imports, wherever it does, annotations-only imports left out."""
-    tree = ast.parse(source)
-    typing_only = {
-        id(node)
-        for block in ast.walk(tree)
-        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
-        for node in ast.walk(block)
-    }
-    for node in ast.walk(tree):
-        if id(node) in typing_only:
-            continue
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "imports are absolute"
-            yield str(node.module)
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-def within(module: str, package: str) -> bool:
-    return module == package or module.startswith(package + ".")
-
-
-def broken_rules(module: str, source: str) -> list[str]:
-    found = list(imports(source))
-    broken = []
-    for owner, forbidden in FORBIDDEN.items():
-        if within(module, owner) and not within(module, "searcher.commands"):
-            broken += [f"{module} imports {name}" for name in found if any(within(name, f) for f in forbidden)]
-    if module.startswith("searcher.samplers"):
-        ours = {name for name in found if name.startswith("searcher.") and name[9:10].islower()}
-        for name in ours:
-            if not name.startswith(("searcher.samplers", "searcher.trial")):
-                broken.append(f"{module} imports {name}")
-    return broken
+from .architecture import SOURCES, broken_rules, module_name
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=module_name)
@@ -81,13 +19,23 @@ def test_imports_go_one_way(path: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("search_space.grammar", "import workers.job"),
-        ("workers.train", "def f():\n    from searcher import store"),
-        ("workers.job", "import torch.nn"),
-        ("searcher.store", "from search_space import key"),
-        ("searcher.samplers.rnn", "from searcher.store import Store"),
-        ("searcher.search", "import cli"),
-        ("searcher.report", "from searcher.commands.console import print_rows"),
+        ("search_space.grammar", "import workers.contract"),
+        ("search_space.grammar", "import optuna"),
+        ("workers.tasks.images.train", "def f():\n    from searcher.store import store"),
+        ("workers.tasks.images.train", "from searcher import SearcherError"),
+        ("workers.tasks.images.train", "import ray"),
+        ("workers.contract", "import torch.nn"),
+        ("searcher.records", "from workers.contract import Epoch"),
+        ("searcher.store.store", "from search_space import key"),
+        ("searcher.store.store", "from searcher.driver.loop import Search"),
+        ("searcher.samplers.rnn", "from searcher.store.store import Store"),
+        ("searcher.samplers.rnn", "from searcher import store"),
+        ("searcher.driver.loop", "import cli"),
+        ("searcher.driver.loop", "import sqlalchemy as sa"),
+        ("searcher.settings.config", "from searcher.store import schema"),
+        ("searcher.reports.report", "from searcher.commands.console import print_rows"),
+        ("searcher.reports.status", "from sqlalchemy import select"),
+        ("searcher.commands.space", "import cli"),
     ],
 )
 def test_the_test_can_fail(module: str, source: str) -> None:
@@ -120,7 +68,7 @@ EVALUATING = {
     "ray.cloudpickle.loads",
     "ray.cloudpickle.load",
 }
-MEANT = {"search_space.modules": {"importlib.import_module"}}  # what a user names: searcher/trust.py
+MEANT = {"search_space.modules": {"importlib.import_module"}}  # what a user names: searcher/driver/approval.py
 
 
 def calls(source: str) -> Iterator[tuple[str, set[str]]]:
@@ -146,7 +94,7 @@ def evaluations(module: str, source: str) -> list[str]:
         arrays = name in ("numpy.load", "numpy.lib.format.read_array") and "allow_pickle" not in off
         if arrays or name in EVALUATING - MEANT.get(module, set()):
             found.append(f"{module} calls {name}")
-    if module != "workers.formats":  # whose unpickler finds no class but its own
+    if module != "workers.tasks.images.formats":  # whose unpickler finds no class but its own
         classes = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef))
         found += [f"{module} derives {c.name}" for c in classes if "Unpickler" in "".join(map(ast.unparse, c.bases))]
     shells = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.keyword) and node.arg == "shell"]
@@ -178,8 +126,10 @@ def test_nothing_is_evaluated_or_unpickled_and_only_the_command_line_prints(path
     ],
 )
 def test_what_evaluates_is_found(source: str) -> None:
-    assert evaluations("searcher.store", source)
-    assert not evaluations("searcher.store", "import numpy as np\nnp.load(file, allow_pickle=False)\nre.compile(text)")
+    assert evaluations("searcher.store.store", source)
+    assert not evaluations(
+        "searcher.store.store", "import numpy as np\nnp.load(file, allow_pickle=False)\nre.compile(text)"
+    )
 
 
 def test_functions_stay_small() -> None:

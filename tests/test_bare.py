@@ -19,8 +19,8 @@ def images():
 TRAINING = """
 import json
 from dataclasses import replace
-from workers.job import Job, Recipe
-from workers.pool import InlinePool
+from workers.contract import Job, Recipe
+from workers.pools.base import InlinePool
 
 def outcome(job):
     pool.submit(job)

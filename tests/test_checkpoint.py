@@ -16,9 +16,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from workers.data import load
-from workers.job import Job, Outcome, Recipe, Verdict
-from workers.train import train
+from workers.contract import Job, Outcome, Recipe, Verdict
+from workers.tasks.images.data import load
+from workers.tasks.images.train import train
 
 AUGMENTED = Recipe(epochs=4, schedule="cosine", label_smoothing=0.1, crop=1, flip=True, cutout=2, clip_norm=1.0)
 JOBS = {
@@ -82,10 +82,9 @@ def test_a_checkpoint_of_the_older_form_is_gone_on_with(text: str, tmp_path: Pat
 
 def test_a_killed_training_goes_on(tmp_path: Path) -> None:
     job = replace(JOBS["quick"], recipe=Recipe(epochs=40), checkpoint_dir=str(tmp_path), checkpoint_seconds=0)
-    script = (
-        "import sys, time, torch; torch.set_num_threads(1); from pathlib import Path; from workers.job import Job\n"
-    )
-    script += "from workers.train import train\n"
+    script = "import sys, time, torch; torch.set_num_threads(1); from pathlib import Path\n"
+    script += "from workers.contract import Job\n"
+    script += "from workers.tasks.images.train import train\n"
     script += "def wait(): time.sleep(300 * any(Path(sys.argv[2]).glob('*.safetensors')))\n"  # to be killed
     script += "train(Job.from_json(sys.argv[1]), stopped=wait)"
     child = subprocess.Popen([sys.executable, "-c", script, job.to_json(), str(tmp_path)])

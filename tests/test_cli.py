@@ -22,8 +22,8 @@ import yaml
 from searcher import SearcherError
 from searcher.commands import console
 from searcher.commands.console import Format, print_rows
-from searcher.store import Store
-from searcher.trial import Trial, TrialState
+from searcher.records import Trial, TrialState
+from searcher.store.store import Store
 
 from .conftest import ROOT, Cli
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from searcher.store import Store
-from searcher.trial import TrialState
-from workers.job import Job, Outcome, Verdict
-from workers.ray_cluster import RayUnavailable, _on_gpus
-from workers.ray_pool import RayPool
+from searcher.records import TrialState
+from searcher.store.store import Store
+from workers.contract import Job, Outcome, Verdict
+from workers.pools.ray_actors import RayPool
+from workers.pools.ray_cluster import RayUnavailable, _on_gpus
 
 from .clusters import Cluster, http_status, plain_environment, running_cluster
 

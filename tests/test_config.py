@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from searcher import config
-from searcher.config import Config, ConfigError
-from workers.job import Recipe
-from workers.recipes import RECIPES
+from searcher.settings import config
+from searcher.settings.config import Config, ConfigError
+from workers.contract import Recipe
+from workers.tasks.images.recipes import RECIPES
 
 from .conftest import Cli
 

@@ -26,9 +26,9 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow.parquet import encryption
 
-from workers import fetch
-from workers.data import load
-from workers.job import WorkersError
+from workers.contract import WorkersError
+from workers.tasks.images import fetch
+from workers.tasks.images.data import load
 
 from .conftest import Cli
 from .datafiles import (

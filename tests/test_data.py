@@ -29,15 +29,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from searcher.commands.data import _bar
-from searcher.config import Config
-from searcher.session import check
-from workers import cache, fetch, formats, sources
-from workers.cache import Stored
-from workers.data import Dataset, Part, _split, check_name, limited, load
-from workers.fetch import Download
-from workers.job import Job, Recipe, WorkersError
-from workers.sources import KNOWN, Raw, find
-from workers.train import train
+from searcher.driver.session import check
+from searcher.settings.config import Config
+from workers.contract import Job, Recipe, WorkersError
+from workers.tasks.images import cache, fetch, formats, sources
+from workers.tasks.images.cache import Stored
+from workers.tasks.images.data import Dataset, Part, _split, check_name, limited, load
+from workers.tasks.images.fetch import Download
+from workers.tasks.images.sources import KNOWN, Raw, find
+from workers.tasks.images.train import train
 
 from .conftest import ROOT, Cli
 from .datafiles import (
@@ -634,8 +634,8 @@ TWO = """
 import sys, time
 from pathlib import Path
 import torch
-from workers import sources
-from workers.data import load
+from workers.tasks.images import sources
+from workers.tasks.images.data import load
 me, other, folder = sys.argv[1:]
 right = sources._decoded
 def slow(known, found):
@@ -663,7 +663,7 @@ def test_two_processes_at_once_decode_once(here: Path) -> None:
 KILLED = """
 import os, sys
 import numpy, torch
-from workers.data import load
+from workers.tasks.images.data import load
 save, calls = numpy.save, []
 def killed(*args):
     if calls:
@@ -685,8 +685,8 @@ def test_what_a_killed_worker_leaves_is_not_taken_for_whole(here: Path) -> None:
 FULL = """
 import resource, sys
 import torch
-from workers.data import load
-from workers.job import WorkersError
+from workers.tasks.images.data import load
+from workers.contract import WorkersError
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # as on a disk that has no more room
 try:
     load("cifar10", 0, torch.device("cpu"), sys.argv[1])

@@ -31,13 +31,14 @@ import optuna
 import pytest
 import sqlalchemy as sa
 
-from searcher import copying, database, postgresql, session
 from searcher.doctor import Finding
-from searcher.integrity import examine
-from searcher.schema import HEAD, REVISIONS, VERSION_TABLE
-from searcher.store import Store
-from workers.job import Job, Outcome
-from workers.pool import InlinePool
+from searcher.driver import session
+from searcher.store import copying, database, postgresql
+from searcher.store.checking import examine
+from searcher.store.schema import HEAD, REVISIONS, VERSION_TABLE
+from searcher.store.store import Store
+from workers.contract import Job, Outcome
+from workers.pools.base import InlinePool
 
 from . import test_search as search
 from .conftest import ROOT, Cli

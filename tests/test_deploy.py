@@ -20,10 +20,10 @@ from urllib.parse import quote
 import pytest
 import yaml
 
-from searcher.database import StoreError
-from searcher.query import run_query
-from searcher.store import Store
-from searcher.trial import Objective
+from searcher.records import Objective
+from searcher.store.database import StoreError
+from searcher.store.query import run_query
+from searcher.store.store import Store
 
 from .conftest import ROOT
 from .postgres import Server

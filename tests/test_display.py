@@ -18,14 +18,15 @@ from typing import Any
 import pytest
 import yaml
 
-from searcher import logs, session
 from searcher.commands.console import Format, print_rows
 from searcher.display import headline, is_plain, shown
-from searcher.rows import Batch
-from searcher.store import Store
-from searcher.trial import Kind, Trial, TrialState
-from workers.job import Job, Outcome, Verdict
-from workers.pool import InlinePool
+from searcher.driver import session
+from searcher.observe import logs
+from searcher.records import Kind, Trial, TrialState
+from searcher.store.rows import Batch
+from searcher.store.store import Store
+from workers.contract import Job, Outcome, Verdict
+from workers.pools.base import InlinePool
 from workers.text import LIMIT, limited
 
 from .conftest import Capture, Cli
@@ -250,7 +251,7 @@ def test_an_exception_of_any_length_leaves_little_behind(
 
     study = session.create_study(store, settings)
     for progress in run(store, study, settings, InlinePool(run=child)):
-        from searcher.progress import log_events
+        from searcher.observe.progress import log_events
 
         log_events(progress)
     trials = store.trials(study)

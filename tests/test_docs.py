@@ -17,9 +17,9 @@ import pytest
 
 from search_space import registry
 from search_space.__main__ import tables
-from searcher.config import Config
-from searcher.trial import TrialState
-from workers.job import Recipe
+from searcher.records import TrialState
+from searcher.settings.config import Config
+from workers.contract import Recipe
 
 from .conftest import ROOT, called
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from searcher import session
-from searcher.config import Config
-from searcher.lease import StudyBusy, in_words
-from searcher.store import Store
-from workers.data import load
+from searcher.driver import session
+from searcher.settings.config import Config
+from searcher.store.lease import StudyBusy, in_words
+from searcher.store.store import Store
+from workers.tasks.images.data import load
 
 from .conftest import ROOT, Cli
 

@@ -10,13 +10,14 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from searcher import database, postgresql, session
-from searcher.query import run_query
-from searcher.rows import Batch
-from searcher.store import Store
-from searcher.trial import Kind, Trial, TrialState
-from workers.job import Job, Outcome
-from workers.pool import InlinePool
+from searcher.driver import session
+from searcher.records import Kind, Trial, TrialState
+from searcher.store import database, postgresql
+from searcher.store.query import run_query
+from searcher.store.rows import Batch
+from searcher.store.store import Store
+from workers.contract import Job, Outcome
+from workers.pools.base import InlinePool
 
 from .conftest import Cli, fresh_database
 from .test_search import SETTINGS, judge, run

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from workers.job import Job, Recipe, Verdict
-from workers.train import NotFinite, _Child, train
+from workers.contract import Job, Recipe, Verdict
+from workers.tasks.images.train import NotFinite, _Child, train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
 
@@ -16,7 +16,7 @@ JOB = Job(0, "x * sigmoid(beta * x)", limit_train=640, recipe=Recipe(epochs=3, p
 
 
 def test_a_captured_step_learns_what_an_eager_one_does() -> None:
-    from workers.data import load
+    from workers.tasks.images.data import load
 
     cuda = torch.device("cuda")
     data = load(JOB.dataset, 0, cuda, "", JOB.limit_train)
@@ -28,7 +28,7 @@ def test_a_captured_step_learns_what_an_eager_one_does() -> None:
 
 
 def test_a_loss_that_is_not_finite_ends_the_training_within_50_steps() -> None:
-    from workers.data import load
+    from workers.tasks.images.data import load
 
     cuda = torch.device("cuda")
     child = _Child(JOB, load(JOB.dataset, 0, cuda, "", JOB.limit_train), cuda)
@@ -43,7 +43,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_within_50_steps() -> None:
 
 
 def test_the_host_does_not_wait_within_an_epoch() -> None:
-    from workers.data import load
+    from workers.tasks.images.data import load
 
     cuda = torch.device("cuda")
     child = _Child(JOB, load(JOB.dataset, 0, cuda, "", JOB.limit_train), cuda)

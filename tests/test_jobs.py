@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import pytest
 import sqlalchemy as sa
 
-from searcher.jobs import BadJob, _shown, command_of
-from searcher.store import Store
+from searcher.integrations.ray_jobs import BadJob, _shown, command_of
+from searcher.store.store import Store
 
 from .clusters import Cluster, running_cluster
 from .conftest import Cli
@@ -131,7 +131,7 @@ def test_a_job_that_is_not_there(service: Service, command: list[str]) -> None:
 def test_an_address_where_no_job_server_is(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SEARCHER_JOBS_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("searcher.jobs.ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr("searcher.integrations.ray_jobs.ANSWER_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         asked = cli("jobs", "list", "--address", f"http://127.0.0.1:{port}")

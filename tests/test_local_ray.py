@@ -106,7 +106,7 @@ def test_a_ray_that_does_not_start_is_said(cli: Cli, monkeypatch: pytest.MonkeyP
 OPEN = """
 import os, psutil
 os.umask(0)
-from workers.ray_pool import RayPool
+from workers.pools.ray_actors import RayPool
 pool = RayPool(1)
 me = psutil.Process()
 for process in [me, *me.children(recursive=True)]:
@@ -131,7 +131,7 @@ def test_a_local_ray_is_for_its_user_only(short: Path) -> None:
 
 def test_a_token_is_made_once_and_kept_from_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Row R7: a token that an earlier Ray has left for all to read. Covers tokens that are somewhere else."""
-    from workers.ray_local import make_token
+    from workers.pools.ray_local import make_token
 
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)

@@ -17,13 +17,14 @@ from typing import Any
 
 import pytest
 
-from searcher import logs, session
-from searcher.progress import Display, log_events
-from searcher.search import Progress
-from searcher.store import Store
-from searcher.trial import Kind, Trial, TrialState
-from workers.job import Job, Outcome
-from workers.pool import InlinePool
+from searcher.driver import session
+from searcher.driver.loop import Progress
+from searcher.observe import logs
+from searcher.observe.progress import Display, log_events
+from searcher.records import Kind, Trial, TrialState
+from searcher.store.store import Store
+from workers.contract import Job, Outcome
+from workers.pools.base import InlinePool
 
 from .conftest import Capture, Cli
 from .test_search import SETTINGS, judge, never

@@ -19,12 +19,13 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from searcher import __version__, session
-from searcher.metrics import Metrics, MetricsUnavailable, endpoint
-from searcher.store import Store
-from searcher.trial import TrialState
-from workers.job import Health, Job, Outcome, Verdict
-from workers.pool import InlinePool
+from searcher import __version__
+from searcher.driver import session
+from searcher.observe.metrics import Metrics, MetricsUnavailable, endpoint
+from searcher.records import TrialState
+from searcher.store.store import Store
+from workers.contract import Health, Job, Outcome, Verdict
+from workers.pools.base import InlinePool
 
 from .conftest import ROOT, Cli
 from .test_logs import FAST, through_an_outage
@@ -175,7 +176,7 @@ def test_half_sent_requests_do_not_take_the_descriptors(half: bytes, capfd: pyte
 
 def test_a_client_that_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Row R8: a time-out, and one for a client that does not read its answer."""
-    monkeypatch.setattr("searcher.metrics._Handler.timeout", 0.2)
+    monkeypatch.setattr("searcher.observe.metrics._Handler.timeout", 0.2)
     with endpoint("127.0.0.1", 0) as (_, url):
         port = int(url.split(":")[2].partition("/")[0])
         with socket.create_connection(("127.0.0.1", port), timeout=30) as client:

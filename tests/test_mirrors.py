@@ -19,19 +19,21 @@ from hypothesis import strategies as st
 from torch import nn
 
 from search_space import KNOWN, Activation, Choices, Expression, Grammar, is_own_mirror, key, mirror, parse, space
-from searcher import config, session
-from searcher.book import Book
-from searcher.card import Card
-from searcher.mirrors import Mirrors, marked
-from searcher.progress import describe
-from searcher.report import conclusion
-from searcher.rows import Batch
-from searcher.search import Search
-from searcher.store import Store
-from searcher.trial import Kind, Objective, Study, Trial, TrialState
-from workers.job import Job, Outcome, Verdict
-from workers.models import NETWORKS, mirror_caveat
-from workers.pool import InlinePool
+from searcher.driver import session
+from searcher.driver.loop import Search
+from searcher.driver.mirrors import Mirrors
+from searcher.driver.state import Book
+from searcher.observe.progress import describe
+from searcher.records import Kind, Objective, Study, Trial, TrialState
+from searcher.reports.function import Card
+from searcher.reports.mirrors import marked
+from searcher.reports.report import conclusion
+from searcher.settings import config
+from searcher.store.rows import Batch
+from searcher.store.store import Store
+from workers.contract import Job, Outcome, Verdict
+from workers.pools.base import InlinePool
+from workers.tasks.images.models import NETWORKS, mirror_caveat
 
 from .conftest import Cli
 from .test_search import SETTINGS, CountingJudge, ThreadPool, completed, in_sessions, judge, never, run, untimed
@@ -260,7 +262,7 @@ def test_words_of_modules_that_are_not_loaded_are_not_marked(store: Store) -> No
 def test_only_the_first_thousand_rows_are_marked_and_that_is_said(
     store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("searcher.mirrors.MOST_MARKED", 2)
+    monkeypatch.setattr("searcher.reports.mirrors.MOST_MARKED", 2)
     study = ranked(store, ("relu", "max(x, 0)", 0.1), ("", "min(x, 0)", 0.2), ("", "cos(x)", 0.3), ("", "-cos(x)", 0.4))
     with caplog.at_level(logging.INFO, logger="searcher"):
         assert list(marks(store, study).values()) == ["", "mirror of relu", "", ""]

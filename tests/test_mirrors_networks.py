@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from search_space import Activation, parse
 from search_space.expression import Expression
-from workers.data import load
-from workers.job import Job, Recipe
-from workers.models import NETWORKS, build
-from workers.networks.pooling import FractionalPool, LpPool, SpatialPyramid, StochasticPool
-from workers.networks.sites import activation_of
-from workers.train import _Child
+from workers.contract import Job, Recipe
+from workers.tasks.images.data import load
+from workers.tasks.images.models import NETWORKS, build
+from workers.tasks.images.networks.pooling import FractionalPool, LpPool, SpatialPyramid, StochasticPool
+from workers.tasks.images.networks.sites import activation_of
+from workers.tasks.images.train import _Child
 
 from .test_networks import POOLINGS, SMALL, named
 

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from search_space import Activation, Maxout, ParseError
-from workers.data import load
-from workers.job import Job, Recipe, Verdict, WorkersError
-from workers.models import NETWORKS, build, parameter_count
-from workers.networks.options import accepted, options_of
-from workers.networks.pooling import FractionalPool, LpPool, SpatialPyramid, StochasticPool
-from workers.networks.resnet import Block
-from workers.networks.sites import Activations, activation_of
-from workers.train import train
+from workers.contract import Job, Recipe, Verdict, WorkersError
+from workers.tasks.images.data import load
+from workers.tasks.images.models import NETWORKS, build, parameter_count
+from workers.tasks.images.networks.options import accepted, options_of
+from workers.tasks.images.networks.pooling import FractionalPool, LpPool, SpatialPyramid, StochasticPool
+from workers.tasks.images.networks.resnet import Block
+from workers.tasks.images.networks.sites import Activations, activation_of
+from workers.tasks.images.train import train
 
 torch.set_num_threads(1)
 
@@ -248,14 +248,14 @@ def test_every_network_trains_an_epoch(name: str, kind: str, monkeypatch: pytest
     digits = load("digits", 0, CPU)
     few = replace(digits.train, rows=digits.train.rows[:96], labels=digits.train.labels[:96])
     images, labels = next(few.batches(96))
-    monkeypatch.setattr("workers.train.load", lambda *_: replace(digits, train=few, val=few))
+    monkeypatch.setattr("workers.tasks.images.train.load", lambda *_: replace(digits, train=few, val=few))
     kept: list[nn.Module] = []
 
     def small(name: str, activation: Activations, shape: Any, classes: int, *_: object) -> nn.Module:
         kept.append(build(name, activation, shape, classes, options={**SMALL[name], **free(name)}))
         return kept[-1]
 
-    monkeypatch.setattr("workers.train.build", small)
+    monkeypatch.setattr("workers.tasks.images.train.build", small)
     job = Job(0, kind, model=name, recipe=Recipe(epochs=1, batch_size=16, learning_rate=0.02))
     outcome = train(job, CPU)
     assert outcome.verdict is Verdict.COMPLETE, outcome.reason

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from searcher import config
-from workers import formats
-from workers.data import Dataset, load
-from workers.doubts import doubts
-from workers.job import Job, Recipe, WorkersError
-from workers.train import train
+from searcher.settings import config
+from workers.contract import Job, Recipe, WorkersError
+from workers.tasks.images import formats
+from workers.tasks.images.data import Dataset, load
+from workers.tasks.images.doubts import doubts
+from workers.tasks.images.train import train
 
 from .conftest import Cli
 from .datafiles import CPU, here

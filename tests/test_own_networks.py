@@ -16,12 +16,12 @@ import torch
 from torch import nn
 
 from search_space import Activation, Maxout
-from searcher import session
-from searcher.config import Config, ConfigError
-from workers.job import Job, Recipe, Verdict, WorkersError
-from workers.models import build, parameter_count, survey
-from workers.networks.sites import activation_of
-from workers.train import train
+from searcher.driver import session
+from searcher.settings.config import Config, ConfigError
+from workers.contract import Job, Recipe, Verdict, WorkersError
+from workers.tasks.images.models import build, parameter_count, survey
+from workers.tasks.images.networks.sites import activation_of
+from workers.tasks.images.train import train
 
 torch.set_num_threads(1)
 

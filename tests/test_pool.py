@@ -20,8 +20,8 @@ import psutil
 import pytest
 import torch
 
-from workers.job import Job, Outcome, Recipe, Verdict, WorkersError
-from workers.pool import InlinePool, Pool, evaluate
+from workers.contract import Job, Outcome, Recipe, Verdict, WorkersError
+from workers.pools.base import InlinePool, Pool, evaluate
 
 torch.set_num_threads(1)
 
@@ -221,7 +221,9 @@ class PoolContract:
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
 def test_no_more_cpus_are_used_than_a_process_may() -> None:
-    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); from workers.pool import usable_cpus"
+    code = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); from workers.pools.base import usable_cpus"
+    )
     assert subprocess.check_output([sys.executable, "-c", f"{code}; print(usable_cpus())"], text=True).strip() == "1"
 
 
@@ -265,7 +267,7 @@ class TestInlinePool(PoolContract):
         def warm_up() -> None:
             raise RuntimeError("CUDA error: out of memory")
 
-        monkeypatch.setattr("workers.pool.warm_up", warm_up)
+        monkeypatch.setattr("workers.pools.base.warm_up", warm_up)
         pool = InlinePool()
         pool.submit(QUICK)
         [(_, outcome)] = pool.wait(PATIENCE)
@@ -293,7 +295,7 @@ class TestInlinePool(PoolContract):
 def make_ray_pool() -> Pool:
     from ray import cloudpickle
 
-    from workers.ray_pool import RayPool
+    from workers.pools.ray_actors import RayPool
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test
     return RayPool(workers=2, threads=1, run=act)

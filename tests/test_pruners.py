@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search_space import key, parse
-from searcher import session
-from searcher.config import Config
+from searcher.driver import session
 from searcher.pruners import PRUNERS, Pruner, Rule
-from searcher.store import Store
-from searcher.trial import Kind, Objective, Study, Trial, TrialState, merit
-from workers.job import Cutoff, Epoch, Job, Outcome, Recipe, Verdict
-from workers.pool import InlinePool
-from workers.train import train
+from searcher.records import Kind, Objective, Study, Trial, TrialState, merit
+from searcher.settings.config import Config
+from searcher.store.store import Store
+from workers.contract import Cutoff, Epoch, Job, Outcome, Recipe, Verdict
+from workers.pools.base import InlinePool
+from workers.tasks.images.train import train
 
 HALVING = PRUNERS["halving"]
 assert HALVING

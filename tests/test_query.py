@@ -23,11 +23,11 @@ import sqlalchemy as sa
 import yaml
 
 from searcher.commands import sql as command
-from searcher.database import MIGRATION_LOCK, StoreError, connect
-from searcher.query import QueryRefused, QueryStopped, opened_query, run_query
-from searcher.rows import Batch
-from searcher.store import Store
-from searcher.trial import Kind, Objective, Trial, TrialState
+from searcher.records import Kind, Objective, Trial, TrialState
+from searcher.store.database import MIGRATION_LOCK, StoreError, connect
+from searcher.store.query import QueryRefused, QueryStopped, opened_query, run_query
+from searcher.store.rows import Batch
+from searcher.store.store import Store
 
 from .conftest import Cli, fresh_database
 
@@ -505,7 +505,7 @@ def test_a_table_of_large_rows_is_cut_by_its_size(filled: str, cli: Cli) -> None
 
 def test_all_rows_of_a_query_together_are_bounded(filled: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Row R10: `run_query` too, which keeps them."""
-    monkeypatch.setattr("searcher.query.KEPT_BYTES", 3_000_000)
+    monkeypatch.setattr("searcher.store.query.KEPT_BYTES", 3_000_000)
     assert len(run_query(filled, large(filled, 2, 1_000_000))) == 2
     with pytest.raises(QueryStopped, match="more than 3,000,000 bytes"):
         run_query(filled, large(filled, 20, 1_000_000))

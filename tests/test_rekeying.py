@@ -11,14 +11,15 @@ import pytest
 import sqlalchemy as sa
 
 from search_space import KEY_RULES, key, parse
-from searcher import database, keys, schema, session
-from searcher.journal import Journal
-from searcher.keys import is_current
-from searcher.rekeying import RekeyRefused, rekey
-from searcher.rows import Batch
-from searcher.store import Store
-from searcher.trial import Study, Trial, TrialState
-from workers.pool import InlinePool
+from searcher.driver import keys, session
+from searcher.driver.journal import Journal
+from searcher.driver.keys import is_current
+from searcher.driver.rekeying import RekeyRefused, rekey
+from searcher.records import Study, Trial, TrialState
+from searcher.store import database, schema
+from searcher.store.rows import Batch
+from searcher.store.store import Store
+from workers.pools.base import InlinePool
 
 from .conftest import Cli
 from .test_search import SETTINGS, judge, run

@@ -20,13 +20,13 @@ import pytest
 import torch
 
 from search_space import space
-from searcher import session
-from searcher.config import Config
-from searcher.store import Store
-from searcher.trial import Trial, TrialState
-from workers.job import Health, Job, Outcome, Recipe, Verdict, WorkersError
-from workers.pool import InlinePool, guarded
-from workers.recipes import RECIPES
+from searcher.driver import session
+from searcher.records import Trial, TrialState
+from searcher.settings.config import Config
+from searcher.store.store import Store
+from workers.contract import Health, Job, Outcome, Recipe, Verdict, WorkersError
+from workers.pools.base import InlinePool, guarded
+from workers.tasks.images.recipes import RECIPES
 
 from . import test_pool
 from .conftest import ROOT, Cli
@@ -36,8 +36,8 @@ torch.set_num_threads(1)
 
 WORKER = """
 import json, sys, psutil
-from workers.pool import evaluate
-from workers.ray_pool import Worker
+from workers.pools.base import evaluate
+from workers.pools.ray_actors import Worker
 worker, process = Worker(int(sys.argv[1]), evaluate), psutil.Process()
 for job in sys.stdin:
     [outcome] = worker.run(job)
@@ -97,7 +97,7 @@ def test_a_job_gives_the_same_bits_in_any_process_and_after_any_others(threads: 
 
 
 def test_five_hundred_children_leave_nothing_in_their_worker() -> None:
-    """A list in workers/train.py that keeps each child, say, is seen."""
+    """A list in workers/tasks/images/train.py that keeps each child, say, is seen."""
     grammar, draw = space("swish2017", 1), Random(0)
     expressions: dict[str, None] = {}
     while len(expressions) < 500:
@@ -197,7 +197,7 @@ def mishap(job: Job) -> Outcome:
 def ray_pool() -> Iterator[Any]:
     from ray import cloudpickle
 
-    from workers.ray_pool import RayPool
+    from workers.pools.ray_actors import RayPool
 
     for module in (sys.modules[__name__], test_pool):
         cloudpickle.register_pickle_by_value(module)  # workers cannot import a test

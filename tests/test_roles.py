@@ -14,8 +14,8 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from searcher import database
-from searcher.schema import HEAD
+from searcher.store import database
+from searcher.store.schema import HEAD
 
 from .conftest import ROOT, Cli
 from .postgres import Server

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from search_space import Choices, Grammar
+from searcher.records import Kind, Objective, Trial, TrialState, merit
 from searcher.samplers import rnn
 from searcher.samplers.base import Sampler, SamplerError, make_sampler
-from searcher.trial import Kind, Objective, Trial, TrialState, merit
 
 SAMPLERS = ["random", "rnn", "optuna:tpe", "optuna:gp", "optuna:nsgaii", "optuna:random", "optuna:bruteforce"]
 GRAMMAR = Grammar(1)

@@ -18,17 +18,18 @@ from sqlalchemy import event
 
 from benchmarks import simulate
 from benchmarks import store as benchmark
-from searcher import database, replay, schema, session
-from searcher.book import Book
-from searcher.config import Config
-from searcher.lease import Lease, LeaseLost
-from searcher.mirrors import marked
-from searcher.rows import Batch
-from searcher.status import status
-from searcher.store import Store
-from searcher.trial import Kind, Objective, Study, Trial, TrialState
-from workers.job import Epoch, Job, WorkersError
-from workers.simulated import SimulatedPool
+from searcher.driver import session
+from searcher.driver.state import Book
+from searcher.records import Kind, Objective, Study, Trial, TrialState
+from searcher.reports.mirrors import marked
+from searcher.reports.status import status
+from searcher.settings.config import Config
+from searcher.store import database, replay, schema
+from searcher.store.lease import Lease, LeaseLost
+from searcher.store.rows import Batch
+from searcher.store.store import Store
+from workers.contract import Epoch, Job, WorkersError
+from workers.pools.simulated import SimulatedPool
 
 from .test_pool import QUICK, PoolContract, act
 
@@ -104,7 +105,7 @@ def test_reading_costs_the_same_of_twenty_thousand_trials_and_of_two(
     store: Store, objective: Objective, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Seen to fail without the index on val_loss, and with a count by state over the trials."""
-    monkeypatch.setattr("searcher.status.FAILURES", 5)  # both have more
+    monkeypatch.setattr("searcher.reports.status.FAILURES", 5)  # both have more
     few = costs(store, filled(store, 2_000, "few", objective))
     many = costs(store, filled(store, 20_000, "many", objective))
     assert len(many) >= 9 and few.keys() == many.keys()
@@ -332,7 +333,7 @@ def test_a_simulation_gives_the_same_again(tmp_path: Path) -> None:
 def test_a_thousand_workers_have_work_at_once_and_all_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Seen to fail with a second's wait between two handfuls of new jobs, and when what was postponed was gone through
     again in each turn: functions that are being trained kept new ones from being proposed."""
-    monkeypatch.setattr("searcher.search.AT_ONCE", 20)
+    monkeypatch.setattr("searcher.driver.loop.AT_ONCE", 20)
     store = hasty(tmp_path)
     config = replace(CONFIG, units=1, n_trials=2000, preflight=False)
     pool = simulated(300, 60.0)

@@ -11,16 +11,17 @@ from dataclasses import replace
 import pytest
 
 from search_space import Choices, Grammar, key, parse
-from searcher import config, session
-from searcher.config import Config
-from searcher.database import StoreError
-from searcher.lease import Lease, LeaseLost, NotDriven
-from searcher.rows import Batch
-from searcher.search import EveryTrialFails, Progress, Search, StopAsked
-from searcher.store import Store
-from searcher.trial import Kind, Study, Trial, TrialState
-from workers.job import Epoch, Job, Outcome, Verdict
-from workers.pool import InlinePool, Pool
+from searcher.driver import session
+from searcher.driver.loop import EveryTrialFails, Progress, Search, StopAsked
+from searcher.records import Kind, Study, Trial, TrialState
+from searcher.settings import config
+from searcher.settings.config import Config
+from searcher.store.database import StoreError
+from searcher.store.lease import Lease, LeaseLost, NotDriven
+from searcher.store.rows import Batch
+from searcher.store.store import Store
+from workers.contract import Epoch, Job, Outcome, Verdict
+from workers.pools.base import InlinePool, Pool
 
 SETTINGS = Config(sampler="random", n_trials=40, baselines=("relu", "swish"), pool="inline")
 

@@ -33,14 +33,14 @@ import typer
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from searcher import config
-from searcher.database import masked
-from searcher.journal import Journal
-from searcher.lease import Lease
-from searcher.query import opened_query
-from searcher.rows import Batch
-from searcher.store import Store
-from searcher.trial import Kind, Objective, Trial
+from searcher.driver.journal import Journal
+from searcher.records import Kind, Objective, Trial
+from searcher.settings import config
+from searcher.store.database import masked
+from searcher.store.lease import Lease
+from searcher.store.query import opened_query
+from searcher.store.rows import Batch
+from searcher.store.store import Store
 
 from .conftest import ROOT, Cli, Done, called
 from .postgres import Server

@@ -17,13 +17,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from searcher.config import Config
-from searcher.session import check
-from workers.classes import CIFAR10, CIFAR100, FASHION
-from workers.data import load
-from workers.doubts import doubts
-from workers.job import WorkersError
-from workers.sources import KNOWN
+from searcher.driver.session import check
+from searcher.settings.config import Config
+from workers.contract import WorkersError
+from workers.tasks.images.classes import CIFAR10, CIFAR100, FASHION
+from workers.tasks.images.data import load
+from workers.tasks.images.doubts import doubts
+from workers.tasks.images.sources import KNOWN
 
 from .conftest import Cli
 from .datafiles import (

@@ -23,8 +23,8 @@ import torch
 import yaml
 
 from search_space import BASELINES, KNOWN, SPACES, Activation, Grammar, canonical, key, parse, preflight, profile, space
-from searcher.card import Card, sampled, window
 from searcher.commands.space import _can_print
+from searcher.reports.function import Card, sampled, window
 
 from .conftest import ROOT, Cli
 
@@ -440,7 +440,7 @@ def test_a_vector_picture_is_svg(cli: Cli, tmp_path: Path) -> None:
 
 
 def labels(text: str) -> list[str]:
-    from searcher.plot import figure
+    from searcher.reports.plot import figure
 
     return [entry.get_text() for entry in figure(Card(parse(text))).legends[0].get_texts()]
 
@@ -457,7 +457,7 @@ def test_a_picture_has_relu_swish_and_other_parameters() -> None:
     [("1 / x", -9, 10), ("sin(x) * x^3", -10, 10), ("sign(x) + 100", 99, 101), ("exp(x)", 0, 10), ("swish", -0.6, 5)],
 )
 def test_a_picture_shows_where_the_function_is(text: str, bottom: float, top: float) -> None:
-    from searcher.plot import figure
+    from searcher.reports.plot import figure
 
     axes = figure(Card(parse(text))).axes[0]
     assert axes.get_ylim() == pytest.approx((bottom, top), abs=1.1)
@@ -467,7 +467,7 @@ def test_a_picture_shows_where_the_function_is(text: str, bottom: float, top: fl
 
 
 def test_the_curve_in_a_picture_is_the_function() -> None:
-    from searcher.plot import figure
+    from searcher.reports.plot import figure
 
     for text in ("max(x, 0)", "beta * sin(x)"):
         f, slope = figure(Card(parse(text))).axes
@@ -481,7 +481,7 @@ def test_the_curve_in_a_picture_is_the_function() -> None:
 
 
 def test_the_title_is_mathematics_where_it_fits() -> None:
-    from searcher.plot import figure
+    from searcher.reports.plot import figure
 
     def title(text: str) -> str:
         return figure(Card(parse(text))).get_suptitle()

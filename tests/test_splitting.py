@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
-from workers.splitting import stratified
+from workers.tasks.images.splitting import stratified
 
 
 @settings(max_examples=150)

@@ -14,13 +14,13 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from searcher import database, schema
-from searcher.database import StoreError
-from searcher.lease import LeaseLost, Position, StudyBusy
-from searcher.rows import Batch
-from searcher.store import Store, StudyExists, UnknownStudy
-from searcher.trial import Kind, Objective, Study, Trial, TrialState
-from workers.job import Epoch
+from searcher.records import Kind, Objective, Study, Trial, TrialState
+from searcher.store import database, schema
+from searcher.store.database import StoreError
+from searcher.store.lease import LeaseLost, Position, StudyBusy
+from searcher.store.rows import Batch
+from searcher.store.store import Store, StudyExists, UnknownStudy
+from workers.contract import Epoch
 
 
 @pytest.fixture

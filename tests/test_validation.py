@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from searcher import session
-from searcher.store import Store
-from searcher.trial import Objective, Trial, TrialState, merit
-from workers.job import Epoch, Health, Job, Outcome, Verdict
-from workers.pool import InlinePool, guarded
+from searcher.driver import session
+from searcher.records import Objective, Trial, TrialState, merit
+from searcher.store.store import Store
+from workers.contract import Epoch, Health, Job, Outcome, Verdict
+from workers.pools.base import InlinePool, guarded
 from workers.validation import received, validated
 
 from .test_search import SETTINGS, judge, run

@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
 from search_space import KNOWN, ParseError
-from workers.data import load
-from workers.job import SCHEDULES, Epoch, Job, Outcome, Recipe, Verdict, WorkersError
-from workers.models import build, parameter_count
-from workers.networks.sites import activation_of
-from workers.pool import evaluate, guarded
-from workers.recipes import RECIPES
-from workers.train import NotFinite, _check_finite, _Child, _learning_rates, _Watch, train
+from workers.contract import SCHEDULES, Epoch, Job, Outcome, Recipe, Verdict, WorkersError
+from workers.pools.base import evaluate, guarded
+from workers.tasks.images.data import load
+from workers.tasks.images.models import build, parameter_count
+from workers.tasks.images.networks.sites import activation_of
+from workers.tasks.images.recipes import RECIPES
+from workers.tasks.images.train import NotFinite, _check_finite, _Child, _learning_rates, _Watch, train
 
 torch.set_num_threads(1)
 
@@ -60,7 +60,7 @@ def test_the_seed_is_also_that_of_the_order_of_images(monkeypatch: pytest.Monkey
         torch.manual_seed(0)
         return build(*args, **kwargs)
 
-    monkeypatch.setattr("workers.train.build", same_weights)
+    monkeypatch.setattr("workers.tasks.images.train.build", same_weights)
     one, other, again = (untimed(train(replace(QUICK, seed=seed), CPU)) for seed in (0, 1, 0))
     assert one == again != other
 
@@ -182,7 +182,8 @@ def test_bfloat16_and_label_smoothing() -> None:
 def test_activations_are_compiled_where_it_pays_if_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[nn.Module, torch.Size, int]] = []
     monkeypatch.setattr(
-        "workers.train.compile_where_it_pays", lambda model, images, passes: asked.append((model, images.shape, passes))
+        "workers.tasks.images.train.compile_where_it_pays",
+        lambda model, images, passes: asked.append((model, images.shape, passes)),
     )
     data = load("digits", 0, CPU)
     _Child(QUICK, data, CPU)
@@ -205,7 +206,7 @@ def test_a_search_never_sees_the_test_part(monkeypatch: pytest.MonkeyPatch) -> N
     data = load("digits", 0, CPU)
     pixels = replace(data.test.pixels, mean=data.test.pixels.mean * math.nan)
     poisoned = replace(data, test=replace(data.test, pixels=pixels))
-    monkeypatch.setattr("workers.train.load", lambda *_: poisoned)
+    monkeypatch.setattr("workers.tasks.images.train.load", lambda *_: poisoned)
     spoiled = train(QUICK, CPU)
     monkeypatch.undo()
     assert untimed(spoiled) == untimed(train(QUICK, CPU))
@@ -383,9 +384,9 @@ def test_the_contract_needs_the_standard_library_only() -> None:
 def test_a_bare_host_trains_without_ray_and_sql() -> None:
     done = python(
         BLOCK
-        + "import workers.train\n"
-        + "from workers.job import Job, Recipe\n"
-        + "from workers.pool import InlinePool\n"
+        + "import workers.tasks.images.train\n"
+        + "from workers.contract import Job, Recipe\n"
+        + "from workers.pools.base import InlinePool\n"
         + "pool = InlinePool()\n"
         + "pool.submit(Job(0, 'max(x, 0)', recipe=Recipe(epochs=1)))\n"
         + "[(job, outcome)] = pool.wait(60)\n"
@@ -396,5 +397,5 @@ def test_a_bare_host_trains_without_ray_and_sql() -> None:
 
 
 def test_the_block_works() -> None:
-    done = python(BLOCK + "import workers.ray_pool")
+    done = python(BLOCK + "import workers.pools.ray_actors")
     assert done.returncode == 1 and "ImportError: ray is blocked" in done.stderr

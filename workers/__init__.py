@@ -1,4 +1,5 @@
-"""Judging candidates: a `Job` goes in, a child network is trained, an `Outcome` comes out.
+"""How a candidate is judged: a `Job` goes in, a child network is trained, an `Outcome` comes out.
 
-Import from the modules: `workers.job` needs the standard library only, `workers.train` torch, `workers.ray_pool` Ray.
+Import from the modules: `workers.contract` needs the standard library only, `workers.tasks.images.train` torch,
+`workers.pools.ray_actors` Ray.
 """

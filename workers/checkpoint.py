@@ -25,8 +25,8 @@ from torch import Tensor
 
 from search_space.activation import beta_names
 from search_space.modules import code_name, source_digest
-from workers.cache import folder
-from workers.job import Epoch, Job
+from workers.contract import Epoch, Job
+from workers.tasks.images.cache import folder
 
 log = logging.getLogger(__name__)
 

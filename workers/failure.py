@@ -7,7 +7,7 @@ import re
 import traceback
 from collections.abc import Iterator
 
-from workers.job import Health, Outcome, Verdict, WorkersError
+from workers.contract import Health, Outcome, Verdict, WorkersError
 from workers.text import LIMIT, limited
 
 FRAMES = 5  # of a traceback, the last ones

@@ -13,7 +13,7 @@ from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any
 
-from workers.job import Epoch, Health, Outcome, Verdict
+from workers.contract import Epoch, Health, Outcome, Verdict
 from workers.text import limited
 
 LARGEST_INTEGER = 2**31 - 1  # as much as an integer of SQL holds, on every database

@@ -17,7 +17,7 @@ from benchmarks.gpu.loops import SWISH_BETA
 from benchmarks.gpu.measuring import Cases, Run, Skip, steps
 from benchmarks.gpu.processes import end, start
 from benchmarks.gpu.results import Figures
-from workers.train import _Child
+from workers.tasks.images.train import _Child
 
 Trained = tuple[int, float]  # steps, and the seconds that they took
 PAPER_STEPS = 10_000

@@ -16,13 +16,13 @@ from torch import nn
 from benchmarks.gpu.measuring import Cases, Run, Skip, interleaved, steps, wall_seconds
 from benchmarks.gpu.results import Figures, ratios, spread
 from benchmarks.training import Ordinary
-from workers.data import Dataset
-from workers.graphed import EAGER_STEPS
-from workers.job import Job, Outcome, Verdict
-from workers.models import build
-from workers.networks.sites import activation_of
-from workers.pool import InlinePool
-from workers.train import _Child, train
+from workers.contract import Job, Outcome, Verdict
+from workers.pools.base import InlinePool
+from workers.tasks.images.data import Dataset
+from workers.tasks.images.graphed import EAGER_STEPS
+from workers.tasks.images.models import build
+from workers.tasks.images.networks.sites import activation_of
+from workers.tasks.images.train import _Child, train
 
 RELU, SWISH, SWISH_BETA = "max(x, 0)", "x * sigmoid(x)", "x * sigmoid(beta * x)"
 COMPARED_STEPS = 30  # of two trainings whose losses should be the same

@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 import torch
 
 from benchmarks.gpu.results import Figures
-from workers.data import Dataset, load
-from workers.job import Job
-from workers.recipes import RECIPES
-from workers.train import _Child
+from workers.contract import Job
+from workers.tasks.images.data import Dataset, load
+from workers.tasks.images.recipes import RECIPES
+from workers.tasks.images.train import _Child
 
 Item = TypeVar("Item")
 FEWEST_ROUNDS = 3  # of a comparison; with fewer there is no spread

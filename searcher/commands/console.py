@@ -16,8 +16,8 @@ from searcher.display import shown
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from searcher.doctor import Finding
-    from searcher.store import Store
+    from searcher.findings import Finding
+    from searcher.store.store import Store
 
 MOST = 10**18  # rows that are asked for: Python and SQL count no further
 PLAIN_WIDTH = 140  # columns of a table that goes into a file or a pipe
@@ -52,9 +52,9 @@ def finite(value: float) -> float:
 @contextmanager
 def opened(storage: str, *, create: bool = False, existing: bool = False) -> Iterator[Store]:
     """The store at a URL. `create` makes or upgrades tables, `existing` insists that the database is there."""
-    from searcher.database import require
-    from searcher.integrity import blamed
-    from searcher.store import Store
+    from searcher.store.checking import blamed
+    from searcher.store.database import require
+    from searcher.store.store import Store
 
     if existing:
         require(storage)
@@ -69,7 +69,7 @@ def opened(storage: str, *, create: bool = False, existing: bool = False) -> Ite
 def print_rows(rows: Iterable[Row], output: Format, names: Sequence[str] = ()) -> None:
     """Prints rows as they come, a table when the last has come: its columns are as wide as the longest text. With
     `names` of the columns, a head line is printed where there are no rows too."""
-    from searcher import report
+    from searcher.reports import report
 
     if output is Format.table:
         _print_table(list(rows))

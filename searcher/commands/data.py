@@ -15,9 +15,9 @@ from searcher.commands.console import Format, Output, print_rows, print_text
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from workers.data import Dataset
-    from workers.fetch import Report
-    from workers.sources import Known
+    from workers.tasks.images.data import Dataset
+    from workers.tasks.images.fetch import Report
+    from workers.tasks.images.sources import Known
 
 log = logging.getLogger("searcher")
 
@@ -31,7 +31,7 @@ DataDir = Annotated[
 @app.command("list")
 def list_data(data_dir: DataDir = "", output: Output = Format.table) -> None:
     """The data sets that have names, and where they are."""
-    from workers.sources import KNOWN
+    from workers.tasks.images.sources import KNOWN
 
     rows = [
         {
@@ -64,8 +64,8 @@ def check(
     """Read all of a data set and say what is in it (csv, markdown: the parts only); warn of what is odd about it."""
     import torch
 
-    from workers.data import load
-    from workers.doubts import doubts
+    from workers.tasks.images.data import load
+    from workers.tasks.images.doubts import doubts
 
     data = load(name, split_seed, torch.device("cpu"), data_dir, limit_train, limit_val, standardise)
     facts, parts, warnings = _facts(data), _parts(data), doubts(data)
@@ -88,9 +88,9 @@ def fetch(
     """Download a data set; goes on where an earlier download was cut, and verifies the published checksum."""
     import os
 
-    from workers import cache
-    from workers.fetch import fetch as bring
-    from workers.sources import whole_path
+    from workers.tasks.images import cache
+    from workers.tasks.images.fetch import fetch as bring
+    from workers.tasks.images.sources import whole_path
 
     folder = data_dir or os.environ.get("SEARCHER_DATA") or cache.folder() / "data"
     with _bar() as report:
@@ -100,8 +100,8 @@ def fetch(
 
 
 def _where(name: str, known: Known, data_dir: str) -> str:
-    from workers.job import WorkersError
-    from workers.sources import find
+    from workers.contract import WorkersError
+    from workers.tasks.images.sources import find
 
     if not known.layouts:
         return "inside scikit-learn"
@@ -114,7 +114,7 @@ def _where(name: str, known: Known, data_dir: str) -> str:
 
 
 def _facts(data: Dataset) -> dict[str, Any]:
-    from workers.sources import KNOWN
+    from workers.tasks.images.sources import KNOWN
 
     pixels = data.train.pixels
     facts: dict[str, Any] = {

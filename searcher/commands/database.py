@@ -15,7 +15,7 @@ from searcher.commands.console import Format, Output, Storage, opened, print_fin
 from searcher.display import shown
 
 if TYPE_CHECKING:
-    from searcher.copying import Report
+    from searcher.store.copying import Report
 
 app = typer.Typer(help="The database: its tables, whether it is whole, copies of studies.", no_args_is_help=True)
 
@@ -25,8 +25,8 @@ URL_HELP = "Database URL: sqlite:///FILE.db or postgresql://USER@HOST/NAME?passf
 @app.command()
 def upgrade(storage: Storage = DEFAULT_STORAGE) -> None:
     """Make the tables, or bring those of an older searcher up to date."""
-    from searcher.database import masked
-    from searcher.schema import HEAD
+    from searcher.store.database import masked
+    from searcher.store.schema import HEAD
 
     with opened(storage, create=True):
         print_text(f"{masked(storage)} is at schema {HEAD}")
@@ -35,7 +35,7 @@ def upgrade(storage: Storage = DEFAULT_STORAGE) -> None:
 @app.command()
 def check(storage: Storage = DEFAULT_STORAGE) -> None:
     """Say what is in the database, and whether all that must hold of it does."""
-    from searcher.integrity import blamed, examine
+    from searcher.store.checking import blamed, examine
 
     with blamed(storage):
         well = print_findings(examine(storage))
@@ -53,9 +53,9 @@ def copy(
     """Copy studies into another database, of either kind, which keeps what it has. All are copied or none."""
     from dataclasses import asdict
 
-    from searcher import copying
-    from searcher.database import masked
-    from searcher.integrity import blamed
+    from searcher.store import copying
+    from searcher.store.checking import blamed
+    from searcher.store.database import masked
 
     try:
         with blamed(source), _bar() as report:
@@ -82,9 +82,9 @@ def rekey(
     from dataclasses import asdict
 
     from search_space import load_primitives
-    from searcher.keys import is_current
-    from searcher.rekeying import check_primitives
-    from searcher.rekeying import rekey as key_anew
+    from searcher.driver.keys import is_current
+    from searcher.driver.rekeying import check_primitives
+    from searcher.driver.rekeying import rekey as key_anew
 
     modules = [name for part in (primitives or "").split(",") if (name := part.strip())]
     load_primitives(modules)

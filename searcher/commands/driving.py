@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from searcher import DEFAULT_STORAGE, logs
+from searcher import DEFAULT_STORAGE
 from searcher.commands.console import Format, Output, Storage, finite, opened, print_rows, print_text, table_of
+from searcher.observe import logs
 
 if TYPE_CHECKING:
-    from searcher.status import Status
-    from searcher.store import Store
+    from searcher.reports.status import Status
+    from searcher.store.store import Store
 
 app = typer.Typer()
 
@@ -33,7 +34,7 @@ def status(
     output: Output = Format.table,
 ) -> None:
     """Say who drives a study, since when, how fast, what runs, what failed and why."""
-    from searcher import status as reading
+    from searcher.reports import status as reading
 
     with opened(storage) as store:
         if watch:
@@ -50,7 +51,7 @@ def stop(
     within: Annotated[float, typer.Option(min=0, max=10**9, callback=finite, help="Seconds to wait at most.")] = 60.0,
 ) -> None:
     """Ask the driver of a study, wherever it runs, to finish cleanly; what it was training waits for a resume."""
-    from searcher.lease import NotDriven
+    from searcher.store.lease import NotDriven
 
     with opened(storage) as store:
         study = store.study(name)
@@ -69,7 +70,7 @@ def stop(
 
 
 def _show(store: Store, found: Status, output: Format) -> None:
-    from searcher.status import as_facts
+    from searcher.reports.status import as_facts
 
     if output is Format.table:
         print_rows(_lines(store, found), output)
@@ -82,8 +83,8 @@ def _watch(store: Store, name: str, every: float, output: Format) -> None:
     from rich.console import Console
     from rich.live import Live
 
-    from searcher.database import StoreUnavailable
-    from searcher.status import status as look
+    from searcher.reports.status import status as look
+    from searcher.store.database import StoreUnavailable
 
     live = Live(console=Console(), auto_refresh=False) if sys.stdout.isatty() and output is Format.table else None
     if live:
@@ -130,7 +131,7 @@ def _lines(store: Store, found: Status) -> list[dict[str, Any]]:
 
 
 def _driver(found: Status) -> str:
-    from searcher.lease import process_of
+    from searcher.store.lease import process_of
 
     driver = found.driver
     holder = process_of(driver.holder)

@@ -10,7 +10,7 @@ from searcher.commands.console import Format, Output, print_rows, print_text
 from searcher.display import without_colours
 
 if TYPE_CHECKING:
-    from searcher.jobs import Jobs
+    from searcher.integrations.ray_jobs import Jobs
 
 app = typer.Typer(help="Searches as jobs on a Ray cluster.", no_args_is_help=True)
 
@@ -40,7 +40,7 @@ def submit(
     ] = None,
 ) -> None:
     """Run a searcher command on the cluster's head; prints the job's id."""
-    from searcher.jobs import BadJob, command_of, public
+    from searcher.integrations.ray_jobs import BadJob, command_of, public
 
     if bad := [pair for pair in env or [] if not pair.partition("=")[0] or "=" not in pair]:
         raise BadJob(f"--env {bad[0]!r} is not NAME=VALUE")
@@ -94,7 +94,7 @@ def stop(job: JobId, address: Address = DEFAULT_ADDRESS) -> None:
 
 
 def _jobs(address: str) -> Jobs:
-    from searcher.jobs import Jobs
+    from searcher.integrations.ray_jobs import Jobs
 
     return Jobs(address)
 

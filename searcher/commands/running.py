@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from searcher import logs
+from searcher.observe import logs
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-    from searcher.config import Config
-    from searcher.lease import Lease, StudyBusy
-    from searcher.search import Progress
-    from searcher.store import Store
-    from searcher.trial import Study
-    from workers.pool import Pool
+    from searcher.driver.loop import Progress
+    from searcher.records import Study
+    from searcher.settings.config import Config
+    from searcher.store.lease import Lease, StudyBusy
+    from searcher.store.store import Store
+    from workers.pools.base import Pool
 
 log = logging.getLogger("searcher")
 
@@ -36,7 +36,7 @@ def served(host: str, port: int | None) -> Iterator[CollectorRegistry | None]:
             raise UsageError(f"--metrics-host {host} serves nothing without --metrics-port, 0 for a free one")
         yield None
         return
-    from searcher.metrics import endpoint
+    from searcher.observe.metrics import endpoint
 
     with endpoint(host or "127.0.0.1", port) as (registry, url):
         logs.say(f"metrics: {url}")
@@ -45,7 +45,7 @@ def served(host: str, port: int | None) -> Iterator[CollectorRegistry | None]:
 
 def checked(settings: Config) -> str:
     """`session.check`, which builds a user's own network; what that prints is no result."""
-    from searcher import session
+    from searcher.driver import session
 
     with redirect_stdout(logs.Printed()):
         return session.check(settings)
@@ -53,18 +53,18 @@ def checked(settings: Config) -> str:
 
 def check_trust(study: str, typed: str, settings: Config) -> None:
     """`trust.check`; at a terminal the user is asked, and a yes is remembered."""
-    from searcher import trust
+    from searcher.driver import approval
 
     try:
-        trust.check(study, typed, settings)
-    except trust.CodeNotTrusted as error:
+        approval.check(study, typed, settings)
+    except approval.CodeNotTrusted as error:
         at_terminal = sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
         if logs.structured() or not at_terminal:
             raise
         logs.say(str(error), logging.WARNING)
         if not typer.confirm("Run it?", err=True):
             raise typer.Exit(1) from None
-        trust.remember(settings)
+        approval.remember(settings)
 
 
 def search(
@@ -77,10 +77,10 @@ def search(
     registry: CollectorRegistry | None,
 ) -> None:
     """One session of a study, shown on stderr, until it is done, stopped or failed."""
-    from searcher import session
-    from searcher.progress import Display
-    from searcher.search import StopAsked
-    from workers.models import mirror_caveat
+    from searcher.driver import session
+    from searcher.driver.loop import StopAsked
+    from searcher.observe.progress import Display
+    from workers.tasks.images.models import mirror_caveat
 
     stop, progress = _StopSignal(), None
     observe = _observer(registry, study, lease)
@@ -107,7 +107,7 @@ def search(
 
 
 def say_waiting(busy: StudyBusy) -> None:
-    from searcher.lease import in_words
+    from searcher.store.lease import in_words
 
     held_by = in_words(busy.holder)
     log.warning("the study is held by %s; taking over in %.0f s if it does not answer", held_by, busy.expires_in)
@@ -117,7 +117,7 @@ def _observer(registry: CollectorRegistry | None, study: Study, lease: Lease) ->
     """What takes the progress of a search for its metrics, if they are asked for."""
     if registry is None:
         return lambda _: None
-    from searcher.metrics import Metrics
+    from searcher.observe.metrics import Metrics
 
     return Metrics(registry, study, lease).update
 

@@ -16,7 +16,7 @@ from searcher.commands.console import MOST, Format, Output, Row, print_rows
 
 if TYPE_CHECKING:
     from search_space import Choices, Expression, Grammar
-    from searcher.card import Card
+    from searcher.reports.function import Card
 
 app = typer.Typer()
 group = typer.Typer(help="The search spaces, and the functions in them.", no_args_is_help=True)
@@ -185,11 +185,11 @@ def show(
     output: Output = Format.table,
 ) -> None:
     """Show what a function is like, without training it: its shape, its slope, what a deep network does with it."""
-    from searcher.card import Card
+    from searcher.reports.function import Card
 
     card = Card(_expression(expression, primitives)[0])
     if plot:  # first, for the reader of a pipe may leave early
-        from searcher import plot as picture
+        from searcher.reports import plot as picture
 
         picture.save(card, plot)
         print(f"picture written to {plot}", file=sys.stderr)

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from searcher import DEFAULT_STORAGE, logs
+from searcher import DEFAULT_STORAGE
 from searcher.commands.console import MOST, Format, Output, Storage, finite, print_rows
+from searcher.observe import logs
 
 app = typer.Typer()
 
@@ -29,8 +30,8 @@ def query(
     output: Output = Format.table,
 ) -> None:
     """Run your own SQL, read only. Tables: searcher_study, searcher_trial, searcher_epoch; view: leaderboard."""
-    from searcher.integrity import blamed
-    from searcher.query import ALL_BYTES, opened_query
+    from searcher.store.checking import blamed
+    from searcher.store.query import ALL_BYTES, opened_query
 
     table = output is Format.table
     most, most_bytes = (min(limit, TABLE_ROWS), TABLE_BYTES) if table else (limit, ALL_BYTES)

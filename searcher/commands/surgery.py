@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from searcher import logs
 from searcher.commands.console import Format, Output, print_rows, print_text
+from searcher.observe import logs
 
 if TYPE_CHECKING:
     import torch
 
-    from workers.networks.own import Survey
+    from workers.tasks.images.networks.own import Survey
 
 app = typer.Typer()
 
@@ -36,9 +36,9 @@ def surgery(
 
     The network is made and run once on two made-up examples. If a search would refuse it, the reason is the error.
     """
-    from searcher.config import parse_kwargs
-    from workers.job import WorkersError
-    from workers.models import survey
+    from searcher.settings.config import parse_kwargs
+    from workers.contract import WorkersError
+    from workers.tasks.images.models import survey
 
     options = parse_kwargs("model", model_kwargs) or {}
     shape, classes, dtype = _examples(dataset, data_dir)
@@ -54,8 +54,8 @@ def _examples(dataset: str, data_dir: str) -> tuple[tuple[int, ...], int, torch.
     set with a name need not be here for that."""
     import torch
 
-    from workers.data import load
-    from workers.sources import KNOWN
+    from workers.tasks.images.data import load
+    from workers.tasks.images.sources import KNOWN
 
     if known := KNOWN.get(dataset):
         return known.shape, known.classes, torch.float32

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from search_space import Choices, Grammar, nearest
 from searcher import UsageError
-from searcher.trial import Objective, Trial
+from searcher.records import Objective, Trial
 
 BUILT_IN = ("random", "rnn")
 

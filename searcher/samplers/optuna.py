@@ -14,8 +14,8 @@ from optuna.trial import TrialState as OptunaState
 from optuna.trial import create_trial
 
 from search_space import Choices, Grammar, nearest
+from searcher.records import Objective, Trial, merit
 from searcher.samplers.base import SamplerError, configured, generator
-from searcher.trial import Objective, Trial, merit
 
 SAMPLERS: Mapping[str, Callable[..., BaseSampler]] = {
     "tpe": optuna.samplers.TPESampler,

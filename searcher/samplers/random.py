@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from search_space import Choices, Grammar
+from searcher.records import Trial
 from searcher.samplers.base import generator
-from searcher.trial import Trial
 
 
 class RandomSampler:

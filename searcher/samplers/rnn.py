@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from search_space import Choices, Grammar
+from searcher.records import Objective, Trial, merit
 from searcher.samplers.base import generator
-from searcher.trial import Objective, Trial, merit
 
 MOST_HIDDEN = 10_000  # units: beyond, the controller alone takes gigabytes
 

@@ -24,12 +24,14 @@ from typing import Any
 
 import psutil
 
-from searcher import SearcherError, outbox, session, store
-from searcher.config import Config
-from searcher.store import Store
-from searcher.trial import Study, Trial, TrialState
-from workers.job import Epoch, Job, Outcome, Verdict
-from workers.pool import InlinePool, Pool
+from searcher import SearcherError
+from searcher.driver import outage, session
+from searcher.records import Study, Trial, TrialState
+from searcher.settings.config import Config
+from searcher.store import store
+from searcher.store.store import Store
+from workers.contract import Epoch, Job, Outcome, Verdict
+from workers.pools.base import InlinePool, Pool
 
 ROOT = Path(__file__).parents[2]
 Tell = Callable[[int], object]  # is told how many kills there have been
@@ -299,7 +301,7 @@ def pause_drivers(url: str, directory: Path, times: int, lease_seconds: float = 
 
 
 def main(url: str, name: str, lease_seconds: str) -> None:
-    store.LEASE_SECONDS = outbox.LEASE_SECONDS = float(lease_seconds)
+    store.LEASE_SECONDS = outage.LEASE_SECONDS = float(lease_seconds)
     try:
         inline_session(url, name)
     except SearcherError as error:

@@ -17,15 +17,16 @@ import torch
 
 from search_space import parse
 from search_space.canonical import key
-from searcher import report, session
-from searcher.config import Config
-from searcher.store import Store
-from searcher.trial import Kind, Objective, Trial, TrialState
+from searcher.driver import session
+from searcher.records import Kind, Objective, Trial, TrialState
+from searcher.reports import report
+from searcher.settings.config import Config
+from searcher.store.store import Store
 from tests.faults import harness
-from workers import train
-from workers.job import Job, Outcome, Recipe, Verdict
-from workers.pool import InlinePool
-from workers.ray_pool import QUEUE, RayPool
+from workers.contract import Job, Outcome, Recipe, Verdict
+from workers.pools.base import InlinePool
+from workers.pools.ray_actors import QUEUE, RayPool
+from workers.tasks.images import train
 
 # Poles at 0 and elsewhere, overflow, undefined regions, infinite or undefined slopes, slopes of zero, constants, and
 # these with a parameter; alone, and inside of what hides, squares or weighs them.

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from searcher import session
-from searcher.database import StoreError
-from searcher.integrity import blamed
-from searcher.store import Store
-from searcher.trial import TrialState
+from searcher.driver import session
+from searcher.records import TrialState
+from searcher.store.checking import blamed
+from searcher.store.database import StoreError
+from searcher.store.store import Store
 from tests.conftest import Cli, called
 from tests.faults import harness
-from workers.pool import InlinePool
+from workers.pools.base import InlinePool
 
 MIB = 1 << 20
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from searcher.store import Store
-from searcher.trial import Trial
+from searcher.records import Trial
+from searcher.store.store import Store
 from tests.conftest import Cli
 from tests.faults import harness
-from workers.ray_pool import RayPool
+from workers.pools.ray_actors import RayPool
 
 
 @pytest.fixture

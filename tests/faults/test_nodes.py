@@ -8,8 +8,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from searcher.store import Store
-from searcher.trial import TrialState
+from searcher.records import TrialState
+from searcher.store.store import Store
 from tests.clusters import Cluster, Node, running_cluster
 from tests.conftest import Cli
 from tests.faults import harness
@@ -18,7 +18,7 @@ DRIVER = """
 import sys, time
 from pathlib import Path
 from tests.faults import harness
-from workers.ray_pool import RayPool
+from workers.pools.ray_actors import RayPool
 
 def child(job):
     if not Path(job.data_dir, "hurry").exists():

@@ -23,23 +23,23 @@ import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from searcher import session
-from searcher.config import Config, ConfigError
-from searcher.database import StoreError, StoreUnavailable
-from searcher.journal import Journal
-from searcher.lease import Lease, LeaseLost, Position
-from searcher.outbox import RETRY_SECONDS, Outbox
-from searcher.plan import grammar_of
-from searcher.rows import Batch
+from searcher.driver import session
+from searcher.driver.journal import Journal
+from searcher.driver.loop import Progress, Search
+from searcher.driver.outage import RETRY_SECONDS, Outbox
+from searcher.records import Kind, Objective, Study, Trial, TrialState
 from searcher.samplers.random import RandomSampler
-from searcher.search import Progress, Search
-from searcher.store import Store
-from searcher.trial import Kind, Objective, Study, Trial, TrialState
+from searcher.settings.config import Config, ConfigError
+from searcher.settings.plan import grammar_of
+from searcher.store.database import StoreError, StoreUnavailable
+from searcher.store.lease import Lease, LeaseLost, Position
+from searcher.store.rows import Batch
+from searcher.store.store import Store
 from tests.conftest import ROOT
 from tests.postgres import Server
 from tests.test_search import CountingJudge, ThreadPool, judge, never, run
-from workers.job import Epoch, Job, Outcome
-from workers.pool import InlinePool
+from workers.contract import Epoch, Job, Outcome
+from workers.pools.base import InlinePool
 
 SETTINGS = Config(sampler="random", n_trials=400, baselines=("relu",), pool="inline")
 
@@ -144,11 +144,11 @@ def test_a_postgresql_server_that_is_stopped(server: Server, seconds: int, state
 
 DRIVER = """
 import sys, time
-from searcher import session
-from searcher.store import Store
+from searcher.driver import session
+from searcher.store.store import Store
 from tests.faults.test_outage import SETTINGS
 from tests.test_search import judge
-from workers.pool import InlinePool
+from workers.pools.base import InlinePool
 
 def child(job):
     time.sleep(0.02)
@@ -327,7 +327,7 @@ def test_a_journal_from_before_a_restore(
 
 def test_an_outage_that_ends_as_the_session_does(sqlite_url: str, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Seen to fail where a lease that the session has given back itself is taken for one that was taken from it."""
-    monkeypatch.setattr("searcher.outbox.PARTING_SECONDS", 0.1)
+    monkeypatch.setattr("searcher.driver.outage.PARTING_SECONDS", 0.1)
     store = Store(sqlite_url, create=True)
     study = make_study(store)
     lease, outbox = open_outbox(store, study)
@@ -423,7 +423,7 @@ def test_a_search_that_is_stopped_in_an_outage_leaves_a_journal(
     sqlite_url: str, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Seen to fail with `close` removing the journal."""
-    monkeypatch.setattr("searcher.outbox.PARTING_SECONDS", 0.5)
+    monkeypatch.setattr("searcher.driver.outage.PARTING_SECONDS", 0.5)
     store = Store(sqlite_url, create=True)
     study = session.create_study(store, SETTINGS)
     lease = store.acquire(study, "me")

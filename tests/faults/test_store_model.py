@@ -17,14 +17,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from searcher import schema
-from searcher.database import StoreError
-from searcher.lease import Lease, LeaseLost, NotDriven, Position, StudyBusy
-from searcher.rows import Batch
-from searcher.store import Store
-from searcher.trial import Kind, Objective, Study, Trial, TrialState
+from searcher.records import Kind, Objective, Study, Trial, TrialState
+from searcher.store import schema
+from searcher.store.database import StoreError
+from searcher.store.lease import Lease, LeaseLost, NotDriven, Position, StudyBusy
+from searcher.store.rows import Batch
+from searcher.store.store import Store
 from tests.faults.harness import Tell
-from workers.job import Epoch
+from workers.contract import Epoch
 
 EXAMPLES, STEPS = 200, 30
 OPEN = (TrialState.WAITING, TrialState.RUNNING)
@@ -288,7 +288,7 @@ def fast_sqlite_url(tmp_path: Path) -> Iterator[str]:
 @pytest.fixture(autouse=True)
 def long_lease(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the model leases do not run out."""
-    monkeypatch.setattr("searcher.store.LEASE_SECONDS", 1e6)
+    monkeypatch.setattr("searcher.store.store.LEASE_SECONDS", 1e6)
 
 
 def test_on_sqlite(fast_sqlite_url: str) -> None:

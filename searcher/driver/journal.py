@@ -1,0 +1,196 @@
+"""What a driver could not write while its database did not answer: a file of this machine, one a driver.
+
+A line is a checksum and a JSON object: first whose journal it is, then batches in order, and who has taken it over. A
+line is on disk before what it says is acted upon; one that was cut short by a crash has never been acted upon.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Iterator
+from dataclasses import asdict, astuple
+from itertools import count
+from pathlib import Path
+from typing import Any, Self
+
+from searcher.records import Kind, Study, Trial, TrialState
+from searcher.store.database import StoreError
+from searcher.store.lease import Lease
+from searcher.store.rows import Batch
+from workers.contract import Epoch
+
+
+def folder() -> Path:
+    """Where journals are: in SEARCHER_STATE, or else where the XDG base directory specification keeps state."""
+    own = os.environ.get("SEARCHER_STATE")
+    shared = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state") / "searcher"
+    return (Path(own) if own else shared).expanduser() / "journals"
+
+
+class Journal:
+    """The journal of one driver. The file is made by the first `append`.
+
+    Attributes:
+        writers: of the leases under which it was written, or written from to the database.
+        batches: those that were in it when it was read.
+    """
+
+    def __init__(self, path: Path, study: Study, generation: int, writer: int) -> None:
+        self.path = path
+        self.writers = {writer}
+        self.batches: list[Batch] = []
+        self._generation = generation
+        self._head = {"study": study.name, "generation": generation, "writer": writer}
+        self._whole: int | None = None  # bytes of it that are whole lines, if it was read
+
+    @classmethod
+    def of(cls, study: Study, lease: Lease) -> Self:
+        path = folder() / f"{_stem(study)}-{lease.generation}-{lease.writer}.jsonl"
+        return cls(path, study, lease.generation, lease.writer)
+
+    @classmethod
+    def left(cls, study: Study) -> list[Self]:
+        """Those that drivers of the study, or of a copy of it, have left on this machine, oldest first.
+
+        Raises:
+            StoreError: one is damaged, or cannot be read.
+        """
+        found = [cls._read(path, study) for path in folder().glob(f"{_stem(study)}-*.jsonl")]
+        return sorted(found, key=lambda journal: journal._generation)
+
+    def append(self, batch: Batch) -> None:
+        """Keeps a batch.
+
+        Raises:
+            StoreError: the file cannot be written.
+        """
+        self._write(_plain(batch))
+
+    def take_over(self, writer: int) -> None:
+        """Notes that a later driver writes from it to the database.
+
+        Raises:
+            StoreError: the file cannot be written.
+        """
+        self._write({"taken_over_by": writer})
+        self.writers.add(writer)
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+    def set_aside(self) -> Path | None:
+        """Keeps it from being read again; where it is now, None if nothing was ever written to it."""
+        if not self.path.exists():
+            return None
+        names = (self.path.with_suffix(f".{n}.overtaken" if n else ".overtaken") for n in count())
+        return self.path.rename(next(name for name in names if not name.exists()))
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        line = _line(entry)
+        try:
+            for place in (self.path.parent.parent, self.path.parent):  # `mode` is for the last of `parents` only
+                place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            try:
+                self._append(file, line)
+            finally:
+                os.close(file)
+        except OSError as error:
+            raise StoreError(
+                f"results that are not in the database cannot be kept in {self.path.parent} either ({error.strerror}); "
+                "make that possible, or set SEARCHER_STATE to another folder"
+            ) from error
+
+    def _append(self, file: int, line: bytes) -> None:
+        """All of a line or nothing: on a disk that fills up half of one would be written without an error."""
+        size = os.fstat(file).st_size
+        if self._whole is not None and self._whole < size:
+            size, self._whole = self._whole, None  # a line that was cut short must not run into the next one
+            os.ftruncate(file, size)
+        whole = line if size else _line(self._head) + line
+        try:
+            if os.write(file, whole) != len(whole):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(file)
+        except OSError:
+            os.ftruncate(file, size)
+            raise
+
+    @classmethod
+    def _read(cls, path: Path, study: Study) -> Self:
+        try:
+            text = path.read_bytes()
+        except OSError as error:
+            raise StoreError(
+                f"the journal {path} cannot be read ({error.strerror}); it may hold results of study {study.name!r} "
+                "that are not in the database. Make it readable, or move it away: they will be measured again"
+            ) from error
+        whole = text[: text.rfind(b"\n") + 1]  # what comes after was cut short, or is being written
+        try:
+            entries = list(_entries(whole))
+            generation = entries[0]["generation"] if entries else 0
+            journal = cls(path, study, generation, entries[0].get("writer", generation) if entries else 0)
+            journal._whole = len(whole)
+            for entry in entries[1:]:
+                if "taken_over_by" in entry:
+                    journal.writers.add(entry["taken_over_by"])
+                else:
+                    journal.batches.append(_batch(entry))
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(
+                f"the journal {path} is damaged; it holds results of study {study.name!r} that are not in the "
+                "database. Move it away to go on without them: they will be measured again"
+            ) from error
+        return journal
+
+
+def _stem(study: Study) -> str:
+    """The same for a study however its database is named."""
+    return hashlib.sha256(f"{study.name} {study.created_at}".encode()).hexdigest()[:16]
+
+
+def _line(entry: dict[str, Any]) -> bytes:
+    text = json.dumps(entry, allow_nan=False, separators=(",", ":")).encode()
+    return b"%08x %b\n" % (zlib.crc32(text), text)
+
+
+def _entries(lines: bytes) -> Iterator[dict[str, Any]]:
+    for line in lines.splitlines():
+        checksum, _, text = line.partition(b" ")
+        if int(checksum, 16) != zlib.crc32(text):
+            raise ValueError("checksum")
+        yield json.loads(text)
+
+
+def _plain(batch: Batch) -> dict[str, Any]:
+    return {
+        "serial": batch.serial,
+        "data_digest": batch.data_digest,
+        "added": [asdict(trial) for trial in batch.added],
+        "changed": [[state, asdict(trial)] for state, trial in batch.changed],
+        "curves": [[number, [astuple(point) for point in curve]] for number, curve in batch.curves.items()],
+    }
+
+
+def _batch(entry: dict[str, Any]) -> Batch:
+    return Batch(
+        added=[_trial(trial) for trial in entry["added"]],
+        changed=[(TrialState(state), _trial(trial)) for state, trial in entry["changed"]],
+        curves={number: [Epoch(*point) for point in curve] for number, curve in entry["curves"]},
+        data_digest=entry.get("data_digest", ""),
+        serial=entry["serial"],
+    )
+
+
+def _trial(facts: dict[str, Any]) -> Trial:
+    choices = facts["choices"]
+    typed = {
+        "kind": Kind(facts["kind"]),
+        "state": TrialState(facts["state"]),
+        "choices": None if choices is None else tuple(choices),
+    }
+    return Trial(**{**facts, **typed})

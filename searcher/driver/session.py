@@ -1,0 +1,438 @@
+"""Putting a search together: settings checked, a pool, a study, its lease."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import platform
+import re
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from search_space import KEY_RULES, SpaceError, load_primitives
+from searcher import UsageError, __version__
+from searcher.display import shown
+from searcher.driver.journal import Journal
+from searcher.driver.loop import Progress, Search
+from searcher.observe import logs
+from searcher.records import Objective, Study
+from searcher.samplers.base import Sampler, make_sampler
+from searcher.settings import config
+from searcher.settings.config import Config
+from searcher.settings.plan import baseline_trials, grammar_of, left_out
+from searcher.store.database import StoreError, StoreUnavailable
+from searcher.store.lease import Lease, LeaseLost, StudyBusy, in_words
+from searcher.store.rows import Batch, edited
+from searcher.store.store import LEASE_SECONDS, Store, StudyExists
+from workers.contract import WorkersError
+from workers.failure import failure
+from workers.pools.base import InlinePool, Pool, usable_cpus
+from workers.tasks.images.augment import check_augmented
+from workers.tasks.images.data import Dataset, check_name, load
+from workers.tasks.images.doubts import doubts
+from workers.tasks.images.models import build, check_model
+from workers.tasks.images.networks.sites import activation_of
+
+MOST_EXPIRY = 86_400.0  # seconds: more than a lease has left when the database's clock was set back
+ENDED = "ended"
+MATTERS = ("searcher", "torch", "scikit-learn")  # whose version can change what a training comes to
+
+log = logging.getLogger("searcher")
+
+
+def check(settings: Config) -> str:
+    """Everything that can be known to be wrong before anything is started or written. Returns the digest of the data;
+    empty where they are on other machines.
+
+    Raises:
+        ConfigError, SpaceError, SamplerError: an unknown name, an option that is not taken.
+        WorkersError: data that are not on this machine, where the children are trained on it, or not what they should
+            be; a network that cannot be built for them.
+    """
+    try:
+        check_name(settings.dataset)
+        check_model(settings.model, settings.match)
+    except WorkersError as error:
+        raise config.ConfigError(str(error)) from error
+    first = baseline_trials(settings)
+    _sampler(settings).ask(0)
+    if settings.pool == "inline" or settings.address == "local":
+        cpu = torch.device("cpu")
+        limits = settings.limit_train, settings.limit_val
+        data = load(
+            settings.dataset, settings.split_seed, cpu, settings.data_dir, *limits, standardise=settings.standardise
+        )
+        for doubt in doubts(data):
+            log.warning("%s", doubt)
+        check_augmented(settings.recipe, data.shape)
+        if (size := settings.recipe.batch_size) > (images := len(data.train)):
+            log.warning("there are %d training images, --batch-size is %d: an epoch is one step", images, size)
+        wider = {trial.expression for trial in first if trial.name == "maxout"}  # than functions of one number
+        for expression in ("x * sigmoid(beta * x)", *wider):  # with a parameter, so that remarks on channels are made
+            _try_network(settings, data, expression)
+        return data.digest
+    return ""
+
+
+def _try_network(settings: Config, data: Dataset, expression: str) -> None:
+    """Make the network once, as each worker will."""
+    made, width = activation_of(expression), settings.width or None
+    try:
+        build(
+            *(settings.model, made, data.shape, data.classes, width, settings.model_kwargs, data.train.pixels.dtype),
+            match=settings.match,
+            note=log.warning,
+        )
+    except WorkersError:
+        raise
+    except (MemoryError, RuntimeError) as error:  # how torch says that it has not that much memory
+        why = failure(error).reason.partition("\n")[0]
+        raise WorkersError(f"model {settings.model!r} cannot be made in the size that was asked for: {why}") from error
+
+
+def own_primitives(settings: Config) -> str:
+    """The names that the modules of the settings register."""
+    return ", ".join(row.name for row in load_primitives(settings.primitives))
+
+
+def create_study(store: Store, settings: Config, digest: str = "") -> Study:
+    """A new study, named by the settings or, if they name none, `<data>-<sampler>-<n>`; `digest` is that of its data.
+
+    Raises:
+        StudyExists: the name is taken.
+    """
+    data = shown(re.split(r"[:/\\]", settings.dataset)[-1].removesuffix(".npz"))
+    stem = f"{data[: config.NAME_LENGTH // 2]}-{settings.sampler.replace(':', '-')}"
+    taken = set(store.names())
+    free = (name for n in range(1, len(taken) + 2) if (name := f"{stem}-{n}") not in taken)
+    named = replace(settings, study_name=settings.study_name or next(free))
+    if left := left_out(named):
+        log.warning("half of %d trials are for baselines; left out: %s", named.n_trials, ", ".join(left))
+    try:
+        return _create(store, named, digest)
+    except StudyExists:
+        if settings.study_name or named.study_name not in store.names():
+            raise
+        return create_study(store, settings, digest)  # another search has just been given that name
+
+
+def _create(store: Store, named: Config, digest: str) -> Study:
+    return store.create_study(
+        named.study_name,
+        named.n_trials,
+        Objective(named.objective),
+        named.to_dict(),
+        versions() | ({"data": digest} if digest else {}),
+        baseline_trials(named),
+    )
+
+
+def make_pool(settings: Config) -> Pool:
+    """The workers that the settings ask for; whoever asks closes it.
+
+    Raises:
+        RayUnavailable: no cluster, or not what was asked of it.
+    """
+    if settings.pool == "inline":
+        return InlinePool(settings.threads or usable_cpus())
+    from workers.pools.ray_actors import RayPool
+
+    return RayPool(settings.workers, settings.gpus_per_worker, settings.address, settings.threads)
+
+
+@contextmanager
+def held_lease(
+    store: Store, study: Study, patience: Callable[[StudyBusy], None] | None = None, *, wait: bool = False
+) -> Iterator[Lease]:
+    """Hold the study's lease for the length of the block. The lease of a dead process is taken over: at once if it ran
+    on this machine, else when it runs out.
+
+    Args:
+        patience: called before a lease that may be a dead process's is waited for.
+        wait: wait for a live process too, until it has ended.
+
+    Raises:
+        StudyBusy: a live process holds it.
+    """
+    lease = _acquire(store, study, patience, wait)
+    try:
+        with logs.about(study.name):
+            log.log(
+                logging.INFO if lease.generation > 1 else logging.DEBUG,  # a new study says so itself
+                "this process drives study %s from here on, its driver number %d",
+                study.name,
+                lease.generation,
+            )
+            yield lease
+    finally:
+        try:
+            store.release(lease)
+        except StoreUnavailable as error:  # says nothing of how the block has ended
+            log.warning("%s; the study's lease runs out by itself in %.0f s", error, LEASE_SECONDS)
+
+
+@contextmanager
+def renewed(store: Store, lease: Lease) -> Iterator[None]:
+    """Keeps a lease through a block that does not write: Ray can take longer to start than a lease lasts."""
+    over = threading.Event()
+
+    def renew() -> None:
+        while not over.wait(LEASE_SECONDS / 3):
+            with suppress(StoreUnavailable, LeaseLost):  # the search meets the same, and says so
+                store.commit(lease, Batch())
+
+    thread = threading.Thread(target=renew, name="searcher-lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def search(
+    store: Store,
+    lease: Lease,
+    study: Study,
+    settings: Config,
+    pool: Pool,
+    should_stop: Callable[[], bool],
+    clock: Callable[[], float] = time.monotonic,
+) -> Generator[Progress, None, None]:
+    """One session of a study; see `Search`. Meanwhile this thread has one core for its tensors: they are small, and
+    with children on all cores a second thread that waits for its turn makes a proposal take ten times as long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield from Search(store, lease, study, settings, _sampler(settings), pool, should_stop, clock).run()
+    finally:
+        torch.set_num_threads(threads)
+
+
+def extended(store: Store, lease: Lease, study: Study, n_trials: int) -> Study:
+    """The study with that total, which may grow but not fall below the trials it has.
+
+    Raises:
+        ConfigError: a total below that.
+    """
+    check_total(store, study, n_trials)
+    if n_trials == study.n_trials:
+        return study
+    store.extend(lease, n_trials)
+    return replace(study, n_trials=n_trials)
+
+
+def check_total(store: Store, study: Study, n_trials: int) -> None:
+    """Raises ConfigError if the study has more trials already."""
+    last = store.driver(study).writer
+    journals = (journal for journal in Journal.left(study) if last in journal.writers)
+    left = (trial.number + 1 for journal in journals for batch in journal.batches for trial in batch.added)
+    there = max(store.size(study), *left, 0)  # what an outage has kept from the database is the study's too
+    if n_trials < there:
+        raise config.ConfigError(f"--n-trials is the study's total and it has {there} trials already; not {n_trials}")
+
+
+def stored_settings(study: Study, experiment: Path | None, changes: Mapping[str, Any], preset: str = "quick") -> Config:
+    """A study's settings for another session, with the changes of a preset, an experiment file and flags to how it is
+    run.
+
+    Raises:
+        ConfigError: a change of what is measured, or a value that is not accepted.
+        StoreError: the stored settings are not what a study can have.
+    """
+    # Studies of versions without `standardise` took all whole numbers for pixels.
+    stored = {"standardise": True, **study.config, "n_trials": study.n_trials}
+    with blamed_on(study):
+        before = config.load(None, stored)
+    asked = config.load(experiment, changes, preset, before=stored)
+    if changed := config.differences(before, asked):
+        lines = "".join(f"\n  {name}: {old} in the study, {new} asked for" for name, old, new in changed)
+        raise config.ConfigError(
+            f"study {study.name!r} measures something else than was asked for; its results could not be compared:"
+            f"{lines}\n  leave that out, or start another study: searcher launch --study-name NAME"
+        )
+    return asked
+
+
+@contextmanager
+def blamed_on(study: Study) -> Iterator[None]:
+    """Say of settings that are not accepted that they are the study's: who asked to go on with it asked rightly.
+
+    Raises:
+        StoreError: the stored settings are not what a study can have.
+    """
+    try:
+        yield
+    except (UsageError, SpaceError) as error:
+        made, why = study.versions.get("searcher", "unknown"), " ".join(str(error).split())
+        raise StoreError(
+            f"the settings of study {study.name!r}, made by searcher {made}, are not ones of this searcher, "
+            f"{__version__}: {why}. Upgrade it if it is the older one; else see: searcher db check"
+        ) from error
+
+
+def check_comparable(study: Study, digest: str) -> None:
+    """Warns where other software goes on with a study than began it.
+
+    Raises:
+        ConfigError: the data are not those that it began with.
+    """
+    made = study.versions
+    if digest and made.get("data", digest) != digest:
+        raise config.ConfigError(
+            f"the data {study.config.get('dataset')!r} of study {study.name!r} have changed since it began (digest "
+            f"{digest}, then {made['data']}): its results could not be compared; put the old data back, or start "
+            "another study: searcher launch --study-name NAME"
+        )
+    now = versions()
+    changed = [
+        f"{name} {made[name]} then, {now[name]} now" for name in MATTERS if made.get(name, now[name]) != now[name]
+    ]
+    if changed:
+        log.warning("study %s goes on with other software: %s", study.name, "; ".join(changed))
+
+
+def versions() -> dict[str, str]:
+    """What a study was made with."""
+    found = {
+        "searcher": __version__,
+        "keys": str(KEY_RULES),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+    for package in ("torch", "ray", "optuna", "sqlalchemy", "scikit-learn"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    if commit := _git_commit():
+        found["git_commit"] = commit
+    return found
+
+
+def _git_commit() -> str:
+    """The commit of the source tree that this runs from; empty if it is installed."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return ""
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _sampler(settings: Config) -> Sampler:
+    return make_sampler(
+        settings.sampler,
+        grammar_of(settings),
+        seed=settings.seed,
+        objective=Objective(settings.objective),
+        kwargs=settings.sampler_kwargs,
+    )
+
+
+def _holder(pid: int | None = None) -> str:
+    """Describe a process, this one if none is named, in words from which `_is_dead` knows it again."""
+    pid = os.getpid() if pid is None else pid
+    try:
+        since = psutil.Process(pid).create_time()
+    except psutil.Error:  # /proc is missing, or shows another namespace
+        since = time.time()
+    started = datetime.fromtimestamp(round(since), UTC)
+    place, began = _place(), _began(pid)
+    known_by = f" ({place}-{began})" if place and began and began != ENDED else ""
+    return f"process {pid} on {socket.gethostname()}, started {started:%Y-%m-%dT%H:%M:%SZ}{known_by}"
+
+
+def _place() -> str:
+    """Return what tells where a process number means the same process: the boot, and the namespaces of process numbers
+    and of times, in which start times are counted. Empty where that is not known: without Linux, or where /proc shows
+    the processes of another namespace."""
+    proc = Path("/proc")
+    try:
+        if str((proc / "self").readlink()) != str(os.getpid()):
+            return ""
+        boot = (proc / "sys/kernel/random/boot_id").read_text().strip()
+        namespaces = [(proc / "self/ns" / kind).stat().st_ino for kind in ("pid", "time")]
+    except OSError:
+        return ""
+    return hashlib.sha256(f"{boot} {namespaces}".encode()).hexdigest()[:8]
+
+
+def _began(pid: int) -> str:
+    """Return when a process began, in ticks since the boot: the wall clock may be set back. `ENDED` if it has and its
+    parent has not waited for it yet; empty if nothing can be read, which says nothing about it."""
+    try:
+        facts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return ENDED if facts[0] == "Z" else facts[19]
+
+
+def _is_dead(holder: str) -> bool:
+    """Return True only if it is proven that the driver of those words is gone. Where nothing proves it, the lease is
+    waited for: a driver on another machine or in another namespace, and a process that this user may not see.
+    """
+    words, here = holder.split(), _place()
+    if len(words) != 7 or not here or not words[1].isdecimal():  # another version's words
+        return False
+    pid, machine, (place, _, began) = int(words[1]), words[3].rstrip(","), words[6].strip("()").partition("-")
+    if place != here or machine != socket.gethostname():
+        return False
+    try:
+        os.kill(pid, 0)  # only asks whether it is there
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):  # it is there, and another user's
+        return False
+    now = _began(pid)
+    return bool(now) and now != began  # its number may be another process's now
+
+
+def _acquire(store: Store, study: Study, patience: Callable[[StudyBusy], None] | None, wait: bool) -> Lease:
+    try:
+        return _take(store, study)
+    except StudyBusy as busy:
+        first = busy
+    if first.expires_in > MOST_EXPIRY:
+        raise edited(study.name, f"its lease is to last {first.expires_in:.3g} s more, not {LEASE_SECONDS:.0f} s")
+    if patience:
+        patience(first)
+    end = time.monotonic() + first.expires_in
+    said = False
+    while True:
+        try:
+            return _take(store, study)
+        except StudyBusy as busy:
+            renewed = time.monotonic() + busy.expires_in > end + 0.5
+            lives = renewed or busy.generation != first.generation
+            if lives and not wait:
+                raise
+            if lives and not said:
+                log.warning("%s drives the study; this process goes on with it after that", in_words(busy.holder))
+            said |= lives
+            time.sleep(min(0.5, max(0.05, busy.expires_in)))
+
+
+def _take(store: Store, study: Study) -> Lease:
+    """Take the lease if it is free, or its holder is dead."""
+    try:
+        return store.acquire(study, _holder())
+    except StudyBusy as busy:
+        if not _is_dead(busy.holder):
+            raise
+        return store.acquire(study, _holder(), evict=busy.generation)

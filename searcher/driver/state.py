@@ -1,0 +1,107 @@
+"""What a search knows of its study, in memory."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter, deque
+from dataclasses import dataclass, field, replace
+
+from searcher.records import Study, Trial, TrialState
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What was found out about a function, to be repeated by those that cite it. A study has many of these.
+
+    `key` is the trial's key in the store. In a study that older rules keyed, today's key of the function is another one
+    (searcher/driver/keys.py).
+    """
+
+    number: int
+    key: str
+    state: TrialState
+    reason: str
+    val_loss: float | None
+    val_acc: float | None
+    parameters: int | None
+
+
+@dataclass(slots=True)
+class Book:
+    """What the loop knows of its study, in memory: finished trials as counts and by what later ones cite, unfinished
+    ones whole, in `queue`, `flying` or `behind`."""
+
+    study: Study
+    functions: dict[str, Known | None] = field(default_factory=dict)  # by key; None: not judged yet
+    queue: deque[Trial] = field(default_factory=deque)  # WAITING, to be placed
+    flying: dict[int, Trial] = field(default_factory=dict)  # handed to the pool
+    behind: dict[str, list[Trial]] = field(default_factory=dict)  # by key of those: WAITING for their end
+    postponed: int = 0  # how many are behind others
+    counts: Counter[TrialState] = field(default_factory=Counter)
+    proposed: int = 0  # rows; the next number
+    finished: int = 0  # the next finish_order
+    trained: int = 0
+    mirrors: int = 0  # left untrained as mirrors of others
+    best: Trial | None = None
+
+    def finish(self, trial: Trial, key: str = "") -> None:
+        """Enter a finished trial. `key` is its function's key by today's rules, where the store has another one."""
+        self.finished = max(self.finished, (trial.finish_order or 0) + 1)
+        self.counts[trial.state] += 1
+        self.trained += trial.trained and trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        self.mirrors += trial.left_untrained
+        if trial.cites is None:  # else the function is known by the trial that it cites
+            self._know(trial, key or trial.key)
+        if trial.state is TrialState.COMPLETE and (self.best is None or self._better(trial, self.best)):
+            self.best = trial
+
+    def _know(self, trial: Trial, key: str) -> None:
+        known = self.functions.setdefault(key)
+        # A trial that was not trained says nothing about another way of writing its function.
+        untried = trial.left_untrained or trial.refused
+        if known is None and trial.state.judged and not untried:
+            reason = sys.intern(trial.reason)  # thousands have the same
+            self.functions[key] = Known(
+                trial.number, trial.key, trial.state, reason, trial.val_loss, trial.val_acc, trial.parameters
+            )
+
+    def begin(self, trial: Trial) -> None:
+        """Enters a trial that the pool is given."""
+        self.flying[trial.number] = trial
+        self.behind[trial.key] = []
+
+    def postpone(self, trial: Trial, running: str) -> None:
+        """Enter a trial that waits for the end of a running training; `running` is the key of its function."""
+        self.behind[running].append(trial)
+        self.postponed += 1
+
+    def decided(self, trial: Trial) -> Trial:
+        """Return a new or waiting trial as it is entered. If its function was judged before, the trial cites that; if
+        the pre-flight refused it, it is numbered among the finished ones."""
+        known = self.functions.get(trial.key)
+        if known is None:
+            return replace(trial, finish_order=self.finished) if trial.state.finished else trial
+        return replace(
+            trial,
+            key=known.key,
+            state=known.state,
+            reason=known.reason,
+            cites=known.number,
+            val_loss=known.val_loss,
+            val_acc=known.val_acc,
+            parameters=known.parameters,
+            finish_order=self.finished,
+        )
+
+    def end(self, number: int) -> Trial:
+        """The trial of that number, which the pool has given back."""
+        trial = self.flying.pop(number)
+        released = self.behind.pop(trial.key)
+        self.postponed -= len(released)
+        self.queue.extend(released)
+        return trial
+
+    def _better(self, one: Trial, other: Trial) -> bool:
+        name = self.study.objective
+        gain = (getattr(other, name) or 0.0) - (getattr(one, name) or 0.0)
+        return gain > 0 if name == "val_loss" else gain < 0

@@ -1,0 +1,138 @@
+"""A running search on a terminal (a bar) or in a log (a line now and then). Everything goes to stderr."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from searcher.display import headline, shown
+from searcher.driver.loop import Progress as SearchProgress
+from searcher.observe import logs
+from searcher.records import Trial, TrialState
+
+LINE_SECONDS = 5.0  # at most one plain line in so long, the last one apart
+
+log = logging.getLogger("searcher")
+
+
+class Display:
+    """Shows the progress of one search. Where stderr is no terminal, plain lines."""
+
+    def __init__(self, study: str, quiet: bool = False) -> None:
+        self._study, self._quiet = study, quiet
+        self._live: Live | None = None
+        self._bar = Progress(
+            TextColumn("{task.description}", style="bold", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]} left"),
+        )
+        self._task = self._bar.add_task(shown(study), total=None, left="?")
+        self._last_line = 0.0
+        self._latest: SearchProgress | None = None
+        self._printed: SearchProgress | None = None
+
+    def __enter__(self) -> Self:
+        if sys.stderr and sys.stderr.isatty() and not self._quiet and not logs.structured():
+            self._live = Live(self._bar, console=Console(stderr=True), refresh_per_second=4, redirect_stdout=False)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+        elif self._latest and self._latest is not self._printed:
+            self._line(self._latest)
+
+    def update(self, progress: SearchProgress) -> None:
+        self._latest = progress
+        log_events(progress)
+        if self._live:
+            left = _clock(time_left(progress))
+            self._bar.update(self._task, total=progress.total, completed=progress.done, left=left)
+            self._live.update(Group(self._bar, *(Text(shown(line), no_wrap=True) for line in describe(progress))))
+        elif time.monotonic() - self._last_line >= LINE_SECONDS:
+            self._line(progress)
+
+    def _line(self, progress: SearchProgress) -> None:
+        self._last_line, self._printed = time.monotonic(), progress
+        if not self._quiet:
+            counts, best = describe(progress)
+            left = _clock(time_left(progress))
+            log.info("%s %d/%d, %s left, %s; %s", self._study, progress.done, progress.total, left, counts, best)
+
+
+def log_events(progress: SearchProgress) -> None:
+    """A record for each trial that has ended or whose run has failed since the last progress."""
+    for trial in progress.again:
+        reason = headline(trial.reason)
+        log.warning("a run of trial %d has failed, it runs again: %s", trial.number, reason, extra=_about(trial))
+    for trial in progress.ended:
+        level = logging.WARNING if trial.state is TrialState.FAILED else logging.DEBUG
+        log.log(
+            level,
+            "trial %d, %s, has ended: %s%s, %s",
+            trial.number,
+            trial.expression,
+            trial.state,
+            "" if trial.cites is None else f" as trial {trial.cites} has",
+            headline(trial.reason) or f"val_loss {trial.val_loss}, val_acc {trial.val_acc}",
+            extra=_about(trial),
+        )
+    if progress.ended and progress.done == progress.total:
+        log.info("all %d trials have ended", progress.total)
+
+
+def _about(trial: Trial) -> dict[str, Any]:
+    return {"trial": trial.number, "worker": trial.worker or None}
+
+
+def describe(progress: SearchProgress) -> tuple[str, str]:
+    """The counts and the rate, and the best so far."""
+    infeasible = progress.counts[TrialState.INFEASIBLE]
+    pruned = progress.counts[TrialState.PRUNED] - progress.mirrors
+    failed = progress.counts[TrialState.FAILED]
+    counts = [
+        f"{progress.proposed} proposed",
+        f"{progress.unique} unique",
+        f"{progress.trained} trained",
+        f"{infeasible} infeasible",
+        *([f"{pruned} stopped early"] if pruned else []),
+        *([f"{progress.mirrors} mirrors left untrained"] if progress.mirrors else []),
+        *([f"{failed} failed"] if failed else []),
+        f"{rate(progress):,.0f} trials/h",
+    ]
+    if outage := progress.outage:
+        counts.append(f"DATABASE DOES NOT ANSWER since {_clock(outage.seconds)}, {outage.held} results held")
+    best = progress.best
+    found = f"best {best.expression}, val_loss {best.val_loss:.4f}, val_acc {best.val_acc:.4f}" if best else "none yet"
+    return ", ".join(counts), found
+
+
+def rate(progress: SearchProgress) -> float:
+    """Trials decided an hour in this session."""
+    return 3600 * progress.session_done / max(progress.seconds, 1e-9)
+
+
+def time_left(progress: SearchProgress) -> float:
+    """Seconds until the total at this session's rate."""
+    return 3600 * (progress.total - progress.done) / max(rate(progress), 1e-9)
+
+
+def _clock(seconds: float) -> str:
+    if seconds > 359_999:
+        return "?"
+    minutes, second = divmod(int(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

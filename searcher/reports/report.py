@@ -1,0 +1,224 @@
+"""Reading results: rankings, comparisons, exports. Writes nothing to the store."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from textwrap import indent
+from typing import Any
+
+from searcher import SearcherError, UsageError, display
+from searcher.display import shown
+from searcher.records import Study, TrialState
+from searcher.store import queries
+from searcher.store.store import Store
+
+Row = Mapping[str, Any]
+
+
+class ReportError(SearcherError):
+    """A report that cannot be written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The best function against ReLU, on the validation part. Differences are best minus ReLU."""
+
+    best: Row
+    relu: Row
+
+    @property
+    def val_acc_difference(self) -> float:
+        return float(self.best["val_acc"] - self.relu["val_acc"])
+
+    @property
+    def val_loss_difference(self) -> float:
+        return float(self.best["val_loss"] - self.relu["val_loss"])
+
+    @property
+    def seeds(self) -> int:
+        """Trainings behind the weaker of the two means."""
+        return int(min(self.best["n_trials"], self.relu["n_trials"]))
+
+
+def compare_with_relu(board: Sequence[Row]) -> Comparison | None:
+    """The best of a leaderboard against its ReLU; None if either is missing."""
+    relu = next((row for row in board if row["name"] == "relu"), None)
+    return Comparison(board[0], relu) if relu else None
+
+
+def conclusion(store: Store, study: Study, board: Sequence[Row]) -> str:
+    """What a search has found, in words. `board` has the best of its leaderboard, and ReLU."""
+    if not board and not any(state.finished for state in store.counts(study)):
+        return "No trial has ended yet."
+    if not board:
+        return f"No function could be trained to the end; the reasons: searcher status {store.typed(study.name)}"
+    lines = [_totals(store, study)]
+    found = compare_with_relu(board)
+    if found is None:
+        return lines[0]
+    if found.best is found.relu:
+        return f"{lines[0]}\nNothing beat ReLU by {study.objective}."
+    seeds = "1 seed each: weak evidence" if found.seeds == 1 else f"{found.seeds} seeds or more each"
+    lines.append(
+        f"Best by {study.objective}: {found.best['expression']}. Against ReLU: "
+        f"val_loss {found.val_loss_difference:+.4f}, val_acc {found.val_acc_difference:+.4f} ({seeds})."
+    )
+    if found.best.get("mirror") == "mirror of relu":
+        lines.append("It is the mirror of ReLU, -f(-x): without max pooling in the network the difference is chance.")
+    if found.seeds == 1:
+        lines.append(
+            "The best of many single runs looks better than it is; train it with more seeds before you trust it."
+        )
+    return "\n".join(lines)
+
+
+def _totals(store: Store, study: Study) -> str:
+    """Return in words how many trials ended in which way."""
+    found = queries.totals(store, study)
+    of = "" if found.finished == study.n_trials else f" of {study.n_trials}"
+    early = f"{found.pruned} stopped early, " if found.pruned else ""
+    early += f"{found.mirrors} mirrors left untrained, " if found.mirrors else ""
+    return (
+        f"{found.finished}{of} trials: {found.candidates} candidates and {found.baselines} baselines trained, {early}"
+        f"{found.cited} answered from the store, {found.infeasible} infeasible ({found.refused} of them refused "
+        f"untrained), {found.failed} failed."
+    )
+
+
+def study_rows(store: Store) -> list[dict[str, Any]]:
+    """A row a study: settings, progress, and who drives it."""
+    return [
+        {
+            "study": summary.study.name,
+            "sampler": summary.study.config.get("sampler"),
+            "dataset": summary.study.config.get("dataset"),
+            "objective": str(summary.study.objective),
+            "done": sum(n for state, n in summary.counts.items() if state.finished),
+            "total": summary.study.n_trials,
+            "complete": summary.counts.get(TrialState.COMPLETE, 0),
+            "pruned": summary.counts.get(TrialState.PRUNED, 0),
+            "infeasible": summary.counts.get(TrialState.INFEASIBLE, 0),
+            "failed": summary.counts.get(TrialState.FAILED, 0),
+            "created": f"{summary.study.created_at:%Y-%m-%d %H:%M}",
+            "driver": summary.holder,
+        }
+        for summary in store.studies()
+    ]
+
+
+def trial_card(store: Store, study: Study, number: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """One trial's facts, with the settings it was trained under, and its learning curve (a cited trial's is that of the
+    trial it cites).
+
+    Raises:
+        UnknownStudy: the study has no such trial.
+    """
+    trial = store.trial(study, number)
+    data = ("dataset", "limit_train", "limit_val", "standardise")
+    trained = (*data, "model", "width", "model_kwargs", "match", "split_seed")
+    settings = {name: study.config.get(name) for name in trained}  # older studies lack some
+    stored = study.config.get("recipe")
+    recipe = {f"recipe.{name}": value for name, value in (stored if isinstance(stored, dict) else {}).items()}
+    facts = {"study": study.name, **_plain(asdict(trial)), **settings, **recipe}
+    curve = store.curve(study, number if trial.cites is None else trial.cites)
+    return facts, [asdict(point) for point in curve]
+
+
+def trial_rows(store: Store, study: Study) -> list[dict[str, Any]]:
+    """Every trial of a study as plain values, by number."""
+    return [_plain(asdict(trial)) for trial in store.trials(study)]
+
+
+def export(rows: Sequence[Row], path: Path) -> None:
+    """Writes rows to a `.csv`, `.json` or `.parquet` file.
+
+    Raises:
+        UsageError: another ending. ReportError: a file that cannot be written.
+    """
+    writers = {".csv": _export_text, ".json": _export_text, ".parquet": _export_parquet}
+    if path.suffix not in writers:
+        raise UsageError(f"cannot export to {path.name!r}; accepted: names that end in {', '.join(writers)}")
+    try:
+        writers[path.suffix](rows, path)
+    except OSError as error:
+        raise ReportError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def as_json(rows: Iterable[Row]) -> Iterator[str]:
+    """The lines of one array. Raises ValueError on a number that is not finite: it would not be JSON."""
+    yield "["
+    before = ""
+    for row in rows:
+        if before:
+            yield f"{before},"
+        before = indent(display.as_json(dict(row), indent=2), "  ")
+    if before:
+        yield before
+    yield "]"
+
+
+def as_csv(rows: Iterable[Row], names: Sequence[str] = ()) -> Iterator[str]:
+    """A head line, of the columns' names or else the first row's, and a line for each row."""
+    written = io.StringIO()
+    writer = csv.writer(written)  # it quotes texts that have characters of its line end, \r\n
+    for values in _with_head(rows, names):
+        writer.writerow(values)
+        yield written.getvalue().removesuffix("\r\n")
+        written.seek(0)
+        written.truncate()
+
+
+def _with_head(rows: Iterable[Row], names: Sequence[str]) -> Iterator[list[Any]]:
+    if names:
+        yield [*names]
+    for n, row in enumerate(rows):
+        if not (n or names):
+            yield [*row]
+        yield [*row.values()]
+
+
+def as_yaml(rows: Iterable[Row]) -> Iterator[str]:
+    import yaml
+
+    row = None
+    for row in rows:
+        text = yaml.safe_dump([dict(row)], sort_keys=False, allow_unicode=True)
+        if shown(text, lines=True) != text:  # YAML takes hidden characters for printable ones
+            text = yaml.safe_dump([dict(row)], sort_keys=False)
+        yield text.rstrip("\n")
+    if row is None:
+        yield "[]"
+
+
+def as_markdown(rows: Iterable[Row], names: Sequence[str] = ()) -> Iterator[str]:
+    for n, values in enumerate(_with_head(rows, names)):
+        texts = [str("" if value is None else value).replace("|", "\\|") for value in values]
+        cells = ["<br>".join(map(shown, text.split("\n"))) for text in texts]
+        yield f"| {' | '.join(cells)} |"
+        if n == 0:
+            yield f"| {' | '.join(['---'] * len(cells))} |"
+
+
+def _export_text(rows: Sequence[Row], path: Path) -> None:
+    lines = as_csv(rows) if path.suffix == ".csv" else as_json(rows)
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in lines)
+
+
+def _export_parquet(rows: Sequence[Row], path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([dict(row) for row in rows]), path)
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    choices = row["choices"]
+    return {name: str(value) if name in ("kind", "state") else value for name, value in row.items()} | {
+        "choices": None if choices is None else json.dumps(choices)
+    }

@@ -1,0 +1,1 @@
+"""The settings of a search: the experiment file, presets and flags become one checked `Config`."""

@@ -1,0 +1,1 @@
+"""Studies, trials and learning curves in SQL. No other package imports SQLAlchemy; this one returns records."""

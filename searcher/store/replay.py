@@ -1,0 +1,56 @@
+"""A study as its next session needs it, page by page: neither memory nor a transaction grows with the study.
+
+Trials that have ended do not change, so pages fit together as long as the study's lease is held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import attrgetter
+
+import sqlalchemy as sa
+
+from searcher.records import Study, Trial
+from searcher.store import schema
+from searcher.store.rows import trial_of
+from searcher.store.store import Store
+from workers.contract import Epoch
+
+PAGE = 1000  # trials
+
+
+def ended(store: Store, study: Study, curves: bool) -> Iterator[tuple[Trial, Sequence[Epoch]]]:
+    """The trials that have ended, in that order; with their learning curves if asked for."""
+    t = schema.trial
+    after = -1
+    while True:
+        page = store.read(
+            sa.select(t)
+            .where(t.c.study_id == study.id, t.c.finish_order > after)
+            .order_by(t.c.finish_order)
+            .limit(PAGE)
+        )
+        if not page:
+            return
+        after = page[-1].finish_order
+        points = _curves(store, study, [row.number for row in page]) if curves else {}
+        yield from ((trial_of(row._mapping), points.get(row.number, ())) for row in page)
+
+
+def open_trials(store: Store, study: Study) -> list[Trial]:
+    """Those that wait or run, by number."""
+    t = schema.trial
+    found = store.read(sa.select(t).where(t.c.study_id == study.id, t.c.finish_order.is_(None)).order_by(t.c.number))
+    return [trial_of(row._mapping) for row in found]
+
+
+def _curves(store: Store, study: Study, numbers: Sequence[int]) -> dict[int, list[Epoch]]:
+    e = schema.epoch.c
+    points = store.read(
+        sa.select(e.number, e.epoch, e.train_loss, e.val_loss, e.val_acc)
+        .where(e.study_id == study.id, e.number.in_(numbers))
+        .order_by(e.number, e.epoch)
+    )
+    curves = groupby(points, key=attrgetter("number"))
+    return {n: [Epoch(p.epoch, p.train_loss, p.val_loss, p.val_acc) for p in curve] for n, curve in curves}

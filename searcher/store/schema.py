@@ -1,0 +1,156 @@
+"""The tables. They change by migration only (`searcher/store/migrations`); a test compares the two.
+
+All names begin with `searcher_`, so that the database can be shared, except the view `leaderboard`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    CheckConstraint,
+    Column,
+    ColumnElement,
+    DateTime,
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TextClause,
+    UniqueConstraint,
+    column,
+    text,
+)
+from sqlalchemy import table as sqltable
+
+VERSION_TABLE = "searcher_version"
+REVISIONS = ("0001", "0002", "0003")  # all migrations, oldest first
+HEAD = REVISIONS[-1]
+
+metadata = MetaData()
+
+study = Table(
+    "searcher_study",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(200), nullable=False, unique=True),
+    Column("n_trials", Integer, nullable=False),
+    Column("objective", String(16), nullable=False),
+    Column("config", JSON, nullable=False),
+    Column("versions", JSON, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+)
+
+# One row a study: who may write to it. `generation` grows with each driver; `acquired_at` and `expires_at` are in
+# seconds since 1970 by the database's clock. `serial` counts the batches written, `writer` is the number of who wrote
+# the last: by these a batch whose acknowledgement was lost is known. `stop_generation` was asked to stop.
+lease = Table(
+    "searcher_lease",
+    metadata,
+    Column("study_id", Integer, ForeignKey("searcher_study.id"), primary_key=True),
+    Column("generation", Integer, nullable=False),
+    Column("holder", Text, nullable=False),
+    Column("expires_at", Float, nullable=False),
+    Column("acquired_at", Float, nullable=False, server_default="0"),
+    Column("serial", Integer, nullable=False, server_default="0"),
+    Column("writer", Integer, nullable=False, server_default="0"),
+    Column("stop_generation", Integer),
+)
+
+# NaN is refused too: SQLite stores it as NULL, which a COMPLETE row may not have; for PostgreSQL it is above all
+# numbers.
+trial = Table(
+    "searcher_trial",
+    metadata,
+    Column("study_id", Integer, ForeignKey("searcher_study.id"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("kind", String(16), nullable=False),
+    Column("name", String(64), nullable=False),
+    Column("expression", Text, nullable=False),
+    Column("key", String(32), nullable=False),
+    Column("choices", Text),
+    Column("seed", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("cites", Integer),
+    Column("retries", Integer, nullable=False),
+    Column("val_loss", Float),
+    Column("val_acc", Float),
+    Column("parameters", Integer),
+    Column("seconds", Float, nullable=False),
+    Column("worker", Text, nullable=False),
+    Column("finish_order", Integer),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("finished_at", DateTime(timezone=True)),
+    UniqueConstraint("study_id", "finish_order", name="uq_searcher_trial_finish_order"),
+    CheckConstraint("number >= 0", name="ck_searcher_trial_number"),
+    CheckConstraint("kind IN ('baseline', 'candidate')", name="ck_searcher_trial_kind"),
+    CheckConstraint(
+        "state IN ('WAITING', 'RUNNING', 'COMPLETE', 'PRUNED', 'INFEASIBLE', 'FAILED')", name="ck_searcher_trial_state"
+    ),
+    CheckConstraint("(state IN ('WAITING', 'RUNNING')) = (finish_order IS NULL)", name="ck_searcher_trial_finished"),
+    CheckConstraint(
+        "state <> 'COMPLETE' OR (val_loss IS NOT NULL AND val_acc IS NOT NULL)", name="ck_searcher_trial_complete"
+    ),
+    CheckConstraint("abs(val_loss) <= 1e300", name="ck_searcher_trial_val_loss"),
+    CheckConstraint("val_acc >= 0 AND val_acc <= 1", name="ck_searcher_trial_val_acc"),
+    CheckConstraint("seconds >= 0 AND seconds <= 1e300", name="ck_searcher_trial_seconds"),
+)
+
+# The conditions of partial indexes, for queries to repeat as they are: with parameters in their place a statement that
+# PostgreSQL has prepared would not know that the index serves.
+RANKED = text("state = 'COMPLETE' AND cites IS NULL")
+FAILED = text("state = 'FAILED'")
+BASELINE = text("kind = 'baseline'")
+
+
+def _index(name: str, condition: TextClause, *columns: ColumnElement[Any]) -> None:
+    Index(f"ix_searcher_trial_{name}", *columns, postgresql_where=condition, sqlite_where=condition)
+
+
+_c = trial.c
+_index("key", RANKED, _c.study_id, _c.key)
+_index("val_loss", RANKED, _c.study_id, _c.val_loss, _c.val_acc.desc(), _c.number)
+_index("val_acc", RANKED, _c.study_id, _c.val_acc.desc(), _c.val_loss, _c.number)
+_index("failed", FAILED, _c.study_id, _c.number)
+_index("baseline", BASELINE, _c.study_id, _c.name)
+
+# How many trials of a study are in each state: a row a state, made with the study. Every transaction that changes a
+# trial's state changes these rows too; counting a million trials takes a tenth of a second.
+tally = Table(
+    "searcher_tally",
+    metadata,
+    Column("study_id", Integer, ForeignKey("searcher_study.id"), primary_key=True),
+    Column("state", String(16), primary_key=True),
+    Column("trials", Integer, nullable=False),
+    CheckConstraint("trials >= 0", name="ck_searcher_tally_trials"),
+)
+
+epoch = Table(
+    "searcher_epoch",
+    metadata,
+    Column("study_id", Integer, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("epoch", Integer, primary_key=True, autoincrement=False),
+    Column("train_loss", Float, nullable=False),
+    Column("val_loss", Float, nullable=False),
+    Column("val_acc", Float, nullable=False),
+    ForeignKeyConstraint(["study_id", "number"], ["searcher_trial.study_id", "searcher_trial.number"]),
+    CheckConstraint("abs(train_loss) <= 1e300 AND abs(val_loss) <= 1e300", name="ck_searcher_epoch_loss"),
+    CheckConstraint("val_acc >= 0 AND val_acc <= 1", name="ck_searcher_epoch_val_acc"),
+)
+
+# A view: ranked functions, their mean results over the trained trials of each key, and the expression of the first one.
+leaderboard = sqltable(
+    "leaderboard",
+    *map(
+        column,
+        ["study", "rank", "expression", "key", "kind", "name", "n_trials", "val_acc", "val_loss", "state", "number"],
+    ),
+)

@@ -1,0 +1,445 @@
+"""The store: studies, trials and learning curves in SQL. Returns records, never rows.
+
+One process a study may write, the holder of its lease. Every write checks the lease's generation in the same
+transaction, and every change of state names the state it expects, so that a driver that was overtaken changes nothing.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, Connection
+
+from searcher import SearcherError
+from searcher.records import Objective, Study, Trial, TrialState
+from searcher.store import database, ranking, schema
+from searcher.store.database import Prepared, StoreConflict, StoreError, plain_errors
+from searcher.store.lease import Driver, Lease, LeaseLost, NotDriven, Position, StudyBusy, in_words
+from searcher.store.rows import (
+    NEW_STATE,
+    NEW_TALLY,
+    Batch,
+    edited,
+    epoch_rows,
+    study_of,
+    tally_rows,
+    trial_of,
+    trial_row,
+)
+from workers.contract import Epoch
+from workers.text import holdable
+
+LEASE_SECONDS = 15.0
+COMMIT_SECONDS = 1.0  # how long a commit waits for other processes to free a SQLite file: a search can do without it
+MOST_BATCHES = 2**31 - 10**6  # of a study: what an integer of SQL counts, and what one session may add
+_OVERTAKEN = "another driver has taken this study over; this one has stopped and written nothing since"
+
+
+class StudyExists(SearcherError):
+    """A new study has the name of an old one."""
+
+    def __init__(self, name: str, typed: str) -> None:
+        super().__init__(
+            f"study {name!r} exists; go on with it: searcher resume {typed}; "
+            "or give another --study-name, or --skip-if-exists"
+        )
+
+
+class UnknownStudy(SearcherError):
+    """No study, or no trial, of that name or number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A study and how far it is."""
+
+    study: Study
+    counts: Mapping[TrialState, int]
+    holder: str
+
+
+class Store:
+    """A database of studies.
+
+    Raises (here and in every method):
+        StoreError: the database cannot be used.
+    """
+
+    def __init__(self, url: str | URL, *, create: bool = False) -> None:
+        self.url = database.parse_url(url)
+        self._engine = database.connect(self.url, create=create)
+        with plain_errors(self.url):
+            self._codec = database.codec(self._engine)
+        self._writer = self._engine.execution_options(writes=True)
+        self._hasty = self._engine.execution_options(writes=True, patience=COMMIT_SECONDS)
+        self._asking = self._engine.execution_options(patience=COMMIT_SECONDS)
+        c = schema.lease.c
+        renewal = (
+            sa.update(schema.lease)
+            .where(
+                c.study_id == sa.bindparam("in_study"),
+                c.generation == sa.bindparam("is_generation"),
+                c.expires_at > sa.literal_column("0"),  # not given back
+            )
+            .values(expires_at=self._now(plus_seconds=LEASE_SECONDS))
+            .returning(c.stop_generation)
+        )
+        numbered = renewal.values(serial=sa.bindparam("new_serial"), writer=sa.bindparam("new_writer"))
+        self._renewal = Prepared(renewal, self._engine)
+        self._numbered = Prepared(numbered, self._engine)
+        self._new_trials = Prepared(sa.insert(schema.trial), self._engine)
+        self._new_states = Prepared(NEW_STATE, self._engine)
+        self._new_tallies = Prepared(NEW_TALLY, self._engine)
+        self._new_epochs = Prepared(sa.insert(schema.epoch), self._engine)
+
+    @property
+    def shown_url(self) -> str:
+        """The database's URL without its password."""
+        return database.masked(self.url)
+
+    def typed(self, name: str) -> str:
+        """A study as one types it: its name, quoted if need be, and the flag that finds this database."""
+        return shlex.quote(name) + database.storage_flag(self.url)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    # Studies ----------------------------------------------------------------------------------------------------------
+
+    def create_study(
+        self,
+        name: str,
+        n_trials: int,
+        objective: Objective,
+        config: dict[str, Any],
+        versions: dict[str, str],
+        trials: Sequence[Trial] = (),
+    ) -> Study:
+        """A new study with its first trials.
+
+        Raises:
+            StudyExists: the name is taken.
+        """
+        now = datetime.now(UTC)
+        row = {"name": name, "n_trials": n_trials, "objective": objective, "config": config, "versions": versions}
+        try:
+            with plain_errors(self.url), self._writer.begin() as connection:
+                study_id = connection.execute(
+                    sa.insert(schema.study).values(**row, created_at=now).returning(schema.study.c.id)
+                ).scalar_one()
+                connection.execute(
+                    sa.insert(schema.lease).values(study_id=study_id, generation=0, holder="", expires_at=0.0)
+                )
+                zeros = [{"study_id": study_id, "state": state, "trials": 0} for state in TrialState]
+                connection.execute(sa.insert(schema.tally), zeros)
+                self._write(connection, study_id, Batch(added=list(trials)), database.stamp(now, self._engine))
+        except StoreConflict:
+            if name not in self.names():
+                raise
+            raise StudyExists(name, self.typed(name)) from None
+        return self.study(name)
+
+    def study(self, name: str) -> Study:
+        """Raises UnknownStudy, which names those there are."""
+        with plain_errors(self.url), self._engine.connect() as connection:
+            row = connection.execute(sa.select(schema.study).where(schema.study.c.name == name)).mappings().first()
+            if row is None:
+                names = connection.execute(sa.select(schema.study.c.name).order_by(schema.study.c.id.desc()).limit(10))
+                known = ", ".join(names.scalars())
+                there = f"the latest are: {known}" if known else "there are none yet; `searcher launch` makes one"
+                raise UnknownStudy(f"no study {name!r} in {self.shown_url}; {there}")
+            return study_of(row)
+
+    def studies(self) -> list[Summary]:
+        """All studies, oldest first."""
+        t = schema.tally.c
+        counts: dict[int, dict[TrialState, int]] = {}
+        with plain_errors(self.url), self._engine.connect() as connection:
+            for study_id, state, n in connection.execute(sa.select(t.study_id, t.state, t.trials).where(t.trials > 0)):
+                counts.setdefault(study_id, {})[TrialState(state)] = n
+            rows = connection.execute(
+                sa.select(schema.study, schema.lease.c.holder, (schema.lease.c.expires_at > self._now()).label("live"))
+                .join(schema.lease)
+                .order_by(schema.study.c.id)
+            ).mappings()
+            return [
+                Summary(study_of(row), counts.get(row["id"], {}), in_words(row["holder"]) if row["live"] else "")
+                for row in rows
+            ]
+
+    def names(self) -> list[str]:
+        """Those of all studies, oldest first."""
+        return [row.name for row in self.read(sa.select(schema.study.c.name).order_by(schema.study.c.id))]
+
+    def extend(self, lease: Lease, n_trials: int) -> None:
+        """Sets a study's total."""
+        with plain_errors(self.url), self._writer.begin() as connection:
+            self._renew(connection, lease, 0)
+            connection.execute(
+                sa.update(schema.study).where(schema.study.c.id == lease.study_id).values(n_trials=n_trials)
+            )
+
+    def counts(self, study: Study) -> dict[TrialState, int]:
+        """How many trials of the study are in each state that one is in."""
+        t = schema.tally.c
+        found = self.read(sa.select(t.state, t.trials).where(t.study_id == study.id, t.trials > 0))
+        trials = {TrialState(row.state): row.trials for row in found}
+        return {state: trials[state] for state in TrialState if state in trials}
+
+    # Trials -----------------------------------------------------------------------------------------------------------
+
+    def trials(self, study: Study) -> list[Trial]:
+        """A study's trials, by number."""
+        t = schema.trial
+        with plain_errors(self.url), self._engine.connect() as connection:
+            rows = connection.execute(sa.select(t).where(t.c.study_id == study.id).order_by(t.c.number)).mappings()
+            return [trial_of(row) for row in rows]
+
+    def size(self, study: Study) -> int:
+        """How many trials the study has: their numbers have no gaps."""
+        t = schema.trial.c
+        size = sa.func.coalesce(sa.func.max(t.number) + 1, 0)
+        return int(self.read(sa.select(size).where(t.study_id == study.id))[0][0])
+
+    def trial(self, study: Study, number: int) -> Trial:
+        """Raises UnknownStudy if the study has no such trial."""
+        t = schema.trial
+        with plain_errors(self.url), self._engine.connect() as connection:
+            found = connection.execute(sa.select(t).where(t.c.study_id == study.id, t.c.number == number))
+            row = found.mappings().first()
+        if row is None:
+            raise UnknownStudy(
+                f"study {study.name!r} has no trial {number}; see: searcher top {self.typed(study.name)}"
+            )
+        return trial_of(row)
+
+    def curve(self, study: Study, number: int) -> list[Epoch]:
+        """A trial's learning curve."""
+        e = schema.epoch.c
+        with plain_errors(self.url), self._engine.connect() as connection:
+            rows = connection.execute(
+                sa.select(e.epoch, e.train_loss, e.val_loss, e.val_acc)
+                .where(e.study_id == study.id, e.number == number)
+                .order_by(e.epoch)
+            )
+            return [Epoch(*row) for row in rows]
+
+    def curves(self, study: Study) -> dict[int, list[Epoch]]:
+        """The learning curves of all its trials that have one, by their numbers."""
+        e = schema.epoch.c
+        found: dict[int, list[Epoch]] = {}
+        with plain_errors(self.url), self._engine.connect() as connection:
+            rows = connection.execute(
+                sa.select(e.number, e.epoch, e.train_loss, e.val_loss, e.val_acc)
+                .where(e.study_id == study.id)
+                .order_by(e.number, e.epoch)
+            )
+            for number, *point in rows:
+                found.setdefault(number, []).append(Epoch(*point))
+        return found
+
+    def leaderboard(self, study: Study, limit: int | None = None, *, baselines: bool = False) -> list[dict[str, Any]]:
+        """The study's functions, best first, all or so many, with `baselines` these too wherever they rank; the columns
+        of the view `leaderboard` except `study`."""
+        with plain_errors(self.url), self._engine.connect() as connection:
+            if limit is None or baselines:
+                return ranking.whole(connection, study, limit)
+            return ranking.best(connection, study, limit)
+
+    def baseline(self, study: Study, name: str) -> dict[str, Any] | None:
+        """The leaderboard's row of a baseline, without its rank; None if it was not trained to the end."""
+        with plain_errors(self.url), self._engine.connect() as connection:
+            return ranking.baseline(connection, study, name)
+
+    def functions(self, study: Study, keys: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the leaderboard's rows of the functions with these keys, without their ranks."""
+        with plain_errors(self.url), self._engine.connect() as connection:
+            return ranking.functions(connection, study, keys)
+
+    def read(self, statement: sa.Select[*tuple[Any, ...]]) -> Sequence[sa.Row[*tuple[Any, ...]]]:
+        """The rows of a reading statement."""
+        with plain_errors(self.url), self._engine.connect() as connection:
+            return connection.execute(statement).all()
+
+    # The lease --------------------------------------------------------------------------------------------------------
+
+    def acquire(self, study: Study, holder: str, *, evict: int | None = None) -> Lease:
+        """Takes the study's lease.
+
+        Args:
+            holder: who asks, in words.
+            evict: a generation whose holder is known to be dead, so that its lease need not run out.
+
+        Raises:
+            StudyBusy: another driver holds it.
+        """
+        c = schema.lease.c
+        free = c.expires_at <= self._now()
+        if evict is not None:
+            free = sa.or_(free, c.generation == evict)
+        with plain_errors(self.url), self._writer.begin() as connection:
+            taken = connection.execute(
+                sa.update(schema.lease)
+                .where(c.study_id == study.id, free)
+                .values(
+                    generation=c.generation + 1,
+                    holder=holdable(holder, self._codec),
+                    acquired_at=self._now(),
+                    expires_at=self._now(plus_seconds=LEASE_SECONDS),
+                )
+                .returning(c.generation)
+            ).scalar()
+            if taken is not None:
+                self._tally(connection, study.id)
+                return Lease(study.id, taken)
+            row = connection.execute(
+                sa.select(c.holder, c.generation, (c.expires_at - self._now()).label("left")).where(
+                    c.study_id == study.id
+                )
+            ).first()
+        if row is None:
+            raise edited(study.name, "it has no lease, by which drivers take turns")
+        raise StudyBusy(study.name, self.typed(study.name), row.holder, row.generation, row.left)
+
+    def _tally(self, connection: Connection, study_id: int) -> None:
+        """Counts the trials anew: a driver of an older searcher, or a hand, may have changed them beside the tally."""
+        t = schema.trial.c
+        counted = connection.execute(
+            sa.select(t.state, sa.func.count()).where(t.study_id == study_id).group_by(t.state)
+        ).all()
+        counts = {TrialState(state): n for state, n in counted}
+        rows = [{"study_id": study_id, "state": state, "trials": counts.get(state, 0)} for state in TrialState]
+        connection.execute(sa.delete(schema.tally).where(schema.tally.c.study_id == study_id))
+        connection.execute(sa.insert(schema.tally), rows)
+
+    def release(self, lease: Lease) -> None:
+        """Gives the lease back; nothing happens if it was lost."""
+        c = schema.lease.c
+        with plain_errors(self.url), self._writer.begin() as connection:
+            connection.execute(
+                sa.update(schema.lease)
+                .where(c.study_id == lease.study_id, c.generation == lease.generation)
+                .values(expires_at=0.0)
+            )
+
+    def driver(self, study: Study) -> Driver:
+        """Who drives the study, or drove it last; `holder` is empty if nobody ever did."""
+        c = schema.lease.c
+        facts = sa.select(schema.lease, self._now().label("now")).where(c.study_id == study.id)
+        with plain_errors(self.url), self._engine.connect() as connection:
+            row = connection.execute(facts).first()
+        if row is None:
+            raise edited(study.name, "it has no lease, by which drivers take turns")
+        return Driver(
+            holder=in_words(row.holder),
+            generation=row.generation,
+            writer=row.writer,
+            live=row.expires_at > row.now,
+            asked_to_stop=row.stop_generation == row.generation,
+            since=max(0.0, row.now - row.acquired_at),
+            heard=max(0.0, row.now - row.expires_at + LEASE_SECONDS) if row.expires_at else None,
+        )
+
+    def request_stop(self, study: Study) -> Driver:
+        """Asks the driver of the study to end; it does with its next write, a second later at most.
+
+        Raises:
+            NotDriven: there is none.
+        """
+        c = schema.lease.c
+        with plain_errors(self.url), self._writer.begin() as connection:
+            asked = connection.execute(
+                sa.update(schema.lease)
+                .where(c.study_id == study.id, c.expires_at > self._now())
+                .values(stop_generation=c.generation)
+            )
+        if not asked.rowcount:
+            how = f"go on with it: searcher resume {self.typed(study.name)}"
+            raise NotDriven(f"nobody drives study {study.name!r}; {how}")
+        return self.driver(study)
+
+    def position(self, lease: Lease) -> Position:
+        """How far the study has been written.
+
+        Raises:
+            LeaseLost: another driver has it.
+        """
+        c = schema.lease.c
+        with plain_errors(self.url), self._asking.connect() as connection:
+            row = connection.execute(
+                sa.select(c.serial, c.writer).where(c.study_id == lease.study_id, c.generation == lease.generation)
+            ).first()
+        if row is None:
+            raise LeaseLost(_OVERTAKEN)
+        if not 0 <= row.serial < MOST_BATCHES:
+            raise StoreError(
+                f"the lease of the study says that {row.serial} batches were written; see: searcher db check"
+            )
+        return Position(*row)
+
+    def commit(self, lease: Lease, batch: Batch, *, hasty: bool = True) -> bool:
+        """Write a batch and renew the lease, in one transaction; an empty batch only renews the lease. Return True if
+        the driver has been asked to stop. With `hasty=True`, give up after one second if another process holds the
+        database's lock (otherwise after half a minute).
+
+        Raises:
+            LeaseLost: another driver has the study, or a trial was not in the state expected; nothing was written.
+            StoreUnavailable: the database does not answer; whether it was written, `position` tells later.
+        """
+        with plain_errors(self.url), (self._hasty if hasty else self._writer).begin() as connection:
+            asked = self._renew(connection, lease, batch.serial)
+            stamp = database.stamp(datetime.now(UTC), self._engine)
+            self._write(connection, lease.study_id, batch, stamp)
+        return asked
+
+    def change(self, lease: Lease, write: Callable[[Connection], None]) -> None:
+        """Call `write` in a transaction that holds the lease, and count the study's trials anew.
+
+        Raises:
+            LeaseLost: another driver has the study; nothing was written.
+        """
+        with plain_errors(self.url), self._writer.begin() as connection:
+            self._renew(connection, lease, 0)
+            write(connection)
+            self._tally(connection, lease.study_id)
+
+    def _write(self, connection: Connection, study_id: int, batch: Batch, stamp: Any) -> None:
+        added = [{**trial_row(study_id, trial, stamp, self._codec), "created_at": stamp} for trial in batch.added]
+        changed = [
+            {
+                **trial_row(study_id, trial, stamp, self._codec),
+                "in_study": study_id,
+                "is_number": trial.number,
+                "was_state": expected,
+            }
+            for expected, trial in batch.changed
+        ]
+        self._new_trials.execute(connection, added)
+        if self._new_states.execute(connection, changed) != len(changed):
+            expected = ", ".join(f"{trial.number} {state}" for state, trial in batch.changed)
+            raise LeaseLost(f"a trial is no longer as it was left ({expected}): another process has changed it")
+        self._new_tallies.execute(connection, list(tally_rows(study_id, batch.added, batch.changed)))
+        self._new_epochs.execute(connection, list(epoch_rows(study_id, batch.curves)))
+        if batch.data_digest:
+            s = schema.study.c
+            versions = connection.execute(sa.select(s.versions).where(s.id == study_id)).scalar_one()
+            known = sa.update(schema.study).where(s.id == study_id)
+            connection.execute(known.values(versions={**versions, "data": batch.data_digest}))
+
+    def _renew(self, connection: Connection, lease: Lease, serial: int) -> bool:
+        which = {"in_study": lease.study_id, "is_generation": lease.generation}
+        if serial:
+            row = self._numbered.first(connection, which | {"new_serial": serial, "new_writer": lease.writer})
+        else:
+            row = self._renewal.first(connection, which)
+        if row is None:
+            raise LeaseLost(_OVERTAKEN)
+        return bool(row.stop_generation == lease.generation)
+
+    def _now(self, plus_seconds: float = 0.0) -> sa.ColumnElement[float]:
+        return sa.literal_column(f"({database.clock(self._engine.dialect.name)} + {plus_seconds})", sa.Float)

@@ -1,0 +1,185 @@
+"""Where jobs run. `Pool` is the contract; `InlinePool` needs neither Ray nor a second process."""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from queue import Empty, SimpleQueue
+from typing import Protocol
+
+from workers.contract import Health, Job, Outcome, Verdict, WorkersError
+from workers.failure import failure
+from workers.text import limited
+from workers.validation import validated
+
+GRACE_SECONDS = 3.0  # how long past its time-out a job may take to notice by itself
+
+Evaluate = Callable[[Job], Outcome]
+
+
+class Pool(Protocol):
+    """Takes jobs, gives back outcomes, in any order, each job's exactly once."""
+
+    @property
+    def capacity(self) -> int:
+        """How many jobs it holds at a time, those queued behind a running one included."""
+
+    def submit(self, *jobs: Job) -> None:
+        """Takes jobs; at most `capacity` may be held."""
+
+    def wait(self, timeout_seconds: float) -> list[tuple[Job, Outcome]]:
+        """The jobs that have ended, as soon as there is one, or nothing after `timeout_seconds`."""
+
+    def close(self) -> None:
+        """Drops what is still held and frees the workers."""
+
+
+def evaluate(job: Job) -> Outcome:
+    """Trains a child."""
+    from workers.tasks.images.train import train
+
+    return train(job)
+
+
+def guarded(run: Evaluate, job: Job) -> Outcome:
+    """Return `run(job)`, timed. Whatever it raises becomes FAILED, so that one bad job cannot end a worker."""
+    started = time.monotonic()
+    try:
+        outcome = run(job)
+        if not isinstance(outcome, Outcome):
+            outcome = validated(outcome)  # which says what it is instead
+    except BaseException as error:  # a user's code may raise anything; Ctrl-C is the main thread's in this process
+        outcome = failure(error)
+    return replace(outcome, seconds=time.monotonic() - started)
+
+
+def usable_cpus() -> int:
+    """How many CPUs this process may use: those of its affinity and of its container's share, not of the machine."""
+    import joblib
+
+    return int(joblib.cpu_count())
+
+
+def prepare(threads: int) -> None:
+    """Sets up the calling thread and its process for training."""
+    import torch
+
+    torch.set_num_threads(threads)
+    # Tails like exp(-x^2) are full of denormal numbers, which a CPU multiplies many times slower.
+    torch.set_flush_denormal(True)
+
+
+def warm_up() -> None:
+    """Does what a process does once, at its first training: seconds that are not to count against a time-out."""
+    import torch
+
+    import workers.tasks.images.train  # noqa: F401
+    from workers.tasks.images.models import default_device
+
+    with suppress(ImportError):  # only the digits need it
+        import sklearn.datasets  # noqa: F401
+    # The first optimiser imports torch's compiler, the first tensor on a GPU opens it.
+    torch.optim.SGD([torch.zeros(1, device=default_device(), requires_grad=True)], fused=True)
+
+
+class InlinePool:
+    """One worker thread in this process. It holds one job at a time, so that a search's next proposal always knows
+    every result before it: the same seed gives the same study.
+
+    A thread cannot be killed, and a GPU that was lost comes back with a new process only. So after a job that hangs
+    (which is said when it has taken its time-out twice) or that has lost the GPU, that job is given back as FAILED and
+    no other is taken: `submit` raises WorkersError.
+    """
+
+    capacity = 1
+
+    def __init__(self, threads: int = 1, run: Evaluate | None = None) -> None:
+        self._closing = threading.Event()
+        self._threads, self._run = threads, run or self._evaluate
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._outcomes: SimpleQueue[Outcome] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._held: Job | None = None
+        self._deadline = float("inf")  # of the job that is held, from when it begins
+        self._lost = ""  # why no more jobs are taken
+
+    def submit(self, *jobs: Job) -> None:
+        for job in jobs:
+            if self._lost:
+                raise WorkersError(self._lost)
+            if self._thread is None:  # no thread that may hang keeps the process from ending
+                self._thread = threading.Thread(target=self._work, name="searcher-worker", daemon=True)
+                self._thread.start()
+            self._held = job
+            self._jobs.put(job)
+
+    def wait(self, timeout_seconds: float) -> list[tuple[Job, Outcome]]:
+        end = time.monotonic() + timeout_seconds
+        while self._held is not None:
+            left = max(0.0, end - time.monotonic())
+            try:
+                outcome = self._outcomes.get(timeout=min(left, 1.0))
+            except Empty:
+                if self._has_died():
+                    outcome = Outcome(Verdict.FAILED, "its worker thread has ended", health=Health.LOST)
+                elif time.monotonic() > self._deadline:
+                    outcome = self._abandoned(self._held)
+                elif left:
+                    continue
+                else:
+                    break
+            if outcome.health is Health.LOST:
+                self._lost = _farewell(self._held, outcome)
+            ended, self._held = self._held, None
+            return [(ended, outcome)]
+        return []
+
+    def close(self) -> None:
+        self._closing.set()
+        self._jobs.put(None)
+        if self._thread and self._thread.is_alive():
+            atexit.register(self._thread.join)  # torch crashes in a thread that outlives the interpreter
+
+    def _work(self) -> None:
+        try:
+            prepare(self._threads)
+            if self._run == self._evaluate:
+                warm_up()
+        except BaseException as error:  # a GPU that does not open, for one: what the first job is told
+            self._outcomes.put(replace(failure(error), health=Health.LOST))
+            return
+        while (job := self._jobs.get()) and not self._closing.is_set():
+            limit = job.timeout_seconds
+            self._deadline = time.monotonic() + 2 * limit + GRACE_SECONDS if limit else float("inf")
+            outcome = guarded(self._run, job)
+            self._deadline = float("inf")
+            self._outcomes.put(outcome)
+
+    def _has_died(self) -> bool:
+        """Whether no outcome will come any more."""
+        return self._thread is not None and not self._thread.is_alive() and self._outcomes.empty()
+
+    def _abandoned(self, job: Job) -> Outcome:
+        """What is said of a job that hangs. Should it only be slow, it stops at its next step."""
+        self._closing.set()
+        self._thread = None
+        reason = f"timed out after {job.timeout_seconds:g} s and hangs"
+        return Outcome(Verdict.FAILED, reason, seconds=2 * job.timeout_seconds + GRACE_SECONDS, health=Health.LOST)
+
+    def _evaluate(self, job: Job) -> Outcome:
+        """Like `evaluate`; a child that is being trained when the pool closes stops, for a thread cannot be killed."""
+        from workers.tasks.images.train import train
+
+        return train(job, stopped=self._closing.is_set)
+
+
+def _farewell(job: Job, outcome: Outcome) -> str:
+    reason = limited(outcome.reason.partition("\n")[0], 500)
+    return (
+        f"trial {job.number} ({job.expression}) has left this process unable to train: {reason}. Resume in a new "
+        "process; with --pool ray such a worker is replaced while the search goes on"
+    )

@@ -1,0 +1,215 @@
+"""Ray clusters: joining one or starting one on this machine, and whether it is still there.
+
+Whatever Ray would do by itself is said here or in `workers/pools/ray_actors.py`; docs/cluster.md explains each choice.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import ray
+
+from workers.pools import ray_local
+from workers.pools.ray_local import RayUnavailable, in_short
+
+CONNECT_SECONDS = 15.0  # how long an --address may take to answer
+SILENT_SECONDS = 15.0  # how long a cluster may not answer before it is given up; the lease on a study is as long
+LOOK_SECONDS = 1.0  # how often it is looked at
+
+
+def connect(address: str, workers: int) -> None:
+    """Join the cluster at `address`, or start one here for that many workers.
+
+    Raises:
+        RayUnavailable: nobody answers there within 15 s; or Ray cannot be started here with so many workers.
+    """
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address == "local":
+        ray_local.start(workers, **quiet)
+        return
+    check_port(address)
+    os.environ.setdefault("RAY_CLIENT_RECONNECT_GRACE_PERIOD", f"{SILENT_SECONDS:.0f}")  # read for ray:// only
+    if not address.startswith("ray://"):  # whose server does the same
+        quiet["job_config"] = ray_local.job_config()
+    _within(CONNECT_SECONDS, lambda: ray.init(address=address, **quiet), address)
+
+
+class Pulse:
+    """Whether the cluster answers: its head, and the node that this process is attached to.
+
+    Ray finds out after 60 s (`gcs_rpc_server_reconnect_timeout_s`), and then ends this process without a word. So the
+    ports are tried here, which needs no Ray.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._ports = _vital_ports(address)
+        self._looked = time.monotonic()
+        self._silent: float | None = None  # since when no look has found an answer
+        self.lost = False
+
+    def beats(self, *, now: bool = False) -> bool:
+        """Whether it answered when it was last looked at, which is about a second ago, or `now`.
+
+        Raises:
+            RayUnavailable: it has not for 15 s.
+        """
+        if now or time.monotonic() - self._looked >= LOOK_SECONDS:
+            self._looked = time.monotonic()
+            if all(_answers(host, port) for host, port in self._ports):
+                self._silent = None
+            elif self._silent is None:  # from here on, not from the last answer: a busy driver may not have looked
+                self._silent = self._looked
+            elif self._looked - self._silent >= SILENT_SECONDS:
+                raise self.has_gone(f"no answer for {self._looked - self._silent:.0f} s")
+        return self._silent is None
+
+    def has_gone(self, why: str) -> RayUnavailable:
+        self.lost = True
+        return RayUnavailable(
+            f"the Ray cluster at {self._address!r} has gone ({why}); what it was training waits. Resume on a cluster, "
+            "with --address, or on this machine, with --address local or --pool inline"
+        )
+
+
+@contextmanager
+def watched(pulse: Pulse) -> Iterator[None]:
+    """Calls of Ray's that fail with the connection: only those through its client (ray://) do."""
+    try:
+        yield
+    except ConnectionError as error:
+        raise pulse.has_gone(in_short(error)) from error
+
+
+def workers_that_fit(gpus_per_worker: float) -> int:
+    """How many there is room for on the nodes that are up, each on one node.
+
+    Raises:
+        RayUnavailable: none.
+    """
+    if ray.cluster_resources().get("CPU", 0.0) < 1:
+        raise RayUnavailable(
+            "this Ray cluster has no CPUs yet; start its nodes, or say with --workers how many to wait for"
+        )
+    check_gpus(gpus_per_worker)
+    return max(1, _room(gpus_per_worker))
+
+
+def check_gpus(gpus_per_worker: float) -> None:
+    """Raises RayUnavailable if the cluster has fewer."""
+    there = ray.cluster_resources().get("GPU", 0.0)
+    if gpus_per_worker > there:
+        raise RayUnavailable(
+            f"{gpus_per_worker:g} GPUs a worker were asked for, this Ray cluster has {there:g}; "
+            "use --gpus-per-worker 0 to train on CPUs, or say with --workers how many to wait for"
+        )
+
+
+def waited_for(missing: int, workers: int, gpus_per_worker: float, shared: bool) -> str:
+    """What workers that have not begun are waiting for; `shared`: the cluster may have other users."""
+    total = ray.cluster_resources()
+    each = f"1 CPU and {gpus_per_worker:g} GPUs each" if gpus_per_worker else "1 CPU each"
+    cpus, gpus = (f"{total.get(name, 0.0):g} {name}s" for name in ("CPU", "GPU"))
+    if gpus_per_worker > total.get("GPU", 0.0):
+        what = f"waiting for a GPU that the cluster does not have ({missing} of {workers} workers, {each})"
+    elif (lacking := min(missing, workers - _room(gpus_per_worker))) > 0:
+        has = f"{cpus} and {gpus}" if gpus_per_worker else cpus
+        what = f"waiting for room for {lacking} of {workers} workers ({each}; the cluster has {has} in all)"
+    elif not shared:
+        return f"{missing} of {workers} workers are starting"
+    else:
+        now = ray.available_resources()
+        free = f"{now.get('CPU', 0.0):g} of {cpus}"
+        if gpus_per_worker:
+            free += f", {now.get('GPU', 0.0):g} of {gpus}"
+        return f"{missing} of {workers} workers are starting, or wait for what others use ({free} are free)"
+    return f"{what}; start nodes, or stop with Ctrl-C"
+
+
+def _room(gpus_per_worker: float) -> int:
+    """How many workers the nodes that are up could hold, each worker on one node."""
+    found = 0
+    for node in ray.nodes():
+        has = node["Resources"] if node["Alive"] else {}
+        fit = int(has.get("CPU", 0.0))
+        if gpus_per_worker:
+            fit = min(fit, _on_gpus(has.get("GPU", 0.0), gpus_per_worker))
+        found += fit
+    return found
+
+
+def _on_gpus(gpus: float, gpus_per_worker: float) -> int:
+    """How many workers so many GPUs hold: a part of one is a part of one card, not of two."""
+    if gpus_per_worker > 1:
+        return int(gpus / gpus_per_worker)
+    return int(gpus) * int(1 / gpus_per_worker + 1e-9)
+
+
+def check_port(address: str) -> None:
+    """A closed port is found at once, where Ray itself would go on trying."""
+    parts = urlsplit(address if "://" in address else f"//{address}")
+    try:
+        port = parts.port
+    except ValueError as error:
+        raise RayUnavailable(
+            f"{address!r} is no Ray address: {error}; use HOST:PORT, ray://HOST:PORT or auto"
+        ) from error
+    if not parts.hostname or not port:
+        return  # "auto", or something that Ray will judge itself
+    try:
+        socket.create_connection((parts.hostname, port), timeout=CONNECT_SECONDS / 3).close()
+    except OSError as error:
+        raise RayUnavailable(
+            f"no Ray cluster answers at {address!r} ({error}); start one with: ray start --head"
+        ) from error
+
+
+def _within(seconds: float, attempt: Callable[[], object], address: str) -> None:
+    """Calls `attempt`, which cannot be told when to give up, in a thread that is left behind if it is late."""
+    failures: list[BaseException] = []
+
+    def guarded() -> None:
+        try:
+            attempt()
+        except BaseException as error:  # handed to the caller's thread below
+            failures.append(error)
+
+    thread = threading.Thread(target=guarded, daemon=True, name="ray-connect")
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise RayUnavailable(
+            f"no Ray cluster answered at {address!r} within {seconds:g} s; is it a Ray head's GCS port, "
+            "and is its token ours (RAY_AUTH_MODE, RAY_AUTH_TOKEN_PATH)?"
+        )
+    if failures:
+        raise RayUnavailable(f"cannot join the Ray cluster at {address!r}: {in_short(failures[0])}") from failures[0]
+
+
+def _vital_ports(address: str) -> list[tuple[str, int]]:
+    """Of what this process cannot do without. Through Ray's client (ray://) that is the client's server."""
+    if address.startswith("ray://"):
+        parts = urlsplit(address)
+        return [(parts.hostname or "", parts.port or 10001)]
+    context = ray.get_runtime_context()
+    host, _, port = context.gcs_address.rpartition(":")
+    nodes = {node["NodeID"]: node for node in ray.nodes()}
+    own = nodes.get(context.get_node_id(), {})
+    near = [(own["NodeManagerAddress"], int(own["NodeManagerPort"]))] if own else []
+    return [(host.strip("[]"), int(port)), *near]
+
+
+def _answers(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=LOOK_SECONDS).close()
+    except OSError:
+        return False
+    return True

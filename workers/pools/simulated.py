@@ -1,0 +1,125 @@
+"""A pool whose workers and whose time are simulated: a search with a thousand of them, on one core.
+
+A job takes as long as the pool is told, on a clock of the pool's own. The clock stands still while the pool is at
+work; between its calls it goes on by the time that its caller really takes, and `wait` sets it to when the next job
+ends. So a search does with such a pool what it would do with real workers, as far as its own speed and its database's
+matter; what it costs to reach real workers is left out.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import count
+
+from workers.contract import Job, Outcome, WorkersError
+from workers.pools.base import Evaluate, guarded
+
+QUEUE = 2  # jobs a worker holds: one running, one waiting, as in workers.ray_pool
+
+
+class SimulatedPool:
+    """`workers` of them.
+
+    Args:
+        seconds: how long a job takes.
+        run: what comes of it; called when the job has ended.
+        clock: real seconds, by which the caller's time is taken; one that stands still makes a caller of no cost.
+
+    Attributes:
+        idle: workers that have no job.
+        caller_seconds: what the caller took between its calls, in all.
+    """
+
+    def __init__(
+        self,
+        workers: int,
+        seconds: Callable[[Job], float],
+        run: Evaluate,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._seconds, self._run, self._clock = seconds, run, clock
+        self._queues: list[deque[Job]] = [deque() for _ in range(workers)]
+        # The workers that hold no job, and those that hold one; of equal ones the first is the one that waits longest.
+        self._with_room: tuple[dict[int, None], ...] = (dict.fromkeys(range(workers)), {})
+        self._ends: list[tuple[float, int, int, float]] = []  # when, tie-breaker, worker, after how long
+        self._counter = count()
+        self._now = self._worked = self.caller_seconds = 0.0
+        self._left = clock()  # when the caller was last given back control
+
+    @property
+    def capacity(self) -> int:
+        return QUEUE * len(self._queues)
+
+    @property
+    def idle(self) -> int:
+        return len(self._with_room[0])
+
+    def time(self) -> float:
+        """Simulated seconds since the pool was made."""
+        return self._now + self._clock() - self._left
+
+    def worked(self) -> float:
+        """Simulated seconds that all workers together have worked until now."""
+        now = self.time()
+        return self._worked + sum(now - (end - seconds) for end, _, _, seconds in self._ends)
+
+    def submit(self, *jobs: Job) -> None:
+        self._enter()
+        for job in jobs:
+            held = 0 if self._with_room[0] else 1
+            if not self._with_room[held]:
+                raise WorkersError(f"the pool holds {self.capacity} jobs and takes no more")
+            worker = next(iter(self._with_room[held]))
+            self._hold(worker, held, held + 1)
+            self._queues[worker].append(job)
+            if not held:
+                self._begin(worker, self._now)
+        self._leave()
+
+    def wait(self, timeout_seconds: float) -> list[tuple[Job, Outcome]]:
+        self._enter()
+        until = self._now + timeout_seconds
+        ended = []
+        if self._ends and self._ends[0][0] <= until:
+            self._now = max(self._now, self._ends[0][0])
+            while self._ends and self._ends[0][0] <= self._now:
+                ended.append(self._end())
+        else:
+            self._now = until
+        self._leave()
+        return ended
+
+    def close(self) -> None:
+        """Nothing is held that is not its caller's."""
+
+    def _begin(self, worker: int, at: float) -> None:
+        seconds = self._seconds(self._queues[worker][0])
+        heapq.heappush(self._ends, (at + seconds, next(self._counter), worker, seconds))
+
+    def _end(self) -> tuple[Job, Outcome]:
+        at, _, worker, seconds = heapq.heappop(self._ends)
+        queue = self._queues[worker]
+        self._hold(worker, len(queue), len(queue) - 1)
+        job = queue.popleft()
+        if queue:
+            self._begin(worker, at)
+        self._worked += seconds
+        return job, replace(guarded(self._run, job), seconds=seconds, worker=f"simulated:{worker}")
+
+    def _hold(self, worker: int, before: int, after: int) -> None:
+        if before < QUEUE:
+            del self._with_room[before][worker]
+        if after < QUEUE:
+            self._with_room[after][worker] = None
+
+    def _enter(self) -> None:
+        taken = self._clock() - self._left
+        self._now += taken
+        self.caller_seconds += taken
+
+    def _leave(self) -> None:
+        self._left = self._clock()

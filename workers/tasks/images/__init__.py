@@ -1,0 +1,1 @@
+"""Image classifiers: data sets, networks, recipes and the training loop."""

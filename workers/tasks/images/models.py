@@ -1,0 +1,149 @@
+"""Child networks by name: those of the literature in a table, a user's own as `package.module:function`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import torch
+from torch import nn
+
+from search_space import nearest
+from search_space.modules import code_name
+from workers.contract import WorkersError
+from workers.tasks.images.networks.allcnn import AllCNN
+from workers.tasks.images.networks.densenet import DenseNet
+from workers.tasks.images.networks.inception import InceptionNet
+from workers.tasks.images.networks.lecture import LectureNet
+from workers.tasks.images.networks.options import check_options
+from workers.tasks.images.networks.own import Request, Survey, build_own, survey_own
+from workers.tasks.images.networks.preactivation import PreActivationResNet, WideResNet
+from workers.tasks.images.networks.resnet import ResNet
+from workers.tasks.images.networks.sites import Activations, activation_of
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A row of the table: `defaults` are options that have other defaults than in the factory's signature."""
+
+    factory: type[nn.Module]
+    source: str
+    defaults: Mapping[str, object] = field(default_factory=dict)
+
+
+_HE2015 = "He et al. 2015, arXiv 1512.03385"
+
+NETWORKS: Mapping[str, Network] = {
+    "resnet8": Network(ResNet, _HE2015, {"depth": 8, "width": 8}),
+    "resnet20": Network(ResNet, _HE2015, {"depth": 20}),
+    "resnet32": Network(ResNet, _HE2015, {"depth": 32}),
+    "resnet56": Network(ResNet, _HE2015, {"depth": 56}),
+    "resnet110": Network(ResNet, _HE2015, {"depth": 110}),
+    "preresnet164": Network(PreActivationResNet, "He et al. 2016, arXiv 1603.05027"),
+    "wrn-28-10": Network(WideResNet, "Zagoruyko and Komodakis 2016, arXiv 1605.07146"),
+    "densenet-100-12": Network(DenseNet, "Huang et al. 2017, arXiv 1608.06993"),
+    "all-cnn": Network(AllCNN, "Springenberg et al. 2015, arXiv 1412.6806"),
+    "inception": Network(InceptionNet, "Szegedy et al. 2014, arXiv 1409.4842"),
+    "lecture": Network(LectureNet, "poolings: arXiv 1204.3968, 1301.3557, 1412.6071, 1406.4729"),
+}
+_NONE: Mapping[str, object] = MappingProxyType({})
+
+
+def build(
+    name: str,
+    activation: Activations,
+    shape: tuple[int, ...],
+    classes: int,
+    width: int | None = None,
+    options: Mapping[str, object] = _NONE,
+    dtype: torch.dtype = torch.float32,
+    match: str = "",
+    note: Callable[[str], object] = str,
+) -> nn.Module:
+    """The network of that name, with a fresh activation at each site: `(n, *shape)` -> `(n, classes)`.
+
+    Args:
+        name: one of `NETWORKS`, or `package.module:function` (workers/tasks/images/networks/own.py).
+        shape: of an image: channels, height, width. Data for a network of a user's own may have another shape.
+        width: how wide the network is, the published width if not given; networks of a user's own may have none.
+        options: further ones of this network, as JSON has them.
+        dtype: of the images: float32, or int64 for whole numbers that a network of a user's own gets as they are.
+        match: of a user's own network, a pattern of the names of the activations to replace; if empty, all are.
+        note: is called with each remark on what was replaced in a user's own network.
+
+    Raises:
+        WorkersError: no such model; an option that it does not take, or not so; a user's own that does not work.
+    """
+    if code_name(name):
+        return build_own(Request(name, activation, shape, classes, width, options, dtype, match), note)
+    check_model(name, match)
+    if len(shape) != 3 or dtype != torch.float32:
+        raise WorkersError(
+            f"model {name!r} takes images, (channels, height, width) of floating-point numbers; an example of these "
+            f"data is {shape} of {str(dtype).removeprefix('torch.')}: take a network of your own, "
+            "package.module:function, or leave --no-standardise out if these are images"
+        )
+    network = NETWORKS[name]
+    if width is not None and options.get("width", width) != width:
+        raise WorkersError(f"model {name!r}: width is given twice, as {width!r} and {options['width']!r}; give it once")
+    wanted = {**network.defaults, **options, **({} if width is None else {"width": width})}
+    check_options(name, network.factory, wanted)
+    channels, height, length = shape
+    return network.factory(activation, (channels, height, length), classes, **wanted)
+
+
+def survey(
+    name: str,
+    expression: str,
+    shape: tuple[int, ...],
+    classes: int,
+    width: int | None = None,
+    options: Mapping[str, object] = _NONE,
+    match: str = "",
+    dtype: torch.dtype = torch.float32,
+) -> Survey:
+    """Say what a search replaces in a network of a user's own, and what stays; arguments as of `build`.
+
+    Raises:
+        ParseError: text that is no expression.
+        WorkersError: a network of the table, which has its activations put in as it is made; otherwise as `build`.
+    """
+    check_model(name)
+    if not code_name(name):
+        raise WorkersError(
+            f"model {name!r} is made with the activation at each of its sites, so nothing is replaced in it; name a "
+            "network of your own: package.module:function"
+        )
+    return survey_own(Request(name, activation_of(expression), shape, classes, width, options, dtype, match))
+
+
+def check_model(name: str, match: str = "") -> None:
+    """Raise WorkersError if that is no name of a network; a user's own may still not be there."""
+    if match and name in NETWORKS:
+        raise WorkersError(
+            f"--match chooses among the activations of a network of your own (package.module:function), and model "
+            f"{name!r} is none; leave it out"
+        )
+    if name not in NETWORKS and not code_name(name):
+        raise WorkersError(f"unknown model {name!r}; {nearest(name, NETWORKS)}, or package.module:function of your own")
+
+
+def mirror_caveat(name: str, options: Mapping[str, object] = _NONE) -> str:
+    """Return why f and its mirror -f(-x) need not do equally well in a network of that name with these options; empty
+    if they do (docs/search-space.md, "Mirrors")."""
+    pooling = options.get("pooling", "max") if name == "lecture" else "average"
+    if code_name(name):
+        return f"model {name!r} is your own and may have max pooling, or other parts that tell them apart"
+    if name == "inception":
+        return "model 'inception' has max pooling"
+    return "" if pooling in ("average", "strided", "lp") else f"model 'lecture' has {pooling!r} pooling"
+
+
+def parameter_count(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def default_device() -> torch.device:
+    """CUDA where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,363 @@
+"""Data sets by name: which files make one, where they are looked for, and a user's own.
+
+`KNOWN` are those that are found by name. Beside them `npz:FILE` is a file of the user's, and `package.module:function`
+a function of the user's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from search_space import SpaceError, nearest
+from search_space.modules import code_name, import_module
+from workers.contract import WorkersError
+from workers.tasks.images import cache, classes, formats, parquet, shards
+from workers.tasks.images.cache import Stored
+from workers.tasks.images.formats import Arrays
+from workers.tasks.images.parquet import Columns
+from workers.tasks.images.reading import is_file
+
+DEBIAN = Path("/usr/share/datasets")
+ANYBODYS = ("data", "default")  # folders of the hub that have no set's name
+OWN = "npz:FILE or package.module:function for your own"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """One way in which a data set lies on disk. Every pattern must match at least one file in one folder; `subfolders`
+    are looked in beside the folder itself. `train-*.parquet` stands for all names that `shards.py` knows."""
+
+    name: str
+    subfolders: tuple[str, ...]
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    read: Callable[[Sequence[Path]], Arrays]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A published data set; `train` and `test` are the numbers of images that it was published with."""
+
+    title: str
+    classes: int
+    shape: tuple[int, int, int]
+    train: int
+    test: int
+    layouts: tuple[Layout, ...] = ()
+    package: str = ""  # of Debian
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The files of a data set, by its name."""
+
+    name: str
+    layout: Layout
+    folder: Path
+    train: tuple[Path, ...]
+    test: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """A data set before it is split; `origin` says where it is from."""
+
+    title: str
+    classes: int
+    stored: Stored
+    origin: str
+
+
+SHARDS = (
+    "-*.parquet"  # of a pattern: the split before it, as shards, by all names that workers/tasks/images/shards.py knows
+)
+
+
+def _parquet(subfolder: str, shape: tuple[int, int, int], labels: tuple[str, ...], names: tuple[str, ...]) -> Layout:
+    """The hub's Parquet; `subfolder` is the name of the set's configuration there."""
+    folders = (subfolder,) if subfolder else ()
+    read = parquet.read_parquet(Columns(shape, labels, names))
+    return Layout("Parquet", folders, (f"train{SHARDS}",), (f"test{SHARDS}",), read)
+
+
+# Kaggle's copy writes a full stop where the published names have a hyphen; a gzip file need not be called so.
+_FASHION = (
+    Layout(
+        "IDX files",
+        ("FashionMNIST/raw",),
+        ("train-images?idx3-ubyte", "train-labels?idx1-ubyte"),
+        ("t10k-images?idx3-ubyte", "t10k-labels?idx1-ubyte"),
+        formats.read_idx,
+    ),
+    _parquet("fashion_mnist", (1, 28, 28), ("label", "labels"), classes.FASHION),
+)
+# https://www.cs.toronto.edu/~kriz/cifar.html describes the batches.
+_BATCHES = tuple(f"data_batch_{n}" for n in range(1, 6))
+_CIFAR10 = (
+    Layout("Python batches", ("cifar-10-batches-py",), _BATCHES, ("test_batch",), formats.read_cifar_python(b"labels")),
+    Layout(
+        "binary batches",
+        ("cifar-10-batches-bin",),
+        tuple(f"{batch}.bin" for batch in _BATCHES),
+        ("test_batch.bin",),
+        formats.read_cifar_binary(1),
+    ),
+    _parquet("plain_text", (3, 32, 32), ("label", "labels"), classes.CIFAR10),
+)
+_CIFAR100 = (
+    Layout("Python batches", ("cifar-100-python",), ("train",), ("test",), formats.read_cifar_python(b"fine_labels")),
+    Layout("binary batches", ("cifar-100-binary",), ("train.bin",), ("test.bin",), formats.read_cifar_binary(2)),
+    _parquet("", (3, 32, 32), ("fine_label", "fine_labels", "label", "labels"), classes.CIFAR100),
+)
+
+KNOWN: Mapping[str, Known] = {
+    "digits": Known("Digits of scikit-learn", 10, (1, 8, 8), 1_797, 0),
+    "fashion-mnist": Known("Fashion-MNIST", 10, (1, 28, 28), 60_000, 10_000, _FASHION, package="dataset-fashion-mnist"),
+    "cifar10": Known("CIFAR-10", 10, (3, 32, 32), 50_000, 10_000, _CIFAR10),
+    "cifar100": Known("CIFAR-100", 100, (3, 32, 32), 50_000, 10_000, _CIFAR100),
+}
+
+
+def check_name(name: str) -> None:
+    """Raises WorkersError if that is no name of a data set; a user's own may still not be there."""
+    if name not in KNOWN and not (name.startswith("npz:") and name[4:]) and not _is_function(name):
+        raise WorkersError(f"unknown dataset {name!r}; {nearest(name, KNOWN)}; {OWN}")
+
+
+def read(name: str, data_dir: str = "", standardise: bool | None = None) -> Raw:
+    """All images of a data set, from the cache if they are the files' that they were decoded from.
+
+    Args:
+        standardise: as in `workers.tasks.images.data.load`.
+
+    Raises:
+        WorkersError: no such data set, it is not here, or its files are not what they should be.
+    """
+    check_name(name)
+    if name == "digits":
+        return _digits()
+    if name.startswith("npz:"):
+        return _npz(name, standardise)
+    if name not in KNOWN:
+        return _function(name, standardise)
+    known, found = KNOWN[name], find(name, data_dir)
+    stored = cache.through_cache(name, (*found.train, *found.test), lambda: _decoded(known, found))
+    title = f"{known.title} ({stored.encoding})" if stored.encoding else known.title
+    return Raw(title, known.classes, stored, f"{found.folder} ({found.layout.name})")
+
+
+def find(name: str, data_dir: str = "") -> Found:
+    """The files of a known data set. In a `data_dir`, and only there, if one is given; else in SEARCHER_DATA, in
+    `data` of the current directory, where `searcher data fetch` puts them, and where Debian's packages do.
+
+    Raises:
+        WorkersError: they are not there, or not all of them; the message says where they were looked for.
+    """
+    incomplete: list[str] = []
+    for layout, place in _places(name, data_dir):
+        matches = {pattern: _files(place, pattern, name) for pattern in (*layout.train, *layout.test)}
+        if all(matches.values()):
+            return Found(name, layout, place, _flat(matches, layout.train), _flat(matches, layout.test))
+        if any(matches.values()):
+            missing = ", ".join(pattern for pattern, files in matches.items() if not files)
+            incomplete.append(f"{place} has {layout.name} without {missing}")
+    raise WorkersError(_not_here(name, data_dir, incomplete))
+
+
+def _bases(data_dir: str) -> tuple[list[Path], list[Path]]:
+    """The folders that a person names, and the usual places."""
+    named = data_dir or os.environ.get("SEARCHER_DATA", "")
+    usual = [] if data_dir else [Path("data").absolute(), cache.folder() / "data", DEBIAN]
+    return [whole_path(named)] if named else [], usual
+
+
+def whole_path(path: str) -> Path:
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError as error:  # `~name` of a user whom this machine does not know
+        raise WorkersError(f"the home directory in {path!r} is not known; write the whole path") from error
+
+
+def _places(name: str, data_dir: str) -> Iterator[tuple[Layout, Path]]:
+    """Every folder that may have the files of a layout. A folder that a person names may have them itself; in a usual
+    place that could be the files of another data set (MNIST's are called like Fashion-MNIST's)."""
+    named, usual = _bases(data_dir)
+    for base in (*named, *usual):
+        for layout in KNOWN[name].layouts:
+            inside = [base / sub for sub in layout.subfolders]
+            own = [base, *inside, *(base / sub for sub in ANYBODYS)] if base in named else inside
+            below = [base / name / sub for sub in ("", *layout.subfolders, *ANYBODYS)]
+            yield from ((layout, place) for place in (*own, *below))
+
+
+def _files(folder: Path, pattern: str, name: str) -> list[Path]:
+    """Files, in order. A plain file stands before the gzip one beside it; of these the first counts. A copy, such as
+    `train-images-idx3-ubyte (1).gz`, is not taken for the file."""
+    if pattern.endswith(SHARDS):
+        return shards.candidates(folder, pattern.removesuffix(SHARDS), name)
+    return [path for ending in ("", ".gz") for path in sorted(folder.glob(pattern + ending)) if is_file(path)][:1]
+
+
+def _flat(matches: dict[str, list[Path]], patterns: Sequence[str]) -> tuple[Path, ...]:
+    return tuple(file for pattern in patterns for file in matches[pattern])
+
+
+def _not_here(name: str, data_dir: str, incomplete: list[str]) -> str:
+    known = KNOWN[name]
+    looked = ", ".join(str(base) for bases in _bases(data_dir) for base in bases)
+    inside = {name: None} | {sub: None for layout in known.layouts for sub in layout.subfolders}
+    what = "; ".join(f"{layout.name}: {', '.join((*layout.train, *layout.test))}" for layout in known.layouts)
+    ways = [f"searcher data fetch {name}", *([f"apt install {known.package}"] if known.package else [])]
+    return (
+        f"{known.title} is not here; looked in {looked}, and for {', '.join(inside)} in them"
+        + "".join(f"; {one}" for one in dict.fromkeys(incomplete))
+        + f"; needed is one of: {what}. Get it with {' or '.join(ways)}, or say where it is (--data-dir, SEARCHER_DATA)"
+    )
+
+
+def _decoded(known: Known, found: Found) -> Stored:
+    train, test = (_part(known, found, split) for split in ("train", "test"))
+    return _together(train, test)
+
+
+def _part(known: Known, found: Found, split: str) -> Arrays:
+    files: Sequence[Path] = found.train if split == "train" else found.test
+    if files[0].suffix == ".parquet":
+        files = shards.in_order(files, split, found.name)
+    return _of_known(found.layout.read(files), known, files)
+
+
+def _of_known(arrays: Arrays, known: Known, files: Sequence[Path]) -> Arrays:
+    where = f"{files[0]} and what is beside it" if len(files) > 1 else str(files[0])
+    if arrays.images.shape[1:] != known.shape:
+        raise WorkersError(
+            f"{where}: images of shape {arrays.images.shape[1:]}; those of {known.title} are {known.shape}"
+        )
+    _check_range(arrays.labels, known.classes, f"{where}: labels of {known.title}")
+    return arrays
+
+
+def _check_range(labels: np.ndarray, classes: int, what: str) -> None:
+    if labels.min() < 0 or labels.max() >= classes:
+        bad = labels[(labels < 0) | (labels >= classes)][0]
+        raise WorkersError(f"{what} must be from 0 to {classes - 1}; {bad} is among them")
+
+
+def _together(train: Arrays, test: Arrays | None) -> Stored:
+    """One array, the test part's images last."""
+    if test is None:
+        return Stored(train.images, train.labels, 0, train.encoding, standardised=train.standardised, note=train.note)
+    return Stored(
+        np.concatenate([train.images, test.images]),
+        np.concatenate([train.labels, test.labels]),
+        len(test.labels),
+        train.encoding or test.encoding,
+        standardised=train.standardised,
+        note=train.note,
+    )
+
+
+def _digits() -> Raw:
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise WorkersError(
+            "dataset 'digits' lies in scikit-learn, which is not installed here; install it, or name another data set: "
+            f"{OWN}"
+        ) from error
+    bunch = load_digits()
+    images, labels = bunch.images[:, None].astype(np.float32), bunch.target.astype(np.int64)
+    return Raw(KNOWN["digits"].title, 10, Stored(images, labels), "inside scikit-learn")
+
+
+def _npz(name: str, standardise: bool | None) -> Raw:
+    file = whole_path(name.removeprefix("npz:"))
+    if not is_file(file):
+        raise WorkersError(f"no file {str(file.absolute())!r}; npz:FILE names one with images and labels")
+    kind = {None: "npz", True: "npz-standardised", False: "npz-kept"}[standardise]
+    stored = cache.through_cache(kind, [file], lambda: _own(*formats.read_npz(file, standardise), str(file)))
+    return Raw(file.name, int(stored.labels.max()) + 1, stored, str(file))
+
+
+def _own(train: Arrays, test: Arrays | None, where: str) -> Stored:
+    """A user's arrays. How many classes there are, only the labels say."""
+    if test and test.images.shape[1:] != train.images.shape[1:]:
+        raise WorkersError(
+            f"{where}: training images are {train.images.shape[1:]} (channels, height, width), those to test "
+            f"{test.images.shape[1:]}"
+        )
+    if test and test.images.dtype != train.images.dtype:
+        raise WorkersError(f"{where}: training pixels are {train.images.dtype}, those to test {test.images.dtype}")
+    stored = _together(train, test)
+    _check_range(stored.labels, len(stored.labels), f"{where}: labels")
+    counts = np.bincount(train.labels, minlength=int(stored.labels.max()) + 1)
+    if len(counts) < 2:
+        raise WorkersError(f"{where}: all labels are 0; two classes at least are needed to tell functions apart")
+    if not counts.all():
+        raise WorkersError(
+            f"{where}: labels go up to {len(counts) - 1}, but there is no training image of class "
+            f"{int(np.argmin(counts))}; classes are counted from 0"
+        )
+    return stored
+
+
+def _is_function(name: str) -> bool:
+    code = code_name(name)
+    return code is not None and all(part.isidentifier() for part in (*code.module.split("."), code.attribute))
+
+
+def _function(name: str, standardise: bool | None) -> Raw:
+    """What a function of the user's returns: `(images, labels)`, or a pair of such to train with and to test with."""
+    try:
+        result = _imported(name)()
+    except (WorkersError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # a user's function may raise anything
+        raise WorkersError(f"dataset {name!r}: the function fails: {type(error).__name__}: {error}") from error
+    if not (isinstance(result, (tuple, list)) and len(result) == 2):
+        raise WorkersError(
+            f"dataset {name!r}: the function returns {_kind(result)}; (images, labels) is needed, or "
+            "((images, labels), (test_images, test_labels))"
+        )
+    if all(isinstance(part, (tuple, list)) and len(part) == 2 for part in result):
+        train, test = (_arrays(part, name, standardise) for part in result)
+    else:
+        train, test = _arrays(result, name, standardise), None
+    stored = _own(train, test, name)
+    return Raw(name.partition(":")[2], int(stored.labels.max()) + 1, stored, name)
+
+
+def _imported(name: str) -> Callable[[], Any]:
+    module, _, function = name.partition(":")
+    try:
+        found = getattr(import_module(module), function, None)
+    except SpaceError as error:
+        cause = error.__cause__ or error
+        raise WorkersError(
+            f"dataset {name!r}: module {module!r} cannot be imported: {type(cause).__name__}: {cause}; it must be "
+            "installed, or lie in the current directory"
+        ) from error
+    if not callable(found):
+        raise WorkersError(f"dataset {name!r}: module {module!r} has no function {function!r}")
+    return found  # type: ignore[no-any-return]
+
+
+def _arrays(pair: Any, name: str, standardise: bool | None) -> Arrays:
+    """Arrays, tensors, or lists of numbers."""
+    import torch
+
+    try:
+        images, labels = (part.detach().cpu().numpy() if isinstance(part, torch.Tensor) else part for part in pair)
+        return formats.checked(images, labels, f"dataset {name!r}", standardise)
+    except (ValueError, TypeError) as error:  # lists of unequal lengths; a type of torch's that NumPy has not
+        raise WorkersError(f"dataset {name!r}: these are no arrays: {error}") from error
+
+
+def _kind(value: Any) -> str:
+    return f"{type(value).__name__} of {len(value)}" if isinstance(value, (tuple, list)) else type(value).__name__
