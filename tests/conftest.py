@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import sys
 import tempfile
 import uuid
@@ -25,10 +26,20 @@ from .postgres import Server
 
 ROOT = Path(__file__).parents[1]
 
+MEMORY = Path("/dev/shm")
+MEMORY_BYTES = 4 << 30
+
 settings.register_profile("busy machines", deadline=None)
 settings.load_profile("busy machines")
 
 Cli = Callable[..., "Done"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Put the tests' files into memory if there is room: most tests wait for the disk when they commit, and no test
+    cuts the power. `--basetemp` puts them elsewhere."""
+    if config.option.basetemp is None and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MEMORY_BYTES:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
 @pytest.fixture(autouse=True)
