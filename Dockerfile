@@ -21,7 +21,7 @@ RUN python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))
     && pip install --requirement requirements.txt --constraint constraints.txt
 
 # By name, so that nothing else that lies in the directory, secrets above all, can get into the image.
-COPY README.md cli.py ./
+COPY README.md LICENSE cli.py ./
 COPY search_space search_space
 COPY workers workers
 COPY searcher searcher

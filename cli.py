@@ -44,7 +44,7 @@ _find_own_packages()
 
 import typer
 
-from searcher import DEFAULT_STORAGE
+from searcher import DEFAULT_STORAGE, __version__
 from searcher.commands import data as data_commands
 from searcher.commands import database as database_commands
 from searcher.commands import driving as driving_commands
@@ -102,8 +102,17 @@ MetricsHost = Annotated[str, typer.Option(help="Address at which metrics are ser
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress, no logs; errors only.")]
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"searcher {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _main(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
     verbose: Annotated[int, typer.Option("-v", "--verbose", count=True, help="More logs; twice for everything.")] = 0,
     log_format: Annotated[
         logs.LogFormat, typer.Option(help="json: a line a record, and no progress bar.", envvar="SEARCHER_LOG_FORMAT")

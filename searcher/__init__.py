@@ -3,7 +3,7 @@
 from importlib.metadata import PackageNotFoundError, version
 
 try:
-    __version__ = version("searcher")
+    __version__ = version("activation-searcher")
 except PackageNotFoundError:  # run from a source tree that is not installed
     __version__ = "0+source"
 

@@ -42,6 +42,13 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test `fast` that is not marked `slow`: `pytest -m fast` is what one runs after each change."""
+    for item in items:
+        if item.get_closest_marker("slow") is None:
+            item.add_marker("fast")
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     """A test has one core: others run beside it, and threads that wait for a core cost more than they bring."""

@@ -6,8 +6,11 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from . import bare
+
+pytestmark = pytest.mark.slow
 
 DATA = """
 import numpy as np

@@ -21,6 +21,8 @@ from hypothesis import strategies as st
 from search_space import FUNCTIONS, Activation, Expression, Grammar, canonical, code, key, parse, preflight, profile
 from search_space.expression import X, beta, number
 
+pytestmark = pytest.mark.slow
+
 torch.set_num_threads(1)
 
 COMMUTATIVE = ("+", "*", "max", "min")

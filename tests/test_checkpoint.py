@@ -20,6 +20,8 @@ from workers.contract import Job, Outcome, Recipe, Verdict
 from workers.tasks.images.data import load
 from workers.tasks.images.train import train
 
+pytestmark = pytest.mark.slow
+
 AUGMENTED = Recipe(epochs=4, schedule="cosine", label_smoothing=0.1, crop=1, flip=True, cutout=2, clip_norm=1.0)
 JOBS = {
     "quick": Job(0, "x * sigmoid(beta * x)", limit_train=320, recipe=Recipe(epochs=4)),

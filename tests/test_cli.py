@@ -27,6 +27,8 @@ from searcher.store.store import Store
 
 from .conftest import ROOT, Cli
 
+pytestmark = pytest.mark.slow
+
 RESUME = ("resume", "s", "--n-trials", "6", "--pool", "inline")
 
 QUICK = ("--pool", "inline", "--epochs", "1", "--sampler", "random", "--threads", "1", "-q")

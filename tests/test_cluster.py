@@ -23,6 +23,8 @@ from workers.pools.ray_cluster import RayUnavailable, _on_gpus
 
 from .clusters import Cluster, http_status, plain_environment, running_cluster
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:

@@ -18,6 +18,7 @@ from search_space.compiled import Host, compile_activations, compile_where_it_pa
 
 torch.set_num_threads(1)
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning"),  # torch's own, on import
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning"),
 ]

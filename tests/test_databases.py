@@ -44,6 +44,8 @@ from . import test_search as search
 from .conftest import ROOT, Cli
 from .test_search import SETTINGS
 
+pytestmark = pytest.mark.slow
+
 DATABASES = ROOT / "tests" / "databases"
 OLD = sorted(path.name for path in DATABASES.iterdir())
 

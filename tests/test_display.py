@@ -32,6 +32,8 @@ from workers.text import LIMIT, limited
 from .conftest import Capture, Cli
 from .test_search import SETTINGS, judge, run
 
+pytestmark = pytest.mark.slow
+
 # ESC, BEL, newline, carriage return, C1's CSI, NEL, DEL, separators, overrides and isolates, zero width, a soft hyphen.
 HOSTILE = "a\x1b[2J\x07\nok  forged: line\r\x9b31m\x85\x7f\u2028\u2029\u202e\u2066\u200b\ufeff\xadz"
 FORGED = ("ok  forged", "12:00:00 forged")

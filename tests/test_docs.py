@@ -23,6 +23,8 @@ from workers.contract import Recipe
 
 from .conftest import ROOT, called
 
+pytestmark = pytest.mark.slow
+
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 

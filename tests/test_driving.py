@@ -23,6 +23,8 @@ from workers.tasks.images.data import load
 
 from .conftest import ROOT, Cli
 
+pytestmark = pytest.mark.slow
+
 FAST = ("--pool", "inline", "--limit-train", "100", "--width", "4", "--epochs", "1", "--baselines", "relu")
 
 

@@ -11,6 +11,8 @@ import pytest
 
 from .conftest import Done, called
 
+pytestmark = pytest.mark.slow
+
 FAST = ("--pool", "inline", "--limit-train", "100", "--width", "4", "--epochs", "1", "--baselines", "relu")
 COMMANDS = {
     "status": ("status", "s"),

@@ -22,6 +22,8 @@ from workers.pools.base import InlinePool
 from .conftest import Cli, fresh_database
 from .test_search import SETTINGS, judge, run
 
+pytestmark = pytest.mark.slow
+
 FAST = ("--pool", "inline", "--limit-train", "100", "--width", "4", "--epochs", "1", "--baselines", "relu")
 CYRILLIC = "слой не найден"
 AS_TOLD = {

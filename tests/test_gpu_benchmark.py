@@ -25,6 +25,8 @@ from benchmarks.gpu.results import append, read, spread
 from . import bare
 from .test_pool import eventually
 
+pytestmark = pytest.mark.slow
+
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a GPU")
 SMALL = ("--device", "cpu", "--small", "--minutes", "0.5")
 

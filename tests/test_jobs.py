@@ -19,6 +19,8 @@ from searcher.store.store import Store
 from .clusters import Cluster, running_cluster
 from .conftest import Cli
 
+pytestmark = pytest.mark.slow
+
 PASSWORD = "canary"
 SMALL = ["--n-trials", "6", "--sampler", "random", "--epochs", "1", "--baselines", "relu", "--workers", "1"]
 

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from benchmarks.keys import IDENTITIES, difference, merges, rewritten, splits
 from search_space import Grammar, ParseError, breakdown, key, parse, preflight, space
 
+pytestmark = pytest.mark.slow
+
 
 def keys_of(*texts: str) -> list[str]:
     return [key(parse(text)) for text in texts]

@@ -17,6 +17,8 @@ import pytest
 from .clusters import plain_environment
 from .conftest import Cli
 
+pytestmark = pytest.mark.slow
+
 SEARCHER = Path(sysconfig.get_path("scripts")) / "searcher"
 SMALL = ("--study-name", "s", "--n-trials", "3", "--workers", "1", "--limit-train", "100", "--width", "4")
 LAUNCH = ("launch", *SMALL, "--epochs", "1", "--baselines", "relu")

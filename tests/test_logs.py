@@ -29,6 +29,8 @@ from workers.pools.base import InlinePool
 from .conftest import Capture, Cli
 from .test_search import SETTINGS, judge, never
 
+pytestmark = pytest.mark.slow
+
 FAST = ("--pool", "inline", "--limit-train", "100", "--width", "4", "--epochs", "1", "--baselines", "relu")
 LAUNCH = ("launch", "--study-name", "s", *FAST, "--n-trials", "4")
 

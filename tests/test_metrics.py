@@ -31,6 +31,8 @@ from .conftest import ROOT, Cli
 from .test_logs import FAST, through_an_outage
 from .test_search import SETTINGS, judge, never
 
+pytestmark = pytest.mark.slow
+
 NAME = 'a "study"\\ of\nmine'
 Samples = dict[tuple[str, ...], float]
 

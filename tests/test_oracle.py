@@ -18,6 +18,8 @@ from search_space import FUNCTIONS, KNOWN, SPACES, Activation, Expression, Parse
 from search_space.activation import gradients
 from search_space.expression import X, beta, number
 
+pytestmark = pytest.mark.slow
+
 TREES = 2_000
 POINTS = (-2.3, -0.41, 0.77, 3.1)
 BETAS = (0.7, 1.3, -0.6, 1.9, 0.35, 2.2, -1.4, 0.9)

@@ -23,6 +23,8 @@ import torch
 from workers.contract import Job, Outcome, Recipe, Verdict, WorkersError
 from workers.pools.base import InlinePool, Pool, evaluate
 
+pytestmark = pytest.mark.slow
+
 torch.set_num_threads(1)
 
 CPU = torch.device("cpu")

@@ -31,6 +31,8 @@ from searcher.store.store import Store
 
 from .conftest import Cli, fresh_database
 
+pytestmark = pytest.mark.slow
+
 ENDLESS = "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t)"
 
 

@@ -24,6 +24,8 @@ from workers.pools.base import InlinePool
 from .conftest import Cli
 from .test_search import SETTINGS, judge, run
 
+pytestmark = pytest.mark.slow
+
 OLD_KEY = "0123456789abcdef"
 WRONG = ["max(max(x, 0), erf(min(abs(x), beta * x)))", "sign(beta) * max(x, 0)"]  # row K1's kind: they had ReLU's key
 

@@ -32,6 +32,8 @@ from . import test_pool
 from .conftest import ROOT, Cli
 from .test_pool import PATIENCE, QUICK, Desk, act, collect, emptied, untimed
 
+pytestmark = pytest.mark.slow
+
 torch.set_num_threads(1)
 
 WORKER = """

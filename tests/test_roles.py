@@ -21,6 +21,8 @@ from .conftest import ROOT, Cli
 from .postgres import Server
 from .test_databases import OLD, put
 
+pytestmark = pytest.mark.slow
+
 PASSWORD = "canary/%@:"  # as hard to quote as a password can be
 FAST = ("-q", "--pool", "inline", "--limit-train", "100", "--width", "4", "--epochs", "1", "--baselines", "relu")
 WARNED = ("permission denied", "no privileges were granted", "no privileges could be revoked")

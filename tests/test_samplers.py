@@ -13,6 +13,8 @@ from searcher.records import Kind, Objective, Trial, TrialState, merit
 from searcher.samplers import rnn
 from searcher.samplers.base import Sampler, SamplerError, make_sampler
 
+pytestmark = pytest.mark.slow
+
 SAMPLERS = ["random", "rnn", "optuna:tpe", "optuna:gp", "optuna:nsgaii", "optuna:random", "optuna:bruteforce"]
 GRAMMAR = Grammar(1)
 SMALL = Grammar(1, unary=("x", "sin"), binary=("add", "max"))

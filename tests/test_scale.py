@@ -33,6 +33,8 @@ from workers.pools.simulated import SimulatedPool
 
 from .test_pool import QUICK, PoolContract, act
 
+pytestmark = pytest.mark.slow
+
 CONFIG = Config(sampler="random", units=2, n_trials=300, baselines=("relu", "swish"))
 COMPLETE, FAILED, WAITING = TrialState.COMPLETE, TrialState.FAILED, TrialState.WAITING
 

@@ -45,6 +45,8 @@ from searcher.store.store import Store
 from .conftest import ROOT, Cli, Done, called
 from .postgres import Server
 
+pytestmark = pytest.mark.slow
+
 CANARY = "c4n4ryV0gel"  # of the password the part that is the same however it is quoted
 PASSWORD = f"{CANARY}/%@:é"
 FAST = ("--limit-train", "100", "--width", "4", "--epochs", "1", "--baselines", "relu")

@@ -28,6 +28,8 @@ from searcher.reports.function import Card, sampled, window
 
 from .conftest import ROOT, Cli
 
+pytestmark = pytest.mark.slow
+
 NARROW = ("--unary", "x,neg,sin", "--binary", "add,mul")
 SMALL = Grammar(1, ("x", "neg", "sin"), ("add", "mul"))
 HARD = ["1 / x", "log(x)", "exp(exp(exp(x)))", "sqrt(-x^2 - 1)", "sin(x) * x^3", "1 / (x - x)", "beta", "sign(x) + 100"]
@@ -496,7 +498,7 @@ def test_pictures_need_the_extra(cli: Cli, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     done = cli("show", "swish", "--plot", "a.png")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "searcher: a picture needs matplotlib: pip install 'searcher[plot]'\n"
+    assert done.stderr == "searcher: a picture needs matplotlib: pip install 'activation-searcher[plot]'\n"
     assert cli("show", "swish").returncode == 0
     assert list(tmp_path.iterdir()) == []
 

@@ -11,6 +11,8 @@ import pytest
 
 from .conftest import called
 
+pytestmark = pytest.mark.slow
+
 SOURCE = """
 import torch
 from torch import nn

@@ -28,6 +28,8 @@ from workers.tasks.images.networks.sites import activation_of
 from workers.tasks.images.recipes import RECIPES
 from workers.tasks.images.train import NotFinite, _check_finite, _Child, _learning_rates, _Watch, train
 
+pytestmark = pytest.mark.slow
+
 torch.set_num_threads(1)
 
 CPU = torch.device("cpu")

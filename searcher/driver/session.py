@@ -325,7 +325,7 @@ def versions() -> dict[str, str]:
 
 def _git_commit() -> str:
     """The commit of the source tree that this runs from; empty if it is installed."""
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return ""
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]

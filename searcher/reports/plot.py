@@ -40,7 +40,7 @@ def check(path: Path) -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise SearcherError("a picture needs matplotlib: pip install 'searcher[plot]'") from None
+        raise SearcherError("a picture needs matplotlib: pip install 'activation-searcher[plot]'") from None
 
 
 def save(card: Card, path: Path) -> None:

@@ -32,7 +32,7 @@ MAX_ROWS = 1_000_000
 ALL_BYTES = 1 << 62
 KEPT_BYTES = 100_000_000  # of rows that are kept together; rows that are handed on one by one need not fit
 GRACE_SECONDS = {"sqlite": 0.5, "postgresql": 5.0}  # in which the process may end by itself, and have the server end it
-_READER = Path(__file__).with_name("reader.py")
+_READER = Path(__file__).with_name("query_process.py")
 _EXAMPLE = "write one SELECT, as in: SELECT * FROM leaderboard"
 
 Rows = Iterator[dict[str, Any]]

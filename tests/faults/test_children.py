@@ -28,6 +28,8 @@ from workers.pools.base import InlinePool
 from workers.pools.ray_actors import QUEUE, RayPool
 from workers.tasks.images import train
 
+pytestmark = pytest.mark.slow
+
 # Poles at 0 and elsewhere, overflow, undefined regions, infinite or undefined slopes, slopes of zero, constants, and
 # these with a parameter; alone, and inside of what hides, squares or weighs them.
 SEEDS = (

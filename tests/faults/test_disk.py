@@ -22,6 +22,8 @@ from tests.conftest import Cli, called
 from tests.faults import harness
 from workers.pools.base import InlinePool
 
+pytestmark = pytest.mark.slow
+
 MIB = 1 << 20
 
 

@@ -16,6 +16,8 @@ from tests.conftest import Cli
 from tests.faults import harness
 from workers.pools.ray_actors import RayPool
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def ray_pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[RayPool]:

@@ -8,11 +8,15 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import pytest
+
 from searcher.records import TrialState
 from searcher.store.store import Store
 from tests.clusters import Cluster, Node, running_cluster
 from tests.conftest import Cli
 from tests.faults import harness
+
+pytestmark = pytest.mark.slow
 
 DRIVER = """
 import sys, time

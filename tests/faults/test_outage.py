@@ -41,6 +41,8 @@ from tests.test_search import CountingJudge, ThreadPool, judge, never, run
 from workers.contract import Epoch, Job, Outcome
 from workers.pools.base import InlinePool
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = Config(sampler="random", n_trials=400, baselines=("relu",), pool="inline")
 
 

@@ -26,6 +26,8 @@ from searcher.store.store import Store
 from tests.faults.harness import Tell
 from workers.contract import Epoch
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES, STEPS = 200, 30
 OPEN = (TrialState.WAITING, TrialState.RUNNING)
 CLOSED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.INFEASIBLE, TrialState.FAILED)

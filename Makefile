@@ -1,0 +1,31 @@
+# The commands of CI, by name. `make setup` first.
+PYTHON := .venv/bin/python
+
+.PHONY: setup fast test lint format types architecture build
+
+setup:
+	python3 -m venv .venv
+	.venv/bin/pip install -q -c constraints.txt -e '.[dev]'
+
+fast:
+	$(PYTHON) -m pytest -q -m fast -n 2 --dist loadfile
+
+test:
+	$(PYTHON) -m pytest -q -n 2 --dist loadfile
+
+lint:
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+
+format:
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+types:
+	$(PYTHON) -m mypy
+
+architecture:
+	$(PYTHON) -m tests.architecture
+
+build:
+	$(PYTHON) -m pip wheel -q --no-deps -w dist .
