@@ -22,7 +22,7 @@ from search_space import KNOWN, Activation, Choices, Expression, Grammar, is_own
 from searcher.driver import session
 from searcher.driver.loop import Search
 from searcher.driver.mirrors import Mirrors
-from searcher.driver.state import Book
+from searcher.driver.state import SearchState
 from searcher.observe.progress import describe
 from searcher.records import Kind, Objective, Study, Trial, TrialState
 from searcher.reports.function import Card
@@ -426,7 +426,7 @@ def test_a_mirror_whose_twin_is_no_longer_known_is_told_nothing(store: Store) ->
     """As where keys have changed since: nothing is made up."""
     study, trials = completed(store, SKIPPING)
     left = next(trial for trial in trials if trial.left_untrained)
-    assert Mirrors(Book(study), skip=True).told(left) is None
+    assert Mirrors(SearchState(study), skip=True).told(left) is None
 
 
 def test_mirrors_are_counted_apart_and_the_database_is_whole(store: Store, cli: Cli) -> None:

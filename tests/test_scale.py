@@ -19,7 +19,7 @@ from sqlalchemy import event
 from benchmarks import simulate
 from benchmarks import store as benchmark
 from searcher.driver import session
-from searcher.driver.state import Book
+from searcher.driver.state import SearchState
 from searcher.records import Kind, Objective, Study, Trial, TrialState
 from searcher.reports.mirrors import marked
 from searcher.reports.status import status
@@ -264,19 +264,19 @@ def test_a_transaction_is_five_statements_however_long_the_study(store: Store) -
 
 
 def test_resuming_keeps_of_a_trial_what_later_ones_cite(sqlite_url: str) -> None:
-    """Seen to fail with the trials themselves in the book (540 bytes each), and with all of them read at once."""
+    """Seen to fail with the trials themselves in the state (540 bytes each), and with all of them read at once."""
     store = Store(sqlite_url, create=True)
-    study, book = filled(store, 20_000), None
+    study, state = filled(store, 20_000), None
     next(replay.ended(store, study, curves=False))  # what is compiled and cached once
     tracemalloc.start()
     try:
-        book = Book(study)
+        state = SearchState(study)
         for trial, _ in replay.ended(store, study, curves=False):
-            book.finish(trial)
+            state.finish(trial)
         kept, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert book.counts == store.counts(study)
+    assert state.counts == store.counts(study)
     assert kept / 20_000 < 400 and peak - kept < 8_000_000
     store.close()
 

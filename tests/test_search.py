@@ -12,7 +12,8 @@ import pytest
 
 from search_space import Choices, Grammar, key, parse
 from searcher.driver import session
-from searcher.driver.loop import EveryTrialFails, Progress, Search, StopAsked
+from searcher.driver.failures import EveryTrialFails
+from searcher.driver.loop import Progress, Search, StopAsked
 from searcher.records import Kind, Study, Trial, TrialState
 from searcher.settings import config
 from searcher.settings.config import Config

@@ -1,4 +1,4 @@
-"""The loop: propose -> submit -> wait -> record -> tell. The only module that knows everyone.
+"""The loop of a search: propose, submit, wait, record, tell.
 
 One transaction records what has ended and what comes next; only then is the next submitted. So whatever is killed, the
 store holds every acknowledged result and the row of everything that runs, and a search goes on from the store alone.
@@ -16,11 +16,12 @@ from dataclasses import dataclass, replace
 
 from search_space import breakdown, key, preflight
 from searcher import SearcherError
+from searcher.driver.failures import Failures
+from searcher.driver.jobs import job_of, pruner_of
 from searcher.driver.keys import PresentKeys
 from searcher.driver.mirrors import Mirrors
 from searcher.driver.outage import Outage, Outbox
-from searcher.driver.state import Book
-from searcher.pruners import PRUNERS, Pruner
+from searcher.driver.state import SearchState
 from searcher.records import REFUSED, Kind, Study, Trial, TrialState
 from searcher.samplers.base import Sampler
 from searcher.settings.config import Config
@@ -35,20 +36,9 @@ from workers.validation import validated
 
 log = logging.getLogger("searcher")
 
-WAKE_SECONDS = 1.0  # how often the loop looks up while children train: renews the lease, hears a wish to stop
+WAKE_SECONDS = 1.0  # the longest that the loop waits for children before it renews the lease and asks whether to stop
 AT_ONCE = 100  # most trials placed in one transaction
-AHEAD = 8  # most proposals thought of while children train, so that a free worker does not wait for the sampler
-HOPELESS = 3  # trainings that fail in the same way, with none that does not, before a session gives up
-# Settings of the study that every job has unchanged.
-OF_ALL_JOBS = (
-    *("dataset", "data_dir", "limit_train", "limit_val", "standardise", "split_seed"),
-    *("model", "width", "model_kwargs", "match", "recipe", "primitives", "compile"),
-    *("checkpoint_dir", "checkpoint_seconds"),
-)
-
-
-class EveryTrialFails(SearcherError):
-    """All trainings of a session have failed in the same way: it lies not with the functions."""
+AHEAD = 8  # most proposals made while children train, so that a free worker does not wait for the sampler
 
 
 class StopAsked(SearcherError):
@@ -59,12 +49,24 @@ class StopAsked(SearcherError):
 class Progress:
     """How far a search is, after a transaction.
 
-    `counts` are of finished trials by state; `proposed` of all rows; `unique` of different functions among them;
-    `trained` of those that a worker trained; `mirrors` of those that `--skip-mirrors` left untrained. All include
-    earlier sessions, except `session_done`, the trials that ended in the `seconds` of this one, and `workers_lost`.
-    `waiting` and `running` trials have not ended. New since the last progress: the trials that have `ended`, those
-    whose run failed and that run `again`, and the seconds that each of the `commits` took. In an `outage` the database
-    is behind all this.
+    Counts include earlier sessions unless something else is said. In an outage the database has less than this.
+
+    Attributes:
+        total: trials that the study is to have.
+        counts: trials that have ended, by state.
+        proposed: rows of the study.
+        unique: different functions among them.
+        trained: trials that a worker trained.
+        session_done: trials that ended in this session.
+        seconds: length of this session.
+        best: the best trained trial.
+        ended: trials that have ended since the last progress.
+        outage: set while the database does not answer.
+        waiting, running: trials that have not ended.
+        workers_lost: workers that died in this session.
+        again: trials whose run failed since the last progress, and that run again.
+        mirrors: trials that `--skip-mirrors` left untrained.
+        commits: seconds that each transaction took since the last progress.
     """
 
     total: int
@@ -86,6 +88,7 @@ class Progress:
 
     @property
     def done(self) -> int:
+        """Trials that have ended."""
         return self.counts.total()
 
 
@@ -94,9 +97,9 @@ class Search:
 
     Args:
         lease: the right to write, held by the caller and renewed here.
-        sampler: fresh; it is told every judged trial of the study first.
-        should_stop: asked about once a second; true ends the session with the study ready to go on.
-        clock: seconds, of which the search only takes differences.
+        sampler: a new one; it is told every judged trial of the study first.
+        should_stop: asked about once a second; True ends the session with the study ready to go on.
+        clock: returns seconds; only differences are used.
     """
 
     def __init__(
@@ -113,57 +116,54 @@ class Search:
         self._store, self._config, self._clock = store, config, clock
         self._outbox = Outbox(store, lease, study)
         self._sampler, self._pool, self._should_stop = sampler, pool, should_stop
-        rule = PRUNERS[config.pruner]
-        self._pruner = Pruner(rule, study.objective) if rule else None
+        self._pruner = pruner_of(config, study.objective)
         self._grammar = grammar_of(config)
-        self._book = Book(study)
-        self._mirrors = Mirrors(self._book, config.skip_mirrors)
+        self._state = SearchState(study)
+        self._mirrors = Mirrors(self._state, config.skip_mirrors)
+        self._failures = Failures(config.max_retries)
         self._begun = self._marked = clock()
-        self._ahead: deque[Trial] = deque()  # proposed, not yet in the store
-        self._exhausted = False
-        self._settled = True  # whether the store, or the journal, has all that was entered here
-        self._hurry = False  # whether there is more to place than one transaction takes
-        self._most_postponed = max(AT_ONCE, pool.capacity)
+        self._proposals: deque[Trial] = deque()  # made ahead, not yet in the store
+        self._exhausted = False  # whether the sampler has nothing more to propose
+        self._settled = True  # whether the store, or the journal, has everything that was entered here
+        self._more_to_place = False  # whether one transaction did not take all that could be placed
+        self._most_deferred = max(AT_ONCE, pool.capacity)
         self._session_done = self._workers_lost = 0
         self._again: list[Trial] = []  # since the last progress
-        self._worked = False  # whether any training of this session has come to a verdict
-        self._failures: Counter[str] = Counter()  # of this session, by the first line of their reason
-        self._suspects: list[tuple[Trial, Outcome]] = []  # failed, still open in the store: see `_is_suspect`
-        self._data_digest = ""  # of the study's data; not known before a worker of a cluster has looked at them
+        self._data_digest = ""  # of the study's data; unknown until a worker of a cluster has looked at them
 
     def run(self) -> Generator[Progress, None, None]:
-        """Runs to the total, the time-out or a wish to stop; yields after every transaction that changed something, and
+        """Run to the total, the time-out or a wish to stop. Yield after every transaction that changed something, and
         now and then while the database does not answer.
 
         Raises:
             LeaseLost: another driver has taken the study over.
             StopAsked: `searcher stop` was called before the study was done.
-            EveryTrialFails: so many trainings failed, and in such a way, that going on makes no sense.
+            EveryTrialFails: the first trainings all failed in the same way.
             StoreError: the database has failed. Everything written until then stands.
         """
         restored = self._restore()
-        behind: Outage | None = None
+        outage: Outage | None = None
         try:
             while restored and not self._stopping() and self._has_work():
                 batch, submitted, ended = Batch(), list[Trial](), list[Trial]()
-                ready = self._wait() if self._book.flying else []
+                ready = self._wait() if self._state.running else []
                 self._settled = False
                 self._collect(ready, batch, ended)
                 if self._more() and self._outbox.has_room:
                     self._place(batch, submitted, ended)
-                elif self._outbox.outage and not self._book.flying:
+                elif self._outbox.outage and not self._state.running:
                     self._outbox.wait(WAKE_SECONDS)
-                self._judge_suspects(batch, ended)
+                self._settle_suspects(batch, ended)
                 self._outbox.put(batch)
                 self._settled = True
-                self._pool.submit(*map(self._job, submitted))
-                if behind or batch or self._outbox.outage:
+                self._pool.submit(*(job_of(t, self._config, self._data_digest, self._pruner) for t in submitted))
+                if outage or batch or self._outbox.outage:
                     progress = self._progress(ended)
-                    behind = progress.outage
+                    outage = progress.outage
                     yield progress
-                self._give_up_if_hopeless()
-                self._think_ahead()
-            if behind:
+                self._failures.check(self._store.typed(self._state.study.name))
+                self._propose_ahead()
+            if outage:
                 yield self._progress([])
             if self._late():
                 log.info("the time is up (%g s) with %d of %d trials decided", self._config.timeout, *self._so_far())
@@ -171,7 +171,7 @@ class Search:
                 log.warning("the sampler has nothing more to propose: %d of %d trials are decided", *self._so_far())
         finally:
             with closing(self._outbox):
-                self._give_up_flying()
+                self._reopen_running()
         done, total = self._so_far()
         if self._outbox.asked_to_stop and done < total:
             raise StopAsked("stopped, as `searcher stop` has asked")
@@ -179,14 +179,14 @@ class Search:
     # Beginning and end ------------------------------------------------------------------------------------------------
 
     def _restore(self) -> bool:
-        """Learns from the store what earlier sessions did; trials that they left running wait again. Of a long study
-        that takes a while, in which the lease is kept; false if it was cut short by a wish to stop."""
+        """Learn from the store what earlier sessions did; trials that they left running wait again. With a long study
+        that takes a while, in which the lease is kept. Return False if a wish to stop cut it short."""
         self._outbox.open()
-        study, batch = self._book.study, Batch()
+        study, batch = self._state.study, Batch()
         self._data_digest = self._store.study(study.name).versions.get("data", "")  # a journal may have brought it
         keys = PresentKeys(study)
         for trial, curve in replay.ended(self._store, study, curves=self._pruner is not None):
-            self._book.finish(trial, keys.of(trial))
+            self._state.finish(trial, keys.of(trial))
             self._learn(trial, curve)
             if self._clock() - self._marked >= WAKE_SECONDS:
                 self._marked = self._clock()
@@ -195,22 +195,22 @@ class Search:
                     return False
         for trial in replay.open_trials(self._store, study):
             waiting = replace(trial, state=TrialState.WAITING, key=keys.of(trial))
-            self._book.functions.setdefault(waiting.key)
+            self._state.functions.setdefault(waiting.key)
             if trial.state is TrialState.RUNNING:
                 batch.changed.append((TrialState.RUNNING, waiting))
-            self._book.queue.append(waiting)
-        self._book.proposed = self._store.size(study)
+            self._state.waiting.append(waiting)
+        self._state.proposed = self._store.size(study)
         self._outbox.put(batch)
         keys.say_what_changed(self._store.typed(study.name))
         return True
 
-    def _give_up_flying(self) -> None:
-        """What was still running waits for the next session, which sees to it itself where this cannot be written, or
-        where the end came (a second Ctrl-C) before the store had heard of what runs."""
+    def _reopen_running(self) -> None:
+        """Set running trials back to WAITING, for the next session. It does that itself where this cannot be written,
+        or where the session ended (a second Ctrl-C) before the store had heard of what runs."""
         if not self._settled:
             return
         batch = Batch()
-        for trial in self._book.flying.values():
+        for trial in self._state.running.values():
             if trial.state is TrialState.RUNNING:
                 batch.changed.append((TrialState.RUNNING, replace(trial, state=TrialState.WAITING)))
         self._outbox.put(batch)
@@ -219,84 +219,72 @@ class Search:
         return self._should_stop() or self._outbox.asked_to_stop
 
     def _has_work(self) -> bool:
-        return bool(self._book.flying or self._more() or self._outbox.outage or self._suspects)
+        return bool(self._state.running or self._more() or self._outbox.outage or self._failures.suspects)
 
     def _more(self) -> bool:
-        """Whether there is something to begin, and time for it."""
-        return not self._late() and (bool(self._book.queue or self._ahead) or self._may_propose())
+        """Return True if there is something to begin, and time for it."""
+        return not self._late() and (bool(self._state.waiting or self._proposals) or self._may_propose())
 
     def _late(self) -> bool:
         return 0 < self._config.timeout < self._clock() - self._begun
 
     def _so_far(self) -> tuple[int, int]:
-        return self._book.counts.total(), self._book.study.n_trials
+        return self._state.counts.total(), self._state.study.n_trials
 
     def _may_propose(self) -> bool:
-        return not self._exhausted and self._next_number() < self._book.study.n_trials
+        return not self._exhausted and self._next_number() < self._state.study.n_trials
 
     def _next_number(self) -> int:
-        return self._book.proposed + len(self._ahead)
-
-    def _give_up_if_hopeless(self) -> None:
-        if len(self._suspects) >= HOPELESS:
-            (reason,) = self._failures
-            typed, (first, _) = self._store.typed(self._book.study.name), self._suspects[0]
-            raise EveryTrialFails(
-                f"the first {len(self._suspects)} trials of this session all failed, in the same way: {reason}; "
-                f"see: searcher trial {typed} {first.number}. They run again when the study goes on"
-            )
+        return self._state.proposed + len(self._proposals)
 
     # One turn ---------------------------------------------------------------------------------------------------------
 
     def _wait(self) -> list[tuple[Job, Outcome]]:
-        seconds, self._hurry = 0.0 if self._hurry else WAKE_SECONDS, False
+        seconds, self._more_to_place = 0.0 if self._more_to_place else WAKE_SECONDS, False
         return [(job, validated(outcome)) for job, outcome in self._pool.wait(seconds)]
 
     def _collect(self, ready: Sequence[tuple[Job, Outcome]], batch: Batch, ended: list[Trial]) -> None:
-        """Enters what the pool has given back."""
+        """Enter what the pool has given back."""
         for job, given in ready:
-            trial = self._book.end(job.number)
+            trial = self._state.stop(job.number)
             self._workers_lost += given.health is not Health.SOUND
             outcome = self._on_our_data(given, batch)
-            if outcome.verdict is Verdict.FAILED and trial.retries < self._config.max_retries:
-                again = replace(trial, state=TrialState.WAITING, retries=trial.retries + 1, reason=outcome.reason)
+            if again := self._failures.retried(trial, outcome):
                 batch.changed.append((trial.state, again))
-                self._book.queue.append(again)
+                self._state.waiting.append(again)
                 self._again.append(again)
-            elif self._is_suspect(outcome):
-                still_open = replace(trial, state=TrialState.WAITING, reason=outcome.reason)
-                batch.changed.append((trial.state, still_open))
-                self._suspects.append((still_open, outcome))
+            elif suspect := self._failures.suspected(trial, outcome):
+                batch.changed.append((trial.state, suspect))
             else:
                 self._end(trial, outcome, batch, ended)
         if self._clock() - self._marked >= WAKE_SECONDS:
             self._mark_running(batch)
 
-    def _is_suspect(self, outcome: Outcome) -> bool:
-        """Whether it has failed in a way that may have nothing to do with the function: nothing has worked in this
-        session, and all has failed alike. (A worker that died says nothing about the next one.)"""
-        if outcome.verdict is not Verdict.FAILED or outcome.health is Health.LOST:
-            return False
-        self._failures[outcome.reason.partition("\n")[0][:500]] += 1
-        return not self._worked and len(self._failures) == 1
-
-    def _judge_suspects(self, batch: Batch, ended: list[Trial]) -> None:
-        """Fail the suspects once something has worked or failed in another way, or nothing is left to try."""
-        nothing_left = len(self._suspects) < HOPELESS and not (self._book.flying or self._more())
-        if self._worked or len(self._failures) > 1 or nothing_left:
-            for trial, outcome in self._suspects:
-                self._end(trial, outcome, batch, ended)
-            self._suspects.clear()
+    def _settle_suspects(self, batch: Batch, ended: list[Trial]) -> None:
+        """End the trials whose failure is no longer in doubt."""
+        for trial, outcome in self._failures.settled(nothing_left=not (self._state.running or self._more())):
+            self._end(trial, outcome, batch, ended)
 
     def _end(self, trial: Trial, outcome: Outcome, batch: Batch, ended: list[Trial]) -> None:
-        done = self._finished(trial, outcome)
+        done = replace(
+            trial,
+            state=TrialState(outcome.verdict.value),
+            reason=outcome.reason,
+            val_loss=outcome.val_loss,
+            val_acc=outcome.val_acc,
+            parameters=outcome.parameters,
+            seconds=outcome.seconds,
+            worker=outcome.worker,
+            finish_order=self._state.finished,
+        )
         batch.changed.append((trial.state, done))
         if outcome.curve:
             batch.curves[trial.number] = outcome.curve
         self._enter(done, ended, outcome.curve)
 
     def _on_our_data(self, outcome: Outcome, batch: Batch) -> Outcome:
-        """What was trained on other data than the study's has failed; the study's are those of its first outcome."""
+        """Return the outcome; FAILED if it was trained on other data than the study's. The first outcome says which
+        data these are."""
         if not self._data_digest and outcome.data_digest:
             self._data_digest = batch.data_digest = outcome.data_digest
         if outcome.data_digest in ("", self._data_digest):
@@ -305,31 +293,31 @@ class Search:
         return Outcome(Verdict.FAILED, reason, seconds=outcome.seconds, worker=outcome.worker)
 
     def _mark_running(self, batch: Batch) -> None:
-        """Says in the store what runs. About once a second: children of a few milliseconds go without."""
+        """Write which trials run. This happens about once a second, so children of a few milliseconds go without."""
         self._marked = self._clock()
-        for trial in self._book.flying.values():
+        for trial in self._state.running.values():
             if trial.state is TrialState.WAITING:
                 running = replace(trial, state=TrialState.RUNNING)
                 batch.changed.append((TrialState.WAITING, running))
-                self._book.flying[trial.number] = running
+                self._state.running[trial.number] = running
 
     def _place(self, batch: Batch, submitted: list[Trial], ended: list[Trial]) -> None:
         """Fill the pool: first with trials that wait, then with new proposals. A known function is cited, and what the
         pre-flight or `--skip-mirrors` refuses is recorded; neither is trained. A trial that a running training will
-        decide is postponed until that ends."""
-        book, begun = self._book, self._clock()
-        before = book.postponed
+        decide is deferred until that ends."""
+        state, begun = self._state, self._clock()
+        before = state.deferred_trials
         for _ in range(AT_ONCE):
-            new = not book.queue
+            new = not state.waiting
             if new and self._clock() - begun > WAKE_SECONDS:  # a slow sampler; the lease is to be renewed
-                self._hurry = True
+                self._more_to_place = True
                 break
-            if len(book.flying) >= self._pool.capacity or (new and book.postponed >= self._most_postponed):
+            if len(state.running) >= self._pool.capacity or (new and state.deferred_trials >= self._most_deferred):
                 break
-            trial = self._next_proposal() if new else book.queue.popleft()
+            trial = self._next_proposal() if new else state.waiting.popleft()
             if trial is None:
                 break
-            placed = self._mirrors.decided(book.decided(trial))
+            placed = self._mirrors.decided(state.decided(trial))
             if new:
                 batch.added.append(placed)
             elif placed.state.finished:
@@ -337,26 +325,27 @@ class Search:
             if placed.state.finished:
                 self._enter(placed, ended)
             elif awaited := self._mirrors.awaited(trial):
-                book.postpone(trial, awaited)
+                state.defer(trial, awaited)
             else:
-                book.begin(trial)
+                state.start(trial)
                 submitted.append(trial)
         else:
-            self._hurry = book.postponed < before + AT_ONCE
+            self._more_to_place = state.deferred_trials < before + AT_ONCE
 
-    def _think_ahead(self) -> None:
-        """Proposes while children train. With a pool of one job at a time proposals wait, to know all results."""
+    def _propose_ahead(self) -> None:
+        """Propose while children train. With a pool of one job at a time proposals wait, so that they know all
+        results."""
         wanted = min(AHEAD, self._pool.capacity + 1) if self._pool.capacity > 1 else 0
         end = self._clock() + WAKE_SECONDS
-        while len(self._ahead) < wanted and self._clock() < end and (trial := self._propose()):
-            self._ahead.append(trial)
+        while len(self._proposals) < wanted and self._clock() < end and (trial := self._propose()):
+            self._proposals.append(trial)
 
     def _next_proposal(self) -> Trial | None:
-        """The next new trial, from here on a row of the study."""
-        trial = self._ahead.popleft() if self._ahead else self._propose()
+        """Return the next new trial, which is a row of the study from here on."""
+        trial = self._proposals.popleft() if self._proposals else self._propose()
         if trial:
-            self._book.proposed += 1
-            self._book.functions.setdefault(trial.key)
+            self._state.proposed += 1
+            self._state.functions.setdefault(trial.key)
         return trial
 
     def _propose(self) -> Trial | None:
@@ -369,30 +358,16 @@ class Search:
             return None
         expression = self._grammar.decode(choices)
         trial = Trial(number, Kind.CANDIDATE, str(expression), key(expression), self._config.seed, choices=choices)
-        untested = self._config.preflight and not self._book.functions.get(trial.key)
+        untested = self._config.preflight and not self._state.functions.get(trial.key)
         if untested and (refusal := preflight(expression) or breakdown(expression)):
             return replace(trial, state=TrialState.INFEASIBLE, reason=REFUSED + refusal)
         return trial
 
-    # Small things -----------------------------------------------------------------------------------------------------
-
-    def _finished(self, trial: Trial, outcome: Outcome) -> Trial:
-        return replace(
-            trial,
-            state=TrialState(outcome.verdict.value),
-            reason=outcome.reason,
-            val_loss=outcome.val_loss,
-            val_acc=outcome.val_acc,
-            parameters=outcome.parameters,
-            seconds=outcome.seconds,
-            worker=outcome.worker,
-            finish_order=self._book.finished,
-        )
-
     def _enter(self, trial: Trial, ended: list[Trial], curve: Sequence[Epoch] = ()) -> None:
-        self._book.finish(trial)
+        self._state.finish(trial)
         self._session_done += 1
-        self._worked |= trial.trained and trial.state is not TrialState.FAILED
+        if trial.trained and trial.state is not TrialState.FAILED:
+            self._failures.worked()
         ended.append(trial)
         self._learn(trial, curve)
 
@@ -403,38 +378,24 @@ class Search:
             if self._pruner:
                 self._pruner.tell(trial, curve)
 
-    def _job(self, trial: Trial) -> Job:
-        config = self._config
-        pruner = self._pruner if trial.kind is Kind.CANDIDATE else None  # baselines are there to be compared with
-        return Job(
-            number=trial.number,
-            expression=trial.expression,
-            seed=trial.seed,
-            data_digest=self._data_digest,
-            timeout_seconds=config.trial_timeout,
-            cutoffs=pruner.cutoffs() if pruner else (),
-            guess_epoch=pruner.first_rung if pruner else 0,
-            **{name: getattr(config, name) for name in OF_ALL_JOBS},
-        )
-
     def _progress(self, ended: list[Trial]) -> Progress:
-        book = self._book
+        state = self._state
         again, self._again = tuple(self._again), []
         return Progress(
-            total=book.study.n_trials,
-            counts=Counter(book.counts),
-            proposed=book.proposed,
-            unique=len(book.functions),
-            trained=book.trained,
+            total=state.study.n_trials,
+            counts=Counter(state.counts),
+            proposed=state.proposed,
+            unique=len(state.functions),
+            trained=state.trained,
             session_done=self._session_done,
             seconds=self._clock() - self._begun,
-            best=book.best,
+            best=state.best,
             ended=tuple(ended),
             outage=self._outbox.outage,
-            waiting=len(book.queue) + book.postponed + len(self._suspects),
-            running=len(book.flying),
+            waiting=len(state.waiting) + state.deferred_trials + self._failures.suspects,
+            running=len(state.running),
             workers_lost=self._workers_lost,
             again=again,
-            mirrors=book.mirrors,
+            mirrors=state.mirrors,
             commits=self._outbox.commits(),
         )

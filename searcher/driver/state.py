@@ -1,4 +1,4 @@
-"""What a search knows of its study, in memory."""
+"""What the loop knows of its study, in memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from searcher.records import Study, Trial, TrialState
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What was found out about a function, to be repeated by those that cite it. A study has many of these.
+    """The result of a function, as trials that cite it repeat it. A study has many of these.
 
     `key` is the trial's key in the store. In a study that older rules keyed, today's key of the function is another one
     (searcher/driver/keys.py).
@@ -27,21 +27,37 @@ class Known:
 
 
 @dataclass(slots=True)
-class Book:
-    """What the loop knows of its study, in memory: finished trials as counts and by what later ones cite, unfinished
-    ones whole, in `queue`, `flying` or `behind`."""
+class SearchState:
+    """What the loop knows of its study.
+
+    Trials that have ended are kept as counts and as `functions`, which later trials cite. Trials that have not ended
+    are kept whole, in `waiting`, `running` or `deferred`.
+
+    Attributes:
+        functions: results by key; None for a function that has not been judged yet.
+        waiting: trials in the state WAITING that nothing stands in the way of.
+        running: trials that were given to the pool, by number.
+        deferred: trials that wait until the training of a function ends, by that function's key.
+        deferred_trials: how many these are.
+        counts: trials that have ended, by state.
+        proposed: rows of the study, and so the number of the next trial.
+        finished: the next `finish_order`.
+        trained: trials that a worker trained.
+        mirrors: trials left untrained as mirrors of others.
+        best: the best trained trial, by the study's objective.
+    """
 
     study: Study
-    functions: dict[str, Known | None] = field(default_factory=dict)  # by key; None: not judged yet
-    queue: deque[Trial] = field(default_factory=deque)  # WAITING, to be placed
-    flying: dict[int, Trial] = field(default_factory=dict)  # handed to the pool
-    behind: dict[str, list[Trial]] = field(default_factory=dict)  # by key of those: WAITING for their end
-    postponed: int = 0  # how many are behind others
+    functions: dict[str, Known | None] = field(default_factory=dict)
+    waiting: deque[Trial] = field(default_factory=deque)
+    running: dict[int, Trial] = field(default_factory=dict)
+    deferred: dict[str, list[Trial]] = field(default_factory=dict)
+    deferred_trials: int = 0
     counts: Counter[TrialState] = field(default_factory=Counter)
-    proposed: int = 0  # rows; the next number
-    finished: int = 0  # the next finish_order
+    proposed: int = 0
+    finished: int = 0
     trained: int = 0
-    mirrors: int = 0  # left untrained as mirrors of others
+    mirrors: int = 0
     best: Trial | None = None
 
     def finish(self, trial: Trial, key: str = "") -> None:
@@ -65,15 +81,15 @@ class Book:
                 trial.number, trial.key, trial.state, reason, trial.val_loss, trial.val_acc, trial.parameters
             )
 
-    def begin(self, trial: Trial) -> None:
-        """Enters a trial that the pool is given."""
-        self.flying[trial.number] = trial
-        self.behind[trial.key] = []
+    def start(self, trial: Trial) -> None:
+        """Enter a trial that is given to the pool."""
+        self.running[trial.number] = trial
+        self.deferred[trial.key] = []
 
-    def postpone(self, trial: Trial, running: str) -> None:
+    def defer(self, trial: Trial, running: str) -> None:
         """Enter a trial that waits for the end of a running training; `running` is the key of its function."""
-        self.behind[running].append(trial)
-        self.postponed += 1
+        self.deferred[running].append(trial)
+        self.deferred_trials += 1
 
     def decided(self, trial: Trial) -> Trial:
         """Return a new or waiting trial as it is entered. If its function was judged before, the trial cites that; if
@@ -93,12 +109,13 @@ class Book:
             finish_order=self.finished,
         )
 
-    def end(self, number: int) -> Trial:
-        """The trial of that number, which the pool has given back."""
-        trial = self.flying.pop(number)
-        released = self.behind.pop(trial.key)
-        self.postponed -= len(released)
-        self.queue.extend(released)
+    def stop(self, number: int) -> Trial:
+        """Return the trial of that number, which the pool has given back. Trials that waited for its end wait to be
+        placed now."""
+        trial = self.running.pop(number)
+        released = self.deferred.pop(trial.key)
+        self.deferred_trials -= len(released)
+        self.waiting.extend(released)
         return trial
 
     def _better(self, one: Trial, other: Trial) -> bool:
