@@ -161,6 +161,7 @@ def find(name: str, data_dir: str = "") -> Found:
     for layout, place in _places(name, data_dir):
         matches = {pattern: _files(place, pattern, name) for pattern in (*layout.train, *layout.test)}
         if all(matches.values()):
+            shards.check_there([file for files in matches.values() for file in files])
             return Found(name, layout, place, _flat(matches, layout.train), _flat(matches, layout.test))
         if any(matches.values()):
             missing = ", ".join(pattern for pattern, files in matches.items() if not files)
