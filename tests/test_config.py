@@ -81,6 +81,11 @@ def test_an_experiment_file_in_utf8_is_read(tmp_path: Path, mark: bytes, newline
     assert (settings.n_trials, settings.recipe.epochs) == (7, 3)
     file.write_bytes(mark)
     assert config.load(file, {}) == Config()
+    file.write_bytes(mark + mark + b"n_trials = 7")
+    assert config.load(file, {}).n_trials == 7
+    file.write_bytes(mark + b"n_trials = 7\nseed = 3\n" + codecs.BOM_UTF8 + b"epochs = 3\n")
+    with pytest.raises(ConfigError, match="line 3 begins with a byte-order mark"):
+        config.load(file, {})
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from search_space import Activation, NothingToReplace, SpaceError, Surgery, nearest, replace_activations
 from search_space.elementwise import ACTIVATIONS
-from search_space.modules import code_name, import_module
+from search_space.modules import code_name, import_module, raised
 from workers.job import WorkersError
 from workers.networks.sites import Activations
 
@@ -195,7 +195,7 @@ def _call(name: str, function: Callable[..., Any], given: Mapping[str, Any]) -> 
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a user's code may raise anything
-        raise WorkersError(f"model {name!r} fails: {type(error).__name__}: {error}") from error
+        raise WorkersError(f"model {name!r} fails: {raised(error)}") from error
     if not isinstance(model, nn.Module):
         raise WorkersError(f"model {name!r} returns {_brief(model)}; it must return a torch.nn.Module")
     return model
@@ -263,7 +263,7 @@ def _dry_run(name: str, model: nn.Module, two: Tensor, classes: int, made: Itera
         raise
     except BaseException as error:  # a user's code may raise anything
         images = "x".join(map(str, two.shape[1:]))
-        raise WorkersError(f"model {name!r} fails on two {images} images: {type(error).__name__}: {error}") from error
+        raise WorkersError(f"model {name!r} fails on two {images} images: {raised(error)}") from error
     model.train()
     if not isinstance(out, Tensor) or out.shape != (2, classes):
         raise WorkersError(
