@@ -8,8 +8,8 @@ with parameters are one function if some assignment of the parameters makes them
 
 False splits: rewrite random expressions by identities (`tanh(a)` as `2 * sigmoid(2 * a) - 1`) and count the pairs whose
 keys differ. A pair whose forms are different functions in float64 is counted as `not_equal` instead: at some of 60
-random draws of the parameters they differ by more than 1e-9, as sinh(x) + cosh(x) and exp(x) do at x = -30, or one alone
-is infinite or not a number, as the former is at x = -800.
+random draws of the parameters they differ by more than 1e-9, as sinh(x) + cosh(x) and exp(x) do at x = -30, or one
+alone is infinite or not a number, as the former is at x = -800.
 
 The evaluator reads the expression's text with Python's own parser and computes with numpy and scipy.
 """
@@ -298,7 +298,7 @@ def splits(name: str, units: int, count: int, seed: int = 1) -> Splits:
             continue
         if key(tree) == key(new):
             found.pairs += 1
-        elif any(difference(str(tree), str(new), draw, POINTS[::10], 1e-9, undefined=True)[0] > 1 for draw in range(20)):
+        elif _differ_in_float64(str(tree), str(new)):
             found.not_equal += 1
         else:
             found.pairs += 1
@@ -306,6 +306,11 @@ def splits(name: str, units: int, count: int, seed: int = 1) -> Splits:
             found.by_identity.update(used)
             found.examples.append((str(tree), str(new)))
     return found
+
+
+def _differ_in_float64(one: str, other: str) -> bool:
+    points = POINTS[::10]
+    return any(difference(one, other, draw, points, tolerance=1e-9, undefined=True)[0] > 1 for draw in range(20))
 
 
 def _too_large(tree: Expression) -> bool:
