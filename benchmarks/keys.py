@@ -7,8 +7,9 @@ the group's first member on 12,001 points of [-6, 6], with every parameter at 1 
 with parameters are one function if some assignment of the parameters makes them agree.
 
 False splits: rewrite random expressions by identities (`tanh(a)` as `2 * sigmoid(2 * a) - 1`) and count the pairs whose
-keys differ. A pair whose forms differ in float64 by more than 1e-9, as sinh(x) + cosh(x) and exp(x) do at x = -30, is
-counted as `not_equal` instead, at 15 random draws of the parameters.
+keys differ. A pair whose forms are different functions in float64 is counted as `not_equal` instead: at some of 60
+random draws of the parameters they differ by more than 1e-9, as sinh(x) + cosh(x) and exp(x) do at x = -30, or one
+alone is infinite or not a number, as the former is at x = -800.
 
 The evaluator reads the expression's text with Python's own parser and computes with numpy and scipy.
 """
@@ -107,11 +108,12 @@ def draws(seed: int, slots: int) -> list[tuple[float, ...]]:
 
 
 def difference(
-    one: str, other: str, seed: int, points: Array = POINTS, tolerance: float = TOLERANCE
+    one: str, other: str, seed: int, points: Array = POINTS, tolerance: float = TOLERANCE, undefined: bool = False
 ) -> tuple[float, float]:
     """The largest difference of two functions, in units of what is allowed, and the point where it is.
 
-    Points where either value is infinite or not a number are left out.
+    Points where either value is infinite or not a number are left out. With `undefined`, the difference is infinite
+    where one value alone is so.
     """
     first, second = sorted((parameters(one), parameters(other)), key=len)
     one, other = (one, other) if parameters(one) == first else (other, one)
@@ -123,7 +125,7 @@ def difference(
         worst = (0.0, np.nan)
         for row, target in zip(rows, wanted, strict=True):
             found = values(one, points, {name: row[place] for name, place in zip(first, order, strict=True)})
-            worst = max(worst, _distance(found, target, points, tolerance))
+            worst = max(worst, _distance(found, target, points, tolerance, undefined))
             if worst[0] >= best[0]:
                 break
         best = min(best, worst)
@@ -132,13 +134,13 @@ def difference(
     return best
 
 
-def _distance(one: Array, other: Array, points: Array, tolerance: float) -> tuple[float, float]:
+def _distance(one: Array, other: Array, points: Array, tolerance: float, undefined: bool) -> tuple[float, float]:
     both = np.isfinite(one) & np.isfinite(other)
-    if not both.any():
-        return 0.0, np.nan
     with np.errstate(all="ignore"):
         allowed = tolerance + tolerance / 1_000 * np.maximum(np.abs(one), np.abs(other))
         gap = np.where(both, np.abs(one - other) / allowed, 0.0)
+    if undefined:
+        gap[np.isfinite(one) != np.isfinite(other)] = np.inf
     worst = int(gap.argmax())
     return float(gap[worst]), float(points[worst])
 
@@ -296,7 +298,7 @@ def splits(name: str, units: int, count: int, seed: int = 1) -> Splits:
             continue
         if key(tree) == key(new):
             found.pairs += 1
-        elif any(difference(str(tree), str(new), draw, POINTS[::10], tolerance=1e-9)[0] > 1 for draw in range(5)):
+        elif _differ_in_float64(str(tree), str(new)):
             found.not_equal += 1
         else:
             found.pairs += 1
@@ -304,6 +306,11 @@ def splits(name: str, units: int, count: int, seed: int = 1) -> Splits:
             found.by_identity.update(used)
             found.examples.append((str(tree), str(new)))
     return found
+
+
+def _differ_in_float64(one: str, other: str) -> bool:
+    points = POINTS[::10]
+    return any(difference(one, other, draw, points, tolerance=1e-9, undefined=True)[0] > 1 for draw in range(20))
 
 
 def _too_large(tree: Expression) -> bool:

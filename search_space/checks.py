@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from search_space.activation import gradients, undisturbed
+from search_space.modules import text_of
 from search_space.primitives import SpaceError, Value
 
 Apply = Callable[..., Tensor]
@@ -49,7 +50,7 @@ class Candidate:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a user's code may raise anything
-            raise self.refused(f"raises {type(error).__name__} when given {given}: {error}") from error
+            raise self.refused(f"raises {type(error).__name__} when given {given}: {text_of(error)}") from error
         if not isinstance(value, Tensor):
             raise self.refused(f"returns {value!r} when given {given}; it must return a tensor")
         if value.shape != shape or value.dtype != dtype:
@@ -66,7 +67,7 @@ class Candidate:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a user's code may raise anything
-            raise self.refused(f"raises {type(error).__name__} when its gradient is taken: {error}") from error
+            raise self.refused(f"raises {type(error).__name__} when its gradient is taken: {text_of(error)}") from error
 
     def at(self, point: int, operands: Sequence[Tensor]) -> str:
         """`x = -2 in float32`"""

@@ -24,6 +24,7 @@ from torch.utils.hooks import RemovableHandle
 from search_space.axes import Axes, tensors
 from search_space.elementwise import CALLS, Range, range_of
 from search_space.flow import Flow, Role
+from search_space.modules import raised
 from search_space.primitives import SpaceError
 
 Example = Tensor | tuple[Any, ...] | Mapping[str, Any]
@@ -340,7 +341,7 @@ def _copied(model: nn.Module, sites: Sequence[Site], example: Example) -> tuple[
             setattr(site.parent, site.key, copy.deepcopy(site.module))
     except Exception as error:
         raise SpaceError(
-            f"the model and the example cannot be copied for a dry run ({type(error).__name__}: {error}); "
+            f"the model and the example cannot be copied for a dry run ({raised(error)}); "
             "without example=... and with per_channel=False none is needed"
         ) from error
     return model, found, example
@@ -353,4 +354,4 @@ def _attempt(model: nn.Module) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            raise SpaceError(f"the example did not go through the model: {type(error).__name__}: {error}") from error
+            raise SpaceError(f"the example did not go through the model: {raised(error)}") from error

@@ -138,7 +138,7 @@ def _moving(expression: Expression) -> list[tuple[int, bytes]]:
 
 def _moves_somewhere(expression: Expression, name: int, names: Sequence[int]) -> bool:
     """Return True if a parameter changes the value at any of the dense points, at which the others have their own
-    values. Every second point compares a value far from the start, up to 48: `sign(beta - 10) * x` is not -x."""
+    values. Every second point compares a value far from the start, from -32 to 48: `sign(beta - 10) * x` is not -x."""
     rows = {beta: _VARIED.betas(slot).repeat(2, 1) for slot, beta in enumerate(names)}
     rows[name][1] = _VARIED.betas(len(names))
     rows[name][1, ::2] *= 16

@@ -62,6 +62,19 @@ def import_module(name: str) -> ModuleType:
         raise SpaceError(_why_not(name, error)) from error
 
 
+def raised(error: BaseException) -> str:
+    """Return the class and the text of an exception that code of a user's own raised. Its `__str__` may raise too."""
+    return f"{type(error).__name__}: {text_of(error)}"
+
+
+def text_of(error: BaseException) -> str:
+    """Return the text of an exception, or a remark if it has none that can be had."""
+    try:
+        return str(error)
+    except BaseException as broken:  # a person's own exception may have any `__str__`
+        return f"(its text cannot be had: {type(broken).__name__})"
+
+
 def source_digest(name: str) -> str:
     """Tells a module's source from other versions of it; not what it imports. Empty where it has no file."""
     file = import_module(name).__file__
@@ -131,4 +144,4 @@ def _why_not(module: str, error: BaseException) -> str:
                 "directory"
             )
         return f"module {module!r} is there, but imports {error.name!r}, which is not; install that too"
-    return f"module {module!r} fails at its import: {type(error).__name__}: {error}"
+    return f"module {module!r} fails at its import: {raised(error)}"

@@ -122,7 +122,7 @@ def notes(
     yield from (_with_parameters(model, sites) if match is None else ())
     for site in sites:
         if count := sum(len(getattr(site.module, name)) for name in HOOKS[:4] if hasattr(site.module, name)):
-            yield f"{site.name}: {times(count, 'hook')} of the old module now belong to the new one"
+            yield f"{site.name}: {times(count, 'hook')} of the old module now belong{'s' * (count == 1)} to the new one"
 
 
 def in_place(name: str) -> str:

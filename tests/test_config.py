@@ -81,6 +81,11 @@ def test_an_experiment_file_in_utf8_is_read(tmp_path: Path, mark: bytes, newline
     assert (settings.n_trials, settings.recipe.epochs) == (7, 3)
     file.write_bytes(mark)
     assert config.load(file, {}) == Config()
+    file.write_bytes(mark + mark + b"n_trials = 7")
+    assert config.load(file, {}).n_trials == 7
+    file.write_bytes(mark + b"n_trials = 7\nseed = 3\n" + codecs.BOM_UTF8 + b"epochs = 3\n")
+    with pytest.raises(ConfigError, match="line 3 begins with a byte-order mark"):
+        config.load(file, {})
 
 
 @pytest.mark.parametrize(
@@ -157,8 +162,9 @@ def test_paths_of_data_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 TOO_MUCH = {
     **dict.fromkeys(("timeout", "trial_timeout", "checkpoint_seconds", "learning_rate", "weight_decay"), 10**12),
-    **dict.fromkeys(("units", "limit_train", "width", "max_retries", "workers", "threads", "seed"), 10**11),
+    **dict.fromkeys(("units", "limit_train", "limit_val", "width", "max_retries", "workers", "seed"), 10**11),
     **dict.fromkeys(("epochs", "steps", "batch_size", "clip_norm", "gpus_per_worker", "crop", "cutout"), 10**10),
+    "threads": 10**11,
 }
 
 
@@ -168,8 +174,47 @@ def test_every_size_has_a_bound(name: str, factor: int) -> None:
     """Row R13: `--threads 1000000`. Covers every other setting that is a number, and numbers that no float holds."""
     recipe = {"epochs", "steps", "batch_size", "learning_rate", "weight_decay", "clip_norm", "crop", "cutout"}
     value = {name: TOO_MUCH[name] * factor}
-    with pytest.raises(ConfigError, match=r"must be (at most|from)"):
+    with pytest.raises(ConfigError, match=r"must be (at most|from)") as caught:
         config.load(None, {"recipe": value} if name in recipe else value)
+    if factor < 10**100:
+        assert str(value[name]) in str(caught.value), "the bad value is said"
+    assert str(2**63 - 1) not in str(caught.value) and len(str(caught.value)) < 700
+
+
+@pytest.mark.parametrize("value", ["0x{}", "[0x{}]", "{{a = 0x{}}}"])
+@pytest.mark.parametrize("name", ["model_kwargs", "baselines", "dataset", "recipe.name", "recipe.drops", "seed"])
+def test_numbers_that_python_does_not_write_are_refused(tmp_path: Path, name: str, value: str) -> None:
+    """Row R12: TOML takes hexadecimal numbers of any length; Python writes none of more than 4,300 decimal digits."""
+    file = tmp_path / "e.toml"
+    file.write_text(f"{name} = {value.format('f' * 9000)}")
+    with pytest.raises(ConfigError) as caught:
+        config.load(file, {})
+    assert str(file) in str(caught.value) and len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    "beyond",
+    [{"width": 2**15}, {"epochs": 10**7}, {"limit_train": 2**40}, {"study_name": "a\nb"}, {"study_name": "a" * 300}],
+    ids=str,
+)
+def test_what_a_study_has_stays_accepted(beyond: dict[str, Any]) -> None:
+    """Row R13: a bound is for new settings. A study of an older version that lies beyond one must be able to go on."""
+    given = {"recipe": beyond} if "epochs" in beyond else beyond
+    with pytest.raises(ConfigError):
+        config.load(None, given)
+    stored = {**Config().to_dict(), **beyond} if "epochs" not in beyond else {**Config().to_dict(), "recipe": beyond}
+    asked = config.load(None, {"n_trials": 7}, before=stored)
+    assert asked.n_trials == 7 and asked.study_name == stored["study_name"] and asked.width == stored["width"]
+    with pytest.raises(ConfigError, match="must be"):
+        config.load(None, {"width": 10**5, "study_name": "a\tb"}, before=stored)
+
+
+def test_how_a_study_is_run_keeps_its_bounds() -> None:
+    """Row R13: a stored `threads` of a million is refused until another is given."""
+    stored = {**Config().to_dict(), "threads": 10**6}
+    with pytest.raises(ConfigError, match="--threads must be at most 1024, not 1000000; give another"):
+        config.check_runtime(config.load(None, {}, before=stored))
+    config.check_runtime(config.load(None, {"threads": 2}, before=stored))
 
 
 DEEP = 5_000

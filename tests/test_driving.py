@@ -159,6 +159,38 @@ def test_a_study_that_was_made_since_we_looked_goes_on(sqlite_url: str, cli: Cli
     assert cli("status", "s", "--storage", sqlite_url, "-f", "csv").stdout.splitlines()[1].startswith("s,4,4,")
 
 
+def test_a_name_that_was_taken_since_we_looked_is_made_up_again(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Row R15: two launches without a name. What does not fit is said once."""
+    store = Store(sqlite_url, create=True)
+    settings = Config(pool="inline", n_trials=4)
+    assert session.create_study(store, settings).name == "digits-rnn-1"
+    caplog.clear()
+    known = iter([[], *[["digits-rnn-1"]] * 9])
+    monkeypatch.setattr(store, "names", lambda: next(known))
+    assert session.create_study(store, settings).name == "digits-rnn-2"
+    said = [record.getMessage().partition(";")[0] for record in caplog.records]
+    assert said == ["half of 4 trials are for baselines"]
+    store.close()
+
+
+def test_a_study_beyond_todays_bounds_goes_on(sqlite_url: str, cli: Cli) -> None:
+    """Row R13: a bound is for new studies; one of an older version keeps its name and its settings."""
+    storage = ("--storage", sqlite_url)
+    assert cli("launch", "--study-name", "s", *storage, *FAST, "--n-trials", "2").returncode == 0
+    name = "old\n" + "name" * 60
+    with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as connection, connection:
+        change = "json_set(config, '$.recipe.cutout', 5000, '$.timeout', 1e12, '$.study_name', ?)"
+        connection.execute(f"UPDATE searcher_study SET name = ?, config = {change}", (name, name))
+    refused = cli("resume", name, *storage, "--n-trials", "3")
+    assert refused.returncode == 1 and "--timeout must be at most 1000000000" in refused.stderr, refused.stderr
+    assert "give another" in refused.stderr
+    gone_on = cli("resume", name, *storage, "--n-trials", "3", "--timeout", "0")
+    assert gone_on.returncode == 0, gone_on.stderr
+    assert "3 trials" in gone_on.stdout
+
+
 def judged_in(wrapper: tuple[str, ...], prepare: str, holder: str) -> bool:
     """What `session._is_dead` says of that holder in a process that is started by that command and prepared so."""
     asked = f"import os, subprocess, sys\nfrom searcher import session\n{prepare}\nprint(session._is_dead(sys.argv[1]))"

@@ -124,3 +124,11 @@ def test_an_edited_lease_is_said(made: Path, tmp_path: Path, sql: str, words: st
     if "serial" in sql:
         checked = called(tmp_path, *COMMANDS["check"])
         assert checked.returncode == 1 and words in checked.stdout
+
+
+def test_a_trial_that_was_opened_by_hand_is_said(made: Path, tmp_path: Path) -> None:
+    """Row R12: the trial keeps its learning curve, so its new one has no room. The way out is named."""
+    sql = "state = 'WAITING', finish_order = NULL, val_loss = NULL, val_acc = NULL WHERE number = 1"
+    edited(made, tmp_path, f"UPDATE searcher_trial SET {sql}")
+    done = called(tmp_path, *COMMANDS["resume"])
+    assert is_one_line(done, "resume") and "see: searcher db check" in done.stderr.splitlines()[-1], done.stderr

@@ -412,3 +412,8 @@ def test_whatever_a_network_raises_is_said(write: Write, source: str, kind: str)
     name = write(f"import asyncio\n{source.format(kind=kind)}")
     with pytest.raises(WorkersError, match=f"fails.*{kind.rpartition('.')[2]}: no"):
         own(f"{name}:network", "x")
+    mute = "class Mute(Exception):\n    def __str__(self): raise {kind}"
+    raising = source.replace("{kind}('no')", "Mute")
+    name = write(f"import asyncio\n{mute}\n{raising}".format(kind=kind))
+    with pytest.raises(WorkersError, match=r"fails.*Mute: \(its text cannot be had"):
+        own(f"{name}:network", "x")

@@ -42,6 +42,13 @@ class Cancelled(BaseException):
     """As some libraries of coroutines have."""
 
 
+class Mute(Exception):
+    """Its text cannot be had."""
+
+    def __str__(self) -> str:
+        raise KeyboardInterrupt
+
+
 THROWN: dict[str, type[BaseException]] = {
     kind.__name__: kind for kind in (asyncio.CancelledError, SystemExit, KeyboardInterrupt, GeneratorExit, Cancelled)
 }
@@ -64,6 +71,8 @@ def act(job: Job) -> Outcome:
         os._exit(3)
     elif verb == "raise":
         raise ValueError(rest)
+    elif verb == "mute":
+        raise Mute
     elif verb == "throw":
         raise THROWN[rest]("of a network's own")
     elif verb == "train":
@@ -211,6 +220,16 @@ class PoolContract:
         pool.submit(bad)
         outcome = collect(pool, 1)[bad]
         assert outcome.verdict is Verdict.FAILED and outcome.reason.startswith(f"{kind}: of a network's own\n")
+        pool.submit(good)
+        assert collect(pool, 1)[good].verdict is Verdict.COMPLETE
+
+    def test_an_exception_without_a_text_ends_no_worker(self, pool: Pool, desk: Desk) -> None:
+        """Row R5: an exception whose `__str__` raises what is no Exception."""
+        mute, good = desk.job("mute"), desk.job("sleep 0")
+        pool.submit(mute)
+        outcome = collect(pool, 1)[mute]
+        assert outcome.verdict is Verdict.FAILED
+        assert outcome.reason.startswith("Mute: (its text cannot be had: KeyboardInterrupt)")
         pool.submit(good)
         assert collect(pool, 1)[good].verdict is Verdict.COMPLETE
 

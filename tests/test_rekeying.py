@@ -165,12 +165,21 @@ def test_rekey_refuses_a_study_that_is_driven_or_has_results_to_write(store: Sto
     assert store.trials(study) == before and not is_current(store.study("old"))
 
 
-def test_a_text_that_cannot_be_read_keeps_its_key(store: Store) -> None:
-    """`maxout(2)`, and words of modules that are not loaded."""
+def test_maxout_keeps_its_key(store: Store) -> None:
     study, _ = as_of_old(store)
-    change(store, 1, expression="bent(x)", key=OLD_KEY[::-1])
+    change(store, 1, name="maxout", kind="baseline", expression="maxout(2)", key="maxout(2)")
     rekey(store, study, lambda *_: None)
-    assert store.trials(study)[1].key == OLD_KEY[::-1]
+    assert store.trials(study)[1].key == "maxout(2)"
+
+
+def test_rekey_refuses_a_text_that_cannot_be_read(store: Store, cli: Cli) -> None:
+    """A module may no longer register a word: its functions would keep their old keys in a study keyed anew."""
+    study, _ = as_of_old(store)
+    change(store, 1, expression="bent(x)")
+    before = store.trials(study)
+    refused = cli("db", "rekey", "old", "--storage", store.url.render_as_string(hide_password=False))
+    assert refused.returncode == 1 and "trial 1 of study 'old' cannot be read: 'bent(x)'" in refused.stderr
+    assert store.trials(study) == before and not is_current(store.study("old"))
 
 
 def test_rekey_asks_for_the_primitives_of_a_study(store: Store, cli: Cli) -> None:

@@ -121,6 +121,18 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         "has 1 of the 99999999999 files",
     ),
     "a gap in a folder": (lambda f: renamed(f, "train/0000.parquet", "train/0002.parquet"), "number 1 is missing"),
+    "a link to nothing": (
+        lambda f: [renamed(f, "train/0000.parquet"), (f / "train/0001.parquet").symlink_to("/nowhere")],
+        "train/0001.parquet is a link to a file that is not there",
+    ),
+    "nothing but a link to nothing": (
+        lambda f: [(f / f"{ONE}.parquet").unlink(), (f / f"{ONE}.parquet").symlink_to("/nowhere")],
+        f"{ONE}.parquet is a link to a file that is not there",
+    ),
+    "a folder with the name of a shard": (
+        lambda f: [renamed(f, "train/0000.parquet"), (f / "train/0001.parquet").mkdir()],
+        "train/0001.parquet is not a file",
+    ),
     "a copy in a folder": (
         lambda f: renamed(f, "train/0000.parquet", "train/0000 (1).parquet"),
         r"train/0000 \(1\).parquet has not the name of a shard",
@@ -290,6 +302,9 @@ def numbers(labels: list[int]) -> list[int]:
         ("cifar10", "label", lambda rows: [CIFAR10[row].upper() for row in rows]),
         ("cifar10", "label", lambda rows: pa.array([CIFAR10[row] for row in rows]).dictionary_encode()),
         ("cifar10", "labels", lambda rows: pa.array([str(row) for row in rows], pa.large_string())),
+        ("cifar10", "label", lambda rows: pa.array([CIFAR10[row] for row in rows], pa.string_view())),
+        ("cifar10", "label", lambda rows: [CIFAR10[row].encode() for row in rows]),
+        ("cifar10", "label", lambda rows: pa.array([str(row) for row in rows], pa.large_binary())),
         ("cifar100", "fine_label", numbers),
         ("cifar100", "fine_labels", numbers),
         ("cifar100", "label", lambda rows: [CIFAR100[row] for row in rows]),

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from search_space import registry
+
 from .conftest import called
 
 pytestmark = pytest.mark.slow
@@ -17,10 +19,18 @@ SOURCE = """
 import torch
 from torch import nn
 
-class Net(nn.Module):
-    def __init__(self, in_channels, classes, hidden=8, call=False, in_place=False):
+class Mine(nn.Module):
+    def __init__(self, inplace):
         super().__init__()
-        self.first, self.act = nn.Conv2d(in_channels, hidden, 3), nn.ReLU(inplace=in_place)
+
+    def forward(self, x):
+        return x.mul_(torch.sigmoid(x))
+
+class Net(nn.Module):
+    def __init__(self, in_channels, classes, hidden=8, call=False, in_place=False, kind="ReLU"):
+        super().__init__()
+        act = Mine if kind == "Mine" else getattr(nn, kind)
+        self.first, self.act = nn.Conv2d(in_channels, hidden, 3), act(inplace=in_place)
         self.gate, self.head, self.call = nn.Sigmoid(), nn.Linear(hidden, classes), call
         print("made")
 
@@ -30,8 +40,29 @@ class Net(nn.Module):
         x = torch.relu(x) if self.call else x
         return self.head(x.mean((2, 3)))
 
+class Tokens(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Embedding(300, 8), nn.Linear(8, 8), nn.ReLU())
+        self.head = nn.Linear(8, classes)
+
+    def forward(self, x):
+        return self.head(self.layers(x).mean(1))
+
+def tokens():
+    print("drawn")
+    return torch.randint(0, 256, (100, 7), dtype=torch.uint8), torch.arange(100) % 2
+
 def network(activation, classes):
     return nn.Sequential(nn.Flatten(), activation(64), nn.Linear(64, classes))
+"""
+
+
+WORD = """
+import torch
+from search_space import register
+register("NAME", lambda a: torch.sin(a))
+print("loaded")
 """
 
 
@@ -43,6 +74,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "mine.py").write_text(SOURCE)
     yield tmp_path
     sys.modules.pop("mine", None)
+    for module in ("bends", "prints0", "prints1"):
+        registry._forget(module)
 
 
 def test_a_table_of_what_is_replaced_and_what_stays(folder: Path) -> None:
@@ -74,11 +107,46 @@ def test_the_same_as_json_and_csv(folder: Path) -> None:
     assert done.stdout.splitlines() == ["place,what,channels,dimension,fate,why", "gate,Sigmoid,8,1,replaced,"]
 
 
+def test_the_data_and_the_words_of_a_search(folder: Path) -> None:
+    """Rows S4, D4: what `launch` takes of one's own. What the code prints is no part of the output."""
+    (folder / "bends.py").write_text(WORD.replace("NAME", "bend"))
+    flags = ("--primitives", "bends", "--dataset", "mine:tokens", "-f", "json")
+    done = called(folder, "surgery", "mine:Tokens", "bend(beta * x)", *flags, "--no-standardise")
+    assert done.returncode == 0, done.stderr
+    (found,) = json.loads(done.stdout)
+    row = found["activations"][0]
+    assert (row["place"], row["channels"], row["dimension"], row["fate"]) == ("layers.2", 8, -1, "replaced")
+    assert "loaded" in done.stderr and "drawn" in done.stderr
+    refused = called(folder, "surgery", "mine:Tokens", "bend(x)", *flags)
+    assert refused.returncode == 1 and "bytes are taken for pixels" in refused.stderr
+    unknown = called(folder, "surgery", "mine:Tokens", "bend(x)", "--primitives", "absent")
+    assert unknown.returncode in (1, 2) and "no module 'absent'" in unknown.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("data", "check", "mine:tokens", "--no-standardise"),
+        ("show", "printing0(x)", "--primitives", "prints0"),
+        ("space", "info", "--primitives", "prints1"),
+    ],
+    ids=str,
+)
+def test_what_code_of_ones_own_prints_is_no_result(folder: Path, words: tuple[str, ...]) -> None:
+    for n in "01":
+        (folder / f"prints{n}.py").write_text(WORD.replace("NAME", f"printing{n}"))
+    done = called(folder, *words, "-f", "json")
+    assert done.returncode == 0 and json.loads(done.stdout), done
+    assert "drawn" in done.stderr or "loaded" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "why"),
     [
         ('{"call": true}', "calls torch.relu in its own forward, which cannot be replaced"),
         ('{"in_place": true}', "depends on act working in place"),
+        ('{"in_place": true, "kind": "SiLU"}', "write nn.SiLU() without inplace=True"),
+        ('{"in_place": true, "kind": "Mine"}', "let Mine leave its input as it is"),
     ],
 )
 def test_what_a_search_would_refuse_is_shown_and_is_an_error(folder: Path, options: str, why: str) -> None:

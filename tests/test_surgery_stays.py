@@ -532,6 +532,10 @@ def test_hooks_go_on_on_the_new_module() -> None:
     model = nn.Sequential(linear(), act, linear())
     report = replace_activations(model, SWISH, ROWS)
     assert report.notes == ("1: 5 hooks of the old module now belong to the new one",)
+    once = nn.Tanh()
+    once.register_forward_hook(lambda *_: None)
+    one = replace_activations(nn.Sequential(linear(), once, linear()), SWISH, ROWS)
+    assert one.notes == ("1: 1 hook of the old module now belongs to the new one",)
     seen.clear()
     model(ROWS).sum().backward()
     assert seen == ["pre", "forward", "keywords", "backward pre", "backward"]

@@ -64,10 +64,9 @@ def _request(error: BaseException) -> str:
 
 def _text(error: BaseException) -> str:
     """The exception's text, limited so that there is room for where it was raised."""
-    try:
-        return limited(str(error), LIMIT // 2)
-    except Exception as broken:  # a person's own exception may have any `__str__`
-        return f"(its text cannot be had: {type(broken).__name__})"
+    from search_space.modules import text_of  # imports torch
+
+    return limited(text_of(error), LIMIT // 2)
 
 
 def _where(error: BaseException) -> str:

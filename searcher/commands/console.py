@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from searcher.display import shown
+from searcher.observe import logs
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -64,6 +65,11 @@ def opened(storage: str, *, create: bool = False, existing: bool = False) -> Ite
             yield store
         finally:
             store.close()
+
+
+def no_result() -> redirect_stdout[logs.Printed]:
+    """Log what is printed meanwhile: a user's own code may print, and stdout is for results."""
+    return redirect_stdout(logs.Printed())
 
 
 def print_rows(rows: Iterable[Row], output: Format, names: Sequence[str] = ()) -> None:

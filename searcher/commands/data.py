@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from searcher.commands.console import Format, Output, print_rows, print_text
+from searcher.commands.console import Format, Output, no_result, print_rows, print_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,7 +67,8 @@ def check(
     from workers.tasks.images.data import load
     from workers.tasks.images.doubts import doubts
 
-    data = load(name, split_seed, torch.device("cpu"), data_dir, limit_train, limit_val, standardise)
+    with no_result():
+        data = load(name, split_seed, torch.device("cpu"), data_dir, limit_train, limit_val, standardise)
     facts, parts, warnings = _facts(data), _parts(data), doubts(data)
     for warning in warnings:
         log.warning("%s", warning)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from searcher import DEFAULT_STORAGE
-from searcher.commands.console import Format, Output, Storage, opened, print_findings, print_rows, print_text
+from searcher.commands.console import Format, Output, Storage, no_result, opened, print_findings, print_rows, print_text
 from searcher.display import shown
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ def rekey(
     from searcher.driver.rekeying import rekey as key_anew
 
     modules = [name for part in (primitives or "").split(",") if (name := part.strip())]
-    load_primitives(modules)
+    with no_result():
+        load_primitives(modules)
     with opened(storage) as store:
         found = [store.study(name) for name in dict.fromkeys(study or store.names())]
         old = [row for row in found if not is_current(row)]

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from searcher import SearcherError, UsageError
-from searcher.commands.console import MOST, Format, Output, Row, print_rows
+from searcher.commands.console import MOST, Format, Output, Row, no_result, print_rows
 
 if TYPE_CHECKING:
     from search_space import Choices, Expression, Grammar
@@ -214,7 +214,8 @@ def _expression(text: str, primitives: str | None) -> tuple[Expression, str]:
     """What a text says, and the name that it is, if it is one."""
     from search_space import ALIASES, KNOWN, load_primitives, parse
 
-    load_primitives(_names(primitives, ()))
+    with no_result():
+        load_primitives(_names(primitives, ()))
     name = text.strip()
     return parse(text), name if ALIASES.get(name, name) in KNOWN else ""
 
@@ -225,7 +226,9 @@ def _grammar(name: str, units: int, unary: str | None, binary: str | None, primi
 
     from search_space import extended, load_primitives, space
 
-    whole = extended(space(name, units), load_primitives(_names(primitives, ())))
+    with no_result():
+        own = load_primitives(_names(primitives, ()))
+    whole = extended(space(name, units), own)
     return replace(whole, unary=_names(unary, whole.unary), binary=_names(binary, whole.binary))
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from searcher.commands.console import Format, Output, print_rows, print_text
-from searcher.observe import logs
+from searcher.commands.console import Format, Output, no_result, print_rows, print_text
 
 if TYPE_CHECKING:
     import torch
@@ -28,38 +26,47 @@ def surgery(
     match: Annotated[str, typer.Option(help="Only the activations with names like this: 'layers.*.act'.")] = "",
     dataset: Annotated[str, typer.Option(help="The data set whose images the network is made for.")] = "digits",
     data_dir: Annotated[str, typer.Option(help="Folder with the data set's files; else the usual places.")] = "",
-    width: Annotated[int, typer.Option(min=0, help="The network's width, if it takes one; 0: its own.")] = 0,
+    standardise: Annotated[
+        bool | None, typer.Option("--standardise/--no-standardise", help="As in launch; not given: pictures only.")
+    ] = None,
+    width: Annotated[int, typer.Option(min=0, max=2**14, help="The network's width, if it takes one; 0: its own.")] = 0,
     model_kwargs: Annotated[str | None, typer.Option(help="The network's other options as JSON.")] = None,
+    primitives: Annotated[
+        str | None, typer.Option(help="Modules that register primitives of your own: package.module,...")
+    ] = None,
     output: Output = Format.table,
 ) -> None:
     """Show what would be replaced in a network of your own, what stays, and why.
 
     The network is made and run once on two made-up examples. If a search would refuse it, the reason is the error.
     """
+    from search_space import load_primitives
     from searcher.settings.config import parse_kwargs
     from workers.contract import WorkersError
     from workers.tasks.images.models import survey
 
     options = parse_kwargs("model", model_kwargs) or {}
-    shape, classes, dtype = _examples(dataset, data_dir)
-    with redirect_stdout(logs.Printed()):  # what the network prints is no result
+    with no_result():
+        load_primitives([name for part in (primitives or "").split(",") if (name := part.strip())])
+        shape, classes, dtype = _examples(dataset, data_dir, standardise)
         found = survey(model, expression, shape, classes, width or None, options, match, dtype)
     _print(model, found, output)
     if found.refusal:
         raise WorkersError(found.refusal)
 
 
-def _examples(dataset: str, data_dir: str) -> tuple[tuple[int, ...], int, torch.dtype]:
+def _examples(dataset: str, data_dir: str, standardise: bool | None) -> tuple[tuple[int, ...], int, torch.dtype]:
     """Return the shape of one example, the number of classes, and the type in which the network gets its values. A data
-    set with a name need not be here for that."""
+    set with a name need not be here for that, if its values are standardised."""
     import torch
 
     from workers.tasks.images.data import load
     from workers.tasks.images.sources import KNOWN
 
-    if known := KNOWN.get(dataset):
+    known = KNOWN.get(dataset)
+    if known and standardise is not False:
         return known.shape, known.classes, torch.float32
-    data = load(dataset, 0, torch.device("cpu"), data_dir)
+    data = load(dataset, 0, torch.device("cpu"), data_dir, standardise=standardise)
     return data.shape, data.classes, data.train.pixels.dtype
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
-from search_space import KEY_RULES
+from search_space import KEY_RULES, SpaceError, parse
 from searcher import SearcherError
 from searcher.driver.journal import Journal
 from searcher.driver.keys import PresentKeys
@@ -74,7 +74,7 @@ def rekey(store: Store, study: Study, report: Report) -> Rekeyed:
 
     Raises:
         StudyBusy: a live driver has the study.
-        RekeyRefused: results of an outage are still to be written.
+        RekeyRefused: results of an outage are still to be written; a function cannot be read.
         StoreError: the database cannot be used.
     """
     if Journal.left(study):
@@ -87,6 +87,7 @@ def rekey(store: Store, study: Study, report: Report) -> Rekeyed:
     with held_lease(store, study) as lease:
         with renewed(store, lease):
             for trial in _trials(store, study):
+                _check_readable(study, trial)
                 found = keys.of(trial)
                 texts[trial.number] = trial.expression
                 if found != trial.key:
@@ -96,6 +97,21 @@ def rekey(store: Store, study: Study, report: Report) -> Rekeyed:
         write_keys(store, lease, study, new, reopened, KEY_RULES)
     told = (Reopened(study.name, t.number, t.expression, cited, texts[cited]) for t, cited in keys.broken)
     return Rekeyed(study.name, len(texts), len(new), tuple(told))
+
+
+def _check_readable(study: Study, trial: Trial) -> None:
+    """Refuse a function whose text cannot be read, perhaps because a module no longer registers a word of it. Only
+    `maxout`, which is no expression, has a key of its own."""
+    try:
+        parse(trial.expression)
+    except SpaceError as error:
+        if trial.name == "maxout":
+            return
+        why = str(error).partition("\n")[0]
+        raise RekeyRefused(
+            f"trial {trial.number} of study {study.name!r} cannot be read: {trial.expression!r} ({why}); nothing was "
+            "written. If a module of primitives has changed since, put it back as it was"
+        ) from error
 
 
 def _trials(store: Store, study: Study) -> Iterator[Trial]:

@@ -114,19 +114,22 @@ def create_study(store: Store, settings: Config, digest: str = "") -> Study:
     Raises:
         StudyExists: the name is taken.
     """
+    if left := left_out(settings):
+        log.warning("half of %d trials are for baselines; left out: %s", settings.n_trials, ", ".join(left))
+    while True:
+        named = replace(settings, study_name=settings.study_name or _free_name(store, settings))
+        try:
+            return _create(store, named, digest)
+        except StudyExists:  # another search may just have been given the name that was free
+            if settings.study_name or named.study_name not in store.names():
+                raise
+
+
+def _free_name(store: Store, settings: Config) -> str:
     data = shown(re.split(r"[:/\\]", settings.dataset)[-1].removesuffix(".npz"))
     stem = f"{data[: config.NAME_LENGTH // 2]}-{settings.sampler.replace(':', '-')}"
     taken = set(store.names())
-    free = (name for n in range(1, len(taken) + 2) if (name := f"{stem}-{n}") not in taken)
-    named = replace(settings, study_name=settings.study_name or next(free))
-    if left := left_out(named):
-        log.warning("half of %d trials are for baselines; left out: %s", named.n_trials, ", ".join(left))
-    try:
-        return _create(store, named, digest)
-    except StudyExists:
-        if settings.study_name or named.study_name not in store.names():
-            raise
-        return create_study(store, settings, digest)  # another search has just been given that name
+    return next(name for n in range(1, len(taken) + 2) if (name := f"{stem}-{n}") not in taken)
 
 
 def _create(store: Store, named: Config, digest: str) -> Study:
@@ -256,8 +259,10 @@ def stored_settings(study: Study, experiment: Path | None, changes: Mapping[str,
     # Studies of versions without `standardise` took all whole numbers for pixels.
     stored = {"standardise": True, **study.config, "n_trials": study.n_trials}
     with blamed_on(study):
-        before = config.load(None, stored)
+        before = config.load(None, {}, before=stored)
     asked = config.load(experiment, changes, preset, before=stored)
+    with blamed_on(study):
+        config.check_runtime(asked)
     if changed := config.differences(before, asked):
         lines = "".join(f"\n  {name}: {old} in the study, {new} asked for" for name, old, new in changed)
         raise config.ConfigError(

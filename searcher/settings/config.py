@@ -22,11 +22,13 @@ from searcher.records import Objective
 from searcher.settings.textfile import LARGEST, MARK, check_depth, text_of
 from workers.contract import PRECISIONS, SCHEDULES, Recipe
 from workers.tasks.images.recipes import RECIPES
+from workers.text import limited
 
 T = TypeVar("T", "Config", Recipe)
 
 
 NAME_LENGTH = 200  # of a study's name, most
+LONGEST_SHOWN = 500  # characters of a value in a message
 MOST_INTEGER = 2**63 - 1  # what databases hold
 
 
@@ -147,17 +149,33 @@ def load(
 ) -> Config:
     """The default settings, or those of `before`, then a preset's, the file's, the flags that were given (not None).
 
+    Args:
+        before: settings that a study has. A value among them may lie beyond what a new study may have: an older version
+            has accepted it, and the study must be able to go on.
+
     Raises:
         ConfigError: an unreadable file, an unknown key or preset, a value of the wrong kind or out of range.
     """
     if preset not in PRESETS:
         raise ConfigError(f"unknown preset {preset!r}; {_nearest(preset, PRESETS)}")
-    config = _merge(Config() if before is None else _merge(Config(), before, "the study"), PRESETS[preset], "preset")
+    stored = None if before is None else _merge(Config(), before, "")
+    config = _merge(stored or Config(), PRESETS[preset], "preset")
     if path is not None:
         config = _merge(config, _read(path), str(path))
     config = _merge(config, {name: value for name, value in flags.items() if value is not None}, "")
-    _check_ranges(config)
+    _check_ranges(config, stored)
     return _located(config)
+
+
+def check_runtime(config: Config) -> None:
+    """Check the settings that may change when a study goes on, also where they are the study's own.
+
+    Raises:
+        ConfigError: a value beyond what this version accepts.
+    """
+    for name in filter(_SENSIBLE.__contains__, RUNTIME):
+        if (value := getattr(config, name)) > _SENSIBLE[name]:
+            raise ConfigError(f"{_flag(name)} must be at most {_SENSIBLE[name]:.10g}, not {value!r}; give another")
 
 
 def differences(one: Config, other: Config) -> list[tuple[str, Any, Any]]:
@@ -213,7 +231,7 @@ def parse_kwargs(what: str, text: str | None) -> dict[str, Any] | None:
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"--{what}-kwargs is not JSON ({error}); write it as {_EXAMPLES[what]}") from error
     if not isinstance(value, dict):
-        raise ConfigError(f"--{what}-kwargs must be a JSON object, not {text!r}; write it as {_EXAMPLES[what]}")
+        raise ConfigError(f"--{what}-kwargs must be a JSON object, not {_said(text)}; write it as {_EXAMPLES[what]}")
     return value
 
 
@@ -261,10 +279,10 @@ def _recipe(base: Recipe, value: Any, where: str) -> Recipe:
     """A recipe by its name, or the one so far (or the one a table names) with the table's fields replaced."""
     table = {"name": value} if isinstance(value, str) else value
     if not isinstance(table, Mapping):
-        raise ConfigError(f"recipe{where} must be a name or a table, as in: [recipe] epochs = 8; not {value!r}")
+        raise ConfigError(f"recipe{where} must be a name or a table, as in: [recipe] epochs = 8; not {_said(value)}")
     name = table.get("name", base.name)
     if not isinstance(name, str) or name not in RECIPES:
-        raise ConfigError(f"unknown recipe {name!r}{where}; {_nearest(str(name), RECIPES)}")
+        raise ConfigError(f"unknown recipe {_said(name)}{where}; {_nearest(_said(name), RECIPES)}")
     if "epochs" in table:
         table = {"steps": 0, **table}  # else the steps of a named recipe would outvote the epochs that were asked for
     return _merge(RECIPES[name] if "name" in table else base, table, f"recipe{where}")
@@ -273,29 +291,38 @@ def _recipe(base: Recipe, value: Any, where: str) -> Recipe:
 def _typed(name: str, value: Any, hint: Any, where: str) -> Any:
     if value is None and type(None) in get_args(hint):
         return None
-    if isinstance(value, int) and abs(value) > MOST_INTEGER:
-        raise ConfigError(f"{name}{where} must be from -{MOST_INTEGER} to {MOST_INTEGER}")
+    if hint in (int, float) and isinstance(value, int) and abs(value) > MOST_INTEGER:
+        low, high = _AT_LEAST.get(name, -MOST_INTEGER), _AT_MOST.get(name) or _SENSIBLE.get(name, MOST_INTEGER)
+        raise ConfigError(f"{name}{where} must be from {low:.10g} to {high:.10g}, not {_said(value)}")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if get_args(hint) == (float, ...):
         numbers = value if isinstance(value, (list, tuple)) else [value]
         if not _storable(numbers):
-            raise ConfigError(f"{name}{where} must hold finite numbers, not {value!r}")
+            raise ConfigError(f"{name}{where} must hold finite numbers, not {_said(value)}")
         return tuple(_typed(name, number, float, where) for number in numbers)
     if get_args(hint) == (str, ...):
         names = _split(value.removeprefix(MARK)) if isinstance(value, str) else value
         if isinstance(names, (list, tuple)) and all(isinstance(item, str) for item in names):
             return tuple(item.strip() for item in names if item.strip())
-        raise ConfigError(f"{name}{where} must be a list of names, not {value!r}")
+        raise ConfigError(f"{name}{where} must be a list of names, not {_said(value)}")
     kind = bool if bool in get_args(hint) else dict if get_args(hint) else hint
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         expected = {int: "a whole number", float: "a number", str: "text", dict: "a table", bool: "true or false"}.get(
             kind, kind.__name__
         )
-        raise ConfigError(f"{name}{where} must be {expected}, not {value!r}")
+        raise ConfigError(f"{name}{where} must be {expected}, not {_said(value)}")
     if kind is dict and not _storable(value):
-        raise ConfigError(f"{name}{where} must hold finite numbers, texts, true and false, not {value!r}")
+        raise ConfigError(f"{name}{where} must hold finite numbers, texts, true and false, not {_said(value)}")
     return value
+
+
+def _said(value: Any) -> str:
+    """Return a value as it is shown in a message, of limited length."""
+    try:
+        return limited(repr(value), LONGEST_SHOWN)
+    except ValueError:  # Python does not write numbers of thousands of digits; a file may have them as hexadecimal
+        return "numbers of thousands of digits"
 
 
 def _storable(value: Any) -> bool:
@@ -363,6 +390,7 @@ _SENSIBLE: Mapping[str, float] = {
     "timeout": 10**9,
     "units": 100,  # `space` knows better
     "limit_train": 2**31 - 1,
+    "limit_val": 2**31 - 1,
     "width": 2**14,
     "checkpoint_seconds": 10**9,
     "trial_timeout": 10**9,
@@ -388,18 +416,10 @@ _ONE_OF: Mapping[str, Iterable[str]] = {
 }
 
 
-def _check_ranges(config: Config) -> None:
-    values = {f.name: getattr(config, f.name) for f in fields(config)} | asdict(config.recipe)
+def _check_ranges(config: Config, stored: Config | None = None) -> None:
+    values, kept = _numbers(config), _numbers(stored) if stored else {}
     for name, low in _AT_LEAST.items():
-        value, high = values[name], _AT_MOST.get(name) or _SENSIBLE.get(name, math.inf)
-        if low <= value <= high and value < math.inf:  # a NaN is neither
-            continue
-        limit = f"at least {low:g}" if value < low else f"at most {high:.10g}"
-        if name in _AT_MOST:
-            limit = f"from {low:g} to {high:.10g}"
-        if not math.isfinite(value):
-            limit = "a finite number"
-        raise ConfigError(f"{_flag(name)} must be {limit}, not {value!r}")
+        _check_number(name, values[name], low, new=values[name] != kept.get(name))
     for name, accepted in _ONE_OF.items():
         if values[name] not in accepted:
             raise ConfigError(f"unknown {name} {values[name]!r}; {_nearest(values[name], accepted)}")
@@ -407,11 +427,33 @@ def _check_ranges(config: Config) -> None:
         raise ConfigError("--baselines must name functions, or be all or none")
     if config.gpus_per_worker > 1 and config.gpus_per_worker % 1:
         raise ConfigError(f"--gpus-per-worker must be a part of one GPU, or whole GPUs, not {config.gpus_per_worker!r}")
-    name = config.study_name
+    if not stored or config.study_name != stored.study_name:
+        _check_name(config.study_name)
+
+
+def _numbers(config: Config) -> dict[str, Any]:
+    return {f.name: getattr(config, f.name) for f in fields(config)} | asdict(config.recipe)
+
+
+def _check_number(name: str, value: float, low: float, new: bool) -> None:
+    high = _AT_MOST.get(name, math.inf)
+    if new:
+        high = min(high, _SENSIBLE.get(name, math.inf))
+    if low <= value <= high and value < math.inf:  # a NaN is neither
+        return
+    limit = f"at least {low:g}" if value < low else f"at most {high:.10g}"
+    if name in _AT_MOST:
+        limit = f"from {low:g} to {high:.10g}"
+    if not math.isfinite(value):
+        limit = "a finite number"
+    raise ConfigError(f"{_flag(name)} must be {limit}, not {value!r}")
+
+
+def _check_name(name: str) -> None:
     if name.strip() != name or len(name) > NAME_LENGTH or name.startswith("-") or not is_plain(name):
         raise ConfigError(
             f"--study-name must be at most {NAME_LENGTH} characters of UTF-8, all visible (no control characters), "
-            f"without blanks around them or a - before them, not {name!r}"
+            f"without blanks around them or a - before them, not {limited(repr(name), LONGEST_SHOWN)}"
         )
 
 

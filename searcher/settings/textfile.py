@@ -32,13 +32,17 @@ def text_of(content: bytes) -> str:
         likely = "" if marked else ", or is no text"
         raise ValueError(f"its encoding is {encoding}{likely}; save it as UTF-8")
     try:
-        return content.removeprefix(codecs.BOM_UTF8).decode()
+        text = content.decode().lstrip(MARK)  # a tool may have put a second mark before the first
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ValueError(
             f"its encoding is not UTF-8 but perhaps Latin-1 or Windows-1252, by the byte 0x{content[error.start]:02x} "
             f"in line {line}; save it as UTF-8"
         ) from error
+    if f"\n{MARK}" in text:
+        line = text.count("\n", 0, text.index(f"\n{MARK}")) + 2
+        raise ValueError(f"line {line} begins with a byte-order mark, as where two files were joined; take it out")
+    return text
 
 
 def check_depth(value: Any, levels: int = DEEPEST) -> None:

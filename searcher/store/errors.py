@@ -21,6 +21,7 @@ _LASTING = ("authentication failed", "does not exist", "pg_hba", "no password su
 
 DAMAGED = "this database is damaged; restore a copy, or recover what can be read with: sqlite3 FILE .recover"
 GONE = "this file was removed or replaced while it was in use; put it back, or restore a copy, then resume"
+EDITED = "a row is not as it was left; if one was edited by hand, see: searcher db check"
 ASK_FOR_RIGHTS = "ask who owns the database for the right; docs/cluster.md has the roles"
 
 _SQLITE_ERRORS: Mapping[int, str] = {  # by primary result code
@@ -87,7 +88,8 @@ def plain(url: URL, shown: str, error: DBAPIError) -> str:
         return plain_sqlite(url, shown, text, sqlite_code(error.orig))
     first = text.splitlines()[0] if text else type(error.orig).__name__
     if state := sqlstate(error.orig):
-        silent, way_out = state.startswith(SILENT), _POSTGRESQL_ERRORS.get(state, "")
+        silent = state.startswith(SILENT)
+        way_out = EDITED if state.startswith("23") else _POSTGRESQL_ERRORS.get(state, "")  # 23: constraints
     else:
         silent = may_pass(url, error)
         way_out = next((message for sign, message in _REFUSED_CONNECTIONS.items() if sign in text), "")
@@ -106,6 +108,8 @@ def plain_sqlite(url: URL, shown: str, text: str, code: int) -> str:
         return f"{url.database}: {GONE}"
     if primary in _SQLITE_ERRORS:
         return f"{url.database}: {_SQLITE_ERRORS[primary]}"
+    if primary == sqlite3.SQLITE_CONSTRAINT:
+        return f"{shown}: {text}; {EDITED}"
     if text.startswith(_NOT_AS_MADE):
         return f"{url.database}: {DAMAGED} ({text[:200]})"
     return f"{shown}: {text}"

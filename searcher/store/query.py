@@ -115,7 +115,8 @@ def opened_query(
     SQLite file cannot be written to.
 
     Args:
-        limit: the most rows that come; `most_bytes`: what all of them may take, as JSON.
+        limit: the most rows that come.
+        most_bytes: what all of them may take, as JSON and 32 bytes more for each value.
     """
     if "\0" in sql:  # where PostgreSQL would stop reading
         raise QueryRefused(f"the query has a NUL character in it; {_EXAMPLE}")

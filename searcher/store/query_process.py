@@ -22,6 +22,7 @@ from typing import Any
 
 MEMORY_BYTES = 1 << 30
 ROW_BYTES = 10_000_000  # longest row, as it is sent
+VALUE_BYTES = 32  # a value takes at least as much more where it is kept
 FETCH = 500  # rows that PostgreSQL sends at a time
 
 _READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
@@ -57,14 +58,15 @@ def main() -> None:
 
 
 def _send(rows: Iterator[Iterable[Any]], limit: int, most_bytes: int) -> dict[str, Any]:
-    """Sends the names and at most `limit` rows of at most `most_bytes` together; returns whether there are more rows,
-    and whether it was their size that ended it."""
-    _write(_line(next(rows)))
+    """Send the names, and at most `limit` rows that take at most `most_bytes` together. Return whether there are more
+    rows, and whether it was their size that ended it."""
+    names = list(next(rows))
+    _write(_line(names))
     sys.stdout.flush()
     sent = 0
     for row in islice(rows, limit):
         line = _line(row)
-        sent += len(line)
+        sent += len(line) + VALUE_BYTES * len(names)
         if sent > most_bytes:
             return {"cut": True, "large": True}
         _write(line)

@@ -17,6 +17,7 @@ from workers.tasks.images.formats import Arrays, checked, joined
 from workers.tasks.images.reading import check_fits, naming
 
 PICTURES = ("img", "image")  # names of the column with pictures
+_BYTES, _TEXT = ("binary", "large_binary", "binary_view"), ("string", "large_string", "string_view")  # Arrow's types
 MODES = {1: "L", 3: "RGB"}  # Pillow's names of grey and coloured pictures with 8 bits a channel, by channels
 
 
@@ -87,7 +88,7 @@ def _encoded(pictures: Any, where: str) -> Any:
     kind = pictures.type
     if pa.types.is_struct(kind) and "bytes" in kind.names:
         return compute.struct_field(pictures, "bytes") if len(pictures) else pictures
-    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+    if not any(getattr(pa.types, f"is_{name}")(kind) for name in _BYTES):
         raise WorkersError(f"{where} must be a struct with bytes, or bytes, not {kind}")
     return pictures
 
@@ -123,9 +124,9 @@ def _numbers(labels: Any, columns: Columns, file: Path) -> np.ndarray:
         raise WorkersError(f"{file}: labels must have no gaps; {labels.null_count} are missing")
     if pa.types.is_dictionary(labels.type):
         labels = labels.cast(labels.type.value_type)
-    if not (pa.types.is_string(labels.type) or pa.types.is_large_string(labels.type)):
+    if not any(getattr(pa.types, f"is_{kind}")(labels.type) for kind in (*_BYTES, *_TEXT)):
         return np.asarray(labels.to_numpy())
-    known, words = _by_name(columns.classes), labels.to_pylist()
+    known, words = _by_name(columns.classes), labels.cast(pa.string()).to_pylist()
     unknown = next((word for word in words if _plain(word) not in known), None)
     if unknown is not None:
         raise WorkersError(f"{file}: the label {unknown!r} names no class; accepted: {', '.join(columns.classes)}")

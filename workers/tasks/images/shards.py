@@ -37,12 +37,20 @@ class _Shard:
 def candidates(folder: Path, split: str, name: str) -> list[Path]:
     """Return the Parquet files of a folder that seem to belong to a split (`train`, `test`) of the data set `name`.
 
-    Copies (`train-00000-of-00001 (1).parquet`) are among them, for `in_order` to refuse.
+    Copies (`train-00000-of-00001 (1).parquet`) are among them, for `in_order` to refuse, and so are folders and links
+    to files that are gone, for `check_there`.
     """
     starts = re.compile(rf"(?:copy of )?(?:{_names(name)}-)?{split}(?![a-z0-9])", re.IGNORECASE)
     beside = [file for file in folder.glob("*.parquet") if starts.match(file.name)]
     inside = [file for file in (folder / split).glob("*.parquet") if not file.name.startswith(".")]
-    return sorted(file for file in (*beside, *inside) if is_file(file))
+    return sorted((*beside, *inside))
+
+
+def check_there(files: Sequence[Path]) -> None:
+    """Raise WorkersError if one of the files is a folder, or a link to a file that is gone."""
+    if lost := next((file for file in files if not is_file(file)), None):
+        what = "is a link to a file that is not there" if lost.is_symlink() else "is not a file"
+        raise WorkersError(f"{lost} {what}; put the file of that name there, or take this away")
 
 
 def in_order(files: Sequence[Path], split: str, name: str) -> list[Path]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from search_space import SpaceError, nearest
-from search_space.modules import code_name, import_module
+from search_space.modules import code_name, import_module, raised
 from workers.contract import WorkersError
 from workers.tasks.images import cache, classes, formats, parquet, shards
 from workers.tasks.images.cache import Stored
@@ -163,6 +163,7 @@ def find(name: str, data_dir: str = "") -> Found:
     for layout, place in _places(name, data_dir):
         matches = {pattern: _files(place, pattern, name) for pattern in (*layout.train, *layout.test)}
         if all(matches.values()):
+            shards.check_there([file for files in matches.values() for file in files])
             return Found(name, layout, place, _flat(matches, layout.train), _flat(matches, layout.test))
         if any(matches.values()):
             missing = ", ".join(pattern for pattern, files in matches.items() if not files)
@@ -319,7 +320,7 @@ def _function(name: str, standardise: bool | None) -> Raw:
     except (WorkersError, KeyboardInterrupt):
         raise
     except BaseException as error:  # a user's function may raise anything
-        raise WorkersError(f"dataset {name!r}: the function fails: {type(error).__name__}: {error}") from error
+        raise WorkersError(f"dataset {name!r}: the function fails: {raised(error)}") from error
     if not (isinstance(result, (tuple, list)) and len(result) == 2):
         raise WorkersError(
             f"dataset {name!r}: the function returns {_kind(result)}; (images, labels) is needed, or "
@@ -340,7 +341,7 @@ def _imported(name: str) -> Callable[[], Any]:
     except SpaceError as error:
         cause = error.__cause__ or error
         raise WorkersError(
-            f"dataset {name!r}: module {module!r} cannot be imported: {type(cause).__name__}: {cause}; it must be "
+            f"dataset {name!r}: module {module!r} cannot be imported: {raised(cause)}; it must be "
             "installed, or lie in the current directory"
         ) from error
     if not callable(found):

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from search_space import Activation, NothingToReplace, SpaceError, Surgery, nearest, replace_activations
-from search_space.modules import code_name, import_module
+from search_space.elementwise import ACTIVATIONS
+from search_space.modules import code_name, import_module, raised
 from workers.contract import WorkersError
 from workers.tasks.images.networks.sites import Activations
 
@@ -194,7 +195,7 @@ def _call(name: str, function: Callable[..., Any], given: Mapping[str, Any]) -> 
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a user's code may raise anything
-        raise WorkersError(f"model {name!r} fails: {type(error).__name__}: {error}") from error
+        raise WorkersError(f"model {name!r} fails: {raised(error)}") from error
     if not isinstance(model, nn.Module):
         raise WorkersError(f"model {name!r} returns {_brief(model)}; it must return a torch.nn.Module")
     return model
@@ -229,7 +230,7 @@ def _refusal(name: str, report: Surgery, match: str) -> str:
         sites = ", ".join(report.in_place)
         return (
             f"model {name!r} depends on {sites} working in place: as in h + f(act(h)), its input is used again, which "
-            "no function in its place would change; write nn.ReLU() without inplace=True"
+            f"no function in its place would change; {_not_in_place(report)}"
         )
     if report.unreachable and not match:
         calls = ", ".join(f"{function} in {where or 'its own forward'}" for where, function, _ in report.unreachable)
@@ -238,6 +239,15 @@ def _refusal(name: str, report: Surgery, match: str) -> str:
             "nn.ReLU(), let the function take `activation`, or say with --match which modules alone to replace"
         )
     return ""
+
+
+def _not_in_place(report: Surgery) -> str:
+    """Return how to write the activations that work in place so that they do not."""
+    classes = dict.fromkeys(what for name, what, _ in report.replaced if name in report.in_place)
+    ours = [f"nn.{what}()" for what in classes if getattr(nn, what, None) in ACTIVATIONS]
+    others = [what for what in classes if getattr(nn, what, None) not in ACTIVATIONS]
+    ways = [f"write {' and '.join(ours)} without inplace=True"] if ours else []
+    return ", and ".join([*ways, *(f"let {what} leave its input as it is" for what in others)])
 
 
 def _dry_run(name: str, model: nn.Module, two: Tensor, classes: int, made: Iterable[nn.Module] = ()) -> None:
@@ -253,7 +263,7 @@ def _dry_run(name: str, model: nn.Module, two: Tensor, classes: int, made: Itera
         raise
     except BaseException as error:  # a user's code may raise anything
         images = "x".join(map(str, two.shape[1:]))
-        raise WorkersError(f"model {name!r} fails on two {images} images: {type(error).__name__}: {error}") from error
+        raise WorkersError(f"model {name!r} fails on two {images} images: {raised(error)}") from error
     model.train()
     if not isinstance(out, Tensor) or out.shape != (2, classes):
         raise WorkersError(
