@@ -1,4 +1,4 @@
-"""Searching for activation functions: samplers propose, workers judge, a SQL store keeps the evidence."""
+"""Search for activation functions: samplers propose, workers judge, a SQL store keeps the evidence."""
 
 from importlib.metadata import PackageNotFoundError, version
 
@@ -12,22 +12,35 @@ DEFAULT_STORAGE = "sqlite:///searcher.db"
 
 
 class SearcherError(RuntimeError):
-    """Something the user can mend; the message says what and how.
+    """An error that the user can mend; the message says how. All errors of this package are of this class:
 
     SearcherError
-    |- UsageError: asked for wrongly
-    |  |- ConfigError: a setting
-    |  |- BadJob: a job of a Ray cluster
-    |  |- QueryRefused: a query that would write, or is wrong
-    |  `- SamplerError: a sampler or one of its options
-    |- StoreError: the database
-    |- StudyExists, UnknownStudy, StudyBusy, LeaseLost: the state of a study
-    |- EveryTrialFails: what a search cannot go on from
-    |- CopyRefused: a study that cannot be copied
-    |- JobsError: a cluster's job server, or one of its jobs
-    |- CodeNotTrusted: a study that names code nobody here has asked for
-    |- QueryStopped: a query that takes too much
-    `- ReportError: a file that cannot be written
+    |- UsageError: something was asked for wrongly; the command line exits with 2 instead of 1
+    |  |- BadStorageUrl: the storage names no database of a kind that is supported (a StoreError too)
+    |  |- ConfigError: a setting is unknown or has a value that is not accepted
+    |  |- SamplerError: a sampler does not exist, cannot serve, or does not take an option
+    |  |- BadJob: a job of a Ray cluster was asked for wrongly
+    |  `- QueryRefused: a query would write, or the database does not understand it
+    |- StoreError: the database cannot be used
+    |  |- BadStorageUrl: see above
+    |  |- StoreUnavailable: the database does not answer, and may be back in a moment
+    |  |- StoreConflict: what was to be written contradicts what is there
+    |  `- StoreRefused: the database cannot hold a value
+    |- StudyExists: a new study has the name of an old one
+    |- UnknownStudy: there is no study, or no trial, of that name or number
+    |- StudyBusy: another live driver holds the study
+    |- NotDriven: nobody drives the study
+    |- LeaseLost: another driver has taken the study over; nothing was written
+    |- StopAsked: `searcher stop` has ended a session
+    |- EveryTrialFails: all trainings of a session failed in the same way
+    |- CodeNotTrusted: a study names code, or a cluster, that its user has not asked for
+    |- CopyRefused: a study cannot be copied; nothing was written
+    |- RekeyRefused: a study cannot be keyed anew; nothing was written
+    |- QueryStopped: a query takes too long, or too much memory
+    |- ReportError: a report cannot be written
+    |- LogError: a log file cannot be written
+    |- MetricsUnavailable: the metrics cannot be served
+    `- JobsError: a cluster's job server cannot be reached, or refuses
     """
 
 
