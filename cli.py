@@ -351,11 +351,11 @@ def doctor(storage: Storage = DEFAULT_STORAGE) -> None:
 
 def _begin(storage: str, settings: Config, digest: str, quiet: bool, registry: CollectorRegistry | None) -> None:
     """Make a new study and search."""
-    from searcher.driver import session
+    from searcher.driver import leases, session
 
     with closing(session.make_pool(settings)) as children, opened(storage, create=True) as store:
         study = session.create_study(store, settings, digest)
-        with session.held_lease(store, study) as lease:
+        with leases.held_lease(store, study) as lease:
             search(store, lease, study, settings, children, quiet, registry)
         _conclude(store, study)
 
@@ -371,7 +371,7 @@ def _resume(
     preset: str = "quick",
     wait: bool = False,
 ) -> None:
-    from searcher.driver import approval, session
+    from searcher.driver import approval, leases, session
 
     with opened(storage, create=True, existing=True) as store:
         study = store.study(name)
@@ -386,9 +386,9 @@ def _resume(
         with session.blamed_on(study):
             digest = checked(settings)
         session.check_comparable(study, digest)
-        with session.held_lease(store, study, say_waiting, wait=wait) as lease:
+        with leases.held_lease(store, study, say_waiting, wait=wait) as lease:
             study = session.extended(store, lease, study, settings.n_trials)
-            with session.renewed(store, lease):
+            with leases.renewed(store, lease):
                 workers = session.make_pool(settings)
             with closing(workers):
                 search(store, lease, study, settings, workers, quiet, registry)

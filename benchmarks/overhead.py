@@ -39,7 +39,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from searcher.driver import session
+from searcher.driver import leases, session
 from searcher.settings.config import Config
 from searcher.store.store import Store
 from workers.contract import Epoch, Job, Outcome, Verdict
@@ -86,7 +86,7 @@ def searcher_speed(candidates: int, workers: int, directory: Path, run: Evaluate
     pool = RayPool(workers, run=run)
     ends: list[float] = []
     driver: list[float] = []
-    with session.held_lease(store, study) as lease:
+    with leases.held_lease(store, study) as lease:
         for progress in session.search(store, lease, study, settings, pool, lambda: len(ends) >= candidates):
             now = time.perf_counter()
             ends += [now for trial in progress.ended if trial.trained]

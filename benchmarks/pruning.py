@@ -34,7 +34,7 @@ from pathlib import Path
 import torch
 
 from search_space import Choices, key, preflight
-from searcher.driver import session
+from searcher.driver import leases, session
 from searcher.driver.loop import Search
 from searcher.pruners import PRUNERS
 from searcher.records import Study, Trial, TrialState
@@ -111,7 +111,7 @@ def run(store: Store, settings: Config, pool: Pool) -> Study:
     names = [summary.study.name for summary in store.studies()]
     known = settings.study_name in names
     study = store.study(settings.study_name) if known else session.create_study(store, settings)
-    with session.held_lease(store, study) as lease:
+    with leases.held_lease(store, study) as lease:
         for progress in Search(store, lease, study, settings, Listed(settings), pool, lambda: False).run():
             if sys.stderr.isatty():
                 print(

@@ -29,7 +29,7 @@ from pathlib import Path
 from random import Random
 
 from benchmarks.store import databases
-from searcher.driver import session
+from searcher.driver import leases, session
 from searcher.settings.config import Config
 from searcher.store.store import Store
 from workers.contract import Epoch, Job, Outcome, Verdict
@@ -71,7 +71,7 @@ def simulate(store: Store, settings: Config, pool: SimulatedPool) -> tuple[float
     study = session.create_study(store, settings)
     filled, moments = math.nan, list[Moment]()
     marks = [pool.capacity, settings.n_trials]
-    with session.held_lease(store, study) as lease:
+    with leases.held_lease(store, study) as lease:
         for progress in session.search(store, lease, study, settings, pool, lambda: False, pool.time):
             if math.isnan(filled) and not pool.idle:
                 filled = pool.time()

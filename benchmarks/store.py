@@ -43,7 +43,7 @@ from typing import Any
 import psutil
 import sqlalchemy as sa
 
-from searcher.driver import session
+from searcher.driver import leases, session
 from searcher.records import Kind, Objective, Study, Trial, TrialState
 from searcher.reports import report
 from searcher.reports.status import status
@@ -176,7 +176,7 @@ def replay(url: str, name: str) -> tuple[float, float]:
     store = Store(url)
     study = replace(store.study(name), n_trials=0)
     process, pool = psutil.Process(), InlinePool()
-    with session.held_lease(store, study) as lease:
+    with leases.held_lease(store, study) as lease:
         before, start = process.memory_info().rss, time.perf_counter()
         for _ in session.search(store, lease, study, SETTINGS, pool, lambda: False):
             raise RuntimeError("there was something left to do")
@@ -191,7 +191,7 @@ def measured(url: str, names: Sequence[str], rounds: int, size: int, fill_second
     store = Store(url)
     study = store.study(names[0])
     top = milliseconds(lambda: store.leaderboard(study, 15), rounds)
-    with session.held_lease(store, study) as lease:
+    with leases.held_lease(store, study) as lease:
         shown = milliseconds(lambda: status(store, study.name), rounds)
         committed = commit(store, lease, study)
     progress = milliseconds(lambda: store.counts(study), rounds)

@@ -98,7 +98,7 @@ def test_a_closed_port_is_told_at_once() -> None:
 
 def test_a_port_that_says_nothing_is_given_up() -> None:
     """In a process of its own, because the thread that Ray waits in cannot be ended."""
-    give_up = "import sys; from workers import ray_cluster as c, ray_pool as p; c.CONNECT_SECONDS = 2.0; "
+    give_up = "import sys; from workers.pools import ray_actors as p, ray_cluster as c; c.CONNECT_SECONDS = 2.0; "
     give_up += "p.RayPool(address=sys.argv[1])"
     with socket.create_server(("", 0)) as server:  # Ray looks for it at this machine's address, not on loopback
         address = f"127.0.0.1:{server.getsockname()[1]}"
@@ -144,7 +144,7 @@ def test_workers_of_a_local_ray_have_no_way_into_the_database(monkeypatch: pytes
 
 
 # Ends as the CLI does, but says soon what it waits for.
-IMPATIENT = "from workers import ray_pool; ray_pool.PATIENCE_SECONDS = 0.5; import cli; cli.main()"
+IMPATIENT = "from workers.pools import ray_actors; ray_actors.PATIENCE_SECONDS = 0.5; import cli; cli.main()"
 
 
 def impatient(cluster: Cluster, directory: Path, *flags: str) -> AbstractContextManager[subprocess.Popen[str]]:

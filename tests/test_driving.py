@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from searcher.driver import session
+from searcher.driver import leases, session
+from searcher.driver.process import holder, is_dead
 from searcher.settings.config import Config
 from searcher.store.lease import StudyBusy, in_words
 from searcher.store.store import Store
@@ -96,8 +97,8 @@ def test_a_lease_is_kept_while_workers_start(sqlite_url: str, monkeypatch: pytes
         monkeypatch.setattr(f"searcher.{module}.LEASE_SECONDS", 3.0)
     store = Store(sqlite_url, create=True)
     study = session.create_study(store, Config(pool="inline"))
-    with session.held_lease(store, study) as lease:
-        with session.renewed(store, lease):
+    with leases.held_lease(store, study) as lease:
+        with leases.renewed(store, lease):
             time.sleep(4)
             with pytest.raises(StudyBusy):
                 store.acquire(study, "another")
@@ -112,21 +113,21 @@ def test_a_lease_is_kept_while_workers_start(sqlite_url: str, monkeypatch: pytes
 def test_only_a_process_that_is_gone_is_dead() -> None:
     """Seen to fail with start times by the wall clock, which may be set back."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        ours, theirs = session._holder(), session._holder(process.pid)
-        assert not session._is_dead(ours) and not session._is_dead(theirs)
+        ours, theirs = holder(), holder(process.pid)
+        assert not is_dead(ours) and not is_dead(theirs)
         process.kill()
         end = time.monotonic() + 60
-        while not session._is_dead(theirs):  # though its parent has not waited for it yet
+        while not is_dead(theirs):  # though its parent has not waited for it yet
             assert time.monotonic() < end
             time.sleep(0.01)
-    assert session._is_dead(theirs)
+    assert is_dead(theirs)
     words = ours.split()
     place, began = words[6].strip("()").split("-")
-    assert session._is_dead(" ".join([*words[:6], f"({place}-{int(began) + 1})"])), "its number is another's now"
+    assert is_dead(" ".join([*words[:6], f"({place}-{int(began) + 1})"])), "its number is another's now"
     assert in_words(ours) == " ".join(words[:6]), "which is all that people are told"
     elsewhere = f"({'0' * 8}-{began})"
-    for holder in (" ".join([*words[:6], elsewhere]), " ".join(words[:6]), "process 1 on here", "me"):
-        assert not session._is_dead(holder), "its lease runs out"
+    for words_of in (" ".join([*words[:6], elsewhere]), " ".join(words[:6]), "process 1 on here", "me"):
+        assert not is_dead(words_of), "its lease runs out"
 
 
 def launched(place: Path, *flags: str) -> subprocess.Popen[str]:
@@ -192,8 +193,9 @@ def test_a_study_beyond_todays_bounds_goes_on(sqlite_url: str, cli: Cli) -> None
 
 
 def judged_in(wrapper: tuple[str, ...], prepare: str, holder: str) -> bool:
-    """What `session._is_dead` says of that holder in a process that is started by that command and prepared so."""
-    asked = f"import os, subprocess, sys\nfrom searcher import session\n{prepare}\nprint(session._is_dead(sys.argv[1]))"
+    """What `is_dead` says of that holder in a process that is started by that command and prepared so."""
+    asked = f"import os, subprocess, sys\nfrom searcher.driver.process import is_dead\n{prepare}\n"
+    asked += "print(is_dead(sys.argv[1]))"
     tried = subprocess.run([*wrapper, "true"], capture_output=True, text=True)
     if tried.returncode:
         pytest.skip(f"this machine does not let us do that: {tried.stderr.strip()}")
@@ -224,27 +226,27 @@ os.setuid(65534)
 def test_a_live_driver_is_not_taken_for_dead(wrapper: tuple[str, ...], prepare: str) -> None:
     """Row R3: `/proc` mounted with hidepid=2 and another user; a driver in another time namespace. Covers another
     process-number namespace, with the old /proc and with its own, and a machine of another name."""
-    assert not judged_in(wrapper, prepare, session._holder())
+    assert not judged_in(wrapper, prepare, holder())
 
 
 def test_a_driver_behind_another_proc_is_no_proof(monkeypatch: pytest.MonkeyPatch) -> None:
     """Row R3: where nothing can be read, or the process is another user's, its lease runs out. Covers the words that
     such a driver leaves for others."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        theirs = session._holder(process.pid)
+        theirs = holder(process.pid)
         process.kill()
         process.wait()
-    assert session._is_dead(theirs), "the number is free"
+    assert is_dead(theirs), "the number is free"
 
     def refused(pid: int, signal: int) -> None:
         raise PermissionError
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "kill", refused)
-        assert not session._is_dead(theirs)
+        assert not is_dead(theirs)
     with monkeypatch.context() as patch:
         patch.setattr(Path, "read_text", lambda self: (_ for _ in ()).throw(FileNotFoundError))
-        assert not session._is_dead(theirs) and "(" not in session._holder()
+        assert not is_dead(theirs) and "(" not in holder()
 
 
 def test_a_watch_ends_with_the_search(sqlite_url: str, cli: Cli) -> None:

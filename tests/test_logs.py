@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from searcher.driver import session
+from searcher.driver import leases, session
 from searcher.driver.loop import Progress
 from searcher.observe import logs
 from searcher.observe.progress import Display, log_events
@@ -148,7 +148,7 @@ def test_an_outage_is_said_when_it_begins_and_ends(sqlite_url: str, capsys: pyte
     settings = replace(SETTINGS, n_trials=60)
     study = session.create_study(store, settings)
     pool = InlinePool(run=slow)
-    with session.held_lease(store, study) as lease:
+    with leases.held_lease(store, study) as lease:
         for _ in through_an_outage(sqlite_url, session.search(store, lease, study, settings, pool, never)):
             pass
     pool.close()

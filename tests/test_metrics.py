@@ -20,7 +20,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from searcher import __version__
-from searcher.driver import session
+from searcher.driver import leases, session
 from searcher.observe.metrics import Metrics, MetricsUnavailable, endpoint
 from searcher.records import TrialState
 from searcher.store.store import Store
@@ -73,7 +73,7 @@ def test_the_numbers_are_those_of_the_search(store: Store) -> None:
     settings = replace(SETTINGS, study_name=NAME, max_retries=2)
     study = session.create_study(store, settings)
     pool = CountingLosses(run=unsteady)
-    with endpoint("127.0.0.1", 0) as (registry, url), session.held_lease(store, study) as lease:
+    with endpoint("127.0.0.1", 0) as (registry, url), leases.held_lease(store, study) as lease:
         metrics = Metrics(registry, study, lease)
         assert scraped(url)["searcher_retries_total",] == 0, "a search that has not begun has numbers too"
         assert not [name for name, *_ in scraped(url) if name.endswith("_created")]
@@ -119,7 +119,7 @@ def test_an_outage_shows(sqlite_url: str) -> None:
     study = session.create_study(store, settings)
     pool = InlinePool(run=slow)
     seen = []
-    with endpoint("127.0.0.1", 0) as (registry, url), session.held_lease(store, study) as lease:
+    with endpoint("127.0.0.1", 0) as (registry, url), leases.held_lease(store, study) as lease:
         metrics = Metrics(registry, study, lease)
         searching = session.search(store, lease, study, settings, pool, never)
         for progress in through_an_outage(sqlite_url, searching):

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from search_space import KNOWN, Activation, Choices, Expression, Grammar, is_own_mirror, key, mirror, parse, space
-from searcher.driver import session
+from searcher.driver import leases, session
 from searcher.driver.loop import Search
 from searcher.driver.mirrors import Mirrors
 from searcher.driver.state import SearchState
@@ -381,7 +381,7 @@ def scripted(store: Store, texts: list[str], pool: InlinePool) -> tuple[list[Tri
     sampler = Scripted(*(grammar.encode(parse(text)) for text in texts))
     settings = replace(SETTINGS, baselines=("none",), skip_mirrors=True, max_retries=0)
     study = session.create_study(store, settings)
-    with session.held_lease(store, study) as lease:
+    with leases.held_lease(store, study) as lease:
         list(Search(store, lease, study, settings, sampler, pool, never).run())
     pool.close()
     return store.trials(study), sampler.told

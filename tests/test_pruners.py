@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search_space import key, parse
-from searcher.driver import session
+from searcher.driver import leases, session
 from searcher.pruners import PRUNERS, Pruner, Rule
 from searcher.records import Kind, Objective, Study, Trial, TrialState, merit
 from searcher.settings.config import Config
@@ -206,7 +206,7 @@ def run(store: Store, study: Study, settings: Config, turns: int = 10**9) -> lis
 
     asked = iter(range(turns))
     pool = InlinePool(run=noting)
-    with session.held_lease(store, study) as lease:
+    with leases.held_lease(store, study) as lease:
         for _ in session.search(store, lease, study, settings, pool, lambda: next(asked, None) is None):
             pass
     pool.close()

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from search_space import KEY_RULES, key, parse
-from searcher.driver import keys, session
+from searcher.driver import keys, leases, session
 from searcher.driver.journal import Journal
 from searcher.driver.keys import is_current
 from searcher.driver.rekeying import RekeyRefused, rekey
@@ -68,7 +68,7 @@ def as_of_old(store: Store) -> tuple[Study, list[int]]:
             change(store, trial.number, key=OLD_KEY)
     versions = {name: version for name, version in study.versions.items() if name != "keys"}
     execute(store, sa.update(schema.study).values(versions=versions))
-    with session.held_lease(store, study) as lease:  # its tally is counted anew
+    with leases.held_lease(store, study) as lease:  # its tally is counted anew
         store.commit(lease, Batch())
     return store.study("old"), [trial.number for trial in chosen]
 
@@ -90,7 +90,7 @@ def test_an_old_study_goes_on_with_keys_made_anew_in_memory(
     said: list[str] = []
     monkeypatch.setattr(keys.log, "warning", lambda text, *arguments: said.append(text % arguments))
     before = store.trials(study)
-    with session.held_lease(store, study) as lease:
+    with leases.held_lease(store, study) as lease:
         study = session.extended(store, lease, study, 40)
         pool = InlinePool(run=judge)
         list(session.search(store, lease, study, replace(SETTINGS, n_trials=40), pool, lambda: False))
@@ -152,7 +152,7 @@ def test_rekey_refuses_a_study_that_is_driven_or_has_results_to_write(store: Sto
     study, _ = as_of_old(store)
     storage = ("--storage", store.url.render_as_string(hide_password=False))
     before = store.trials(study)
-    with session.held_lease(store, study) as lease, session.renewed(store, lease):
+    with leases.held_lease(store, study) as lease, leases.renewed(store, lease):
         refused = cli("db", "rekey", "old", *storage)
         assert refused.returncode == 1 and "is being driven by" in refused.stderr
         journal = Journal.of(study, lease)

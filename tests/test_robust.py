@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from search_space import space
-from searcher.driver import session
+from searcher.driver import leases, session
 from searcher.records import Trial, TrialState
 from searcher.settings.config import Config
 from searcher.store.store import Store
@@ -328,7 +328,7 @@ def test_a_search_that_loses_its_gpu_keeps_count_and_can_go_on(sqlite_url: str) 
         def once() -> list[Trial]:
             pool = InlinePool(run=run)
             try:
-                with session.held_lease(store, study) as lease:
+                with leases.held_lease(store, study) as lease:
                     list(session.search(store, lease, study, settings, pool, lambda: False))
             finally:
                 pool.close()

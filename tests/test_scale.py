@@ -18,7 +18,7 @@ from sqlalchemy import event
 
 from benchmarks import simulate
 from benchmarks import store as benchmark
-from searcher.driver import session
+from searcher.driver import leases, session
 from searcher.driver.state import SearchState
 from searcher.records import Kind, Objective, Study, Trial, TrialState
 from searcher.reports.mirrors import marked
@@ -92,7 +92,7 @@ def work(store: Store, text: str, parameters: Any) -> int:
 
 def costs(store: Store, study: Study) -> dict[str, int]:
     """Of all that is read of a study while people watch it and when it is resumed, by statement."""
-    with session.held_lease(store, study), statements(store) as sent:
+    with leases.held_lease(store, study), statements(store) as sent:
         assert len(marked(store, study, store.leaderboard(study, 15))) == 15
         found = status(store, study.name)
         assert found.best and found.relu and found.failures and found.driver.live
@@ -229,7 +229,7 @@ def test_a_migration_counts_what_is_there(database_url: str) -> None:
     engine.dispose()
     with_tallies = Store(database_url, create=True)
     assert with_tallies.counts(study) == counted(with_tallies, study)
-    with session.held_lease(with_tallies, study) as lease:
+    with leases.held_lease(with_tallies, study) as lease:
         with_tallies.commit(lease, Batch(added=[Trial(300, Kind.CANDIDATE, "x", "k", 0)]))
     assert with_tallies.counts(study) == counted(with_tallies, study)
     with_tallies.close()
@@ -253,10 +253,10 @@ def test_a_transaction_is_five_statements_however_long_the_study(store: Store) -
     """The lease, new trials, changed ones, tallies, curves; on PostgreSQL how long locks are waited for, too. Seen to
     fail when each counted the study's trials."""
     study = store.create_study("s", 0, Objective.VAL_LOSS, {}, {})
-    with session.held_lease(store, study) as lease:
+    with leases.held_lease(store, study) as lease:
         few = cost(store, study, lease)
     benchmark.fill(store, study, store.size(study), 5_000)
-    with session.held_lease(store, study) as lease:
+    with leases.held_lease(store, study) as lease:
         assert cost(store, study, lease) == few == 5 + (store.url.get_backend_name() == "postgresql")
 
 
@@ -287,7 +287,7 @@ def test_a_replay_is_in_the_order_of_the_ends_with_the_right_curves(store: Store
     n = 2 * replay.PAGE + 7
     trials = [replace(benchmark.made_up(i, (), benchmark.Random(i)), finish_order=(37 * i) % n) for i in range(n)]
     curves = {t.number: benchmark.curve(t) for t in trials if t.number % 3 == 0}
-    with session.held_lease(store, study) as lease:
+    with leases.held_lease(store, study) as lease:
         store.commit(lease, Batch(added=trials, curves=curves))
     told = list(replay.ended(store, study, curves=True))
     assert [trial for trial, _ in told] == sorted(trials, key=lambda t: t.finish_order or 0)
@@ -300,7 +300,7 @@ def test_a_replay_that_takes_long_keeps_the_lease_and_can_be_stopped(tmp_path: P
     store, hours = hasty(tmp_path), itertools.count(0, 3600)
     study = replace(filled(store, 50), n_trials=0)
     pool = simulated(1, 1.0)
-    with session.held_lease(store, study) as lease, statements(store) as sent:
+    with leases.held_lease(store, study) as lease, statements(store) as sent:
         assert not list(session.search(store, lease, study, CONFIG, pool, lambda: stopped, lambda: next(hours)))
     renewals = sum(text.startswith("UPDATE searcher_lease") for text, _ in sent)
     assert renewals < 10 if stopped else renewals > 50
@@ -317,7 +317,7 @@ def simulated(workers: int, mean_seconds: float) -> SimulatedPool:
 
 def search(store: Store, config: Config, pool: SimulatedPool) -> tuple[list[Trial], float]:
     study = session.create_study(store, config)
-    with session.held_lease(store, study) as lease:
+    with leases.held_lease(store, study) as lease:
         for _ in session.search(store, lease, study, config, pool, lambda: False, pool.time):
             pass
     return store.trials(study), pool.time()

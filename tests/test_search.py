@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from search_space import Choices, Grammar, key, parse
-from searcher.driver import session
+from searcher.driver import leases, session
 from searcher.driver.failures import EveryTrialFails
 from searcher.driver.loop import Progress, Search, StopAsked
 from searcher.records import Kind, Study, Trial, TrialState
@@ -58,7 +58,7 @@ def run(
 ) -> list[Progress]:
     pool = pool or InlinePool(run=judge)
     try:
-        with session.held_lease(store, study) as lease:
+        with leases.held_lease(store, study) as lease:
             return list(session.search(store, lease, study, settings, pool, should_stop, clock))
     finally:
         pool.close()
@@ -311,7 +311,7 @@ def test_the_data_of_a_study_are_those_of_its_first_outcome(store: Store) -> Non
         asked.append(job.data_digest)
         return judge(job)
 
-    with session.held_lease(store, study) as lease:
+    with leases.held_lease(store, study) as lease:
         longer = session.extended(store, lease, study, 50)
     run(store, longer, settings, InlinePool(run=noted))
     assert set(asked) == {"ours"}
@@ -442,7 +442,7 @@ def test_failed_trials_are_not_told_and_not_cited(store: Store) -> None:
     recorder = Recorder()
     fails_once = iter([Outcome(Verdict.FAILED, "no")])
     pool = InlinePool(run=lambda job: next(fails_once, None) or judge(job))
-    with session.held_lease(store, study) as lease:
+    with leases.held_lease(store, study) as lease:
         list(Search(store, lease, study, settings, recorder, pool, never).run())
     pool.close()
     states = [(t.state is TrialState.FAILED, t.cites) for t in store.trials(study)]
@@ -483,7 +483,7 @@ def test_a_driver_that_was_overtaken_stops_and_writes_nothing_more(store: Store)
 def test_a_search_that_is_asked_to_stop_ends_and_can_go_on(store: Store) -> None:
     study = session.create_study(store, SETTINGS)
     pool = InlinePool(run=judge)
-    with session.held_lease(store, study) as lease:
+    with leases.held_lease(store, study) as lease:
         running = session.search(store, lease, study, SETTINGS, pool, never)
         for _ in range(5):
             next(running)
@@ -501,7 +501,7 @@ def test_a_search_that_is_asked_to_stop_ends_and_can_go_on(store: Store) -> None
 
 def test_a_study_is_extended_but_not_cut(store: Store) -> None:
     study, before = completed(store)
-    with session.held_lease(store, study) as lease:
+    with leases.held_lease(store, study) as lease:
         longer = session.extended(store, lease, study, 50)
         with pytest.raises(Exception, match="has 40 trials already"):
             session.extended(store, lease, study, 39)

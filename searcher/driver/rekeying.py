@@ -14,7 +14,7 @@ from search_space import KEY_RULES, SpaceError, parse
 from searcher import SearcherError
 from searcher.driver.journal import Journal
 from searcher.driver.keys import PresentKeys
-from searcher.driver.session import held_lease, renewed
+from searcher.driver.leases import held_lease, renewed
 from searcher.records import Study, Trial
 from searcher.store import replay
 from searcher.store.rekeying import write_keys

@@ -1,25 +1,19 @@
-"""Putting a search together: settings checked, a pool, a study, its lease."""
+"""Puts a search together: checked settings, a pool, a study, a session of it."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
 import platform
 import re
-import socket
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from search_space import KEY_RULES, SpaceError, load_primitives
@@ -27,16 +21,14 @@ from searcher import UsageError, __version__
 from searcher.display import shown
 from searcher.driver.journal import Journal
 from searcher.driver.loop import Progress, Search
-from searcher.observe import logs
 from searcher.records import Objective, Study
 from searcher.samplers.base import Sampler, make_sampler
 from searcher.settings import config
 from searcher.settings.config import Config
 from searcher.settings.plan import baseline_trials, grammar_of, left_out
-from searcher.store.database import StoreError, StoreUnavailable
-from searcher.store.lease import Lease, LeaseLost, StudyBusy, in_words
-from searcher.store.rows import Batch, edited
-from searcher.store.store import LEASE_SECONDS, Store, StudyExists
+from searcher.store.database import StoreError
+from searcher.store.lease import Lease
+from searcher.store.store import Store, StudyExists
 from workers.contract import WorkersError
 from workers.failure import failure
 from workers.pools.base import InlinePool, Pool, usable_cpus
@@ -46,8 +38,6 @@ from workers.tasks.images.doubts import doubts
 from workers.tasks.images.models import build, check_model
 from workers.tasks.images.networks.sites import activation_of
 
-MOST_EXPIRY = 86_400.0  # seconds: more than a lease has left when the database's clock was set back
-ENDED = "ended"
 MATTERS = ("searcher", "torch", "scikit-learn")  # whose version can change what a training comes to
 
 log = logging.getLogger("searcher")
@@ -154,56 +144,6 @@ def make_pool(settings: Config) -> Pool:
     from workers.pools.ray_actors import RayPool
 
     return RayPool(settings.workers, settings.gpus_per_worker, settings.address, settings.threads)
-
-
-@contextmanager
-def held_lease(
-    store: Store, study: Study, patience: Callable[[StudyBusy], None] | None = None, *, wait: bool = False
-) -> Iterator[Lease]:
-    """Hold the study's lease for the length of the block. The lease of a dead process is taken over: at once if it ran
-    on this machine, else when it runs out.
-
-    Args:
-        patience: called before a lease that may be a dead process's is waited for.
-        wait: wait for a live process too, until it has ended.
-
-    Raises:
-        StudyBusy: a live process holds it.
-    """
-    lease = _acquire(store, study, patience, wait)
-    try:
-        with logs.about(study.name):
-            log.log(
-                logging.INFO if lease.generation > 1 else logging.DEBUG,  # a new study says so itself
-                "this process drives study %s from here on, its driver number %d",
-                study.name,
-                lease.generation,
-            )
-            yield lease
-    finally:
-        try:
-            store.release(lease)
-        except StoreUnavailable as error:  # says nothing of how the block has ended
-            log.warning("%s; the study's lease runs out by itself in %.0f s", error, LEASE_SECONDS)
-
-
-@contextmanager
-def renewed(store: Store, lease: Lease) -> Iterator[None]:
-    """Keeps a lease through a block that does not write: Ray can take longer to start than a lease lasts."""
-    over = threading.Event()
-
-    def renew() -> None:
-        while not over.wait(LEASE_SECONDS / 3):
-            with suppress(StoreUnavailable, LeaseLost):  # the search meets the same, and says so
-                store.commit(lease, Batch())
-
-    thread = threading.Thread(target=renew, name="searcher-lease", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def search(
@@ -348,96 +288,3 @@ def _sampler(settings: Config) -> Sampler:
         objective=Objective(settings.objective),
         kwargs=settings.sampler_kwargs,
     )
-
-
-def _holder(pid: int | None = None) -> str:
-    """Describe a process, this one if none is named, in words from which `_is_dead` knows it again."""
-    pid = os.getpid() if pid is None else pid
-    try:
-        since = psutil.Process(pid).create_time()
-    except psutil.Error:  # /proc is missing, or shows another namespace
-        since = time.time()
-    started = datetime.fromtimestamp(round(since), UTC)
-    place, began = _place(), _began(pid)
-    known_by = f" ({place}-{began})" if place and began and began != ENDED else ""
-    return f"process {pid} on {socket.gethostname()}, started {started:%Y-%m-%dT%H:%M:%SZ}{known_by}"
-
-
-def _place() -> str:
-    """Return what tells where a process number means the same process: the boot, and the namespaces of process numbers
-    and of times, in which start times are counted. Empty where that is not known: without Linux, or where /proc shows
-    the processes of another namespace."""
-    proc = Path("/proc")
-    try:
-        if str((proc / "self").readlink()) != str(os.getpid()):
-            return ""
-        boot = (proc / "sys/kernel/random/boot_id").read_text().strip()
-        namespaces = [(proc / "self/ns" / kind).stat().st_ino for kind in ("pid", "time")]
-    except OSError:
-        return ""
-    return hashlib.sha256(f"{boot} {namespaces}".encode()).hexdigest()[:8]
-
-
-def _began(pid: int) -> str:
-    """Return when a process began, in ticks since the boot: the wall clock may be set back. `ENDED` if it has and its
-    parent has not waited for it yet; empty if nothing can be read, which says nothing about it."""
-    try:
-        facts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return ENDED if facts[0] == "Z" else facts[19]
-
-
-def _is_dead(holder: str) -> bool:
-    """Return True only if it is proven that the driver of those words is gone. Where nothing proves it, the lease is
-    waited for: a driver on another machine or in another namespace, and a process that this user may not see.
-    """
-    words, here = holder.split(), _place()
-    if len(words) != 7 or not here or not words[1].isdecimal():  # another version's words
-        return False
-    pid, machine, (place, _, began) = int(words[1]), words[3].rstrip(","), words[6].strip("()").partition("-")
-    if place != here or machine != socket.gethostname():
-        return False
-    try:
-        os.kill(pid, 0)  # only asks whether it is there
-    except ProcessLookupError:
-        return True
-    except (OSError, OverflowError):  # it is there, and another user's
-        return False
-    now = _began(pid)
-    return bool(now) and now != began  # its number may be another process's now
-
-
-def _acquire(store: Store, study: Study, patience: Callable[[StudyBusy], None] | None, wait: bool) -> Lease:
-    try:
-        return _take(store, study)
-    except StudyBusy as busy:
-        first = busy
-    if first.expires_in > MOST_EXPIRY:
-        raise edited(study.name, f"its lease is to last {first.expires_in:.3g} s more, not {LEASE_SECONDS:.0f} s")
-    if patience:
-        patience(first)
-    end = time.monotonic() + first.expires_in
-    said = False
-    while True:
-        try:
-            return _take(store, study)
-        except StudyBusy as busy:
-            renewed = time.monotonic() + busy.expires_in > end + 0.5
-            lives = renewed or busy.generation != first.generation
-            if lives and not wait:
-                raise
-            if lives and not said:
-                log.warning("%s drives the study; this process goes on with it after that", in_words(busy.holder))
-            said |= lives
-            time.sleep(min(0.5, max(0.05, busy.expires_in)))
-
-
-def _take(store: Store, study: Study) -> Lease:
-    """Take the lease if it is free, or its holder is dead."""
-    try:
-        return store.acquire(study, _holder())
-    except StudyBusy as busy:
-        if not _is_dead(busy.holder):
-            raise
-        return store.acquire(study, _holder(), evict=busy.generation)

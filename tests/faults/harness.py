@@ -25,7 +25,7 @@ from typing import Any
 import psutil
 
 from searcher import SearcherError
-from searcher.driver import outage, session
+from searcher.driver import leases, outage, session
 from searcher.records import Study, Trial, TrialState
 from searcher.settings.config import Config
 from searcher.store import store
@@ -121,7 +121,7 @@ def drive(url: str, name: str, pool: Pool) -> None:
     study = opened.study(name)
     settings = session.stored_settings(study, None, {})
     try:
-        with session.held_lease(opened, study) as lease:
+        with leases.held_lease(opened, study) as lease:
             sys.stdout.write("driving\n")
             sys.stdout.flush()
             for _ in session.search(opened, lease, study, settings, pool, lambda: False):
@@ -133,7 +133,7 @@ def drive(url: str, name: str, pool: Pool) -> None:
 def extend(url: str, name: str, more: int) -> None:
     opened = Store(url)
     study = opened.study(name)
-    with session.held_lease(opened, study) as lease:
+    with leases.held_lease(opened, study) as lease:
         session.extended(opened, lease, study, len(opened.trials(study)) + more)
     opened.close()
 

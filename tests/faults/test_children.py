@@ -17,7 +17,7 @@ import torch
 
 from search_space import parse
 from search_space.canonical import key
-from searcher.driver import session
+from searcher.driver import leases, session
 from searcher.records import Kind, Objective, Trial, TrialState
 from searcher.reports import report
 from searcher.settings.config import Config
@@ -85,7 +85,7 @@ def test_two_hundred_functions_that_should_not_be_trained(sqlite_url: str, steps
     study = store.create_study("s", len(trials), Objective.VAL_LOSS, settings.to_dict(), {}, trials)
     pool = InlinePool(1)
     try:
-        with session.held_lease(store, study) as lease:
+        with leases.held_lease(store, study) as lease:
             list(session.search(store, lease, study, settings, pool, lambda: False))
     finally:
         pool.close()
@@ -120,7 +120,7 @@ def test_the_memory_of_a_driver_is_flat(sqlite_url: str, tmp_path: Path, monkeyp
     study = harness.make_study(sqlite_url, tmp_path, n_trials=700)
     store, pool = Store(sqlite_url), InlinePool(run=harness.child)
     settings = session.stored_settings(study, None, {})
-    with session.held_lease(store, study) as lease:
+    with leases.held_lease(store, study) as lease:
         searching = session.search(store, lease, study, settings, pool, lambda: False)
         sizes = [own_bytes() for progress in searching if progress.done > 200]
     pool.close()

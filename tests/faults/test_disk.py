@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from searcher.driver import session
+from searcher.driver import leases, session
 from searcher.records import TrialState
 from searcher.store.checking import blamed
 from searcher.store.database import StoreError
@@ -64,7 +64,7 @@ def test_a_disk_that_is_full(small_disk: Path, tmp_path: Path, monkeypatch: pyte
     acknowledged: list[int] = []
     full = 0.0
     refused = pytest.raises(StoreError, match=r"the disk is full; make room, then resume")
-    with refused, session.held_lease(store, study) as lease:
+    with refused, leases.held_lease(store, study) as lease:
         for progress in session.search(store, lease, study, settings, pool, lambda: False):
             acknowledged += [trial.number for trial in progress.ended]
             if len(acknowledged) == 20:

@@ -76,7 +76,7 @@ def test_a_node_that_is_lost_and_comes_back(postgresql_url: str, tmp_path: Path)
     assert found.holds, found
 
 
-LAUNCH = "from workers import ray_cluster; ray_cluster.SILENT_SECONDS = 4.0; import cli; cli.main()"
+LAUNCH = "from workers.pools import ray_cluster; ray_cluster.SILENT_SECONDS = 4.0; import cli; cli.main()"
 
 
 def launched(cluster: Cluster, url: str) -> AbstractContextManager[subprocess.Popen[str]]:

@@ -23,7 +23,7 @@ import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from searcher.driver import session
+from searcher.driver import leases, session
 from searcher.driver.journal import Journal
 from searcher.driver.loop import Progress, Search
 from searcher.driver.outage import RETRY_SECONDS, Outbox
@@ -109,7 +109,7 @@ def survives(url: str, breakdown: Breakdown) -> None:
 
     pool = ThreadPool(child)
     seen: list[tuple[float, Progress]] = []
-    with session.held_lease(store, study) as lease:
+    with leases.held_lease(store, study) as lease:
         for progress in session.search(store, lease, study, SETTINGS, pool, never):
             if not seen:
                 breakdown.start()  # a database that is away before the search has begun ends it
@@ -146,7 +146,7 @@ def test_a_postgresql_server_that_is_stopped(server: Server, seconds: int, state
 
 DRIVER = """
 import sys, time
-from searcher.driver import session
+from searcher.driver import leases, session
 from searcher.store.store import Store
 from tests.faults.test_outage import SETTINGS
 from tests.test_search import judge
@@ -160,7 +160,7 @@ def child(job):
 
 store = Store(sys.argv[1])
 study = store.study(sys.argv[2])
-with session.held_lease(store, study) as lease:
+with leases.held_lease(store, study) as lease:
     for _ in session.search(store, lease, study, SETTINGS, InlinePool(run=child), lambda: False):
         print("driving", flush=True)
 """
@@ -709,7 +709,7 @@ def test_a_slow_sampler_does_not_cost_the_lease(sqlite_url: str, state: Path, mo
         return commit(lease, batch, hasty=hasty)
 
     monkeypatch.setattr(store, "commit", noted)
-    with session.held_lease(store, study) as lease:
+    with leases.held_lease(store, study) as lease:
         search = Search(store, lease, study, SETTINGS, Slow(clock), Idle(clock), lambda: clock.now > 60, clock)
         assert sum(1 for _ in search.run()) > 2
     assert clock.now > 60 and max(after - before for before, after in pairwise(renewed)) < 3

@@ -1,0 +1,106 @@
+"""Taking and holding the lease of a study, by which drivers take turns."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from searcher.driver.process import holder, is_dead
+from searcher.observe import logs
+from searcher.records import Study
+from searcher.store.database import StoreUnavailable
+from searcher.store.lease import Lease, LeaseLost, StudyBusy, in_words
+from searcher.store.rows import Batch, edited
+from searcher.store.store import LEASE_SECONDS, Store
+
+MOST_EXPIRY = 86_400.0  # seconds: more than a lease has left when the database's clock was set back
+
+log = logging.getLogger("searcher")
+
+
+@contextmanager
+def held_lease(
+    store: Store, study: Study, patience: Callable[[StudyBusy], None] | None = None, *, wait: bool = False
+) -> Iterator[Lease]:
+    """Hold the study's lease for the length of the block. The lease of a dead process is taken over: at once if it ran
+    on this machine, else when it runs out.
+
+    Args:
+        patience: called before a lease that may be a dead process's is waited for.
+        wait: wait for a live process too, until it has ended.
+
+    Raises:
+        StudyBusy: a live process holds it.
+    """
+    lease = _acquire(store, study, patience, wait)
+    try:
+        with logs.about(study.name):
+            log.log(
+                logging.INFO if lease.generation > 1 else logging.DEBUG,  # a new study says so itself
+                "this process drives study %s from here on, its driver number %d",
+                study.name,
+                lease.generation,
+            )
+            yield lease
+    finally:
+        try:
+            store.release(lease)
+        except StoreUnavailable as error:  # says nothing of how the block has ended
+            log.warning("%s; the study's lease runs out by itself in %.0f s", error, LEASE_SECONDS)
+
+
+@contextmanager
+def renewed(store: Store, lease: Lease) -> Iterator[None]:
+    """Keeps a lease through a block that does not write: Ray can take longer to start than a lease lasts."""
+    over = threading.Event()
+
+    def renew() -> None:
+        while not over.wait(LEASE_SECONDS / 3):
+            with suppress(StoreUnavailable, LeaseLost):  # the search meets the same, and says so
+                store.commit(lease, Batch())
+
+    thread = threading.Thread(target=renew, name="searcher-lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _acquire(store: Store, study: Study, patience: Callable[[StudyBusy], None] | None, wait: bool) -> Lease:
+    try:
+        return _take(store, study)
+    except StudyBusy as busy:
+        first = busy
+    if first.expires_in > MOST_EXPIRY:
+        raise edited(study.name, f"its lease is to last {first.expires_in:.3g} s more, not {LEASE_SECONDS:.0f} s")
+    if patience:
+        patience(first)
+    end = time.monotonic() + first.expires_in
+    said = False
+    while True:
+        try:
+            return _take(store, study)
+        except StudyBusy as busy:
+            renewed = time.monotonic() + busy.expires_in > end + 0.5
+            lives = renewed or busy.generation != first.generation
+            if lives and not wait:
+                raise
+            if lives and not said:
+                log.warning("%s drives the study; this process goes on with it after that", in_words(busy.holder))
+            said |= lives
+            time.sleep(min(0.5, max(0.05, busy.expires_in)))
+
+
+def _take(store: Store, study: Study) -> Lease:
+    """Take the lease if it is free, or its holder is dead."""
+    try:
+        return store.acquire(study, holder())
+    except StudyBusy as busy:
+        if not is_dead(busy.holder):
+            raise
+        return store.acquire(study, holder(), evict=busy.generation)
