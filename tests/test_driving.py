@@ -93,7 +93,7 @@ def test_the_best_is_said_where_there_is_no_relu(sqlite_url: str, cli: Cli) -> N
 
 
 def test_a_lease_is_kept_while_workers_start(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("store", "session"):
+    for module in ("store.store", "driver.leases"):
         monkeypatch.setattr(f"searcher.{module}.LEASE_SECONDS", 3.0)
     store = Store(sqlite_url, create=True)
     study = session.create_study(store, Config(pool="inline"))
