@@ -10,6 +10,7 @@ from pathlib import Path
 from .conftest import ROOT
 
 ABSENT = (
+    *("aiohttp", "requests"),
     *("alembic", "filelock", "joblib", "matplotlib", "onnx", "optuna", "pandas", "PIL", "prometheus_client", "psutil"),
     *("psycopg", "pyarrow", "ray", "rich", "safetensors", "scipy", "sklearn", "sqlalchemy", "typer", "yaml"),
 )
