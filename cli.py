@@ -128,7 +128,9 @@ def launch(
     study_name: Annotated[str | None, typer.Option(help="Name of the new study; made up if not given.")] = None,
     storage: Storage = DEFAULT_STORAGE,
     preset: Annotated[str, typer.Option(help="Settings to start from: quick or paper.")] = "quick",
-    sampler: Annotated[str | None, typer.Option(help="random, rnn, or optuna:tpe and other Optuna samplers.")] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="random, rnn, optuna:tpe and others of Optuna, or package.module:Class.")
+    ] = None,
     sampler_kwargs: Annotated[
         str | None, typer.Option(help="The sampler's options as JSON: '{\"batch\": 20}'.")
     ] = None,

@@ -38,7 +38,7 @@ from searcher.driver import leases, session
 from searcher.driver.loop import Search
 from searcher.pruners import PRUNERS
 from searcher.records import Study, Trial, TrialState
-from searcher.samplers.base import generator
+from searcher.samplers.contract import generator
 from searcher.settings import config
 from searcher.settings.config import Config
 from searcher.settings.plan import grammar_of

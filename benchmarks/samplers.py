@@ -22,7 +22,8 @@ import torch
 
 from search_space import Grammar, space
 from searcher.records import Kind, Objective, Trial, TrialState
-from searcher.samplers.base import Sampler, make_sampler
+from searcher.samplers.contract import Sampler, observation_of
+from searcher.samplers.registry import make_sampler
 
 ASKED = 20
 NAMES = "sampler, told, tell ms, ask ms, MiB more"
@@ -43,14 +44,14 @@ def grown(sampler: Sampler, grammar: Grammar, begin: int, end: int) -> tuple[flo
     trials = [made_up(number, grammar) for number in range(begin, end)]
     start = time.perf_counter()
     for trial in trials[:-ASKED]:
-        sampler.tell(trial)
+        sampler.tell(observation_of(trial, Objective.VAL_LOSS))
     told = time.perf_counter() - start
     asked = 0.0
     for trial in trials[-ASKED:]:
         start = time.perf_counter()
         sampler.ask(trial.number)
         asked += time.perf_counter() - start
-        sampler.tell(trial)
+        sampler.tell(observation_of(trial, Objective.VAL_LOSS))
     return 1000 * told / max(1, len(trials) - ASKED), 1000 * asked / ASKED
 
 
@@ -65,7 +66,7 @@ def main() -> None:
     torch.set_num_threads(1)
     grammar, process = space("swish2017", 2), psutil.Process()
     for name in arguments.samplers:
-        sampler = make_sampler(name, grammar, seed=0, objective=Objective.VAL_LOSS)
+        sampler = make_sampler(name, grammar, seed=0)
         before, begin = process.memory_info().rss, 0
         for end in sorted(arguments.told):
             tell, ask = grown(sampler, grammar, begin, end)

@@ -123,13 +123,14 @@ def fingerprint(expression: Expression) -> str:
 
 def _moving(expression: Expression) -> list[tuple[int, bytes]]:
     """Return the parameters that change the function's value, each with its effect: the rounded values of the function
-    where this parameter alone differs from the others. They are sorted by effect, so names do not matter."""
+    where this parameter alone differs from the others. They are sorted by effect, so names do not matter. Values of any
+    size count here, because a function may be larger than `LIMIT` everywhere."""
     names = expression.betas
     if not names:
         return []
     same, other = _FEW.betas(0), _FEW.betas(1)
     rows = {name: torch.stack([same, *(other if changed == name else same for changed in names)]) for name in names}
-    (base, *changed), _ = _scaled(expression, _FEW, rows)
+    (base, *changed), _ = _scaled(expression, _FEW, rows, limit=math.inf)
     effects = sorted(zip([_rounded(row, _FEW.fine) for row in changed], names, strict=True))
     seen = {name for name, row in zip(names, changed, strict=True) if _differ(base, row)}
     order = [name for _, name in effects]
@@ -156,7 +157,7 @@ def _slots(expression: Expression, moving: Sequence[tuple[int, bytes]]) -> dict[
     if len(candidates) == 1:
         return candidates[0]
     rows = {name: torch.stack([_FEW.betas(slots[name]) for slots in candidates]) for name in expression.betas}
-    scaled, _ = _scaled(expression, _FEW, rows)
+    scaled, _ = _scaled(expression, _FEW, rows, limit=math.inf)
     found = [_rounded(row, _FEW.fine) for row in scaled]
     return candidates[min(range(len(candidates)), key=found.__getitem__)]
 

@@ -32,6 +32,7 @@ class SearcherError(RuntimeError):
     |- NotDriven: nobody drives the study
     |- LeaseLost: another driver has taken the study over; nothing was written
     |- StopAsked: `searcher stop` has ended a session
+    |- SamplerFailed: a sampler of a person's own raised an exception, or broke its contract
     |- EveryTrialFails: all trainings of a session failed in the same way
     |- CodeNotTrusted: a study names code, or a cluster, that its user has not asked for
     |- CopyRefused: a study cannot be copied; nothing was written

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -99,15 +98,3 @@ class Study:
     config: dict[str, Any]
     versions: dict[str, str] = field(default_factory=dict)
     created_at: datetime | None = None
-
-
-def merit(trial: Trial, objective: Objective) -> float:
-    """How good a judged trial is, in [0, 1], greater is better: what samplers learn from.
-
-    The validation accuracy, or exp(-validation loss), the geometric mean of the probability that the child gave the
-    right class; of a pruned trial what it had reached. 0 for a function that could not be trained.
-    """
-    value = trial.val_acc if objective is Objective.VAL_ACC else trial.val_loss
-    if trial.state is TrialState.INFEASIBLE or value is None:
-        return 0.0
-    return value if objective is Objective.VAL_ACC else math.exp(min(0.0, -value))

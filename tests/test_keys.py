@@ -101,6 +101,8 @@ EQUAL = {
         ("cosh(x)^2 - sinh(x)^2", "1 + 0 * x"),
         ("x^2 - 2 * x * beta1 + beta1^2", "(x - beta)^2"),
         ("max(-exp(x^2)^3, sin(x))", "sin(x)"),
+        ("x - beta1 + beta2 / eps", "beta1 / eps + (x - beta2)"),  # large everywhere
+        ("(x - beta1) * (beta2 / eps)", "beta1 / eps * (x - beta2)"),
     ],
 }
 

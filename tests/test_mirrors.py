@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
@@ -28,6 +28,7 @@ from searcher.records import Kind, Objective, Study, Trial, TrialState
 from searcher.reports.function import Card
 from searcher.reports.mirrors import marked
 from searcher.reports.report import conclusion
+from searcher.samplers.contract import Observation, Pending
 from searcher.settings import config
 from searcher.store.rows import Batch
 from searcher.store.store import Store
@@ -366,16 +367,16 @@ class Scripted:
     """Proposes these choices in turn, and keeps what it is told."""
 
     def __init__(self, *choices: Choices) -> None:
-        self.choices, self.told = choices, list[Trial]()
+        self.choices, self.told = choices, list[Observation]()
 
-    def ask(self, number: int) -> Choices | None:
+    def ask(self, number: int, pending: Sequence[Pending] = ()) -> Choices | None:
         return self.choices[number] if number < len(self.choices) else None
 
-    def tell(self, trial: Trial) -> None:
-        self.told.append(trial)
+    def tell(self, observation: Observation) -> None:
+        self.told.append(observation)
 
 
-def scripted(store: Store, texts: list[str], pool: InlinePool) -> tuple[list[Trial], list[Trial]]:
+def scripted(store: Store, texts: list[str], pool: InlinePool) -> tuple[list[Trial], list[Observation]]:
     """The trials of a search that proposes these functions of one unit, and what its sampler was told."""
     grammar = Grammar(1)
     sampler = Scripted(*(grammar.encode(parse(text)) for text in texts))
@@ -392,11 +393,7 @@ def test_the_sampler_is_told_the_result_of_the_mirror(store: Store) -> None:
     assert (trials[0].state, trials[1].state) == (TrialState.COMPLETE, TrialState.PRUNED)
     assert trials[1].val_loss is None
     assert [(t.number, t.choices) for t in told] == [(t.number, t.choices) for t in trials]
-    assert (told[1].state, told[1].val_loss, told[1].val_acc) == (
-        trials[0].state,
-        trials[0].val_loss,
-        trials[0].val_acc,
-    )
+    assert (told[1].state, told[1].merit) == (trials[0].state, told[0].merit)
 
 
 def test_the_mirror_of_one_that_cannot_be_trained_is_told_as_such(store: Store) -> None:

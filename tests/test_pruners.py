@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from search_space import key, parse
 from searcher.driver import leases, session
 from searcher.pruners import PRUNERS, Pruner, Rule
-from searcher.records import Kind, Objective, Study, Trial, TrialState, merit
+from searcher.records import Kind, Objective, Study, Trial, TrialState
+from searcher.samplers.contract import observation_of
 from searcher.settings.config import Config
 from searcher.store.store import Store
 from workers.contract import Cutoff, Epoch, Job, Outcome, Recipe, Verdict
@@ -234,7 +235,7 @@ def test_the_search_hands_out_cutoffs_and_keeps_what_was_reached(store: Store, o
         reached = store.curve(study, trial.number if trial.cites is None else trial.cites)
         assert len(reached) < 4
         assert trial.val_loss == reached[-1].val_loss
-        assert merit(trial, Objective.VAL_LOSS) > 0
+        assert observation_of(trial, Objective.VAL_LOSS).reward > 0
     ranked = {row["number"] for row in store.leaderboard(study)}
     assert ranked == {t.number for t in trials.values() if t.state is TrialState.COMPLETE and t.cites is None}
 

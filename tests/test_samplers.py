@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import shutil
 import statistics
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 
-from search_space import Choices, Grammar
-from searcher.records import Kind, Objective, Trial, TrialState, merit
+from search_space import Choices, Grammar, SpaceError
+from searcher.records import Kind, Objective, Trial, TrialState
 from searcher.samplers import rnn
-from searcher.samplers.base import Sampler, SamplerError, make_sampler
+from searcher.samplers.contract import Observation, Pending, Sampler, SamplerError, observation_of
+from searcher.samplers.random import RandomSampler
+from searcher.samplers.registry import make_sampler
+from searcher.samplers.testing import SamplerContract
+
+from .conftest import ROOT, Cli
 
 pytestmark = pytest.mark.slow
 
@@ -21,22 +32,18 @@ SMALL = Grammar(1, unary=("x", "sin"), binary=("add", "max"))
 
 
 def fresh(name: str, grammar: Grammar = GRAMMAR, seed: int = 0) -> Sampler:
-    return make_sampler(name, grammar, seed=seed, objective=Objective.VAL_ACC)
+    return make_sampler(name, grammar, seed=seed)
 
 
-def told(number: int, choices: Choices | None, val_acc: float = 0.5) -> Trial:
-    return Trial(
-        number,
-        Kind.CANDIDATE if choices else Kind.BASELINE,
-        "x",
-        "k",
-        0,
-        choices=choices,
-        state=TrialState.COMPLETE,
-        val_loss=1.0,
-        val_acc=val_acc,
-        finish_order=number,
-    )
+def asked_of(sampler: Sampler, number: int) -> Choices:
+    """The decisions that a sampler proposes."""
+    choices = sampler.ask(number)
+    assert isinstance(choices, tuple)
+    return choices
+
+
+def told(number: int, choices: Choices, val_acc: float = 0.5) -> Observation:
+    return Observation(number, "x", choices, "k", 0, TrialState.COMPLETE, val_acc, "fraction", 1.0)
 
 
 def value(choices: Choices) -> float:
@@ -47,55 +54,120 @@ def value(choices: Choices) -> float:
     return 0.1 + 0.3 * sum(good)
 
 
-def infeasible(number: int, choices: Choices) -> Trial:
-    return Trial(number, Kind.CANDIDATE, "x", "k", 0, choices=choices, state=TrialState.INFEASIBLE, finish_order=number)
+class _BuiltIn(SamplerContract):
+    name = ""
+
+    def make(self, grammar: Grammar, seed: int) -> Sampler:
+        return fresh(self.name, grammar, seed)
+
+
+class TestRandom(_BuiltIn):
+    name = "random"
+
+
+class TestRnn(_BuiltIn):
+    name = "rnn"
+
+
+class TestOptunaTpe(_BuiltIn):
+    name = "optuna:tpe"
+
+
+class TestOptunaGp(_BuiltIn):
+    name = "optuna:gp"
+
+
+class TestOptunaNsgaii(_BuiltIn):
+    name = "optuna:nsgaii"
+
+
+class TestOptunaRandom(_BuiltIn):
+    name = "optuna:random"
+
+
+class TestOptunaBruteForce(_BuiltIn):
+    name = "optuna:bruteforce"
+
+
+class TestExample(SamplerContract):
+    """examples/my_sampler.py, as a person would test it."""
+
+    def make(self, grammar: Grammar, seed: int) -> Sampler:
+        sampler: Sampler = example().Mutation(grammar=grammar, seed=seed)
+        return sampler
+
+
+def example() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("my_sampler", ROOT / "examples" / "my_sampler.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class _Broken(RandomSampler):
+    """A sampler that keeps the contract unless a subclass breaks it."""
+
+    def __init__(self, *, grammar: Grammar, seed: int) -> None:
+        super().__init__(grammar=grammar, seed=seed)
+        self.asked = self.told = 0
+
+
+class _CountsAsks(_Broken):
+    def ask(self, number: int, pending: Sequence[Pending] = ()) -> Choices:
+        self.asked += 1
+        return super().ask(number + self.asked)
+
+
+class _Unseeded(_Broken):
+    def ask(self, number: int, pending: Sequence[Pending] = ()) -> Choices:
+        return super().ask(number + id(self))
+
+
+class _Elsewhere(_Broken):
+    def ask(self, number: int, pending: Sequence[Pending] = ()) -> Choices:
+        return (*super().ask(number), 0)
+
+
+class _LearnsWhatItAsked(_Broken):
+    """It learns nothing of trials that an earlier session proposed."""
+
+    def ask(self, number: int, pending: Sequence[Pending] = ()) -> Choices:
+        self.asked = number
+        return super().ask(number + 1000 * self.told)
+
+    def tell(self, observation: Observation) -> None:
+        self.told += observation.number == self.asked
+
+
+@pytest.mark.parametrize(
+    ("sampler", "rule"),
+    [
+        (_CountsAsks, "test_asking_changes_nothing"),
+        (_Unseeded, "test_equal_seeds_give_equal_proposals"),
+        (_Elsewhere, "test_proposals_are_of_the_grammar"),
+        (_LearnsWhatItAsked, "test_one_that_is_told_the_same_goes_on_the_same"),
+    ],
+)
+def test_the_contract_finds_what_breaks_it(sampler: type[_Broken], rule: str) -> None:
+    class Contract(SamplerContract):
+        def make(self, grammar: Grammar, seed: int) -> Sampler:
+            return sampler(grammar=grammar, seed=seed)
+
+    with pytest.raises((AssertionError, SpaceError)):
+        getattr(Contract(), rule)()
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-class TestContract:
-    def test_proposals_are_choices_of_the_grammar(self, name: str) -> None:
-        sampler = fresh(name, Grammar(2))
-        for number in range(3):
-            choices = sampler.ask(number)
-            assert choices is not None
-            Grammar(2).decode(choices)
-
-    def test_asking_changes_nothing(self, name: str) -> None:
-        sampler, other = fresh(name), fresh(name)
-        for number in range(14):
-            for distraction in (number, number + 5, 3):
-                sampler.ask(distraction)
-            choices = sampler.ask(number)
-            assert choices == sampler.ask(number) == other.ask(number)
-            assert choices is not None
-            for one in (sampler, other):
-                one.tell(told(number, choices, value(choices)))
-
-    def test_a_fresh_one_told_the_same_trials_goes_on_the_same(self, name: str) -> None:
-        sampler, trials = fresh(name), []
-        for number in range(24):
-            choices = sampler.ask(number)
-            assert choices is not None
-            trials.append(infeasible(number, choices) if number % 5 == 0 else told(number, choices, value(choices)))
-            sampler.tell(trials[-1])
-        resumed = fresh(name)
-        for trial in trials:
-            resumed.tell(trial)
-        assert [resumed.ask(n) for n in range(24, 28)] == [sampler.ask(n) for n in range(24, 28)]
-
-    def test_the_seed_decides(self, name: str) -> None:
-        asked = [[fresh(name, seed=seed).ask(number) for number in range(5)] for seed in (1, 2)]
-        assert asked[0] != asked[1]
-
-    def test_baselines_are_told_without_harm(self, name: str) -> None:
-        sampler = fresh(name)
-        sampler.tell(told(0, None))
-        assert sampler.ask(1) is not None
+def test_the_seed_decides(name: str) -> None:
+    asked = [[fresh(name, seed=seed).ask(number) for number in range(5)] for seed in (1, 2)]
+    assert asked[0] != asked[1]
 
 
 def test_brute_force_visits_every_choice_once_and_ends() -> None:
     sampler, seen = fresh("optuna:bruteforce", SMALL), []
     while (choices := sampler.ask(len(seen))) is not None:
+        assert isinstance(choices, tuple)
         seen.append(choices)
         sampler.tell(told(len(seen) - 1, choices))
     assert len(seen) == len(set(seen)) == SMALL.size == 8
@@ -109,13 +181,11 @@ def test_optuna_learns_from_what_it_is_told(name: str) -> None:
         name,
         grammar,
         seed=0,
-        objective=Objective.VAL_ACC,
         kwargs={"population_size": 10} if name.endswith("nsgaii") else {},
     )
     rewards = []
     for number in range(60):
-        choices = sampler.ask(number)
-        assert choices is not None
+        choices = asked_of(sampler, number)
         rewards.append(0.9 * (choices[2] == 0) + 0.05 * (choices[3] == 1) + 0.05 * (choices[4] == 1))
         sampler.tell(told(number, choices, rewards[-1]))
     assert statistics.mean(rewards[-20:]) > 1.5 * 0.215
@@ -124,8 +194,7 @@ def test_optuna_learns_from_what_it_is_told(name: str) -> None:
 def play(sampler: Sampler, reward: Callable[[Choices], float], n: int) -> list[float]:
     rewards = []
     for number in range(n):
-        choices = sampler.ask(number)
-        assert choices is not None
+        choices = asked_of(sampler, number)
         rewards.append(reward(choices))
         sampler.tell(told(number, choices, rewards[-1]))
     return rewards
@@ -173,11 +242,15 @@ def test_log_probabilities_are_those_of_the_draws() -> None:
         assert draws.count(tuple(choices)) / 4000 == pytest.approx(p, abs=0.03)
 
 
-def test_merit_is_in_the_unit_interval_and_rises_with_quality() -> None:
-    good, bad = told(0, (0, 0, 0, 0, 0), 0.9), infeasible(1, (0, 0, 0, 0, 0))
-    assert merit(good, Objective.VAL_ACC) == 0.9
-    assert merit(good, Objective.VAL_LOSS) == pytest.approx(0.3679, abs=1e-4)
-    assert merit(bad, Objective.VAL_ACC) == merit(bad, Objective.VAL_LOSS) == 0.0
+def test_rewards_are_in_the_unit_interval_and_rise_with_quality() -> None:
+    good = Trial(0, Kind.CANDIDATE, "x", "k", 0, state=TrialState.COMPLETE, val_loss=1.0, val_acc=0.9, seconds=2.0)
+    bad = Trial(1, Kind.CANDIDATE, "x", "k", 0, state=TrialState.INFEASIBLE)
+    accuracy, loss = observation_of(good, Objective.VAL_ACC), observation_of(good, Objective.VAL_LOSS)
+    assert (accuracy.merit, accuracy.reward, accuracy.cost) == (0.9, 0.9, 2.0)
+    assert loss.merit == -1.0 and loss.reward == pytest.approx(0.3679, abs=1e-4)
+    for objective in Objective:
+        worst = observation_of(bad, objective)
+        assert worst.merit is None and worst.reward == 0.0
 
 
 @pytest.mark.parametrize(
@@ -199,4 +272,96 @@ def test_merit_is_in_the_unit_interval_and_rises_with_quality() -> None:
 )
 def test_refusals_say_why(name: str, kwargs: dict[str, object], message: str) -> None:
     with pytest.raises(SamplerError, match=message):
-        make_sampler(name, GRAMMAR, seed=0, objective=Objective.VAL_LOSS, kwargs=kwargs)
+        make_sampler(name, GRAMMAR, seed=0, kwargs=kwargs)
+
+
+# A sampler of a person's own, from the command line
+
+SMALL_SEARCH = ("launch", "-q", "--study-name", "s", "--pool", "inline", "--threads", "1", "--limit-train", "100")
+SMALL_SEARCH += ("--width", "2", "--epochs", "1", "--n-trials", "5", "--baselines", "relu")
+
+
+def test_a_sampler_of_ones_own(cli: Cli, tmp_path: Path) -> None:
+    """It is named on the command line, takes its options, and is trusted again on resume."""
+    shutil.copy(ROOT / "examples" / "my_sampler.py", tmp_path)
+    named = ("--sampler", "my_sampler:Mutation", "--sampler-kwargs", '{"random_share": 0.5}')
+    done = cli(*SMALL_SEARCH, *named)
+    assert done.returncode == 0, done.stderr
+    assert cli("resume", "s", "-q", "--n-trials", "7").returncode == 0
+    (tmp_path / "my_sampler.py").write_text((tmp_path / "my_sampler.py").read_text() + "# changed\n")
+    refused = cli("resume", "s", "-q", "--n-trials", "8")
+    assert refused.returncode == 1 and "--trust-code" in refused.stderr
+
+
+OWN = """
+from searcher.samplers.random import RandomSampler
+from search_space import parse
+
+class NoTell:
+    def ask(self, number, pending=()): ...
+
+class Fails(RandomSampler):
+    def ask(self, number, pending=()):
+        raise ZeroDivisionError("by zero")
+
+class FailsToLearn(RandomSampler):
+    def tell(self, observation):
+        raise KeyError("loss")
+
+class Short(RandomSampler):
+    def ask(self, number, pending=()):
+        return (0, 1)
+
+class Text(RandomSampler):
+    def ask(self, number, pending=()):
+        return "max(x, 0)"
+
+class Shape(RandomSampler):
+    def ask(self, number, pending=()):
+        return parse("sin(sin(x))")
+
+class NotMade:
+    def __init__(self, *, grammar, seed):
+        raise RuntimeError("no licence")
+    def ask(self, number, pending=()): ...
+    def tell(self, observation): ...
+
+number = 3
+"""
+
+
+@pytest.mark.parametrize(
+    ("sampler", "message"),
+    [
+        ("own:Missing", "sampler 'own:Missing' is no sampler: no class 'Missing' there"),
+        ("own:number", "no class 'number' there"),
+        ("own:NoTell", "it has no tell"),
+        ("nowhere:Mine", "no module 'nowhere'"),
+        ("own:Fails", "failed in ask(0): ZeroDivisionError: by zero"),
+        ("own:Short", "broke rule 3 of its contract: ask(0) returned '(0, 1)', not 5 decisions of the grammar"),
+        ("own:Text", "broke rule 3 of its contract"),
+        ("own:Shape", "an Expression needs `any_expression = True` in the class"),
+        ("own:NotMade", "sampler 'own:NotMade' does not accept RuntimeError: no licence"),
+    ],
+)
+def test_a_sampler_that_breaks_its_contract_is_refused(cli: Cli, tmp_path: Path, sampler: str, message: str) -> None:
+    """Before anything is written."""
+    (tmp_path / "own.py").write_text(OWN)
+    done = cli(*SMALL_SEARCH, "--sampler", sampler)
+    code = 1 if any(word in message for word in ("failed", "broke", "Expression")) else 2
+    assert done.returncode == code and message in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+    assert not (tmp_path / "searcher.db").exists()
+
+
+def test_a_sampler_that_fails_later_ends_the_search_and_nothing_is_lost(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "later.py").write_text(OWN)
+    done = cli(*SMALL_SEARCH, "--sampler", "later:FailsToLearn")
+    message = "sampler 'later:FailsToLearn' failed in tell, of trial 0: KeyError: 'loss'"
+    assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr, done.stderr
+    (tmp_path / "later.py").write_text(OWN.replace('raise KeyError("loss")', "pass"))
+    monkeypatch.delitem(sys.modules, "later")
+    assert cli("resume", "s", "-q", "--trust-code").returncode == 0
+    [status] = json.loads(cli("status", "s", "-f", "json").stdout)
+    assert status["done"] == 5

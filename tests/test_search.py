@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 
-from search_space import Choices, Grammar, key, parse
+from search_space import Choices, Expression, Grammar, key, parse
 from searcher.driver import leases, session
 from searcher.driver.failures import EveryTrialFails
 from searcher.driver.loop import Progress, Search, StopAsked
 from searcher.records import Kind, Study, Trial, TrialState
+from searcher.samplers.contract import Observation, Pending
+from searcher.samplers.random import RandomSampler
 from searcher.settings import config
 from searcher.settings.config import Config
+from searcher.settings.plan import grammar_of
 from searcher.store.database import StoreError
 from searcher.store.lease import Lease, LeaseLost, NotDriven
 from searcher.store.rows import Batch
@@ -429,13 +433,13 @@ def test_one_that_works_is_reason_to_go_on(store: Store) -> None:
 def test_failed_trials_are_not_told_and_not_cited(store: Store) -> None:
     class Recorder:
         def __init__(self) -> None:
-            self.told: list[Trial] = []
+            self.told: list[Observation] = []
 
-        def ask(self, number: int) -> Choices | None:
+        def ask(self, number: int, pending: Sequence[Pending] = ()) -> Choices | None:
             return (0, 0, 0, 10, 0) if number < 4 else None
 
-        def tell(self, trial: Trial) -> None:
-            self.told.append(trial)
+        def tell(self, observation: Observation) -> None:
+            self.told.append(observation)
 
     settings = replace(SETTINGS, baselines=("none",), max_retries=0)
     study = session.create_study(store, settings)
@@ -448,6 +452,68 @@ def test_failed_trials_are_not_told_and_not_cited(store: Store) -> None:
     states = [(t.state is TrialState.FAILED, t.cites) for t in store.trials(study)]
     assert states == [(True, None), (False, None), (False, 1), (False, 1)]
     assert [t.number for t in recorder.told] == [1, 2, 3]
+
+
+def test_samplers_know_what_is_pending(store: Store) -> None:
+    """Of trials that were proposed and have not been judged, also of those that an earlier session left."""
+
+    class Recorder(RandomSampler):
+        seen: ClassVar[list[tuple[int, ...]]] = []
+
+        def ask(self, number: int, pending: Sequence[Pending] = ()) -> Choices:
+            assert all(key(parse(trial.expression)) == trial.key for trial in pending)
+            self.seen.append((number, *(trial.number for trial in pending)))
+            return super().ask(number, pending)
+
+    settings = replace(SETTINGS, baselines=("relu", "tanh"), n_trials=8, preflight=False)
+    study = session.create_study(store, settings)
+    pool, sampler = Stuck(capacity=4), Recorder(grammar=grammar_of(settings), seed=0)
+    with leases.held_lease(store, study) as lease:
+        list(Search(store, lease, study, settings, sampler, pool, lambda: bool(pool.waits)).run())
+    assert Recorder.seen[:3] == [(2, 0, 1), (3, 0, 1, 2), (4, 0, 1, 2, 3)]
+
+
+class Stuck:
+    """A pool in which no job ever ends."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity, self.waits = capacity, 0
+
+    def submit(self, *jobs: Job) -> None: ...
+
+    def wait(self, timeout_seconds: float) -> list[tuple[Job, Outcome]]:
+        self.waits += 1
+        return []
+
+    def close(self) -> None: ...
+
+
+def test_a_proposal_need_not_have_the_grammars_shape(store: Store) -> None:
+    """A sampler may propose any expression; it is trained, cited and told like others."""
+    texts = ["x * sigmoid(1.5 * x)", "sin(sin(sin(sin(x))))", "x * sigmoid(x * 1.5)"]
+
+    class Free:
+        any_expression = True
+        told: ClassVar[list[Observation]] = []
+
+        def ask(self, number: int, pending: Sequence[Pending] = ()) -> Expression | None:
+            return parse(texts[number]) if number < len(texts) else None
+
+        def tell(self, observation: Observation) -> None:
+            self.told.append(observation)
+
+    settings = replace(SETTINGS, baselines=("none",))
+    study = session.create_study(store, settings)
+    pool = InlinePool(run=judge)
+    with leases.held_lease(store, study) as lease:
+        list(Search(store, lease, study, settings, Free(), pool, never).run())
+    pool.close()
+    assert [(t.state, t.choices, t.cites) for t in store.trials(study)] == [
+        (TrialState.COMPLETE, None, None),
+        (TrialState.COMPLETE, None, None),
+        (TrialState.COMPLETE, None, 0),
+    ]
+    assert [t.expression for t in Free.told][:2] == texts[:2] and Free.told[0].merit == Free.told[2].merit
 
 
 def test_an_exhausted_sampler_ends_the_search(store: Store) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from searcher.driver import session
-from searcher.records import Objective, Trial, TrialState, merit
+from searcher.records import Objective, Trial, TrialState
+from searcher.samplers.contract import observation_of
 from searcher.store.store import Store
 from workers.contract import Epoch, Health, Job, Outcome, Verdict
 from workers.pools.base import InlinePool, guarded
@@ -138,7 +139,7 @@ def test_a_search_goes_on_after_results_that_cannot_be_kept(database_url: str, r
 
 
 @pytest.mark.parametrize("loss", [-1e300, -1.0, 0.0, 1e300])
-def test_a_merit_is_in_its_range_for_any_loss(loss: float) -> None:
+def test_a_reward_is_in_its_range_for_any_loss(loss: float) -> None:
     """Row R6: a loss that the tables accept does not end the search in the sampler."""
     trial = Trial(0, "candidate", "x", "k", 0, state=TrialState.COMPLETE, val_loss=loss, val_acc=0.5)  # type: ignore[arg-type]
-    assert 0 <= merit(trial, Objective.VAL_LOSS) <= 1
+    assert 0 <= observation_of(trial, Objective.VAL_LOSS).reward <= 1

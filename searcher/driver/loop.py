@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
-from search_space import breakdown, key, preflight
+from search_space import Expression, breakdown, key, preflight
 from searcher import SearcherError
 from searcher.driver.failures import Failures
 from searcher.driver.jobs import job_of, pruner_of
@@ -23,7 +23,7 @@ from searcher.driver.mirrors import Mirrors
 from searcher.driver.outage import Outage, Outbox
 from searcher.driver.state import SearchState
 from searcher.records import REFUSED, Kind, Study, Trial, TrialState
-from searcher.samplers.base import Sampler
+from searcher.samplers.contract import Sampler, observation_of
 from searcher.settings.config import Config
 from searcher.settings.plan import grammar_of
 from searcher.store import replay
@@ -199,6 +199,7 @@ class Search:
             if trial.state is TrialState.RUNNING:
                 batch.changed.append((TrialState.RUNNING, waiting))
             self._state.waiting.append(waiting)
+            self._state.propose(waiting)
         self._state.proposed = self._store.size(study)
         self._outbox.put(batch)
         keys.say_what_changed(self._store.typed(study.name))
@@ -352,12 +353,16 @@ class Search:
         if not self._may_propose():
             return None
         number = self._next_number()
-        choices = self._sampler.ask(number)
-        if choices is None:
+        proposal = self._sampler.ask(number, tuple(self._state.pending.values()))
+        if proposal is None:
             self._exhausted = True
             return None
-        expression = self._grammar.decode(choices)
+        if isinstance(proposal, Expression):
+            expression, choices = proposal, None
+        else:
+            expression, choices = self._grammar.decode(proposal), proposal
         trial = Trial(number, Kind.CANDIDATE, str(expression), key(expression), self._config.seed, choices=choices)
+        self._state.propose(trial)
         untested = self._config.preflight and not self._state.functions.get(trial.key)
         if untested and (refusal := preflight(expression) or breakdown(expression)):
             return replace(trial, state=TrialState.INFEASIBLE, reason=REFUSED + refusal)
@@ -374,7 +379,7 @@ class Search:
     def _learn(self, trial: Trial, curve: Sequence[Epoch]) -> None:
         if trial.state.judged:
             if told := self._mirrors.told(trial):
-                self._sampler.tell(told)
+                self._sampler.tell(observation_of(told, self._state.study.objective))
             if self._pruner:
                 self._pruner.tell(trial, curve)
 

@@ -22,7 +22,8 @@ from searcher.display import shown
 from searcher.driver.journal import Journal
 from searcher.driver.loop import Progress, Search
 from searcher.records import Objective, Study
-from searcher.samplers.base import Sampler, make_sampler
+from searcher.samplers.contract import Sampler
+from searcher.samplers.registry import make_sampler
 from searcher.settings import config
 from searcher.settings.config import Config
 from searcher.settings.plan import baseline_trials, grammar_of, left_out
@@ -285,6 +286,5 @@ def _sampler(settings: Config) -> Sampler:
         settings.sampler,
         grammar_of(settings),
         seed=settings.seed,
-        objective=Objective(settings.objective),
         kwargs=settings.sampler_kwargs,
     )

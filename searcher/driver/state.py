@@ -7,6 +7,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field, replace
 
 from searcher.records import Study, Trial, TrialState
+from searcher.samplers.contract import Pending
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class SearchState:
         running: trials that were given to the pool, by number.
         deferred: trials that wait until the training of a function ends, by that function's key.
         deferred_trials: how many these are.
+        pending: what samplers are told of trials that have not ended, by number; in the order of the numbers.
         counts: trials that have ended, by state.
         proposed: rows of the study, and so the number of the next trial.
         finished: the next `finish_order`.
@@ -53,6 +55,7 @@ class SearchState:
     running: dict[int, Trial] = field(default_factory=dict)
     deferred: dict[str, list[Trial]] = field(default_factory=dict)
     deferred_trials: int = 0
+    pending: dict[int, Pending] = field(default_factory=dict)
     counts: Counter[TrialState] = field(default_factory=Counter)
     proposed: int = 0
     finished: int = 0
@@ -62,6 +65,7 @@ class SearchState:
 
     def finish(self, trial: Trial, key: str = "") -> None:
         """Enter a finished trial. `key` is its function's key by today's rules, where the store has another one."""
+        self.pending.pop(trial.number, None)
         self.finished = max(self.finished, (trial.finish_order or 0) + 1)
         self.counts[trial.state] += 1
         self.trained += trial.trained and trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
@@ -80,6 +84,10 @@ class SearchState:
             self.functions[key] = Known(
                 trial.number, trial.key, trial.state, reason, trial.val_loss, trial.val_acc, trial.parameters
             )
+
+    def propose(self, trial: Trial) -> None:
+        """Enter a trial that has been proposed and not judged."""
+        self.pending[trial.number] = Pending(trial.number, trial.expression, trial.choices, trial.key)
 
     def start(self, trial: Trial) -> None:
         """Enter a trial that is given to the pool."""

@@ -1,1 +1,1 @@
-"""Samplers: what to try next. See `searcher.samplers.base` for the contract."""
+"""Samplers: what to try next. See `searcher.samplers.contract` for the contract."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -14,8 +14,8 @@ from optuna.trial import TrialState as OptunaState
 from optuna.trial import create_trial
 
 from search_space import Choices, Grammar, nearest
-from searcher.records import Objective, Trial, merit
-from searcher.samplers.base import SamplerError, configured, generator
+from searcher.samplers.contract import Observation, Pending, SamplerError, generator
+from searcher.samplers.registry import configured
 
 SAMPLERS: Mapping[str, Callable[..., BaseSampler]] = {
     "tpe": optuna.samplers.TPESampler,
@@ -50,16 +50,14 @@ class _Storage(InMemoryStorage):
 class OptunaSampler:
     """Any sampler of Optuna that can serve categorical decisions and one objective.
 
-    Optuna maximises `merit`. Each proposal comes from a new instance, seeded by the trial's number, on a study that
-    holds the told trials and nothing else.
+    Optuna maximises the reward of an observation. Each proposal comes from a new instance, seeded by the trial's
+    number, on a study that holds the told trials and nothing else.
 
     Raises:
         SamplerError: no such sampler, one that cannot serve (the message says why), an option it does not take.
     """
 
-    def __init__(
-        self, name: str, kwargs: Mapping[str, Any], *, grammar: Grammar, seed: int, objective: Objective
-    ) -> None:
+    def __init__(self, name: str, kwargs: Mapping[str, Any], *, grammar: Grammar, seed: int) -> None:
         plain = name.lower().removesuffix("sampler")
         self._name = ALIASES.get(plain, plain)
         if self._name.replace("-", "").replace("_", "") in REFUSED:
@@ -67,7 +65,7 @@ class OptunaSampler:
             raise SamplerError(f"optuna:{name} cannot serve: {reason}; accepted: {', '.join(SAMPLERS)}")
         if self._name not in SAMPLERS:
             raise SamplerError(f"unknown Optuna sampler {name!r}; {nearest(name, SAMPLERS)}")
-        self._kwargs, self._grammar, self._seed, self._objective = dict(kwargs), grammar, seed, objective
+        self._kwargs, self._grammar, self._seed = dict(kwargs), grammar, seed
         self._space: dict[str, BaseDistribution] = {
             d.name: CategoricalDistribution(range(len(d.options))) for d in grammar.decisions
         }
@@ -76,7 +74,7 @@ class OptunaSampler:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._study = optuna.create_study(storage=self._storage, direction="maximize", sampler=self._sampler(0))
 
-    def ask(self, number: int) -> Choices | None:
+    def ask(self, number: int, pending: Sequence[Pending] = ()) -> Choices | None:  # noqa: ARG002
         if self._name == "bruteforce" and len(self._told) >= self._grammar.size:
             return None
         self._study.sampler = self._sampler(number)
@@ -87,17 +85,17 @@ class OptunaSampler:
         self._storage.forget_last(self._study._study_id)
         return choices
 
-    def tell(self, trial: Trial) -> None:
-        if trial.choices is None:
+    def tell(self, observation: Observation) -> None:
+        if observation.choices is None:
             return
-        self._told.add(trial.choices)
-        params = dict(zip(self._space, trial.choices, strict=True))
+        self._told.add(observation.choices)
+        params = dict(zip(self._space, observation.choices, strict=True))
         self._study.add_trial(
             create_trial(
                 state=OptunaState.COMPLETE,
                 params=params,
                 distributions=self._space,
-                value=merit(trial, self._objective),
+                value=observation.reward,
                 system_attrs=self._generation(),
             )
         )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from search_space import Choices, Grammar
-from searcher.records import Trial
-from searcher.samplers.base import generator
+from searcher.samplers.contract import Observation, Pending, generator
 
 
 class RandomSampler:
@@ -13,8 +14,8 @@ class RandomSampler:
     def __init__(self, *, grammar: Grammar, seed: int) -> None:
         self._grammar, self._seed = grammar, seed
 
-    def ask(self, number: int) -> Choices | None:
+    def ask(self, number: int, pending: Sequence[Pending] = ()) -> Choices:  # noqa: ARG002
         return self._grammar.sample(generator(self._seed, number))
 
-    def tell(self, trial: Trial) -> None:
-        """Learns nothing."""
+    def tell(self, observation: Observation) -> None:
+        """Learn nothing."""

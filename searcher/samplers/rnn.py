@@ -10,12 +10,13 @@ hundreds. The clip of 0.2 is that of Schulman et al. 2017 (arXiv 1707.06347, tab
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from search_space import Choices, Grammar
-from searcher.records import Objective, Trial, merit
-from searcher.samplers.base import generator
+from searcher.samplers.contract import Observation, Pending, generator
 
 MOST_HIDDEN = 10_000  # units: beyond, the controller alone takes gigabytes
 
@@ -91,7 +92,6 @@ class RnnSampler:
         *,
         grammar: Grammar,
         seed: int,
-        objective: Objective,
         batch: int = 10,
         learning_rate: float = 0.002,
         entropy_weight: float = 0.8,
@@ -109,7 +109,7 @@ class RnnSampler:
             raise ValueError(
                 f"clip must be in (0, 1) and baseline_decay in [0, 1), not {clip!r} and {baseline_decay!r}"
             )
-        self._seed, self._objective = seed, objective
+        self._seed = seed
         self._batch, self._epochs, self._clip = batch, epochs, clip
         self._entropy_weight, self._baseline_decay = entropy_weight, baseline_decay
         with torch.random.fork_rng(devices=[]):
@@ -119,14 +119,14 @@ class RnnSampler:
         self._told: list[tuple[Choices, float]] = []
         self._baseline: float | None = None
 
-    def ask(self, number: int) -> Choices | None:
+    def ask(self, number: int, pending: Sequence[Pending] = ()) -> Choices:  # noqa: ARG002
         source = torch.Generator().manual_seed(generator(self._seed, number).getrandbits(63))
         return self._controller.sample(source)
 
-    def tell(self, trial: Trial) -> None:
-        if trial.choices is None:
+    def tell(self, observation: Observation) -> None:
+        if observation.choices is None:
             return
-        self._told.append((trial.choices, merit(trial, self._objective)))
+        self._told.append((observation.choices, observation.reward))
         if len(self._told) == self._batch:
             self._update(torch.tensor([c for c, _ in self._told]), torch.tensor([r for _, r in self._told]))
             self._told.clear()

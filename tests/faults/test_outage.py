@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
@@ -28,6 +28,7 @@ from searcher.driver.journal import Journal
 from searcher.driver.loop import Progress, Search
 from searcher.driver.outage import RETRY_SECONDS, Outbox
 from searcher.records import Kind, Objective, Study, Trial, TrialState
+from searcher.samplers.contract import Pending
 from searcher.samplers.random import RandomSampler
 from searcher.settings.config import Config, ConfigError
 from searcher.settings.plan import grammar_of
@@ -676,7 +677,7 @@ class Slow(RandomSampler):
         super().__init__(grammar=grammar_of(SETTINGS), seed=0)
         self._clock = clock
 
-    def ask(self, number: int) -> tuple[int, ...] | None:
+    def ask(self, number: int, pending: Sequence[Pending] = ()) -> tuple[int, ...]:
         self._clock.now += 0.3
         return super().ask(number)
 

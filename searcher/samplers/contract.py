@@ -1,0 +1,128 @@
+"""What a sampler is, and what it is told. A sampler of your own needs this module and `search_space` only."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from search_space import Choices, Expression
+from searcher import SearcherError, UsageError
+from searcher.records import Objective, Trial, TrialState
+
+
+class SamplerError(UsageError):
+    """A sampler that does not exist, cannot serve, or does not take an option."""
+
+
+class SamplerFailed(SearcherError):
+    """A sampler of a person's own has raised an exception, or broken its contract. The study can be resumed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A proposal that has not been judged yet.
+
+    Attributes:
+        number: the number of its trial.
+        expression: the function, as text in normal form.
+        choices: the decisions in the grammar; None for a function that was not proposed by decisions.
+        key: equal for equal functions.
+    """
+
+    number: int
+    expression: str
+    choices: Choices | None
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """A judged trial, as a sampler learns of it.
+
+    Attributes:
+        number, expression, choices, key: as in `Pending`. `choices` is None for a baseline.
+        seed: the seed of the training.
+        state: COMPLETE, PRUNED (then `merit` is what had been reached) or INFEASIBLE.
+        merit: the value of the objective, negated if it is minimised, so that greater is better. None if the function
+            could not be trained.
+        unit: the unit of the objective: `nats` for a loss, `fraction` for a number in [0, 1].
+        cost: seconds that the training took; 0 for a trial that cites another one.
+    """
+
+    number: int
+    expression: str
+    choices: Choices | None
+    key: str
+    seed: int
+    state: TrialState
+    merit: float | None
+    unit: str
+    cost: float
+
+    @property
+    def reward(self) -> float:
+        """The merit as a number in [0, 1]: a fraction as it is, a loss v as exp(-v), and 0 if there is none.
+
+        exp(-v) is the geometric mean of the probability that the network gave to the right class. It is bounded, so one
+        diverging child cannot dominate.
+        """
+        if self.merit is None:
+            return 0.0
+        return math.exp(min(0.0, self.merit)) if self.unit == "nats" else self.merit
+
+
+class Sampler(Protocol):
+    """Proposes functions.
+
+    Rules:
+        1. `ask` changes nothing: until the next `tell`, the same number and the same pending trials get the same
+           answer, whatever else was asked. All randomness comes from the seed and the number; see `generator`.
+        2. Only `tell` changes a sampler. One that is made anew and told the same observations in the same order
+           continues in the same way. That is how a study is resumed; no sampler is ever saved.
+        3. `ask` returns decisions of the grammar. A sampler with a true attribute `any_expression` may return an
+           `Expression` instead, of any shape.
+        4. Equal seeds give equal proposals.
+
+    `searcher.samplers.testing` has tests that hold these rules for any sampler. A class is named as `module:Class` and
+    made with the keywords `grammar` and `seed`, and those of `--sampler-kwargs`.
+    """
+
+    def ask(self, number: int, pending: Sequence[Pending] = ()) -> Choices | Expression | None:
+        """Return the proposal for trial `number`; None if there is nothing more to propose, ever.
+
+        Args:
+            number: the number of the trial, from 0; baselines have the first numbers.
+            pending: trials that have not been judged yet, by number.
+        """
+
+    def tell(self, observation: Observation) -> None:
+        """Learn from a judged trial. Baselines are told too, and may be ignored."""
+
+
+def observation_of(trial: Trial, objective: Objective) -> Observation:
+    """Return what samplers are told of a judged trial."""
+    loss = objective is Objective.VAL_LOSS
+    value = trial.val_loss if loss else trial.val_acc
+    if trial.state is TrialState.INFEASIBLE or value is None:
+        merit = None
+    else:
+        merit = -value if loss else value
+    return Observation(
+        trial.number,
+        trial.expression,
+        trial.choices,
+        trial.key,
+        trial.seed,
+        trial.state,
+        merit,
+        "nats" if loss else "fraction",
+        trial.seconds,
+    )
+
+
+def generator(seed: int, number: int) -> random.Random:
+    """Return the source of all randomness in the proposal for one trial. It is the same on every machine."""
+    return random.Random(f"{seed}/{number}")
