@@ -52,7 +52,7 @@ def checked(settings: Config) -> str:
 
 
 def check_trust(study: str, typed: str, settings: Config) -> None:
-    """`trust.check`; at a terminal the user is asked, and a yes is remembered."""
+    """`approval.check`; at a terminal the user is asked, and a yes is remembered."""
     from searcher.driver import approval
 
     try:
