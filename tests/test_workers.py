@@ -379,7 +379,7 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_contract_needs_the_standard_library_only() -> None:
-    done = python("import sys, workers.job; print(sorted({'torch', 'ray', 'numpy', 'sklearn'} & set(sys.modules)))")
+    done = python("import sys, workers.contract; print(sorted({'torch', 'ray', 'numpy', 'sklearn'} & set(sys.modules)))")
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
 
 

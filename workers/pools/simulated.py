@@ -18,7 +18,7 @@ from itertools import count
 from workers.contract import Job, Outcome, WorkersError
 from workers.pools.base import Evaluate, guarded
 
-QUEUE = 2  # jobs a worker holds: one running, one waiting, as in workers.ray_pool
+QUEUE = 2  # jobs a worker holds: one running, one waiting, as in workers.pools.ray_actors
 
 
 class SimulatedPool:
