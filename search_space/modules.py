@@ -87,6 +87,9 @@ def source_files(name: str) -> list[Path]:
     Returns:
         The module, the packages around it and, of a module that is not installed, what it imports from its own folder.
         Empty if there is no such module.
+
+    Raises:
+        SpaceError: a package around it has no `__init__.py`.
     """
     look_into(str(Path.cwd()))
     specs = _specs(name)
@@ -97,6 +100,11 @@ def source_files(name: str) -> list[Path]:
             finder.import_hook(name)
         except (ImportError, SyntaxError, ValueError, RecursionError):
             return sorted(files)  # its import fails too, and says why
+        except AttributeError as error:  # Python's finder does not know packages without an __init__.py
+            raise SpaceError(
+                f"the files of {name!r} cannot be listed, so nobody can tell later whether they have changed; add an "
+                f"empty __init__.py to the folder {name.split('.')[0]!r}"
+            ) from error
         found = (getattr(module, "__file__", None) for module in finder.modules.values())
         files |= {Path(file) for file in found if file}
     return sorted(files)

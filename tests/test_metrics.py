@@ -207,5 +207,6 @@ def test_a_search_outlives_half_sent_requests(tmp_path: Path) -> None:
 
 
 def test_nothing_of_it_is_imported_unless_asked_for() -> None:
-    code = "import sys, cli, searcher.driver.session, searcher.observe.progress; sys.exit('prometheus_client' in sys.modules)"
+    code = "import sys, cli, searcher.driver.session, searcher.observe.progress; "
+    code += "sys.exit('prometheus_client' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -365,3 +365,14 @@ def test_a_sampler_that_fails_later_ends_the_search_and_nothing_is_lost(
     assert cli("resume", "s", "-q", "--trust-code").returncode == 0
     [status] = json.loads(cli("status", "s", "-f", "json").stdout)
     assert status["done"] == 5
+
+
+def test_a_package_without_init_is_refused_in_one_line(cli: Cli, tmp_path: Path) -> None:
+    """Its files cannot be listed, so a change of them would not be noticed on resume. Seen to end with a traceback."""
+    (tmp_path / "folder").mkdir()
+    shutil.copy(ROOT / "examples" / "my_sampler.py", tmp_path / "folder")
+    done = cli(*SMALL_SEARCH, "--sampler", "folder.my_sampler:Mutation")
+    assert done.returncode == 2 and "add an empty __init__.py to the folder 'folder'" in done.stderr, done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    (tmp_path / "folder" / "__init__.py").touch()
+    assert cli(*SMALL_SEARCH, "--sampler", "folder.my_sampler:Mutation").returncode == 0

@@ -255,7 +255,7 @@ def test_a_query_tells_no_process_list_its_password(server: Guarded) -> None:
     """Its process gets the password through a pipe. Seen to fail with the task as an argument."""
     Store(server.to(), create=True).close()
     with opened_query(server.to(), "SELECT 1 AS one FROM pg_sleep(30)"):
-        (reader,) = [child for child in psutil.Process().children() if "reader.py" in " ".join(child.cmdline())]
+        (reader,) = [child for child in psutil.Process().children() if "query_process.py" in " ".join(child.cmdline())]
         assert CANARY not in " ".join(reader.cmdline())
 
 
