@@ -36,8 +36,9 @@ FINE_STEP, DENSE_STEP, LARGE = 2.0**-30, 2.0**-13, 2.0**11
 # A function that is nowhere larger than the first, or half of the time larger than the second, is scaled by a power of
 # two before the steps are applied.
 SMALL_SCALE, LARGE_SCALE = 2.0**-10, 2.0**64
-# At points where parameters are not 1, or beyond 6.1, larger values are not compared: exp(a) overflows from a = 710 on,
-# so that log(1 + exp(a)) is infinite where softplus(a) is 710, and there such values of `a` are common.
+REACH = 6.1  # the dense points lie within [-REACH, REACH]
+# Larger values are not compared where parameters are not 1, or x lies beyond `REACH`. There, values of `a` above 710
+# are common: exp(a) overflows, so log(1 + exp(a)) is infinite although softplus(a) is not.
 LIMIT = 600.0
 MAX_ORDERS = 24  # in which parameters are tried that have the same effect, each changed alone
 
@@ -52,8 +53,8 @@ def _spread(count: int, prime: int) -> Array:
 
 
 def _sweep(count: int) -> Array:
-    """Return points from -6.1 to 6.1 at equal distances, none of them a round number."""
-    return 6.1 * ((np.arange(count) + 0.4871) / count * 2 - 1)
+    """Return points from -`REACH` to `REACH` at equal distances, none of them a round number."""
+    return REACH * ((np.arange(count) + 0.4871) / count * 2 - 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +84,7 @@ class _Points:
 def _points(*parts: tuple[Array, bool], fine: int) -> _Points:
     x = np.concatenate([part for part, _ in parts])
     free = np.concatenate([np.full(len(part), varied) for part, varied in parts])
-    return _Points(torch.from_numpy(x), fine, free, free | (np.abs(x) > 6.1))
+    return _Points(torch.from_numpy(x), fine, free, free | (np.abs(x) > REACH))
 
 
 _FINE, _FAR, _ROUND = 4 * (2 * _spread(64, 61) - 1), 9.3 * (2 * _spread(24, 67) - 1), np.arange(-6.0, 7.0)
@@ -185,9 +186,11 @@ def _scaled(
     expression: Expression, points: _Points, betas: Mapping[int, Tensor], limit: float = LIMIT
 ) -> tuple[Array, int]:
     """Return the values divided by a power of two, and its exponent: 0 unless the function is very small or large.
-    Values beyond `limit` at the limited points are not a number."""
+    Values beyond `limit` at the limited points are not a number, unless most of the function's values are so large."""
     values = _evaluate(expression, points.x, betas)
-    values = np.where(points.limited & (np.abs(values) > limit), np.nan, values)
+    large = np.abs(values) > limit
+    if 2 * np.sum(large[..., : points.fine]) < np.sum(~np.isnan(values[..., : points.fine])):
+        values = np.where(points.limited & large, np.nan, values)
     sizes = np.abs(values)
     finite = np.isfinite(sizes)
     scale = float(sizes.max(where=finite, initial=0.0))
@@ -213,7 +216,7 @@ def _is_noise(values: Array, beside: Array) -> bool:
 def _differ(one: Array, other: Array) -> bool:
     """Return True if the values differ anywhere by more than `_MOVES` allows."""
     with np.errstate(all="ignore"):
-        allowed = _MOVES * (1 + np.maximum(np.abs(one), np.abs(other)))
+        allowed = _MOVES * (1 + np.minimum(np.abs(one), np.abs(other)))  # finite where either is
         return bool((~(np.abs(one - other) <= allowed) & ~(_undefined(one) & _undefined(other))).any())
 
 
