@@ -23,7 +23,7 @@ class Mirror:
 
 @lru_cache(maxsize=4096)
 def mirror_of(text: str) -> Mirror | None:
-    """Return the mirror of the function that `text` writes.
+    """Return the mirror of the function whose expression is `text`.
 
     None if the text cannot be read here: `maxout(2)` is no expression, and a primitive of a user's own is unknown while
     its module is not loaded.

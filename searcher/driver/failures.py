@@ -1,4 +1,4 @@
-"""What a session does with runs that failed: it tries again, and doubts whether the function is to blame."""
+"""The failure policy of a session: which failed trials run again, and when a failure is final."""
 
 from __future__ import annotations
 

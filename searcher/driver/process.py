@@ -1,4 +1,4 @@
-"""The identity of a driver's process, in words that are kept with its lease, and proof that it has ended."""
+"""The identity of a driver's process. It is stored with the lease, and tells whether the process has ended."""
 
 from __future__ import annotations
 

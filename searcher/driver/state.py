@@ -100,8 +100,8 @@ class SearchState:
         self.deferred_trials += 1
 
     def decided(self, trial: Trial) -> Trial:
-        """Return a new or waiting trial as it is entered. If its function was judged before, the trial cites that; if
-        the pre-flight refused it, it is numbered among the finished ones."""
+        """Return a new or waiting trial as the store is to hold it. If its function was judged before, the trial cites
+        that result. If the pre-flight refused it, it gets its `finish_order`."""
         known = self.functions.get(trial.key)
         if known is None:
             return replace(trial, finish_order=self.finished) if trial.state.finished else trial

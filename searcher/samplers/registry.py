@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from search_space import Choices, Expression, Grammar, SpaceError, nearest, parse
-from search_space.modules import code_name, import_module, raised
+from search_space.modules import CodeName, code_name, import_module, raised
 from searcher.samplers.contract import Observation, Pending, Sampler, SamplerError, SamplerFailed
 
 # The name of each sampler of ours, and where its class is.
-BUILT_IN: Mapping[str, str] = {
-    "random": "searcher.samplers.random:RandomSampler",
-    "rnn": "searcher.samplers.rnn:RnnSampler",
+BUILT_IN: Mapping[str, CodeName] = {
+    "random": CodeName("searcher.samplers.random", "RandomSampler"),
+    "rnn": CodeName("searcher.samplers.rnn", "RnnSampler"),
 }
 OWN = "package.module:Class"
 
@@ -37,24 +37,25 @@ def make_sampler(name: str, grammar: Grammar, *, seed: int, kwargs: Mapping[str,
 
         return OptunaSampler(member or "tpe", options, grammar=grammar, seed=seed)
     if name in BUILT_IN:
-        return configured(_class(BUILT_IN[name]), name, options, grammar=grammar, seed=seed)
-    if code_name(name):
-        made = configured(_class(name), name, options, grammar=grammar, seed=seed)
+        return configured(_class(BUILT_IN[name], name), name, options, grammar=grammar, seed=seed)
+    if own := code_name(name):
+        made = configured(_class(own, name), name, options, grammar=grammar, seed=seed)
         return CheckedSampler(made, name, grammar)
     raise SamplerError(f"unknown sampler {name!r}; {nearest(name, [*BUILT_IN, 'optuna:tpe', 'optuna:NAME', OWN])}")
 
 
-def _class(name: str) -> Callable[..., Sampler]:
-    module, attribute = name.split(":", 1)
+def _class(code: CodeName, name: str) -> Callable[..., Sampler]:
     try:
-        found = getattr(import_module(module), attribute, None)
+        found = getattr(import_module(code.module), code.attribute, None)
     except SpaceError as error:
         raise SamplerError(f"sampler {name!r}: {error}") from error
-    missing = [method for method in ("ask", "tell") if not callable(getattr(found, method, None))]
-    if not isinstance(found, type) or missing:
-        lacks = f"it has no {' and no '.join(missing)}" if isinstance(found, type) else f"no class {attribute!r} there"
-        raise SamplerError(f"sampler {name!r} is no sampler: {lacks}; see searcher.samplers.contract.Sampler")
-    return found
+    if not isinstance(found, type):
+        lacks = f"no class {code.attribute!r} there"
+    elif missing := [method for method in ("ask", "tell") if not callable(getattr(found, method, None))]:
+        lacks = f"it has no {' and no '.join(missing)}"
+    else:
+        return found
+    raise SamplerError(f"sampler {name!r} is no sampler: {lacks}; see searcher.samplers.contract.Sampler")
 
 
 def configured(make: Callable[..., T], name: str, options: Mapping[str, Any], **fixed: Any) -> T:
