@@ -54,6 +54,7 @@ from searcher.commands import sql as sql_commands
 from searcher.commands import surgery as surgery_commands
 from searcher.commands.console import Format, Output, Row, Storage, opened, print_findings, print_rows, print_text
 from searcher.commands.running import check_trust, checked, say_waiting, search, served
+from searcher.display import measured, shown
 from searcher.observe import logs, streams
 
 if TYPE_CHECKING:
@@ -136,9 +137,24 @@ def launch(
     ] = None,
     n_trials: Annotated[int | None, typer.Option(help="The study's total of trials, baselines included.")] = None,
     timeout: Timeout = None,
-    seed: Annotated[int | None, typer.Option(help="Of proposals, initial weights and order of images.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the proposals, and of the trainings.")] = None,
+    training_seed: Annotated[
+        int | None, typer.Option(help="Seed of the weights and the order of the data; the same as --seed if not given.")
+    ] = None,
     split_seed: Annotated[int | None, typer.Option(help="Of the split into train, val and test.")] = None,
-    objective: Annotated[str | None, typer.Option(help="Rank by val_loss or val_acc.")] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="What judges a function: images, package.module:function or path/to/file.py:function."),
+    ] = None,
+    task_kwargs: Annotated[
+        str | None, typer.Option(help="Options of your own task as JSON: '{\"width\": 32}'.")
+    ] = None,
+    objective: Annotated[
+        str | None, typer.Option(help="The metric to rank by: val_loss, val_acc, or one of your own task.")
+    ] = None,
+    direction: Annotated[
+        str | None, typer.Option(help="minimize or maximize the objective of a task that declares no metrics.")
+    ] = None,
     space: Annotated[str | None, typer.Option(help="Search space: swish2017, small1 or large1.")] = None,
     units: Annotated[int | None, typer.Option(help="Core units, 1 to 3.")] = None,
     unary: Annotated[str | None, typer.Option(help="Unary primitives to choose from: x,neg,sin,...")] = None,
@@ -300,7 +316,7 @@ def top(
         from searcher.reports.mirrors import marked  # imports torch: not before the study is known to be there
 
         rows = marked(store, study, rows)
-        print_rows(_for_table(rows) if output is Format.table else rows, output)
+        print_rows(_for_table(study, rows) if output is Format.table else rows, output)
 
 
 @app.command()
@@ -319,8 +335,8 @@ def trial(
             print_rows([{**facts, "curve": curve}], output)
             return
         headline, _, traceback = str(facts["reason"] or "").partition("\n")  # what has lines of its own fits no table
-        shown = {**facts, "reason": headline}
-        print_rows([{"": key, " ": value} for key, value in shown.items() if value not in (None, "")], output)
+        rows = {**facts, "reason": headline}
+        print_rows([{"": key, " ": value} for key, value in rows.items() if value not in (None, "")], output)
         if traceback:
             print_text(traceback)
         if curve:
@@ -356,7 +372,7 @@ def _begin(storage: str, settings: Config, digest: str, quiet: bool, registry: C
     from searcher.driver import leases, session
 
     with closing(session.make_pool(settings)) as children, opened(storage, create=True) as store:
-        study = session.create_study(store, settings, digest)
+        study = session.create_study(store, settings, digest, session.declared(settings, children))
         with leases.held_lease(store, study) as lease:
             search(store, lease, study, settings, children, quiet, registry)
         _conclude(store, study)
@@ -393,6 +409,7 @@ def _resume(
             with leases.renewed(store, lease):
                 workers = session.make_pool(settings)
             with closing(workers):
+                session.check_task(study, settings, workers)
                 search(store, lease, study, settings, workers, quiet, registry)
         _conclude(store, study)
 
@@ -402,10 +419,10 @@ def _conclude(store: Store, study: Study) -> None:
     from searcher.reports import report
     from searcher.reports.mirrors import marked
 
-    shown = marked(store, study, store.leaderboard(study, 15, baselines=True))
-    print_rows(_for_table(shown), Format.table)
-    print_text(report.conclusion(store, study, shown))
-    typed = store.typed(study.name)
+    rows = marked(store, study, store.leaderboard(study, 15, baselines=True))
+    print_rows(_for_table(study, rows), Format.table)
+    print_text(report.conclusion(store, study, rows))
+    typed = shown(store.typed(study.name))
     print_text(f"Next: searcher top {typed}")
     done = sum(n for state, n in store.counts(study).items() if state.finished)
     longer = f" --n-trials {2 * study.n_trials}" if done >= study.n_trials else ""
@@ -422,13 +439,13 @@ def _in_short(study: Row) -> dict[str, Any]:
         "complete": study["complete"],
         "failed": study["failed"],
         "sampler": study["sampler"],
-        "dataset": study["dataset"],
+        "judged by": study["dataset"] if study["task"] == "images" else study["task"],
         "created": study["created"],
         "driver": process_of(study["driver"]),
     }
 
 
-def _for_table(rows: Sequence[Row]) -> list[dict[str, Any]]:
+def _for_table(study: Study, rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Return the rows of a leaderboard as people read them: baselines by name, four decimals. The mark of a mirror
     stands behind the expression, because mirrors are too rare for a column."""
     return [
@@ -437,8 +454,7 @@ def _for_table(rows: Sequence[Row]) -> list[dict[str, Any]]:
             "expression": row["expression"] + (f"  ({row['mirror']})" if row["mirror"] else ""),
             "baseline": row["name"],
             "trials": row["n_trials"],
-            "val_loss": f"{row['val_loss']:.4f}" if abs(row["val_loss"]) < 1e4 else f"{row['val_loss']:.3g}",
-            "val_acc": f"{row['val_acc']:.4f}",
+            **{metric.name: measured(row[metric.name]) for metric in study.task.shown},
             "number": row["number"],
         }
         for row in rows

@@ -42,7 +42,8 @@ from ray import tune
 from searcher.driver import leases, session
 from searcher.settings.config import Config
 from searcher.store.store import Store
-from workers.contract import Epoch, Job, Outcome, Verdict
+from tests.made import measures, point
+from workers.contract import Job, Outcome, Verdict
 from workers.pools.base import Evaluate
 from workers.pools.ray_actors import RayPool
 
@@ -52,7 +53,7 @@ OPTIONS = {"input1": 1, "input2": 1, "unary1": 25, "unary2": 25, "binary": 10}
 def nothing(job: Job) -> Outcome:
     """A child that does nothing, and reports what a child reports."""
     loss = 0.1 + job.number % 7
-    return Outcome(Verdict.COMPLETE, val_loss=loss, val_acc=0.5, curve=(Epoch(1, loss, loss, 0.5),), parameters=1)
+    return Outcome(Verdict.COMPLETE, metrics=measures(loss, 0.5), curve=(point(1, loss, loss, 0.5),), parameters=1)
 
 
 def rate(ends: list[float]) -> float:

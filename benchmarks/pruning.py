@@ -43,6 +43,7 @@ from searcher.settings import config
 from searcher.settings.config import Config
 from searcher.settings.plan import grammar_of
 from searcher.store.store import Store
+from tests.made import OBJECTIVES, proposing
 from workers.contract import Job, Outcome, Verdict
 from workers.pools.base import Pool
 from workers.tasks.images.data import Part, load
@@ -100,9 +101,10 @@ class Replay:
         for epochs in range(1, len(whole.curve)):
             curve = whole.curve[:epochs]
             last = curve[-1]
-            guesses = epochs == job.guess_epoch and _guesses(last, self._val)
+            guesses = epochs == job.first_rung and _guesses(last.metrics, self._val)
             if guesses or any(cutoff.missed(curve) for cutoff in job.cutoffs):
-                return Outcome(Verdict.PRUNED, "", last.val_loss, last.val_acc, curve, seconds=1.0)
+                metrics = {name: last.metrics[name] for name in OBJECTIVES}
+                return Outcome(Verdict.PRUNED, metrics=metrics, curve=curve, seconds=1.0)
         return replace(whole, seconds=1.0)
 
 
@@ -112,7 +114,9 @@ def run(store: Store, settings: Config, pool: Pool) -> Study:
     known = settings.study_name in names
     study = store.study(settings.study_name) if known else session.create_study(store, settings)
     with leases.held_lease(store, study) as lease:
-        for progress in Search(store, lease, study, settings, Listed(settings), pool, lambda: False).run():
+        for progress in Search(
+            store, lease, study, settings, proposing(Listed(settings), settings), pool, lambda: False
+        ).run():
             if sys.stderr.isatty():
                 print(
                     f"\r{settings.study_name}: {progress.done} of {progress.total} ",
@@ -130,8 +134,7 @@ def outcomes(store: Store, study: Study) -> dict[str, Outcome]:
         trial.expression: Outcome(
             Verdict(trial.state.value),
             trial.reason,
-            trial.val_loss,
-            trial.val_acc,
+            trial.metrics,
             tuple(curves.get(trial.number, ())),
         )
         for trial in store.trials(study)
@@ -145,7 +148,7 @@ def epochs_trained(store: Store, study: Study) -> int:
 def best(store: Store, study: Study) -> list[str]:
     """Expressions of those that came to the end, best first."""
     complete = [trial for trial in store.trials(study) if trial.state is TrialState.COMPLETE]
-    return [trial.expression for trial in sorted(complete, key=lambda trial: trial.val_loss or 0.0)]
+    return [trial.expression for trial in sorted(complete, key=lambda trial: trial.rank_key)]
 
 
 def main() -> None:

@@ -21,9 +21,10 @@ import psutil
 import torch
 
 from search_space import Grammar, space
-from searcher.records import Kind, Objective, Trial, TrialState
+from searcher.records import Kind, Trial, TrialState
 from searcher.samplers.contract import Sampler, observation_of
 from searcher.samplers.registry import make_sampler
+from tests.made import image_task, result
 
 ASKED = 20
 NAMES = "sampler, told, tell ms, ask ms, MiB more"
@@ -36,7 +37,7 @@ def made_up(number: int, grammar: Grammar) -> Trial:
     if draw.random() < 0.2:
         return Trial(number, Kind.CANDIDATE, "", "", 0, choices=choices, state=TrialState.INFEASIBLE)
     loss = draw.lognormvariate(0, 1)
-    return Trial(number, trial.kind, "", "", 0, choices=choices, state=TrialState.COMPLETE, val_loss=loss, val_acc=0.5)
+    return result(Trial(number, trial.kind, "", "", 0, choices=choices), loss)
 
 
 def grown(sampler: Sampler, grammar: Grammar, begin: int, end: int) -> tuple[float, float]:
@@ -44,14 +45,14 @@ def grown(sampler: Sampler, grammar: Grammar, begin: int, end: int) -> tuple[flo
     trials = [made_up(number, grammar) for number in range(begin, end)]
     start = time.perf_counter()
     for trial in trials[:-ASKED]:
-        sampler.tell(observation_of(trial, Objective.VAL_LOSS))
+        sampler.tell(observation_of(trial, image_task().objective))
     told = time.perf_counter() - start
     asked = 0.0
     for trial in trials[-ASKED:]:
         start = time.perf_counter()
         sampler.ask(trial.number)
         asked += time.perf_counter() - start
-        sampler.tell(observation_of(trial, Objective.VAL_LOSS))
+        sampler.tell(observation_of(trial, image_task().objective))
     return 1000 * told / max(1, len(trials) - ASKED), 1000 * asked / ASKED
 
 

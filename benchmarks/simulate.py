@@ -32,7 +32,8 @@ from benchmarks.store import databases
 from searcher.driver import leases, session
 from searcher.settings.config import Config
 from searcher.store.store import Store
-from workers.contract import Epoch, Job, Outcome, Verdict
+from tests.made import measures, point
+from workers.contract import Job, Outcome, Verdict
 from workers.pools.simulated import SimulatedPool
 
 SPREAD = 0.5  # standard deviation of the logarithm of a child's seconds
@@ -52,8 +53,8 @@ def judge(job: Job) -> Outcome:
     if draw.random() < 0.2:
         return Outcome(Verdict.INFEASIBLE, "training loss is not finite at epoch 1, step 9")
     loss = draw.lognormvariate(0, 1)
-    curve = tuple(Epoch(epoch, loss + 1, loss, 0.5) for epoch in range(1, EPOCHS + 1))
-    return Outcome(Verdict.COMPLETE, val_loss=loss, val_acc=0.5, curve=curve, parameters=9000)
+    curve = tuple(point(epoch, loss + 1, loss, 0.5) for epoch in range(1, EPOCHS + 1))
+    return Outcome(Verdict.COMPLETE, metrics=measures(loss, 0.5), curve=curve, parameters=9000)
 
 
 @dataclass(frozen=True, slots=True)

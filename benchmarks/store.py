@@ -44,16 +44,17 @@ import psutil
 import sqlalchemy as sa
 
 from searcher.driver import leases, session
-from searcher.records import Kind, Objective, Study, Trial, TrialState
+from searcher.records import Kind, Study, Trial, TrialState
 from searcher.reports import report
 from searcher.reports.status import status
 from searcher.settings.config import Config
 from searcher.store import database, schema
 from searcher.store.database import Prepared
 from searcher.store.lease import Lease
-from searcher.store.rows import Batch, epoch_rows, trial_row
+from searcher.store.rows import Batch, point_rows, trial_row
 from searcher.store.store import Store
-from workers.contract import Epoch
+from tests.made import create, point, result
+from workers.contract import Point
 from workers.pools.base import InlinePool
 
 SETTINGS = Config(sampler="random", units=2, baselines=("none",), pool="inline")
@@ -84,15 +85,15 @@ def made_up(number: int, known: Sequence[int], draw: Random) -> Trial:
     if chance < 0.2:
         return replace(trial, state=TrialState.INFEASIBLE, reason="training loss is not finite at epoch 1, step 9")
     loss = draw.lognormvariate(0, 1)
-    judged = replace(trial, state=TrialState.COMPLETE, val_loss=loss, val_acc=math.exp(-loss), parameters=9000)
+    judged = result(trial, loss, math.exp(-loss), parameters=9000)
     if chance < 0.5 and known:
         return replace(judged, cites=draw.choice(known), seconds=0.0, worker="", parameters=None)
     return judged
 
 
-def curve(trial: Trial) -> tuple[Epoch, ...]:
-    loss = trial.val_loss or 0.0
-    return tuple(Epoch(epoch, loss / epoch, loss, 0.5) for epoch in range(1, EPOCHS + 1))
+def curve(trial: Trial) -> tuple[Point, ...]:
+    loss = trial.metrics["val_loss"] or 0.0
+    return tuple(point(epoch, loss / epoch, loss, 0.5) for epoch in range(1, EPOCHS + 1))
 
 
 def trials(begin: int, end: int) -> Iterator[Trial]:
@@ -116,7 +117,7 @@ def fill(store: Store, study: Study, begin: int, end: int) -> None:
         with engine.execution_options(writes=True).begin() as connection:
             rows = [{**trial_row(study.id, trial, stamp), "created_at": stamp} for trial in chunk]
             insert(connection, schema.trial, rows)
-            insert(connection, schema.epoch, list(epoch_rows(study.id, curves)))
+            insert(connection, schema.point, list(point_rows(study.id, curves)))
     t = schema.tally.c
     with engine.execution_options(writes=True).begin() as connection:
         for state, n in counts.items():
@@ -160,7 +161,7 @@ def commit(store: Store, lease: Lease, study: Study) -> float:
     for turn in range(COMMITS):
         fresh = [made_up(first + 4 * turn + i, (), draw) for i in range(4)]
         waiting = [replace(t, state=TrialState.WAITING, finish_order=None, reason="") for t in fresh]
-        ended = [replace(t, val_loss=0.5, val_acc=0.5, state=TrialState.COMPLETE, reason="") for t in running]
+        ended = [result(t, 0.5, reason="") for t in running]
         batch = Batch(waiting, [(TrialState.WAITING, t) for t in ended], {t.number: curve(t) for t in ended})
         start = time.perf_counter()
         store.commit(lease, batch)
@@ -226,7 +227,7 @@ def table(sizes: Sequence[int], kinds: Sequence[str], studies: int, rounds: int,
         for url in urls:
             store = Store(url, create=True)
             names = [f"study{n}" for n in range(studies)]
-            made = [store.create_study(name, 0, Objective.VAL_LOSS, SETTINGS.to_dict(), {}) for name in names]
+            made = [create(store, name, 0, "val_loss", SETTINGS.to_dict(), {}) for name in names]
             for size in sorted(sizes):
                 start = time.perf_counter()
                 for study in made:

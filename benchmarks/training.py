@@ -27,7 +27,9 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
-from workers.contract import Job, Recipe
+from benchmarks.images import image_of, with_image
+from workers.contract import Job
+from workers.tasks.images.config import ImageConfig, Recipe
 from workers.tasks.images.data import Dataset, load
 from workers.tasks.images.models import build
 from workers.tasks.images.networks.sites import activation_of
@@ -63,8 +65,9 @@ class Ordinary:
 
     def __init__(self, job: Job, data: Dataset, device: torch.device) -> None:
         torch.manual_seed(job.seed)
-        network = build(job.model, activation_of(job.expression), data.shape, data.classes, None, job.model_kwargs)
-        self.model, self.device, recipe = network.to(device), device, job.recipe
+        image = image_of(job)
+        network = build(image.model, activation_of(job.expression), data.shape, data.classes, None, image.model_kwargs)
+        self.model, self.device, recipe = network.to(device), device, image.recipe
         images, labels = data.train.batch(torch.arange(len(data.train), device=device))
         training = TensorDataset(images.cpu(), labels.cpu())
         order = SameOrder(len(training), job.seed)
@@ -126,18 +129,19 @@ class Side:
 
 def compare(title: str, job: Job, device: torch.device) -> None:
     """Prints a line a side."""
-    data = load(job.dataset, job.split_seed, device, job.data_dir, job.limit_train)
+    image = image_of(job)
+    data = load(image.dataset, image.split_seed, device, job.data_dir, image.limit_train)
     child, ordinary = _Child(job, data, device), Ordinary(job, data, device)
-    each = iter(range(1, job.recipe.epochs + 1))
+    each = iter(range(1, image.recipe.epochs + 1))
 
     def ours() -> None:
         child._train_epoch(next(each), child.steps_per_epoch, lambda: None)
 
     sides = [Side("searcher", ours, True, []), Side("DataLoader, eager", ordinary.epoch, False, [])]
-    for _ in range(job.recipe.epochs):
+    for _ in range(image.recipe.epochs):
         for side in sides:
             side.run(device)
-    images = child.steps_per_epoch * job.recipe.batch_size
+    images = child.steps_per_epoch * image.recipe.batch_size
     accuracies = (child._evaluate(data.val)[1], ordinary.accuracy(data))
     rates = [images / statistics.median(side.seconds[1:] or side.seconds) for side in sides]
     for side, rate, accuracy in zip(sides, rates, accuracies, strict=True):
@@ -164,11 +168,11 @@ def main() -> None:
     )
     print(f"{arguments.model}, batches of {arguments.batch_size}, {arguments.epochs} epochs")
     recipe = Recipe(epochs=arguments.epochs, batch_size=arguments.batch_size)
-    digits = Job(0, "", model=arguments.model, recipe=recipe)
+    digits = Job(0, "", task=ImageConfig(model=arguments.model, recipe=recipe).task_config())
     if arguments.cifar:
-        images = replace(digits, dataset="cifar10", data_dir=arguments.cifar, limit_train=2000)
+        images = replace(with_image(digits, dataset="cifar10", limit_train=2000), data_dir=arguments.cifar)
     else:
-        images = replace(digits, dataset="benchmarks.training:random_images", limit_train=2000)
+        images = with_image(digits, dataset="benchmarks.training:random_images", limit_train=2000)
     print("\n| data | function | loop | images/s | val_acc | ratio |\n|---|---|---|---|---|---|")
     for title, job in (("digits", digits), ("3x32x32, 2,000 images", images)):
         for function in FUNCTIONS:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from search_space import Grammar
-from workers.contract import Recipe
+from workers.tasks.images.config import Recipe
 from workers.tasks.images.data import Part, load
 from workers.tasks.images.models import build
 from workers.tasks.images.networks.sites import activation_of

@@ -18,5 +18,6 @@ class Mutation:
         return self.grammar.mutate(self.best.choices, draw)
 
     def tell(self, observation):
-        if observation.choices and (self.best is None or observation.reward > self.best.reward):
+        known = observation.choices and observation.merit is not None
+        if known and (self.best is None or observation.merit > self.best.merit):
             self.best = observation

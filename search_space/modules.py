@@ -84,6 +84,9 @@ def source_digest(name: str) -> str:
 def source_files(name: str) -> list[Path]:
     """List the files that `import_module(name)` would run. Nothing is imported for it.
 
+    Args:
+        name: A module, or the path of a Python file.
+
     Returns:
         The module, the packages around it and, of a module that is not installed, what it imports from its own folder.
         Empty if there is no such module.
@@ -91,6 +94,8 @@ def source_files(name: str) -> list[Path]:
     Raises:
         SpaceError: a package around it has no `__init__.py`.
     """
+    if name.endswith(".py"):
+        return _files_of_script(Path(name))
     look_into(str(Path.cwd()))
     specs = _specs(name)
     files = {Path(spec.origin) for spec in specs if spec.has_location and spec.origin}
@@ -108,6 +113,17 @@ def source_files(name: str) -> list[Path]:
         found = (getattr(module, "__file__", None) for module in finder.modules.values())
         files |= {Path(file) for file in found if file}
     return sorted(files)
+
+
+def _files_of_script(path: Path) -> list[Path]:
+    """List a Python file, and what it imports from its own folder."""
+    finder = ModuleFinder([str(path.parent)], excludes=OURS)
+    try:
+        finder.run_script(str(path))
+    except (ImportError, SyntaxError, ValueError, RecursionError, OSError, AttributeError):
+        return [path] if path.exists() else []  # its import fails too, and says why
+    found = (getattr(module, "__file__", None) for module in finder.modules.values())
+    return sorted({Path(file) for file in found if file})
 
 
 def files_digest(name: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from collections.abc import Mapping
 
 from workers.text import limited
 
@@ -40,6 +41,18 @@ def shown(text: str, *, lines: bool = False) -> str:
 def headline(text: str) -> str:
     """Return the first line of a text, of limited length, to be shown among others."""
     return shown(limited(text.partition("\n")[0], HEADLINE))
+
+
+def measured(value: float | None) -> str:
+    """Return the value of a metric with four decimals, or four digits where these would not show it."""
+    if value is None:
+        return ""
+    return f"{value:.4f}" if value == 0 or 1e-2 <= abs(value) < 1e4 else f"{value:.4g}"
+
+
+def metrics_line(metrics: Mapping[str, float]) -> str:
+    """Return metrics in one line: `val_loss 0.6508, val_acc 0.8520`."""
+    return ", ".join(f"{name} {measured(value)}" for name, value in metrics.items())
 
 
 def without_colours(text: str) -> str:

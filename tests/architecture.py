@@ -10,26 +10,27 @@ ROOT = Path(__file__).parents[1]
 SOURCES = [ROOT / "cli.py", *(f for d in ("search_space", "workers", "searcher") for f in (ROOT / d).rglob("*.py"))]
 
 # Modules that everything under `searcher` may import, as it may import `searcher` itself.
-BASE = ("searcher.records", "searcher.display", "searcher.findings")
+BASE = ("searcher.records", "searcher.display", "searcher.findings", "workers.contract")
 # Packages and modules of ours, and what they may import of ours, beside themselves. All else is forbidden.
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "search_space": (),
     "workers": ("search_space",),
     "searcher.samplers": ("search_space", *BASE),
-    "searcher.pruners": ("workers.contract", *BASE),
+    "searcher.pruners": BASE,
+    "searcher.proposers": ("search_space", "searcher.samplers", *BASE),
     "searcher.mirrors": ("search_space", *BASE),
     "searcher.settings": ("search_space", "workers", "searcher.pruners", *BASE),
-    "searcher.store": ("workers.contract", "workers.text", *BASE),
+    "searcher.store": ("workers.text", *BASE),
     "searcher.driver": (
-        *("search_space", "workers", "searcher.samplers", "searcher.pruners", "searcher.mirrors", "searcher.settings"),
-        *("searcher.store", "searcher.observe.logs", *BASE),
+        *("search_space", "workers", "searcher.samplers", "searcher.proposers", "searcher.pruners", "searcher.mirrors"),
+        *("searcher.settings", "searcher.store", "searcher.observe.logs", *BASE),
     ),
-    "searcher.reports": ("search_space", "searcher.mirrors", "searcher.store", *BASE),
+    "searcher.reports": ("search_space", "workers.tasks", "searcher.mirrors", "searcher.store", *BASE),
     "searcher.observe": ("workers.text", "searcher.driver", "searcher.store.lease", *BASE),
     "searcher.integrations": ("workers", *BASE),
     "searcher.doctor": ("workers", "searcher.store", *BASE),
     "searcher.commands": ("search_space", "workers", "searcher"),
-    "searcher": ("workers.text",),  # BASE
+    "searcher": ("workers.text", "workers.contract"),  # BASE
     "cli": ("search_space", "workers", "searcher"),
 }
 # Packages of others that only a part of ours may import.

@@ -25,7 +25,7 @@ def test_imports_go_one_way(path: Path) -> None:
         ("workers.tasks.images.train", "from searcher import SearcherError"),
         ("workers.tasks.images.train", "import ray"),
         ("workers.contract", "import torch.nn"),
-        ("searcher.records", "from workers.contract import Epoch"),
+        ("searcher.records", "from workers.validation import validated"),
         ("searcher.store.store", "from search_space import key"),
         ("searcher.store.store", "from searcher.driver.loop import Search"),
         ("searcher.samplers.rnn", "from searcher.store.store import Store"),

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workers.contract import Recipe
 from workers.tasks.images.augment import augment
+from workers.tasks.images.config import Recipe
 
 
 def images(n: int = 64, height: int = 6, width: int = 8) -> torch.Tensor:

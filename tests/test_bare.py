@@ -22,7 +22,8 @@ def images():
 TRAINING = """
 import json
 from dataclasses import replace
-from workers.contract import Job, Recipe
+from workers.contract import Job
+from workers.tasks.images.config import ImageConfig, Recipe
 from workers.pools.base import InlinePool
 
 def outcome(job):
@@ -33,12 +34,16 @@ def outcome(job):
 
 pool = InlinePool()
 recipe = Recipe(epochs=2, batch_size=16)
-own = Job(0, "x * sigmoid(beta * x)", dataset="own:images", model_kwargs={"width": 2}, recipe=recipe)
+
+def job(dataset, **rest):
+    image = ImageConfig(dataset, model_kwargs={"width": 2}, recipe=recipe)
+    return Job(0, "x * sigmoid(beta * x)", task=image.task_config(), **rest)
+
 jobs = {
-    "own": own,
-    "npz": replace(own, dataset="npz:images.npz"),
-    "checkpoint": replace(own, checkpoint_seconds=0.0),
-    "digits": replace(own, dataset="digits"),
+    "own": job("own:images"),
+    "npz": job("npz:images.npz"),
+    "checkpoint": job("own:images", checkpoint_seconds=0.0),
+    "digits": job("digits"),
 }
 print(json.dumps({name: outcome(job).to_json() for name, job in jobs.items()}))
 pool.close()
@@ -58,7 +63,7 @@ def test_the_inline_pool_needs_torch_and_numpy_only(tmp_path: Path) -> None:
     outcomes = {name: json.loads(text) for name, text in json.loads(done.stdout).items()}
     for name in ("own", "npz", "checkpoint"):
         assert outcomes[name]["verdict"] == "COMPLETE", outcomes[name]
-    assert outcomes["checkpoint"]["val_loss"] == outcomes["own"]["val_loss"]
+    assert outcomes["checkpoint"]["metrics"] == outcomes["own"]["metrics"]
     assert "no checkpoints are written or read: safetensors is not installed" in done.stderr
     assert outcomes["digits"]["verdict"] == "FAILED"
     assert outcomes["digits"]["reason"].startswith(

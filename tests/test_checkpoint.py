@@ -11,24 +11,23 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
-from workers.contract import Job, Outcome, Recipe, Verdict
+from workers.contract import Job, Outcome, Verdict
+from workers.tasks.images.config import Recipe
 from workers.tasks.images.data import load
 from workers.tasks.images.train import train
+
+from .made import changed, image_config, image_job
 
 pytestmark = pytest.mark.slow
 
 AUGMENTED = Recipe(epochs=4, schedule="cosine", label_smoothing=0.1, crop=1, flip=True, cutout=2, clip_norm=1.0)
 JOBS = {
-    "quick": Job(0, "x * sigmoid(beta * x)", limit_train=320, recipe=Recipe(epochs=4)),
-    "augmented": Job(0, "relu", limit_train=320, recipe=AUGMENTED),
-    "no momentum": Job(0, "tanh(x)", limit_train=320, recipe=Recipe(epochs=4, momentum=0.0)),
-    "dropout": Job(0, "max(x, 0)", limit_train=320, model="all-cnn", width=4, recipe=Recipe(epochs=4)),
-    "maxout": Job(0, "maxout(2)", limit_train=320, recipe=Recipe(steps=19)),
+    "quick": image_job(0, "x * sigmoid(beta * x)", limit_train=320, recipe=Recipe(epochs=4)),
+    "augmented": image_job(0, "relu", limit_train=320, recipe=AUGMENTED),
+    "no momentum": image_job(0, "tanh(x)", limit_train=320, recipe=Recipe(epochs=4, momentum=0.0)),
+    "dropout": image_job(0, "max(x, 0)", limit_train=320, model="all-cnn", width=4, recipe=Recipe(epochs=4)),
+    "maxout": image_job(0, "maxout(2)", limit_train=320, recipe=Recipe(steps=19)),
 }
 STEPS = 5  # an epoch of 320 images
 
@@ -41,9 +40,9 @@ def stopped_after(steps: int, job: Job) -> Outcome:
 
 @pytest.mark.parametrize("name", JOBS)
 def test_a_resumed_training_ends_with_the_same_bits(name: str, tmp_path: Path) -> None:
-    whole = train(replace(JOBS[name], checkpoint_dir=str(tmp_path / "never"), checkpoint_seconds=1e9))
+    whole = train(changed(JOBS[name], checkpoint_dir=str(tmp_path / "never"), checkpoint_seconds=1e9))
     assert whole.verdict is Verdict.COMPLETE, whole.reason
-    job = replace(JOBS[name], checkpoint_dir=str(tmp_path / "kept"), checkpoint_seconds=0)
+    job = changed(JOBS[name], checkpoint_dir=str(tmp_path / "kept"), checkpoint_seconds=0)
     first = stopped_after(STEPS + 2, job)
     assert first.verdict is Verdict.FAILED
     assert first.curve == whole.curve[:1]
@@ -54,36 +53,8 @@ def test_a_resumed_training_ends_with_the_same_bits(name: str, tmp_path: Path) -
     assert not (tmp_path / "never").exists()
 
 
-@pytest.mark.parametrize("text", ["x * sigmoid(beta * x)", "beta * max(x, 0) + sin(beta * x)"])
-def test_a_checkpoint_of_the_older_form_is_gone_on_with(text: str, tmp_path: Path) -> None:
-    """Row M8: all parameters of an activation, and their momentum, were one matrix (parameters, channels)."""
-    job = replace(JOBS["quick"], expression=text, checkpoint_dir=str(tmp_path), checkpoint_seconds=0)
-    whole = train(replace(job, checkpoint_dir=str(tmp_path / "never"), checkpoint_seconds=1e9))
-    stopped_after(STEPS + 2, job)
-    (file,) = tmp_path.glob("*.safetensors")
-    with safe_open(file, framework="pt") as opened:
-        metadata = opened.metadata()
-    tensors, count_of_betas = load_file(file), text.count("beta")
-    rows: dict[str, list[Tensor]] = {}
-    for name in sorted(n for n in tensors if ".beta" in n):
-        rows.setdefault(name.rstrip("0123456789"), []).append(tensors.pop(name))
-    assert rows and all(len(found) == count_of_betas for found in rows.values())
-    numbers = range(sum(name.startswith("momentum.") for name in tensors))
-    buffers = [tensors.pop(f"momentum.{number}") for number in numbers]
-    plain = len(buffers) - len(rows) * count_of_betas  # weight decay is for these, which come first
-    older = buffers[:plain] + [
-        torch.stack(found) for found in zip(*[iter(buffers[plain:])] * count_of_betas, strict=True)
-    ]
-    tensors |= {name: torch.stack(found) for name, found in rows.items()}
-    tensors |= {f"momentum.{number}": buffer for number, buffer in enumerate(older)}
-    save_file(tensors, file, metadata)
-    asked = count()
-    assert train(job, stopped=lambda: next(asked) < 0) == whole
-    assert next(asked) == 3 * STEPS  # the first epoch was not trained again
-
-
 def test_a_killed_training_goes_on(tmp_path: Path) -> None:
-    job = replace(JOBS["quick"], recipe=Recipe(epochs=40), checkpoint_dir=str(tmp_path), checkpoint_seconds=0)
+    job = changed(JOBS["quick"], recipe=Recipe(epochs=40), checkpoint_dir=str(tmp_path), checkpoint_seconds=0)
     script = "import sys, time, torch; torch.set_num_threads(1); from pathlib import Path\n"
     script += "from workers.contract import Job\n"
     script += "from workers.tasks.images.train import train\n"
@@ -99,19 +70,19 @@ def test_a_killed_training_goes_on(tmp_path: Path) -> None:
     asked = count()
     resumed = train(job, stopped=lambda: next(asked) < 0)
     assert next(asked) < 40 * STEPS  # some epochs were not trained again
-    assert resumed == train(replace(job, checkpoint_dir=str(tmp_path / "other")))
+    assert resumed == train(changed(job, checkpoint_dir=str(tmp_path / "other")))
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "garbage", "of another network"])
 def test_a_damaged_checkpoint_is_not_used_and_said(
     damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    job = replace(JOBS["quick"], checkpoint_dir=str(tmp_path), checkpoint_seconds=0)
+    job = changed(JOBS["quick"], checkpoint_dir=str(tmp_path), checkpoint_seconds=0)
     stopped_after(STEPS + 1, job)
     (file,) = tmp_path.iterdir()
     content = file.read_bytes()
     if damage == "of another network":
-        stopped_after(STEPS + 1, replace(job, width=4))
+        stopped_after(STEPS + 1, changed(job, width=4))
         (other,) = set(tmp_path.iterdir()) - {file}
         content = other.read_bytes()
     file.write_bytes({"truncated": content[:-9], "empty": b"", "garbage": b"x" * 999}.get(damage, content))
@@ -123,7 +94,7 @@ def test_a_damaged_checkpoint_is_not_used_and_said(
 
 def test_a_folder_that_cannot_be_written_costs_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").touch()
-    job = replace(JOBS["quick"], checkpoint_dir=str(tmp_path / "file" / "below"), checkpoint_seconds=0)
+    job = changed(JOBS["quick"], checkpoint_dir=str(tmp_path / "file" / "below"), checkpoint_seconds=0)
     assert train(job) == train(JOBS["quick"])
     assert "no checkpoint could be written" in caplog.text
 
@@ -140,10 +111,10 @@ def network(activation, classes):
     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 8), activation(8), torch.nn.Linear(8, classes))
 """
     own = {"dataset": "own_of_checkpoints:data", "model": "own_of_checkpoints:network", "limit_train": 0}
-    job = replace(JOBS["quick"], **own, checkpoint_dir=str(tmp_path / "kept"), checkpoint_seconds=0)  # type: ignore[arg-type]
+    job = changed(JOBS["quick"], **own, checkpoint_dir=str(tmp_path / "kept"), checkpoint_seconds=0)  # type: ignore[arg-type]
     digests = set()
-    for number, changed in enumerate(["0", "1", "1 * 1"], start=1):  # the data; the code alone
-        (tmp_path / "own_of_checkpoints.py").write_text(source.replace("SEED", changed))
+    for number, value in enumerate(["0", "1", "1 * 1"], start=1):  # the data; the code alone
+        (tmp_path / "own_of_checkpoints.py").write_text(source.replace("SEED", value))
         sys.modules.pop("own_of_checkpoints", None)
         load.cache_clear()
         digests.add(stopped_after(7, job).data_digest)
@@ -153,21 +124,21 @@ def network(activation, classes):
 
 def test_what_is_forgotten_below_the_cache_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEARCHER_CACHE", str(tmp_path))
-    job = replace(JOBS["quick"], checkpoint_seconds=0)
+    job = changed(JOBS["quick"], checkpoint_seconds=0)
     stopped_after(STEPS + 1, job)
     (old,) = (tmp_path / "checkpoints").iterdir()
     os.utime(old, (0, 0))
-    stopped_after(STEPS + 1, replace(job, seed=1))
+    stopped_after(STEPS + 1, changed(job, seed=1))
     (new,) = (tmp_path / "checkpoints").iterdir()
     assert new != old
 
 
 def test_jobs_that_compute_something_else_do_not_share_a_checkpoint(tmp_path: Path) -> None:
-    job = replace(JOBS["quick"], checkpoint_dir=str(tmp_path), checkpoint_seconds=0)
-    others = [replace(job, seed=1), replace(job, split_seed=1), replace(job, expression="tanh(x)")]
-    others += [replace(job, recipe=replace(job.recipe, learning_rate=0.05))]
+    job = changed(JOBS["quick"], checkpoint_dir=str(tmp_path), checkpoint_seconds=0)
+    others = [changed(job, seed=1), changed(job, split_seed=1), changed(job, expression="tanh(x)")]
+    others += [changed(job, recipe=replace(image_config(job).recipe, learning_rate=0.05))]
     for number, each in enumerate([job, *others], start=1):
         stopped_after(STEPS + 1, each)
         assert len(list(tmp_path.iterdir())) == number
-    stopped_after(1, replace(job, number=7, timeout_seconds=99.0))
+    stopped_after(1, changed(job, number=7, timeout_seconds=99.0))
     assert len(list(tmp_path.iterdir())) == len(others) + 1

@@ -22,6 +22,7 @@ from workers.pools.ray_actors import RayPool
 from workers.pools.ray_cluster import RayUnavailable, _on_gpus
 
 from .clusters import Cluster, http_status, plain_environment, running_cluster
+from .made import image_job
 
 pytestmark = pytest.mark.slow
 
@@ -127,7 +128,7 @@ def test_workers_of_a_local_ray_have_no_way_into_the_database(monkeypatch: pytes
     monkeypatch.setenv("PGPASSWORD", "canary")
     pool = RayPool(1, 0, "local", 1, run=look)
     try:
-        pool.submit(Job(0, "sin(x)"))
+        pool.submit(image_job(0, "sin(x)"))
         found: list[tuple[Job, Outcome]] = []
         while not found:
             found = pool.wait(10)

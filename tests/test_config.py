@@ -12,7 +12,7 @@ import pytest
 
 from searcher.settings import config
 from searcher.settings.config import Config, ConfigError
-from workers.contract import Recipe
+from workers.tasks.images.config import Recipe
 from workers.tasks.images.recipes import RECIPES
 
 from .conftest import Cli

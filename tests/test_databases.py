@@ -4,7 +4,8 @@
 pg_dump. The code of that revision has made them: a random search on 200 digits whose trials came to an end in every
 way, resumed with a time limit that none of its trainings could keep, resumed with Ray workers, and ended by `kill -9`
 of its driver while four trials were running. There must be one for every revision but the newest, which is added with
-the next migration: until then the code in the tree makes such databases itself.
+the next migration: until then the code in the tree makes such databases itself. Those of revision 0003 are those of
+0002, upgraded by the code of 0003.
 """
 
 from __future__ import annotations
@@ -94,6 +95,27 @@ def narrowed(rows: Rows, to: Rows) -> Rows:
     }
 
 
+def in_older_form(rows: Rows) -> Rows:
+    """The rows as revisions before 0004 had them: with the loss and the accuracy as columns."""
+    tasks = {task["study_id"]: task for task in rows["searcher_task_config"]}
+    return {
+        **rows,
+        "searcher_study": [row | {"objective": tasks[row["id"]]["objective"]} for row in rows["searcher_study"]],
+        "searcher_trial": [row | values_of(row, "val_loss", "val_acc") for row in rows["searcher_trial"]],
+        "searcher_epoch": [
+            row | {"epoch": row["step"]} | values_of(row, "train_loss", "val_loss", "val_acc")
+            for row in rows["searcher_point"]
+        ],
+        "leaderboard": [row | values_of(row, "val_loss", "val_acc") for row in rows["leaderboard"]],
+    }
+
+
+def values_of(row: dict[str, Any], *names: str) -> dict[str, float | None]:
+    """Metrics of a row, which SQLite's driver gives as text."""
+    metrics = json.loads(row["metrics"]) if isinstance(row["metrics"], str) else row["metrics"] or {}
+    return {name: metrics.get(name) for name in names}
+
+
 @pytest.fixture(params=OLD)
 def old(request: pytest.FixtureRequest) -> tuple[str, str]:
     """An old database's file, and the URL at which it is now."""
@@ -136,7 +158,7 @@ def test_an_old_database_is_upgraded_and_its_study_goes_on(old: tuple[str, str],
     assert cli("db", "upgrade", *storage).returncode == 0
     after = contents(url)
     assert after.pop(VERSION_TABLE) == [{"version_num": HEAD}] and before.pop(VERSION_TABLE)
-    assert narrowed(after, before) == before
+    assert narrowed(in_older_form(after), before) == before
     checked = cli("db", "check", *storage)
     assert checked.returncode == 0 and "48 of 60 trials decided, 4 open, nobody drives it" in checked.stdout
     board = json.loads(cli("top", "old", *storage, "-f", "json").stdout)
@@ -150,7 +172,8 @@ def test_an_old_database_is_upgraded_and_its_study_goes_on(old: tuple[str, str],
     assert resumed.returncode == 0, resumed.stderr
     trials = {row["number"]: row for row in contents(url)["searcher_trial"]}
     assert sorted(trials) == list(range(60)) and all(row["finished_at"] for row in trials.values())
-    was = narrowed({"searcher_trial": list(trials.values())}, {"searcher_trial": before["searcher_trial"]})
+    now = in_older_form(contents(url))
+    was = narrowed({"searcher_trial": now["searcher_trial"]}, {"searcher_trial": before["searcher_trial"]})
     decided = [row for row in before["searcher_trial"] if row["state"] != "RUNNING"]
     assert len(decided) == 48 and all(row in was["searcher_trial"] for row in decided)
     assert "60 of 60 trials decided, 0 open" in cli("db", "check", *storage).stdout
@@ -193,24 +216,24 @@ UNHELD = {  # by a constraint; and what is said of it
     "DELETE FROM searcher_trial WHERE number = 47": "its 51 values of number are 51, from 0 to 51, not 0 to 50",
     "UPDATE searcher_trial SET finish_order = 99 WHERE number = 50": "48 values of finish_order are 48, from 0 to 99",
     "UPDATE searcher_trial SET cites = 51 WHERE number = 49": "3 trials that cite no judged trial of the same function",
-    "UPDATE searcher_trial SET val_loss = 0.125 WHERE number = 9": "the same function, the first of trial 9",
+    "UPDATE searcher_trial SET value = 1, merit = -1 WHERE number = 9": "the same function, the first of trial 9",
     "UPDATE searcher_trial SET key = 'another' WHERE number = 46": "3 trials that cite",
     "UPDATE searcher_trial SET finished_at = NULL WHERE number = 0": "1 trials that are open but have ended",
-    "INSERT INTO searcher_epoch VALUES (1, 51, 1, 1, 1, 0.5)": "1 points of learning curves whose trial has not ended",
+    "INSERT INTO searcher_point VALUES (1, 51, 1, '{}')": "1 points of learning curves whose trial has not ended",
     "DELETE FROM searcher_lease": "it has no lease",
     "UPDATE searcher_tally SET trials = 3 WHERE state = 'FAILED'": "its tally is 9 COMPLETE, 3 FAILED, 24 INFEASIBLE",
     "UPDATE searcher_study SET n_trials = 40": "it has 51 trials, more than its total of 40",
-    "UPDATE searcher_study SET objective = 'loss'": "its objective is 'loss'",
+    "UPDATE searcher_trial SET task_config = 7 WHERE number = 1": "1 trials without a task configuration",
+    "UPDATE searcher_trial SET merit = value WHERE number = 2": "1 trials whose merit is not the value of their",
     "UPDATE searcher_study SET config = '[1]'": "no JSON object",
     "DROP INDEX ix_searcher_trial_failed": "to mend: add_index ix_searcher_trial_failed",
     "DROP VIEW leaderboard": "the view leaderboard is missing",
 }
 HELD = {
-    "UPDATE searcher_trial SET val_loss = NULL WHERE number = 0": "1 COMPLETE trials without values",
-    "UPDATE searcher_trial SET val_loss = {inf} WHERE number = 1": "3 trials with numbers that are not finite",
-    "UPDATE searcher_trial SET val_acc = 1.5 WHERE number = 2": "or out of range, the first of trial 1",
+    "UPDATE searcher_trial SET value = NULL, merit = NULL WHERE number = 0": "1 COMPLETE trials without values",
+    "UPDATE searcher_trial SET value = {inf} WHERE number = 1": "3 trials with numbers that are not finite",
+    "UPDATE searcher_trial SET tie_merit = {inf} WHERE number = 2": "or out of range, the first of trial 1",
     "UPDATE searcher_trial SET seconds = -1 WHERE number = 3": "3 trials with numbers",
-    "UPDATE searcher_epoch SET train_loss = {inf} WHERE number = 0": "4 points of learning curves that are not finite",
     "UPDATE searcher_trial SET state = 'LOST' WHERE number = 12": "1 trials of an unknown state or kind",
     "UPDATE searcher_trial SET finish_order = 48 WHERE number = 51": "1 trials that are open but have ended",
     "UPDATE searcher_trial SET study_id = 9 WHERE number = 47": "study with id 9, which is not there: its 1 values",
@@ -347,9 +370,9 @@ def test_there_and_back_again_nothing_has_changed(sqlite_url: str, postgresql_ur
     add_study(upgraded(sqlite_url), "second")
     back = sqlite_url.replace("searcher.db", "back.db")
     there = copied(cli, sqlite_url, postgresql_url)
-    assert [(study["study"], study["trials"], study["epochs"]) for study in there] == [
+    assert [(study["study"], study["trials"], study["points"]) for study in there] == [
         ("old", 52, 38),
-        ("second", 40, len(contents(sqlite_url)["searcher_epoch"]) - 38),
+        ("second", 40, len(contents(sqlite_url)["searcher_point"]) - 38),
     ]
     again = copied(cli, postgresql_url, back, "--study", "second", "--study", "old")
     assert sorted(again, key=str) == sorted(there, key=str)
@@ -432,18 +455,20 @@ def test_an_older_source_is_to_be_upgraded_first(old: tuple[str, str], tmp_path:
     )
 
 
-TRIGGERS = {  # on a point of a learning curve in the target: one that changes its sixteenth digit, one that takes time
+TRIGGERS = {  # on a point of a learning curve in the target: one that changes it a little, one that takes time
     "sqlite": (
-        "CREATE TRIGGER tamper AFTER INSERT ON searcher_epoch WHEN new.epoch = 4 BEGIN UPDATE searcher_epoch SET "
-        "train_loss = train_loss + 1e-15 WHERE study_id = new.study_id AND number = new.number; END",
-        "CREATE TRIGGER slow AFTER INSERT ON searcher_epoch BEGIN SELECT COUNT(*) FROM (WITH RECURSIVE t(n) AS "
+        "CREATE TRIGGER tamper AFTER INSERT ON searcher_point WHEN new.step = 4 BEGIN UPDATE searcher_point SET "
+        "metrics = json_set(metrics, '$.train_loss', (metrics ->> 'train_loss') + 1e-15) "
+        "WHERE study_id = new.study_id AND number = new.number; END",
+        "CREATE TRIGGER slow AFTER INSERT ON searcher_point BEGIN SELECT COUNT(*) FROM (WITH RECURSIVE t(n) AS "
         "(SELECT 1 UNION ALL SELECT n + 1 FROM t WHERE n < 2000000) SELECT n FROM t); END",
     ),
     "postgresql": (
-        "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN new.train_loss = new.train_loss + 1e-15; "
-        "RETURN new; END'; CREATE TRIGGER tamper BEFORE INSERT ON searcher_epoch FOR EACH ROW EXECUTE FUNCTION f()",
+        "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN new.metrics = replace(new.metrics::text, "
+        "'':'', '': 1'')::json; RETURN new; END'; "
+        "CREATE TRIGGER tamper BEFORE INSERT ON searcher_point FOR EACH ROW EXECUTE FUNCTION f()",
         "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.2); RETURN new; END'; "
-        "CREATE TRIGGER slow BEFORE INSERT ON searcher_epoch FOR EACH ROW EXECUTE FUNCTION f()",
+        "CREATE TRIGGER slow BEFORE INSERT ON searcher_point FOR EACH ROW EXECUTE FUNCTION f()",
     ),
 }
 
@@ -508,7 +533,7 @@ def being_written(target: str) -> bool:
             if target.startswith("sqlite"):
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
                 return False
-            held = "SELECT COUNT(*) FROM pg_locks WHERE relation = 'searcher_epoch'::regclass AND mode ~ 'RowExclusive'"
+            held = "SELECT COUNT(*) FROM pg_locks WHERE relation = 'searcher_point'::regclass AND mode ~ 'RowExclusive'"
             return bool(connection.execute(sa.text(held)).scalar())
     except sa.exc.OperationalError:
         return True

@@ -20,12 +20,12 @@ from urllib.parse import quote
 import pytest
 import yaml
 
-from searcher.records import Objective
 from searcher.store.database import StoreError
 from searcher.store.query import run_query
 from searcher.store.store import Store
 
 from .conftest import ROOT
+from .made import create
 from .postgres import Server
 
 Compose = dict[str, Any]
@@ -720,7 +720,7 @@ def test_the_password_file_opens_the_database_and_the_role_is_no_superuser(
         server.psql("SELECT pg_reload_conf()")
 
         store = Store(url, create=True)
-        store.create_study("s", 1, Objective.VAL_LOSS, {}, {})
+        create(store, "s", 1, "val_loss", {}, {})
         store.close()
         assert run_query(url, "SELECT name FROM searcher_study") == [{"name": "s"}]
         assert run_query(url, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user") == [{"rolsuper": False}]

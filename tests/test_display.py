@@ -30,6 +30,7 @@ from workers.pools.base import InlinePool
 from workers.text import LIMIT, limited
 
 from .conftest import Capture, Cli
+from .made import result
 from .test_search import SETTINGS, judge, run
 
 pytestmark = pytest.mark.slow
@@ -74,14 +75,15 @@ def edited(sqlite_url: str) -> str:
     lease = store.acquire(study, "process 1 on host, started then")
     bad = {"reason": HOSTILE, "worker": HOSTILE, "expression": "x"}
     failed = Trial(0, Kind.CANDIDATE, key="k0", seed=0, state=TrialState.FAILED, finish_order=0, **bad)
-    done = replace(failed, number=1, key="k1", state=TrialState.COMPLETE, val_loss=0.5, val_acc=0.5, finish_order=1)
+    done = result(replace(failed, number=1, key="k1"), 0.5, finish_order=1)
     store.commit(lease, Batch(added=[failed, done]))
     store.close()
     with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as connection, connection:
         connection.execute("UPDATE searcher_study SET name = ?", [HOSTILE])
         connection.execute("UPDATE searcher_trial SET expression = ? WHERE number = 1", [HOSTILE])
         connection.execute("UPDATE searcher_lease SET holder = ?", [f"process 7 on {HOSTILE}, started then"])
-        versions = json.dumps({"torch": HOSTILE, "searcher": HOSTILE, "data": HOSTILE})
+        connection.execute("UPDATE searcher_task_config SET data_digest = ?", [HOSTILE])
+        versions = json.dumps({"torch": HOSTILE, "searcher": HOSTILE})
         connection.execute("UPDATE searcher_study SET versions = ?", [versions])
     return sqlite_url
 

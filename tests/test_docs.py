@@ -19,7 +19,7 @@ from search_space import registry
 from search_space.__main__ import tables
 from searcher.records import TrialState
 from searcher.settings.config import Config
-from workers.contract import Recipe
+from workers.tasks.images.config import Recipe
 
 from .conftest import ROOT, called
 

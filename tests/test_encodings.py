@@ -20,6 +20,7 @@ from workers.contract import Job, Outcome
 from workers.pools.base import InlinePool
 
 from .conftest import Cli, fresh_database
+from .made import result
 from .test_search import SETTINGS, judge, run
 
 pytestmark = pytest.mark.slow
@@ -143,8 +144,8 @@ def test_a_copy_keeps_every_digit(losses: list[float], postgresql_url: str, sqli
     store = Store(postgresql_url, create=True)
     study = session.create_study(store, replace(SETTINGS, study_name="s", baselines=("none",)))
     lease = store.acquire(study, "me")
-    bare = Trial(0, Kind.CANDIDATE, "x", "k", 0, state=TrialState.COMPLETE, val_acc=1 / 3)
-    added = [replace(bare, number=n, key=f"k{n}", val_loss=loss, finish_order=n) for n, loss in enumerate(losses)]
+    bare = [Trial(n, Kind.CANDIDATE, "x", f"k{n}", 0) for n in range(len(losses))]
+    added = [result(trial, loss, 1 / 3, finish_order=trial.number) for trial, loss in zip(bare, losses, strict=True)]
     store.commit(lease, Batch(added=added))
     store.release(lease)
     store.close()
@@ -153,7 +154,9 @@ def test_a_copy_keeps_every_digit(losses: list[float], postgresql_url: str, sqli
             connection.execute(f"ALTER DATABASE {connection.info.dbname} SET {setting}")
     assert cli("db", "copy", postgresql_url, sqlite_url).returncode == 0
     copy = Store(sqlite_url)
-    assert [repr(trial.val_loss) for trial in copy.trials(copy.study("s"))] == [repr(loss + 0.0) for loss in losses]
+    assert [repr(trial.metrics["val_loss"]) for trial in copy.trials(copy.study("s"))] == [
+        repr(loss + 0.0) for loss in losses
+    ]
     again = Store(postgresql_url)
     assert again.trials(again.study("s")) == copy.trials(copy.study("s"))
     assert again.study("s").created_at == copy.study("s").created_at

@@ -87,8 +87,11 @@ def test_the_numbers_are_those_of_the_search(store: Store) -> None:
     trials = store.trials(study)
     for state in TrialState:
         assert whole["searcher_trials", state.lower()] == sum(t.state is state for t in trials)
-    best = min((t for t in trials if t.state is TrialState.COMPLETE), key=lambda t: t.val_loss or 0)
-    assert whole["searcher_best_val_loss",] == best.val_loss and whole["searcher_best_val_acc",] == best.val_acc
+    best = min((t for t in trials if t.state is TrialState.COMPLETE), key=lambda t: t.rank_key)
+    assert (
+        whole["searcher_best_val_loss",] == best.metrics["val_loss"]
+        and whole["searcher_best_val_acc",] == best.metrics["val_acc"]
+    )
     assert whole["searcher_retries_total",] == whole["searcher_worker_deaths_total",] == len(failing) > 2
     assert whole["searcher_driver_info", "1", __version__] == 1
     assert whole["searcher_trials_wanted",] == 40 and whole["searcher_session_seconds",] > 0

@@ -24,7 +24,8 @@ from searcher.driver.loop import Search
 from searcher.driver.mirrors import Mirrors
 from searcher.driver.state import SearchState
 from searcher.observe.progress import describe
-from searcher.records import Kind, Objective, Study, Trial, TrialState
+from searcher.proposers import SamplerProposer
+from searcher.records import Kind, Study, Trial, TrialState
 from searcher.reports.function import Card
 from searcher.reports.mirrors import marked
 from searcher.reports.report import conclusion
@@ -37,6 +38,7 @@ from workers.pools.base import InlinePool
 from workers.tasks.images.models import NETWORKS, mirror_caveat
 
 from .conftest import Cli
+from .made import OBJECTIVES, create, result
 from .test_search import SETTINGS, CountingJudge, ThreadPool, completed, in_sessions, judge, never, run, untimed
 
 # A space in which every second function is the mirror of another one.
@@ -197,15 +199,15 @@ def test_show_says_it_in_a_line(cli: Cli) -> None:
 # Rankings -------------------------------------------------------------------------------------------------------------
 
 
-def ranked(store: Store, *rows: tuple[str, str, float], objective: Objective = Objective.VAL_LOSS) -> Study:
+def ranked(store: Store, *rows: tuple[str, str, float], objective: str = "val_loss") -> Study:
     """A study with a finished trial for each (name, expression, val_loss); names are of baselines."""
     trials = []
     for number, (name, text, loss) in enumerate(rows):
         found = text if text.startswith("maxout") else key(parse(text))
         kind = Kind.BASELINE if name else Kind.CANDIDATE
         trial = Trial(number, kind, text, found, 0, name, finish_order=number)
-        trials.append(replace(trial, state=TrialState.COMPLETE, val_loss=loss, val_acc=1 - loss, seconds=1.0))
-    study = store.create_study("s", len(rows), objective, {}, {})
+        trials.append(result(trial, loss, 1 - loss, objective, seconds=1.0))
+    study = create(store, "s", len(rows), objective, {}, {})
     lease = store.acquire(study, "me")
     store.commit(lease, Batch(added=trials))
     store.release(lease)
@@ -216,8 +218,8 @@ def marks(store: Store, study: Study, limit: int | None = None) -> dict[str, str
     return {row["expression"]: row["mirror"] for row in marked(store, study, store.leaderboard(study, limit))}
 
 
-@pytest.mark.parametrize("objective", list(Objective))
-def test_one_row_of_each_pair_is_marked(store: Store, objective: Objective) -> None:
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_one_row_of_each_pair_is_marked(store: Store, objective: str) -> None:
     """The one that ranks lower; the candidate if the other is a baseline, though it ranks higher."""
     study = ranked(
         store,
@@ -320,7 +322,7 @@ def test_of_a_function_and_its_mirror_one_is_trained(store: Store, pool: Any) ->
         )
         assert trials[number].key == key(mirror(trial.expression)) != trial.key
         assert trials[number].state.judged and (trials[number].finish_order or 0) < (trial.finish_order or 0)
-        assert (trial.state, trial.cites, trial.val_loss, trial.val_acc) == (TrialState.PRUNED, None, None, None)
+        assert (trial.state, trial.cites, trial.metrics, trial.value) == (TrialState.PRUNED, None, {}, None)
         assert (trial.seconds, trial.parameters) == (0, None) and trial.key not in judged.runs
     assert sorted(t.finish_order for t in trials if t.finish_order is not None) == list(range(90))
 
@@ -383,7 +385,7 @@ def scripted(store: Store, texts: list[str], pool: InlinePool) -> tuple[list[Tri
     settings = replace(SETTINGS, baselines=("none",), skip_mirrors=True, max_retries=0)
     study = session.create_study(store, settings)
     with leases.held_lease(store, study) as lease:
-        list(Search(store, lease, study, settings, sampler, pool, never).run())
+        list(Search(store, lease, study, settings, SamplerProposer(sampler, grammar, 0), pool, never).run())
     pool.close()
     return store.trials(study), sampler.told
 
@@ -391,7 +393,7 @@ def scripted(store: Store, texts: list[str], pool: InlinePool) -> tuple[list[Tri
 def test_the_sampler_is_told_the_result_of_the_mirror(store: Store) -> None:
     trials, told = scripted(store, ["max(x, 0) - sin(x)", "min(x, 0) - sin(x)"], InlinePool(run=judge))
     assert (trials[0].state, trials[1].state) == (TrialState.COMPLETE, TrialState.PRUNED)
-    assert trials[1].val_loss is None
+    assert trials[1].value is None
     assert [(t.number, t.choices) for t in told] == [(t.number, t.choices) for t in trials]
     assert (told[1].state, told[1].merit) == (trials[0].state, told[0].merit)
 
@@ -475,7 +477,7 @@ def test_launch_leaves_mirrors_untrained_says_so_and_resumes(cli: Cli) -> None:
     assert len(trials) == 19, "all 18 of the space, which ends no earlier and no later"
     left = [trial for trial in trials if "left untrained by --skip-mirrors" in trial["reason"]]
     assert left and f"{len(left)} mirrors left untrained" in resumed.stdout
-    assert {(trial["state"], trial["val_loss"], trial["cites"]) for trial in left} == {("PRUNED", None, None)}
+    assert {(trial["state"], trial["value"], trial["cites"]) for trial in left} == {("PRUNED", None, None)}
     (relu,) = [
         trial for trial in left if trial["expression"] in ("x + min(x, 0)", "min(x, 0) + x", "max(x, min(x, 0))")
     ][:1]
@@ -492,7 +494,7 @@ def test_the_setting_is_a_key_of_the_file_and_old_studies_train_mirrors(store: S
     file.write_text("skip_mirrors = true")
     assert config.load(file, {}).skip_mirrors and not config.load(file, {"skip_mirrors": False}).skip_mirrors
     stored = {name: value for name, value in SKIPPING.to_dict().items() if name != "skip_mirrors"}
-    old = store.create_study("old", 5, Objective.VAL_LOSS, stored, {})
+    old = create(store, "old", 5, "val_loss", stored, {})
     assert session.stored_settings(old, None, {}).skip_mirrors is False
 
 

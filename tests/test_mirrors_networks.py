@@ -18,13 +18,14 @@ from torch import Tensor, nn
 
 from search_space import Activation, parse
 from search_space.expression import Expression
-from workers.contract import Job, Recipe
+from workers.tasks.images.config import Recipe
 from workers.tasks.images.data import load
 from workers.tasks.images.models import NETWORKS, build
 from workers.tasks.images.networks.pooling import FractionalPool, LpPool, SpatialPyramid, StochasticPool
 from workers.tasks.images.networks.sites import activation_of
 from workers.tasks.images.train import _Child
 
+from .made import image_config, image_job
 from .test_networks import POOLINGS, SMALL, named
 
 CPU = torch.device("cpu")
@@ -73,8 +74,8 @@ def mirror(text: str) -> str:
 def child(variant: Variant, function: str) -> _Child:
     name, options = variant
     recipe = Recipe(batch_size=16, learning_rate=0.05, label_smoothing=0.1, clip_norm=2.0)
-    job = Job(0, function, model=name, model_kwargs=options, limit_train=160, recipe=recipe)
-    return _Child(job, load(job.dataset, 0, CPU, "", job.limit_train), CPU)
+    job = image_job(0, function, model=name, model_kwargs=options, limit_train=160, recipe=recipe)
+    return _Child(job, load("digits", 0, CPU, "", image_config(job).limit_train), CPU)
 
 
 def mirror_weights(source: nn.Module, target: nn.Module) -> set[str]:

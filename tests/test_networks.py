@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from search_space import Activation, Maxout, ParseError
-from workers.contract import Job, Recipe, Verdict, WorkersError
+from workers.contract import Verdict, WorkersError
+from workers.tasks.images.config import Recipe
 from workers.tasks.images.data import load
 from workers.tasks.images.models import NETWORKS, build, parameter_count
 from workers.tasks.images.networks.options import accepted, options_of
@@ -19,6 +20,8 @@ from workers.tasks.images.networks.pooling import FractionalPool, LpPool, Spatia
 from workers.tasks.images.networks.resnet import Block
 from workers.tasks.images.networks.sites import Activations, activation_of
 from workers.tasks.images.train import train
+
+from .made import image_job
 
 torch.set_num_threads(1)
 
@@ -256,7 +259,7 @@ def test_every_network_trains_an_epoch(name: str, kind: str, monkeypatch: pytest
         return kept[-1]
 
     monkeypatch.setattr("workers.tasks.images.train.build", small)
-    job = Job(0, kind, model=name, recipe=Recipe(epochs=1, batch_size=16, learning_rate=0.02))
+    job = image_job(0, kind, model=name, recipe=Recipe(epochs=1, batch_size=16, learning_rate=0.02))
     outcome = train(job, CPU)
     assert outcome.verdict is Verdict.COMPLETE, outcome.reason
     torch.manual_seed(job.seed)

@@ -14,14 +14,16 @@ import pytest
 import torch
 
 from searcher.settings import config
-from workers.contract import Job, Recipe, WorkersError
+from workers.contract import WorkersError
 from workers.tasks.images import formats
+from workers.tasks.images.config import Recipe
 from workers.tasks.images.data import Dataset, load
 from workers.tasks.images.doubts import doubts
 from workers.tasks.images.train import train
 
 from .conftest import Cli
 from .datafiles import CPU, here
+from .made import image_job
 
 __all__ = ["here"]  # a fixture of every test
 
@@ -129,13 +131,16 @@ def test_a_network_gets_the_numbers(function: str, name: str) -> None:
     data = own(function)
     assert seen(data).dtype == torch.int64 and data.shape == ((1, 12) if function == "as_row" else (12,))
     assert seen(data)[:, ..., 0].flatten().tolist() == LABELS.tolist() and doubts(data) == []
-    job = Job(0, "max(x, 0)", f"mine:{function}", model=f"mine:{name}", recipe=Recipe(epochs=8, batch_size=8))
+    job = image_job(0, "max(x, 0)", f"mine:{function}", model=f"mine:{name}", recipe=Recipe(epochs=8, batch_size=8))
     if name == "dense":
         with pytest.raises(WorkersError, match=r"'mine:dense' fails on two (1x)?12 images: RuntimeError"):
             train(job, CPU)  # a linear layer takes no whole numbers
         return
     outcome = train(job, CPU)
-    assert outcome.verdict == "COMPLETE" and outcome.curve[-1].train_loss < outcome.curve[0].train_loss
+    assert (
+        outcome.verdict == "COMPLETE"
+        and outcome.curve[-1].metrics["train_loss"] < outcome.curve[0].metrics["train_loss"]
+    )
 
 
 def test_token_numbers_in_a_file(here: Path) -> None:
@@ -162,7 +167,7 @@ def test_floating_point_numbers_that_are_no_pictures() -> None:
     training = seen(scaled)[scaled.train.rows]
     assert training.mean(0).tolist() == pytest.approx([0] * 5, abs=1e-5)
     assert training.std(0, unbiased=False).tolist() == pytest.approx([1] * 5, abs=1e-5)
-    job = Job(0, "max(x, 0)", "mine:features", model="mine:dense", recipe=Recipe(epochs=1, batch_size=8))
+    job = image_job(0, "max(x, 0)", "mine:features", model="mine:dense", recipe=Recipe(epochs=1, batch_size=8))
     assert train(job, CPU).verdict == "COMPLETE"
 
 
@@ -207,7 +212,7 @@ def test_what_needs_images_is_refused_before_anything_starts(cli: Cli) -> None:
     ):
         done = cli("launch", "--dataset", "mine:tokens", "--pool", "inline", *more)
         assert done.returncode == 1 and message in done.stderr.splitlines()[-1] and done.stderr.count("searcher: ") == 1
-    job = Job(0, "max(x, 0)", "mine:tokens", model="mine:Net", recipe=Recipe(flip=True))
+    job = image_job(0, "max(x, 0)", "mine:tokens", model="mine:Net", recipe=Recipe(flip=True))
     with pytest.raises(WorkersError, match=r"the recipe has flip, .* the shape \(12,\)"):
         train(job, CPU)
 

@@ -18,10 +18,13 @@ from torch import nn
 from search_space import Activation, Maxout
 from searcher.driver import session
 from searcher.settings.config import Config, ConfigError
-from workers.contract import Job, Recipe, Verdict, WorkersError
+from workers.contract import Verdict, WorkersError
+from workers.tasks.images.config import Recipe
 from workers.tasks.images.models import build, parameter_count, survey
 from workers.tasks.images.networks.sites import activation_of
 from workers.tasks.images.train import train
+
+from .made import image_job
 
 torch.set_num_threads(1)
 
@@ -143,9 +146,9 @@ def test_lazy_layers_are_made_before_training(write: Write) -> None:
 
 def test_a_network_of_ones_own_is_trained(write: Write) -> None:
     for name in (f"{write(NET)}:Net", f"{write(FACTORY)}:network"):
-        job = Job(0, PRELU, model=name, recipe=Recipe(epochs=1))
+        job = image_job(0, PRELU, model=name, recipe=Recipe(epochs=1))
         outcome = train(job, CPU)
-        assert outcome.verdict is Verdict.COMPLETE and outcome.val_loss is not None and outcome.val_loss < math.log(10)
+        assert outcome.verdict is Verdict.COMPLETE and outcome.metrics["val_loss"] < math.log(10)
         assert replace(train(job, CPU), seconds=0.0) == replace(outcome, seconds=0.0)
 
 
@@ -251,7 +254,7 @@ def test_gates_of_a_network_stay_unless_match_names_them(write: Write) -> None:
     for match, chosen in {"*": ["act", "inner", "gate"], "inner": ["inner"], "[ig]*": ["inner", "gate"]}.items():
         model = build(name, activation_of(PRELU), (1, 8, 8), 10, match=match)
         assert sites(model) == chosen
-        outcome = train(Job(0, PRELU, model=name, match=match, limit_train=64, recipe=Recipe(epochs=1)), CPU)
+        outcome = train(image_job(0, PRELU, model=name, match=match, limit_train=64, recipe=Recipe(epochs=1)), CPU)
         assert outcome.verdict is Verdict.COMPLETE and outcome.parameters == parameter_count(model)
     with pytest.raises(WorkersError, match=r"name like 'x\*'; activations found: act \(ReLU\), inner \(SiLU\), gate"):
         build(name, activation_of(PRELU), (1, 8, 8), 10, match="x*")
@@ -372,8 +375,8 @@ def example(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_the_example(example: Any, function: str, sites: int) -> None:
     model = own(f"own_network:{function}")
     assert sum(isinstance(module, Activation) and module.channels == 16 for module in model.modules()) == sites
-    outcome = train(Job(0, PRELU, model=f"own_network:{function}", recipe=Recipe(epochs=5)), CPU)
-    assert outcome.verdict is Verdict.COMPLETE and outcome.val_acc is not None and outcome.val_acc > 0.3
+    outcome = train(image_job(0, PRELU, model=f"own_network:{function}", recipe=Recipe(epochs=5)), CPU)
+    assert outcome.verdict is Verdict.COMPLETE and outcome.metrics["val_acc"] > 0.3
 
 
 def test_maxout_is_refused_before_a_search_begins(write: Write) -> None:
@@ -384,9 +387,9 @@ def test_maxout_is_refused_before_a_search_begins(write: Write) -> None:
 
 
 def test_the_example_is_trained_on_its_own_data(example: Any) -> None:
-    job = Job(0, PRELU, dataset="own_network:shapes", model="own_network:network", recipe=Recipe(epochs=3))
+    job = image_job(0, PRELU, dataset="own_network:shapes", model="own_network:network", recipe=Recipe(epochs=3))
     outcome = train(job, CPU)
-    assert outcome.verdict is Verdict.COMPLETE and outcome.val_acc is not None and outcome.val_acc > 0.5
+    assert outcome.verdict is Verdict.COMPLETE and outcome.metrics["val_acc"] > 0.5
 
 
 def test_the_example_takes_maxout_and_an_option(example: Any) -> None:

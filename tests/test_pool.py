@@ -20,8 +20,11 @@ import psutil
 import pytest
 import torch
 
-from workers.contract import Job, Outcome, Recipe, Verdict, WorkersError
+from workers.contract import Job, Outcome, Verdict, WorkersError
 from workers.pools.base import InlinePool, Pool, evaluate
+from workers.tasks.images.config import Recipe
+
+from .made import changed, image_config, image_job, measures
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +32,7 @@ torch.set_num_threads(1)
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[1]
-QUICK = Job(0, "max(x, 0)", recipe=Recipe(epochs=1))
+QUICK = image_job(0, "max(x, 0)", recipe=Recipe(epochs=1))
 PATIENCE = 60.0  # seconds after which a test stops waiting
 
 
@@ -56,7 +59,7 @@ THROWN: dict[str, type[BaseException]] = {
 
 def act(job: Job) -> Outcome:
     """Does what the job's expression says, after writing this process's number to the folder that `dataset` names."""
-    with (Path(job.dataset) / str(job.number)).open("a") as log:
+    with (Path(image_config(job).dataset) / str(job.number)).open("a") as log:
         log.write(f"{os.getpid()}\n")
     verb, _, rest = job.expression.partition(" ")
     if verb == "sleep":
@@ -76,8 +79,8 @@ def act(job: Job) -> Outcome:
     elif verb == "throw":
         raise THROWN[rest]("of a network's own")
     elif verb == "train":
-        return evaluate(replace(job, expression=rest, dataset="digits"))
-    return Outcome(Verdict.COMPLETE, val_loss=float(job.number), val_acc=0.5)
+        return evaluate(changed(job, expression=rest, dataset="digits"))
+    return Outcome(Verdict.COMPLETE, metrics=measures(float(job.number), 0.5))
 
 
 NUMBERS = itertools.count()
@@ -165,7 +168,7 @@ class PoolContract:
                 pool.submit(todo.pop(0))
                 held += 1
             for job, outcome in pool.wait(PATIENCE):
-                assert outcome.verdict is Verdict.COMPLETE and outcome.val_loss == job.number
+                assert outcome.verdict is Verdict.COMPLETE and outcome.metrics["val_loss"] == job.number
                 found[job] += 1
                 held -= 1
         assert found == Counter(jobs)
@@ -275,7 +278,7 @@ class TestInlinePool(PoolContract):
         """A thread cannot be killed, and would keep the process from ending."""
         pool = InlinePool()
         before = set(threading.enumerate())
-        pool.submit(replace(QUICK, recipe=Recipe(epochs=10_000)))
+        pool.submit(changed(QUICK, recipe=Recipe(epochs=10_000)))
         [thread] = set(threading.enumerate()) - before
         assert pool.wait(0.5) == []
         pool.close()

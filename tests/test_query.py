@@ -25,7 +25,7 @@ import sqlalchemy as sa
 import yaml
 
 from searcher.commands import sql as command
-from searcher.records import Kind, Objective, Trial, TrialState
+from searcher.records import Kind, Trial
 from searcher.store import query
 from searcher.store.database import MIGRATION_LOCK, StoreError, connect
 from searcher.store.query import QueryRefused, QueryStopped, opened_query, run_query
@@ -33,6 +33,7 @@ from searcher.store.rows import Batch
 from searcher.store.store import Store
 
 from .conftest import Cli, fresh_database
+from .made import create, result
 
 pytestmark = pytest.mark.slow
 
@@ -47,12 +48,9 @@ def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     else:
         url = fresh_database(request.getfixturevalue("postgresql_server"))
     store = Store(url, create=True)
-    study = store.create_study("s", 3, Objective.VAL_LOSS, {"units": [1, 2]}, {})
+    study = create(store, "s", 3, "val_loss", {"units": [1, 2]}, {})
     lease = store.acquire(study, "me")
-    trials = [
-        Trial(n, Kind.CANDIDATE, "x", f"k{n}", 0, state=TrialState.COMPLETE, val_loss=0.5, val_acc=0.5, finish_order=n)
-        for n in range(3)
-    ]
+    trials = [result(Trial(n, Kind.CANDIDATE, "x", f"k{n}", 0), 0.5, finish_order=n) for n in range(3)]
     store.commit(lease, Batch(added=trials))
     store.close()
     return url
@@ -116,8 +114,8 @@ SQLITE = [
     "SELECT edit('x')",
     "SELECT fts3_tokenizer('simple', x'0000000000000000')",
     "REPLACE INTO searcher_version VALUES ('x')",
-    "CREATE TRIGGER t AFTER INSERT ON searcher_trial BEGIN DELETE FROM searcher_epoch; END",
-    "CREATE TEMP TRIGGER t AFTER INSERT ON searcher_trial BEGIN DELETE FROM searcher_epoch; END",
+    "CREATE TRIGGER t AFTER INSERT ON searcher_trial BEGIN DELETE FROM searcher_point; END",
+    "CREATE TEMP TRIGGER t AFTER INSERT ON searcher_trial BEGIN DELETE FROM searcher_point; END",
     "CREATE VIRTUAL TABLE f USING fts5(x)",
     "CREATE TEMP VIEW searcher_trial AS SELECT 1",
     "UPDATE sqlite_master SET sql = ''",
@@ -144,7 +142,7 @@ POSTGRESQL = [
     "SELECT * FROM searcher_trial FOR UPDATE",
     "WITH d AS (DELETE FROM searcher_trial RETURNING 1) SELECT * FROM d",
     "MERGE INTO searcher_trial USING (SELECT 1) AS o ON true WHEN MATCHED THEN DELETE",
-    "TRUNCATE searcher_epoch",
+    "TRUNCATE searcher_point",
     "GRANT ALL ON searcher_trial TO PUBLIC",
     "DO $$ BEGIN DELETE FROM searcher_trial; END $$",
     "CALL nothing()",

@@ -59,8 +59,8 @@ def as_of_old(store: Store) -> tuple[Study, list[int]]:
     free = [t for t in trials if t.number > 5 and t.cites is None and t.number not in cited and not t.refused]
     chosen = [free[0], free[-1]]
     for trial, text in zip(chosen, WRONG, strict=True):
-        result = {"val_loss": relu.val_loss, "val_acc": relu.val_acc, "parameters": relu.parameters}
-        execute(store, sa.delete(schema.epoch).where(schema.epoch.c.number == trial.number))
+        result = {name: getattr(relu, name) for name in ("value", "merit", "tie_merit", "metrics", "parameters")}
+        execute(store, sa.delete(schema.point).where(schema.point.c.number == trial.number))
         copy = {"expression": text, "key": relu.key, "state": relu.state, "reason": "", "cites": 0, **result}
         change(store, trial.number, **copy)
     for trial in store.trials(study):
@@ -119,7 +119,7 @@ def test_rekey_opens_the_trials_whose_citations_do_not_hold(store: Store, cli: C
     assert is_current(study) and whole(store, cli)
     waiting = [t for t in after if t.state is TrialState.WAITING]
     assert [t.number for t in waiting] == wrong
-    assert all((t.val_loss, t.cites, t.finish_order, t.reason) == (None, None, None, "") for t in waiting)
+    assert all((t.value, t.cites, t.finish_order, t.reason) == (None, None, None, "") for t in waiting)
     ended = [t for t in after if t.state.finished]
     assert [t.key for t in after] == [key(parse(t.expression)) for t in after]
     by_end = sorted(ended, key=lambda t: t.finish_order or 0)

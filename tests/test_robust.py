@@ -24,12 +24,14 @@ from searcher.driver import leases, session
 from searcher.records import Trial, TrialState
 from searcher.settings.config import Config
 from searcher.store.store import Store
-from workers.contract import Health, Job, Outcome, Recipe, Verdict, WorkersError
+from workers.contract import Health, Job, Outcome, Verdict, WorkersError
 from workers.pools.base import InlinePool, guarded
+from workers.tasks.images.config import Recipe
 from workers.tasks.images.recipes import RECIPES
 
 from . import test_pool
 from .conftest import ROOT, Cli
+from .made import changed, image_job, measures
 from .test_pool import PATIENCE, QUICK, Desk, act, collect, emptied, untimed
 
 pytestmark = pytest.mark.slow
@@ -75,7 +77,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 
 # The same bits
 
-SMALL = replace(QUICK, width=4, limit_train=300)
+SMALL = changed(QUICK, width=4, limit_train=300)
 AUGMENTED = Recipe(epochs=1, crop=1, flip=True, cutout=3, label_smoothing=0.1, clip_norm=1.0)
 JOBS = [
     replace(SMALL, number=1, expression="x * sigmoid(beta * x)", recipe=AUGMENTED),
@@ -88,7 +90,7 @@ JOBS = [
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_job_gives_the_same_bits_in_any_process_and_after_any_others(threads: int) -> None:
     jobs = JOBS[: 4 // threads]  # two threads take turns with whatever else runs here, which is slow
-    other = replace(QUICK, expression="x * tanh(x)", seed=7)
+    other = changed(QUICK, expression="x * tanh(x)", seed=7)
     first = in_one_worker(jobs, threads)
     second = in_one_worker([other, *reversed(jobs)], threads)[:0:-1]
     assert all(outcome.verdict is Verdict.COMPLETE for outcome, _ in first)
@@ -104,7 +106,7 @@ def test_five_hundred_children_leave_nothing_in_their_worker() -> None:
     expressions: dict[str, None] = {}
     while len(expressions) < 500:
         expressions[str(grammar.decode(grammar.sample(draw)))] = None
-    tiny = Job(0, "x", limit_train=20, width=2, recipe=Recipe(steps=1, batch_size=10))
+    tiny = image_job(0, "x", limit_train=20, width=2, recipe=Recipe(steps=1, batch_size=10))
     sizes = [size for _, size in in_one_worker([replace(tiny, expression=text) for text in expressions])]
     assert len(sizes) == 500
     grown = statistics.median(sizes[-50:]) - statistics.median(sizes[50:100])
@@ -323,7 +325,7 @@ def test_a_search_that_loses_its_gpu_keeps_count_and_can_go_on(sqlite_url: str) 
         def run(job: Job) -> Outcome:
             if job.number == 3:
                 raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
-            return Outcome(Verdict.COMPLETE, val_loss=1.0, val_acc=0.5)
+            return Outcome(Verdict.COMPLETE, metrics=measures(1.0, 0.5))
 
         def once() -> list[Trial]:
             pool = InlinePool(run=run)

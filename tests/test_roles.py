@@ -106,7 +106,7 @@ def fingerprint(roles: Roles) -> str:
 
 ATTACKS = """
 INSERT INTO searcher_study SELECT * FROM searcher_study
-INSERT INTO searcher_epoch VALUES (1, 0, 99, 1, 1, 0.5)
+INSERT INTO searcher_point VALUES (1, 0, 99, 1, 1, 0.5)
 INSERT INTO searcher_version VALUES ('9999')
 UPDATE searcher_trial SET val_loss = 0
 UPDATE searcher_lease SET generation = generation + 1
@@ -114,13 +114,13 @@ UPDATE pg_authid SET rolsuper = true WHERE rolname = 'searcher_reader'
 DELETE FROM searcher_trial
 DELETE FROM pg_class
 MERGE INTO searcher_trial t USING (SELECT 1) s ON true WHEN MATCHED THEN DELETE
-TRUNCATE searcher_epoch
+TRUNCATE searcher_point
 TRUNCATE searcher_study CASCADE
-WITH d AS (DELETE FROM searcher_epoch RETURNING 1) SELECT * FROM d
-EXPLAIN ANALYZE DELETE FROM searcher_epoch
-PREPARE p AS DELETE FROM searcher_epoch; EXECUTE p
-DO $$ BEGIN DELETE FROM searcher_epoch; END $$
-DO $$ BEGIN EXECUTE 'DROP TABLE searcher_epoch'; END $$
+WITH d AS (DELETE FROM searcher_point RETURNING 1) SELECT * FROM d
+EXPLAIN ANALYZE DELETE FROM searcher_point
+PREPARE p AS DELETE FROM searcher_point; EXECUTE p
+DO $$ BEGIN DELETE FROM searcher_point; END $$
+DO $$ BEGIN EXECUTE 'DROP TABLE searcher_point'; END $$
 SELECT * FROM searcher_trial FOR UPDATE
 SELECT * FROM searcher_trial FOR KEY SHARE
 SELECT * INTO copied FROM searcher_trial
@@ -145,12 +145,12 @@ CREATE SUBSCRIPTION x CONNECTION 'dbname=searcher' PUBLICATION x
 CREATE FOREIGN DATA WRAPPER x
 CREATE TABLESPACE x LOCATION '/tmp'
 CREATE EVENT TRIGGER x ON ddl_command_start EXECUTE FUNCTION suppress_redundant_updates_trigger()
-CREATE TRIGGER x BEFORE INSERT ON searcher_epoch FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()
-CREATE RULE x AS ON INSERT TO searcher_epoch DO INSTEAD NOTHING
-CREATE POLICY x ON searcher_epoch
+CREATE TRIGGER x BEFORE INSERT ON searcher_point FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()
+CREATE RULE x AS ON INSERT TO searcher_point DO INSTEAD NOTHING
+CREATE POLICY x ON searcher_point
 CREATE INDEX x ON searcher_trial (key)
 CREATE STATISTICS x ON number, key FROM searcher_trial
-DROP TABLE searcher_epoch
+DROP TABLE searcher_point
 DROP VIEW leaderboard
 DROP INDEX ix_searcher_trial_key
 DROP SCHEMA public CASCADE
@@ -186,10 +186,10 @@ SET SESSION AUTHORIZATION searcher
 SET session_replication_role = replica
 SET temp_file_limit = -1
 SELECT set_config('role', 'searcher', false)
-COPY searcher_epoch FROM '/etc/passwd'
+COPY searcher_point FROM '/etc/passwd'
 COPY searcher_trial TO 'STOLEN'
 COPY (SELECT 1) TO PROGRAM 'touch STOLEN'
-COPY searcher_epoch FROM PROGRAM 'touch STOLEN'
+COPY searcher_point FROM PROGRAM 'touch STOLEN'
 SELECT nextval('searcher_study_id_seq')
 SELECT setval('searcher_study_id_seq', 99)
 SELECT lo_create(0)
@@ -352,9 +352,9 @@ def test_a_copy_names_the_database_that_fails(roles: Roles, writer: str, tmp_pat
         refusal(cli("db", "copy", *pair), 1, 'database "nowhere" does not exist')
     reader = roles.url("searcher_reader")
     refusal(cli("db", "copy", f"sqlite:///{tmp_path}/new.db", reader), 1, "there is no database")
-    roles.run("REVOKE SELECT ON searcher_epoch FROM searcher_reader", "searcher")
-    refusal(cli("db", "copy", reader, good), 1, "permission denied for table searcher_epoch", database.masked(reader))
-    roles.run("GRANT SELECT ON searcher_epoch TO searcher_reader", "searcher")
+    roles.run("REVOKE SELECT ON searcher_point FROM searcher_reader", "searcher")
+    refusal(cli("db", "copy", reader, good), 1, "permission denied for table searcher_point", database.masked(reader))
+    roles.run("GRANT SELECT ON searcher_point TO searcher_reader", "searcher")
     done = cli("db", "copy", reader, good, "--study", "old", "-f", "json")
     assert done.returncode == 0, done.stderr
     cli("launch", "--study-name", "mine", "--storage", good, "--n-trials", "2", *FAST)

@@ -8,6 +8,7 @@ import shutil
 import statistics
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -15,14 +16,15 @@ import pytest
 import torch
 
 from search_space import Choices, Grammar, SpaceError
-from searcher.records import Kind, Objective, Trial, TrialState
+from searcher.records import Kind, Trial, TrialState
 from searcher.samplers import rnn
-from searcher.samplers.contract import Observation, Pending, Sampler, SamplerError, observation_of
+from searcher.samplers.contract import Observation, Pending, Rewards, Sampler, SamplerError, observation_of
 from searcher.samplers.random import RandomSampler
 from searcher.samplers.registry import make_sampler
 from searcher.samplers.testing import SamplerContract
 
 from .conftest import ROOT, Cli
+from .made import OBJECTIVES, image_task, result
 
 pytestmark = pytest.mark.slow
 
@@ -243,14 +245,23 @@ def test_log_probabilities_are_those_of_the_draws() -> None:
 
 
 def test_rewards_are_in_the_unit_interval_and_rise_with_quality() -> None:
-    good = Trial(0, Kind.CANDIDATE, "x", "k", 0, state=TrialState.COMPLETE, val_loss=1.0, val_acc=0.9, seconds=2.0)
+    plain = Trial(0, Kind.CANDIDATE, "x", "k", 0, seconds=2.0)
     bad = Trial(1, Kind.CANDIDATE, "x", "k", 0, state=TrialState.INFEASIBLE)
-    accuracy, loss = observation_of(good, Objective.VAL_ACC), observation_of(good, Objective.VAL_LOSS)
-    assert (accuracy.merit, accuracy.reward, accuracy.cost) == (0.9, 0.9, 2.0)
-    assert loss.merit == -1.0 and loss.reward == pytest.approx(0.3679, abs=1e-4)
-    for objective in Objective:
-        worst = observation_of(bad, objective)
-        assert worst.merit is None and worst.reward == 0.0
+    by_loss, by_accuracy = (
+        observation_of(result(plain, 1.0, 0.9, name), image_task(name).objective) for name in OBJECTIVES
+    )
+    assert (by_accuracy.merit, Rewards().of(by_accuracy), by_accuracy.cost) == (0.9, 0.9, 2.0)
+    assert by_loss.merit == -1.0 and Rewards().of(by_loss) == pytest.approx(0.3679, abs=1e-4)
+    for objective in OBJECTIVES:
+        worst = observation_of(bad, image_task(objective).objective)
+        assert worst.merit is None and Rewards().of(worst) == 0.0
+
+
+def test_a_value_of_any_unit_is_rewarded_by_its_rank() -> None:
+    rewards = Rewards()
+    observation = replace(told(0, (0,)), unit="")
+    found = [rewards.of(replace(observation, merit=merit)) for merit in (-1e9, 3.0, None, 1.0, 3.0)]
+    assert found == [1 / 2, 3 / 4, 0.0, 1 / 2, 6 / 8]  # 3 of 4 are worse or as good, 2 of 4 are worse
 
 
 @pytest.mark.parametrize(

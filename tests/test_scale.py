@@ -20,7 +20,7 @@ from benchmarks import simulate
 from benchmarks import store as benchmark
 from searcher.driver import leases, session
 from searcher.driver.state import SearchState
-from searcher.records import Kind, Objective, Study, Trial, TrialState
+from searcher.records import Kind, Study, Trial, TrialState
 from searcher.reports.mirrors import marked
 from searcher.reports.status import status
 from searcher.settings.config import Config
@@ -28,9 +28,10 @@ from searcher.store import database, replay, schema
 from searcher.store.lease import Lease, LeaseLost
 from searcher.store.rows import Batch
 from searcher.store.store import Store
-from workers.contract import Epoch, Job, WorkersError
+from workers.contract import Job, WorkersError
 from workers.pools.simulated import SimulatedPool
 
+from .made import OBJECTIVES, changed, create, point, result
 from .test_pool import QUICK, PoolContract, act
 
 pytestmark = pytest.mark.slow
@@ -54,8 +55,8 @@ def hasty(folder: Path) -> Store:
     return store
 
 
-def filled(store: Store, trials: int, name: str = "s", objective: Objective = Objective.VAL_LOSS) -> Study:
-    study = store.create_study(name, 0, objective, CONFIG.to_dict(), {})
+def filled(store: Store, trials: int, name: str = "s", objective: str = "val_loss") -> Study:
+    study = create(store, name, 0, objective, CONFIG.to_dict(), {})
     benchmark.fill(store, study, 0, trials)
     return store.study(name)
 
@@ -102,9 +103,9 @@ def costs(store: Store, study: Study) -> dict[str, int]:
     return {text: work(store, text, parameters) for text, parameters in sent if text.startswith("SELECT")}
 
 
-@pytest.mark.parametrize("objective", list(Objective))
+@pytest.mark.parametrize("objective", OBJECTIVES)
 def test_reading_costs_the_same_of_twenty_thousand_trials_and_of_two(
-    store: Store, objective: Objective, monkeypatch: pytest.MonkeyPatch
+    store: Store, objective: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Seen to fail without the index on val_loss, and with a count by state over the trials."""
     monkeypatch.setattr("searcher.reports.status.FAILURES", 5)  # both have more
@@ -128,14 +129,14 @@ RESULTS = st.lists(
 
 
 @settings(max_examples=60, deadline=None)
-@given(RESULTS, st.sampled_from(Objective), st.integers(1, 9))
+@given(RESULTS, st.sampled_from(OBJECTIVES), st.integers(1, 9))
 def test_the_first_of_the_leaderboard_are_those_of_the_view(
-    tmp_path_factory: pytest.TempPathFactory, results: list[Any], objective: Objective, limit: int
+    tmp_path_factory: pytest.TempPathFactory, results: list[Any], objective: str, limit: int
 ) -> None:
     """Also where a function was trained more than once, and with ties. Seen to fail when as many trainings were looked
     at as functions asked for, and those taken for certain."""
     store = hasty(tmp_path_factory.mktemp("rank"))
-    study = store.create_study("s", 0, objective, {}, {})
+    study = create(store, "s", 0, objective, {}, {})
     trials = [
         Trial(n, Kind.CANDIDATE, key, key, 0, "", None, state, "", 0 if cites else None, 0, loss, acc, finish_order=n)
         for n, (key, state, loss, acc, cites) in enumerate(results)
@@ -189,7 +190,7 @@ class Model:
     def moved(self, trial: Trial, state: TrialState) -> Trial:
         order = self.ended if state.finished else None
         self.ended += state.finished
-        return replace(trial, state=state, val_loss=0.5, val_acc=0.5, finish_order=order)
+        return result(trial, 0.5, state=state, finish_order=order)
 
 
 @settings(max_examples=40, deadline=None)
@@ -197,8 +198,8 @@ class Model:
 def test_tallies_are_what_counting_gives(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """After any batches, refused ones among them. Seen to fail when a trial's old state was not counted down."""
     store = hasty(tmp_path_factory.mktemp("tally"))
-    other = store.create_study("other", 9, Objective.VAL_LOSS, {}, {}, [Trial(0, Kind.BASELINE, "x", "k", 0)])
-    study, model = store.create_study("s", 99, Objective.VAL_LOSS, {}, {}), Model(data)
+    other = create(store, "other", 9, "val_loss", {}, {}, [Trial(0, Kind.BASELINE, "x", "k", 0)])
+    study, model = create(store, "s", 99, "val_loss", {}, {}), Model(data)
     lease = store.acquire(study, "me")
     for _ in range(data.draw(st.integers(1, 6))):
         batch = model.batch()
@@ -240,8 +241,8 @@ def cost(store: Store, study: Study, lease: Lease) -> int:
     first = store.size(study)
     fresh = [Trial(first + i, Kind.CANDIDATE, "x", f"k{first + i}", 0) for i in range(4)]
     store.commit(lease, Batch(added=fresh))
-    ended = [replace(t, state=COMPLETE, val_loss=0.5, val_acc=0.5, finish_order=t.number) for t in fresh]
-    curves = {t.number: (Epoch(1, 1.0, 1.0, 0.5),) for t in fresh}
+    ended = [result(t, 0.5, finish_order=t.number) for t in fresh]
+    curves = {t.number: (point(1, 1.0, 1.0, 0.5),) for t in fresh}
     added = [replace(trial, number=trial.number + 4) for trial in fresh]
     with statements(store) as sent:
         store.commit(lease, Batch(added, [(WAITING, trial) for trial in ended], curves))
@@ -252,7 +253,7 @@ def cost(store: Store, study: Study, lease: Lease) -> int:
 def test_a_transaction_is_five_statements_however_long_the_study(store: Store) -> None:
     """The lease, new trials, changed ones, tallies, curves; on PostgreSQL how long locks are waited for, too. Seen to
     fail when each counted the study's trials."""
-    study = store.create_study("s", 0, Objective.VAL_LOSS, {}, {})
+    study = create(store, "s", 0, "val_loss", {}, {})
     with leases.held_lease(store, study) as lease:
         few = cost(store, study, lease)
     benchmark.fill(store, study, store.size(study), 5_000)
@@ -283,7 +284,7 @@ def test_resuming_keeps_of_a_trial_what_later_ones_cite(sqlite_url: str) -> None
 
 def test_a_replay_is_in_the_order_of_the_ends_with_the_right_curves(store: Store) -> None:
     """Seen to fail with pages by number."""
-    study = store.create_study("s", 0, Objective.VAL_LOSS, {}, {})
+    study = create(store, "s", 0, "val_loss", {}, {})
     n = 2 * replay.PAGE + 7
     trials = [replace(benchmark.made_up(i, (), benchmark.Random(i)), finish_order=(37 * i) % n) for i in range(n)]
     curves = {t.number: benchmark.curve(t) for t in trials if t.number % 3 == 0}
@@ -354,7 +355,7 @@ def test_workers_go_on_while_the_caller_is_busy() -> None:
     for its last one."""
     real = [0.0]
     pool = SimulatedPool(1, lambda job: float(job.number), simulate.judge, clock=lambda: real[0])
-    first, second = replace(QUICK, number=3), replace(QUICK, number=4)
+    first, second = changed(QUICK, number=3), changed(QUICK, number=4)
     pool.submit(first, second)
     real[0] += 5.0
     assert pool.time() == pool.worked() == 5.0
@@ -384,7 +385,7 @@ class TestSimulatedPool:
     def test_jobs_end_when_their_time_has_come(self, tmp_path: Any) -> None:
         """A worker's second job begins when its first has ended."""
         pool = SimulatedPool(2, lambda job: float(job.number), act, clock=lambda: 0.0)
-        jobs = [replace(QUICK, number=n, expression="nothing", dataset=str(tmp_path)) for n in (3, 5, 4, 1)]
+        jobs = [changed(QUICK, number=n, expression="nothing", dataset=str(tmp_path)) for n in (3, 5, 4, 1)]
         pool.submit(*jobs)
         with pytest.raises(WorkersError, match="holds 4 jobs and takes no more"):
             pool.submit(jobs[0])

@@ -25,8 +25,10 @@ from searcher.store.database import StoreError
 from searcher.store.lease import Lease, LeaseLost, NotDriven
 from searcher.store.rows import Batch
 from searcher.store.store import Store
-from workers.contract import Epoch, Job, Outcome, Verdict
+from workers.contract import Job, Outcome, Verdict
 from workers.pools.base import InlinePool, Pool
+
+from .made import measures, point, proposing
 
 SETTINGS = Config(sampler="random", n_trials=40, baselines=("relu", "swish"), pool="inline")
 
@@ -37,8 +39,8 @@ def judge(job: Job) -> Outcome:
     if digest % 5 == 0:
         return Outcome(Verdict.INFEASIBLE, "training loss is not finite at epoch 1, step 1", seconds=0.0)
     loss = (digest % 1000) / 500
-    curve = (Epoch(1, loss + 1, loss, 0.5),)
-    return Outcome(Verdict.COMPLETE, val_loss=loss, val_acc=1 - loss / 2, curve=curve, parameters=10)
+    curve = (point(1, loss + 1, loss, 0.5),)
+    return Outcome(Verdict.COMPLETE, metrics=measures(loss, 1 - loss / 2), curve=curve, parameters=10)
 
 
 @pytest.fixture
@@ -181,13 +183,8 @@ def test_no_function_is_trained_twice_and_citations_repeat_the_result(store: Sto
     for trial in cited:
         source = trials[trial.cites or 0]
         assert source.cites is None
-        assert (trial.key, trial.state, trial.val_loss, trial.val_acc, trial.reason) == (
-            source.key,
-            source.state,
-            source.val_loss,
-            source.val_acc,
-            source.reason,
-        )
+        assert (trial.key, trial.state, trial.reason) == (source.key, source.state, source.reason)
+        assert (trial.metrics, trial.merit, trial.tie_merit) == (source.metrics, source.merit, source.tie_merit)
         assert trial.seconds == 0
 
 
@@ -198,7 +195,7 @@ def test_what_cannot_be_trained_through_is_recorded_untrained(store: Store) -> N
     refused = [t for t in trials if t.reason.startswith("not trained: ") and t.cites is None]
     assert {t.reason.split()[3] for t in refused} >= {"value", "is", "has"}  # not finite, constant, a pole
     for trial in refused:
-        assert (trial.state, trial.val_loss, trial.seconds) == (TrialState.INFEASIBLE, None, 0)
+        assert (trial.state, trial.value, trial.seconds) == (TrialState.INFEASIBLE, None, 0)
         assert trial.key not in judged.runs
     assert not {t.cites for t in trials} & {t.number for t in refused}, "another way of writing it may do"
     assert len({t.key for t in refused}) < len(refused), "refused once is refused again"
@@ -303,7 +300,7 @@ def test_the_data_of_a_study_are_those_of_its_first_outcome(store: Store) -> Non
     settings = replace(SETTINGS, max_retries=0)
     study = session.create_study(store, settings)
     run(store, study, settings, InlinePool(run=on_other_data_every_third_time))
-    assert store.study(study.name).versions["data"] == "ours"
+    assert store.study(study.name).task.data_digest == "ours"
     for trial in store.trials(study):
         if trial.trained:
             assert (trial.state is TrialState.FAILED) == (trial.number % 3 == 2)
@@ -447,7 +444,7 @@ def test_failed_trials_are_not_told_and_not_cited(store: Store) -> None:
     fails_once = iter([Outcome(Verdict.FAILED, "no")])
     pool = InlinePool(run=lambda job: next(fails_once, None) or judge(job))
     with leases.held_lease(store, study) as lease:
-        list(Search(store, lease, study, settings, recorder, pool, never).run())
+        list(Search(store, lease, study, settings, proposing(recorder, settings), pool, never).run())
     pool.close()
     states = [(t.state is TrialState.FAILED, t.cites) for t in store.trials(study)]
     assert states == [(True, None), (False, None), (False, 1), (False, 1)]
@@ -469,7 +466,7 @@ def test_samplers_know_what_is_pending(store: Store) -> None:
     study = session.create_study(store, settings)
     pool, sampler = Stuck(capacity=4), Recorder(grammar=grammar_of(settings), seed=0)
     with leases.held_lease(store, study) as lease:
-        list(Search(store, lease, study, settings, sampler, pool, lambda: bool(pool.waits)).run())
+        list(Search(store, lease, study, settings, proposing(sampler, settings), pool, lambda: bool(pool.waits)).run())
     assert Recorder.seen[:3] == [(2, 0, 1), (3, 0, 1, 2), (4, 0, 1, 2, 3)]
 
 
@@ -506,7 +503,7 @@ def test_a_proposal_need_not_have_the_grammars_shape(store: Store) -> None:
     study = session.create_study(store, settings)
     pool = InlinePool(run=judge)
     with leases.held_lease(store, study) as lease:
-        list(Search(store, lease, study, settings, Free(), pool, never).run())
+        list(Search(store, lease, study, settings, proposing(Free(), settings), pool, never).run())
     pool.close()
     assert [(t.state, t.choices, t.cites) for t in store.trials(study)] == [
         (TrialState.COMPLETE, None, None),
@@ -594,7 +591,7 @@ def test_progress_counts_what_the_store_holds(store: Store) -> None:
     assert last.unique == len({t.key for t in trials})
     assert last.counts == Counter(t.state for t in trials)
     assert last.best is not None
-    assert last.best.val_loss == min(t.val_loss for t in trials if t.val_loss is not None)
+    assert last.best.value == min(t.value for t in trials if t.value is not None)
 
 
 def test_names_are_made_up_one_after_the_other(store: Store) -> None:

@@ -34,7 +34,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from searcher.driver.journal import Journal
-from searcher.records import Kind, Objective, Trial
+from searcher.records import Kind, Trial
 from searcher.settings import config
 from searcher.store.database import masked
 from searcher.store.lease import Lease
@@ -43,6 +43,7 @@ from searcher.store.rows import Batch
 from searcher.store.store import Store
 
 from .conftest import ROOT, Cli, Done, called
+from .made import create
 from .postgres import Server
 
 pytestmark = pytest.mark.slow
@@ -276,7 +277,7 @@ def test_files_of_this_program_are_their_owners_only(
     assert mode(searched / "state") == mode(searched / "state" / "journals") == 0o700
     monkeypatch.setenv("SEARCHER_STATE", str(tmp_path / "state"))
     store = Store(f"sqlite:///{tmp_path}/s.db", create=True)
-    study = store.create_study("s", 1, Objective.VAL_LOSS, {}, {})
+    study = create(store, "s", 1, "val_loss", {}, {})
     store.close()
     journal = Journal.of(study, Lease(study.id, 1))
     old = os.umask(0o022)

@@ -14,13 +14,14 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from searcher.records import Kind, Objective, Study, Trial, TrialState
+from searcher.records import Kind, Study, Trial, TrialState
 from searcher.store import database, schema
 from searcher.store.database import StoreError
 from searcher.store.lease import LeaseLost, Position, StudyBusy
 from searcher.store.rows import Batch
 from searcher.store.store import Store, StudyExists, UnknownStudy
-from workers.contract import Epoch
+
+from .made import create, point, result
 
 
 @pytest.fixture
@@ -30,16 +31,16 @@ def store(database_url: str) -> Iterator[Store]:
     opened.close()
 
 
-def make_study(store: Store, name: str = "s", objective: Objective = Objective.VAL_LOSS) -> Study:
-    return store.create_study(name, 10, objective, {"sampler": "random", "nested": {"a": [1]}}, {"torch": "2"})
+def make_study(store: Store, name: str = "s", objective: str = "val_loss") -> Study:
+    return create(store, name, 10, objective, {"sampler": "random", "nested": {"a": [1]}}, {"torch": "2"})
 
 
 def waiting(number: int, key: str = "k", **changes: object) -> Trial:
     return replace(Trial(number, Kind.CANDIDATE, "x + sin(x)", key, 0, choices=(0, 0, 1)), **changes)  # type: ignore[arg-type]
 
 
-def complete(trial: Trial, order: int, loss: float = 0.5, acc: float = 0.9) -> Trial:
-    return replace(trial, state=TrialState.COMPLETE, val_loss=loss, val_acc=acc, finish_order=order, seconds=1.5)
+def complete(trial: Trial, order: int, loss: float = 0.5, acc: float = 0.9, objective: str = "val_loss") -> Trial:
+    return result(trial, loss, acc, objective, finish_order=order, seconds=1.5)
 
 
 def test_a_study_comes_back_as_it_was_made(store: Store) -> None:
@@ -52,7 +53,7 @@ def test_a_study_comes_back_as_it_was_made(store: Store) -> None:
 def test_a_name_is_taken_once_and_nothing_is_written_the_second_time(store: Store) -> None:
     make_study(store)
     with pytest.raises(StudyExists, match=r"searcher resume s"):
-        store.create_study("s", 1, Objective.VAL_ACC, {}, {}, [waiting(0)])
+        create(store, "s", 1, "val_acc", {}, {}, [waiting(0)])
     assert len(store.studies()) == 1
     assert store.trials(store.study("s")) == []
 
@@ -71,7 +72,7 @@ def test_trials_and_curves_come_back_as_they_were_written(store: Store) -> None:
     first, second = waiting(0), waiting(1, "k2", kind=Kind.BASELINE, choices=None, name="relu")
     store.commit(lease, Batch(added=[first, second]))
     done = complete(first, 0)
-    curve = [Epoch(1, 2.0, 1.5, 0.3), Epoch(2, 1.0, 0.5, 0.9)]
+    curve = [point(1, 2.0, 1.5, 0.3), point(2, 1.0, 0.5, 0.9)]
     store.commit(lease, Batch(changed=[(TrialState.WAITING, done)], curves={0: curve}))
     assert store.trials(study) == [done, second]
     assert store.trial(study, 0) == done
@@ -100,18 +101,13 @@ def test_a_number_and_a_place_in_the_order_are_taken_once(store: Store) -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("column", ["val_loss", "val_acc", "seconds"])
+@pytest.mark.parametrize("column", ["value", "merit", "seconds"])
 def test_numbers_that_are_not_finite_are_refused(store: Store, bad: float, column: str) -> None:
     study = make_study(store)
     lease = store.acquire(study, "me")
     trial = replace(complete(waiting(0), 0), **{column: bad})
     with pytest.raises(StoreError):
         store.commit(lease, Batch(added=[trial]))
-    with pytest.raises(StoreError):
-        point = {"train_loss": 1.0, "val_loss": 1.0, "val_acc": 0.5} | {column: bad}
-        point.pop("seconds", None)
-        curve = [Epoch(1, **point if column != "seconds" else {**point, "train_loss": bad})]
-        store.commit(lease, Batch(added=[waiting(1)], curves={1: curve}))
     assert store.trials(study) == []
 
 
@@ -199,16 +195,16 @@ def test_of_many_drivers_at_once_one_gets_the_lease(store: Store) -> None:
     assert len(won) == 1
 
 
-@pytest.mark.parametrize(("objective", "best"), [(Objective.VAL_LOSS, "b"), (Objective.VAL_ACC, "a")])
-def test_the_leaderboard_ranks_by_the_objective(store: Store, objective: Objective, best: str) -> None:
+@pytest.mark.parametrize(("objective", "best"), [("val_loss", "b"), ("val_acc", "a")])
+def test_the_leaderboard_ranks_by_the_objective(store: Store, objective: str, best: str) -> None:
     study = make_study(store, objective=objective)
     other = make_study(store, "other")
     lease = store.acquire(study, "me")
     trials = [
-        complete(waiting(0, "a"), 0, loss=0.6, acc=0.95),
-        complete(waiting(1, "b"), 1, loss=0.3, acc=0.90),
-        complete(waiting(2, "b"), 2, loss=0.5, acc=0.80),
-        replace(complete(waiting(3, "b"), 3, loss=9.0, acc=0.1), cites=1),
+        complete(waiting(0, "a"), 0, 0.6, 0.95, objective),
+        complete(waiting(1, "b"), 1, 0.3, 0.90, objective),
+        complete(waiting(2, "b"), 2, 0.5, 0.80, objective),
+        replace(complete(waiting(3, "b"), 3, 9.0, 0.1, objective), cites=1),
         replace(waiting(4, "c"), state=TrialState.INFEASIBLE, reason="not finite", finish_order=4),
         waiting(5, "d"),
     ]
@@ -275,9 +271,9 @@ def test_a_newer_schema_is_refused(database_url: str) -> None:
     with engine.begin() as connection:
         connection.execute(sa.text("UPDATE searcher_version SET version_num = '9999'"))
     engine.dispose()
-    for create in (True, False):
+    for making in (True, False):
         with pytest.raises(StoreError, match=r"'9999'.*upgrade searcher"):
-            database.connect(database_url, create=create)
+            database.connect(database_url, create=making)
 
 
 def test_a_database_without_our_tables_is_not_made_ours_by_reading(database_url: str) -> None:

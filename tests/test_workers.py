@@ -20,13 +20,16 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
 from search_space import KNOWN, ParseError
-from workers.contract import SCHEDULES, Epoch, Job, Outcome, Recipe, Verdict, WorkersError
+from workers.contract import Job, Outcome, Verdict, WorkersError
 from workers.pools.base import evaluate, guarded
+from workers.tasks.images.config import SCHEDULES, Recipe
 from workers.tasks.images.data import load
 from workers.tasks.images.models import build, parameter_count
 from workers.tasks.images.networks.sites import activation_of
 from workers.tasks.images.recipes import RECIPES
-from workers.tasks.images.train import NotFinite, _check_finite, _Child, _learning_rates, _Watch, train
+from workers.tasks.images.train import Ended, _check_finite, _Child, _learning_rates, _Watch, train
+
+from .made import changed, complete, image_config, image_job, point
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +38,7 @@ torch.set_num_threads(1)
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[1]
 RELU = activation_of("max(x, 0)")
-QUICK = Job(0, "max(x, 0)", recipe=Recipe(epochs=1))
+QUICK = image_job(0, "max(x, 0)", recipe=Recipe(epochs=1))
 PATIENCE = 60.0  # seconds after which a test stops waiting
 
 
@@ -48,13 +51,13 @@ def untimed(outcome: Outcome) -> Outcome:
 
 
 def test_the_same_job_gives_the_same_bits() -> None:
-    job = replace(QUICK, expression="x * sigmoid(beta * x)")
+    job = changed(QUICK, expression="x * sigmoid(beta * x)")
     first = untimed(train(job, CPU))
     torch.rand(7)  # whatever else uses torch's generator between two jobs
     assert untimed(train(job, CPU)) == first
-    assert untimed(train(replace(job, number=5), CPU)) == first
-    assert train(replace(job, seed=1), CPU).curve != first.curve
-    assert train(replace(job, split_seed=1), CPU).curve != first.curve
+    assert untimed(train(changed(job, number=5), CPU)) == first
+    assert train(changed(job, seed=1), CPU).curve != first.curve
+    assert train(changed(job, split_seed=1), CPU).curve != first.curve
 
 
 def test_the_seed_is_also_that_of_the_order_of_images(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,26 +66,33 @@ def test_the_seed_is_also_that_of_the_order_of_images(monkeypatch: pytest.Monkey
         return build(*args, **kwargs)
 
     monkeypatch.setattr("workers.tasks.images.train.build", same_weights)
-    one, other, again = (untimed(train(replace(QUICK, seed=seed), CPU)) for seed in (0, 1, 0))
+    one, other, again = (untimed(train(changed(QUICK, seed=seed), CPU)) for seed in (0, 1, 0))
     assert one == again != other
 
 
 def test_relu_learns_digits() -> None:
-    outcome = train(replace(QUICK, recipe=Recipe(epochs=3)), CPU)
+    outcome = train(changed(QUICK, recipe=Recipe(epochs=3)), CPU)
     assert outcome.verdict is Verdict.COMPLETE and outcome.reason == ""
-    assert outcome.val_acc is not None and 0.9 < outcome.val_acc <= 1
-    assert outcome.val_loss is not None and 0 < outcome.val_loss < 0.4
-    assert [point.epoch for point in outcome.curve] == [1, 2, 3]
-    assert (outcome.curve[-1].val_loss, outcome.curve[-1].val_acc) == (outcome.val_loss, outcome.val_acc)
-    assert outcome.curve[-1].train_loss < outcome.curve[0].train_loss
-    assert all(math.isfinite(v) for p in outcome.curve for v in (p.train_loss, p.val_loss, p.val_acc))
+    assert 0.9 < outcome.metrics["val_acc"] <= 1
+    assert 0 < outcome.metrics["val_loss"] < 0.4
+    assert [point.step for point in outcome.curve] == [1, 2, 3]
+    assert (outcome.curve[-1].metrics["val_loss"], outcome.curve[-1].metrics["val_acc"]) == (
+        outcome.metrics["val_loss"],
+        outcome.metrics["val_acc"],
+    )
+    assert outcome.curve[-1].metrics["train_loss"] < outcome.curve[0].metrics["train_loss"]
+    assert all(
+        math.isfinite(v)
+        for p in outcome.curve
+        for v in (p.metrics["train_loss"], p.metrics["val_loss"], p.metrics["val_acc"])
+    )
     assert outcome.parameters == parameter_count(build("resnet8", RELU, (1, 8, 8), 10, width=8))
 
 
 def test_the_loop_does_what_the_ordinary_one_does() -> None:
     """The same losses as of a DataLoader, torch's own schedule, and batches in the contiguous format."""
     recipe = Recipe(epochs=2, batch_size=100)
-    job = Job(0, "x * sigmoid(x)", recipe=recipe)  # smooth: rounding does not grow in twenty steps
+    job = image_job(0, "x * sigmoid(x)", recipe=recipe)  # smooth: rounding does not grow in twenty steps
     data = load("digits", 0, CPU)
     torch.manual_seed(job.seed)
     network = build("resnet8", activation_of(job.expression), data.shape, data.classes)
@@ -105,7 +115,7 @@ def test_the_loop_does_what_the_ordinary_one_does() -> None:
             epoch.append(loss.item())
         losses.append(sum(epoch) / len(epoch))
     curve = train(job, CPU).curve
-    assert [point.train_loss for point in curve] == pytest.approx(losses, rel=1e-4)
+    assert [point.metrics["train_loss"] for point in curve] == pytest.approx(losses, rel=1e-4)
 
 
 # What the paper's search found (table 1 and 2), and all that is known but what has no gradient.
@@ -126,9 +136,9 @@ TRAINABLE = [row.expression for row in KNOWN.values() if row.name not in ("sign"
 def test_the_functions_of_the_paper_and_all_that_are_known_train(expression: str) -> None:
     """x * asinh(x)^2 grows so fast that its gradients must be cut: the child has no normalisation after its sums."""
     recipe = Recipe(epochs=4, clip_norm=1.0 if expression == "x * asinh(x)^2" else 0.0)
-    outcome = train(Job(0, expression, recipe=recipe), CPU)
+    outcome = train(image_job(0, expression, recipe=recipe), CPU)
     assert outcome.verdict is Verdict.COMPLETE
-    assert outcome.val_acc is not None and outcome.val_acc > 0.15, "a guess has 0.1, give or take 0.013"
+    assert outcome.metrics["val_acc"] > 0.15, "a guess has 0.1, give or take 0.013"
 
 
 # Recipes
@@ -137,10 +147,10 @@ def test_the_functions_of_the_paper_and_all_that_are_known_train(expression: str
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=list(RECIPES))
 def test_every_recipe_trains(recipe: Recipe) -> None:
     short = {"steps": 12} if recipe.steps else {"epochs": 2}
-    small = replace(QUICK, width=4, recipe=replace(recipe, batch_size=100, **short))
+    small = changed(QUICK, width=4, recipe=replace(recipe, batch_size=100, **short))
     outcome = train(small, CPU)
     assert outcome.verdict is Verdict.COMPLETE and len(outcome.curve) == 2
-    assert outcome.curve[1].train_loss < outcome.curve[0].train_loss
+    assert outcome.curve[1].metrics["train_loss"] < outcome.curve[0].metrics["train_loss"]
 
 
 def test_learning_rates_are_those_that_were_published() -> None:
@@ -166,19 +176,19 @@ def test_short_runs_have_a_learning_rate(schedule: str) -> None:
 
 
 def test_steps_end_within_an_epoch() -> None:
-    child = _Child(replace(QUICK, recipe=Recipe(steps=23, batch_size=100)), load("digits", 0, CPU), CPU)
+    child = _Child(changed(QUICK, recipe=Recipe(steps=23, batch_size=100)), load("digits", 0, CPU), CPU)
     steps: list[int] = []
     child.optimizer.register_step_post_hook(lambda *_: steps.append(1))
-    assert [point.epoch for point in child.epochs(0, lambda: None)] == [1, 2, 3]
+    assert [point.step for point in child.epochs(0, lambda: None)] == [1, 2, 3]
     assert len(steps) == 23
 
 
 def test_bfloat16_and_label_smoothing() -> None:
     plain = train(QUICK, CPU).curve[0]
-    half = train(replace(QUICK, recipe=Recipe(epochs=1, precision="bfloat16")), CPU).curve[0]
-    assert half != plain and half.train_loss == pytest.approx(plain.train_loss, rel=0.1)
-    smoothed = train(replace(QUICK, recipe=Recipe(epochs=1, label_smoothing=0.5)), CPU).curve[0]
-    assert smoothed.train_loss > plain.train_loss + 0.3
+    half = train(changed(QUICK, recipe=Recipe(epochs=1, precision="bfloat16")), CPU).curve[0]
+    assert half != plain and half.metrics["train_loss"] == pytest.approx(plain.metrics["train_loss"], rel=0.1)
+    smoothed = train(changed(QUICK, recipe=Recipe(epochs=1, label_smoothing=0.5)), CPU).curve[0]
+    assert smoothed.metrics["train_loss"] > plain.metrics["train_loss"] + 0.3
 
 
 def test_activations_are_compiled_where_it_pays_if_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,12 +200,12 @@ def test_activations_are_compiled_where_it_pays_if_wanted(monkeypatch: pytest.Mo
     data = load("digits", 0, CPU)
     _Child(QUICK, data, CPU)
     assert not asked
-    child = _Child(replace(QUICK, compile=True, recipe=Recipe(epochs=3, batch_size=100)), data, CPU)
+    child = _Child(changed(QUICK, compile=True, recipe=Recipe(epochs=3, batch_size=100)), data, CPU)
     assert asked == [(child.model, torch.Size([100, 1, 8, 8]), 30)]
 
 
 def test_long_gradients_are_cut_to_the_norm() -> None:
-    child = _Child(replace(QUICK, recipe=Recipe(epochs=1, clip_norm=0.01)), load("digits", 0, CPU), CPU)
+    child = _Child(changed(QUICK, recipe=Recipe(epochs=1, clip_norm=0.01)), load("digits", 0, CPU), CPU)
     norms = []
     child.optimizer.register_step_pre_hook(
         lambda *_: norms.append(sum(float(p.grad.square().sum()) for p in child.model.parameters()) ** 0.5)
@@ -218,20 +228,20 @@ def test_a_search_never_sees_the_test_part(monkeypatch: pytest.MonkeyPatch) -> N
     "expression", ["exp(exp(x))", "sqrt(x)", "x / 0", "log(x)", "sqrt(-1)", "max(x, 1e300)", "1e30 * x^3"]
 )
 def test_bad_mathematics_is_infeasible_and_stops_at_once(expression: str) -> None:
-    outcome = train(replace(QUICK, expression=expression, recipe=Recipe(epochs=8)), CPU)
+    outcome = train(changed(QUICK, expression=expression, recipe=Recipe(epochs=8)), CPU)
     assert outcome.verdict is Verdict.INFEASIBLE
     where = re.fullmatch(r"training loss is not finite at epoch (\d+), step (\d+)", outcome.reason)
     assert where is not None, outcome.reason
     steps = (int(where[1]) - 1) * (1000 // 64) + int(where[2])
     assert 1 <= steps <= 50 and len(outcome.curve) == int(where[1]) - 1
-    assert (outcome.val_loss, outcome.val_acc) == (None, None) and outcome.parameters
+    assert outcome.metrics == {} and outcome.parameters
 
 
 @pytest.mark.parametrize("expression", ["1", "beta", "0 * x"])
 def test_a_constant_trains_to_nothing(expression: str) -> None:
-    outcome = train(replace(QUICK, expression=expression), CPU)
+    outcome = train(changed(QUICK, expression=expression), CPU)
     assert outcome.verdict is Verdict.COMPLETE
-    assert outcome.val_acc is not None and outcome.val_acc < 0.3
+    assert outcome.metrics["val_acc"] < 0.3
 
 
 def test_validation_that_is_not_finite_is_infeasible(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,14 +254,14 @@ def test_validation_that_is_not_finite_is_infeasible(monkeypatch: pytest.MonkeyP
     outcome = train(QUICK, CPU)
     assert outcome.verdict is Verdict.INFEASIBLE and outcome.curve == ()
     assert outcome.reason == "validation loss is not finite after epoch 1"
-    assert (outcome.val_loss, outcome.val_acc) == (None, None)
+    assert outcome.metrics == {}
 
 
 def test_a_job_whose_time_is_up_has_failed() -> None:
     started = time.monotonic()
-    outcome = train(replace(QUICK, recipe=Recipe(epochs=10_000), timeout_seconds=0.3), CPU)
+    outcome = train(changed(QUICK, recipe=Recipe(epochs=10_000), timeout_seconds=0.3), CPU)
     assert outcome.verdict is Verdict.FAILED and outcome.reason == "timed out after 0.3 s"
-    assert (outcome.val_loss, outcome.val_acc) == (None, None)
+    assert outcome.metrics == {}
     assert time.monotonic() - started < 20
 
 
@@ -267,7 +277,7 @@ def test_a_job_that_nobody_wants_any_more_has_failed() -> None:
     [({"expression": "x +"}, ParseError), ({"dataset": "digit"}, WorkersError), ({"model": "resnet9"}, WorkersError)],
 )
 def test_a_job_that_names_what_there_is_not(change: dict[str, str], error: type[Exception]) -> None:
-    job = replace(QUICK, **change)  # type: ignore[arg-type]
+    job = changed(QUICK, **change)  # type: ignore[arg-type]
     with pytest.raises(error):
         train(job, CPU)
     outcome = guarded(evaluate, job)
@@ -290,7 +300,7 @@ def optimizers(monkeypatch: pytest.MonkeyPatch) -> list[torch.optim.Optimizer]:
 
 def test_parameters_of_activations_move_and_are_not_decayed(optimizers: list[torch.optim.Optimizer]) -> None:
     """beta1 has a slope; beta2 has slope 0, so that nothing but weight decay could move it."""
-    job = replace(QUICK, expression="x * sigmoid(beta * x) + 0 * beta", recipe=Recipe(epochs=1, weight_decay=0.1))
+    job = changed(QUICK, expression="x * sigmoid(beta * x) + 0 * beta", recipe=Recipe(epochs=1, weight_decay=0.1))
     assert train(job, CPU).verdict is Verdict.COMPLETE
     optimizer = optimizers[0]  # the other one is that of the learning rates
     decayed, free = optimizer.param_groups
@@ -305,7 +315,7 @@ def test_parameters_of_activations_move_and_are_not_decayed(optimizers: list[tor
 def test_without_parameters_of_activations_there_is_one_group(optimizers: list[torch.optim.Optimizer]) -> None:
     train(QUICK, CPU)
     [group] = optimizers[0].param_groups
-    recipe = QUICK.recipe
+    recipe = image_config(QUICK).recipe
     assert (group["weight_decay"], group["momentum"], group["nesterov"]) == (recipe.weight_decay, recipe.momentum, True)
 
 
@@ -316,7 +326,7 @@ def test_a_gpu_is_50_steps_ahead_at_most(monkeypatch: pytest.MonkeyPatch, bad: i
     monkeypatch.setattr(torch.cuda, "Event", MagicMock)
     losses = torch.ones(100)
     watch = _Watch(losses, 3, later=True)
-    with pytest.raises(NotFinite, match=f"epoch 3, step {bad}$"):
+    with pytest.raises(Ended, match=f"epoch 3, step {bad}$"):
         for launched in range(1, 101):
             losses[launched - 1] = math.nan if launched == bad else 1.0
             watch(launched)
@@ -326,9 +336,9 @@ def test_a_gpu_is_50_steps_ahead_at_most(monkeypatch: pytest.MonkeyPatch, bad: i
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_the_first_bad_step_is_named_when_several_are_looked_at_at_once(bad: float) -> None:
     losses = torch.tensor([1.0, 2.0, bad, 3.0, math.nan])
-    with pytest.raises(NotFinite, match="epoch 4, step 23"):
+    with pytest.raises(Ended, match="epoch 4, step 23"):
         _check_finite(losses, 4, 20)
-    with pytest.raises(NotFinite, match="epoch 1, step 3"):
+    with pytest.raises(Ended, match="epoch 1, step 3"):
         _check_finite(losses[:3], 1, 0)
     _check_finite(losses[:2], 1, 0)
 
@@ -344,17 +354,16 @@ def test_an_exception_becomes_a_failure_with_its_text() -> None:
     assert failed.verdict is Verdict.FAILED and failed.reason.startswith("ZeroDivisionError: job 0\n  File ")
     assert 'raise ZeroDivisionError(f"job' in failed.reason
     assert untimed(guarded(refused, QUICK)) == Outcome(Verdict.FAILED, reason="WorkersError: no job 0")
-    assert guarded(lambda job: Outcome(Verdict.COMPLETE, job.model), QUICK).reason == "resnet8"
+    assert guarded(lambda job: Outcome(Verdict.COMPLETE, image_config(job).model), QUICK).reason == "resnet8"
 
 
 # What travels
 
 
 def test_jobs_and_outcomes_travel_as_text() -> None:
-    job = replace(QUICK, recipe=Recipe(epochs=3, learning_rate=0.1 + 0.2), timeout_seconds=1.5, primitives=("a", "b"))
-    outcome = Outcome(
-        Verdict.COMPLETE, "", 1 / 3, 0.5, (Epoch(1, 0.1, 1e-30, 0.25), Epoch(2, 7.0, 1 / 3, 0.5)), 42, 0.1, "a:1"
-    )
+    job = changed(QUICK, recipe=Recipe(epochs=3, learning_rate=0.1 + 0.2), timeout_seconds=1.5, primitives=("a", "b"))
+    points = (point(1, 0.1, 1e-30, 0.25), point(2, 7.0, 1 / 3, 0.5))
+    outcome = complete(1 / 3, curve=points, parameters=42, seconds=0.1, worker="a:1")
     failed = Outcome(Verdict.FAILED, reason='ValueError: "\n é')
     assert Job.from_json(job.to_json()) == job
     assert [Outcome.from_json(o.to_json()) for o in (outcome, failed)] == [outcome, failed]
@@ -388,10 +397,11 @@ def test_a_bare_host_trains_without_ray_and_sql() -> None:
     done = python(
         BLOCK
         + "import workers.tasks.images.train\n"
-        + "from workers.contract import Job, Recipe\n"
+        + "from workers.contract import Job\n"
+        + "from workers.tasks.images.config import ImageConfig, Recipe\n"
         + "from workers.pools.base import InlinePool\n"
         + "pool = InlinePool()\n"
-        + "pool.submit(Job(0, 'max(x, 0)', recipe=Recipe(epochs=1)))\n"
+        + "pool.submit(Job(0, 'max(x, 0)', task=ImageConfig(recipe=Recipe(epochs=1)).task_config()))\n"
         + "[(job, outcome)] = pool.wait(60)\n"
         + "pool.close()\n"
         + "print(outcome.verdict, outcome.reason)\n"

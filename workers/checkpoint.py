@@ -1,4 +1,4 @@
-"""Checkpoints of long trainings: weights, momentum, generators and learning curve in one file a job.
+"""Checkpoints of long trainings: weights, momentum, generators and learning curve in one file for each job.
 
 The file is in safetensors' format: plain tensors and JSON, nothing that could be run. It appears whole or not at all,
 at the end of an epoch, and goes when the training is over. What is read back brings a training on a CPU to the same
@@ -13,25 +13,25 @@ import logging
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from search_space.activation import beta_names
 from search_space.modules import code_name, source_digest
-from workers.contract import Epoch, Job
+from workers.contract import Job, Point, WorkersError
 from workers.tasks.images.cache import folder
 
 log = logging.getLogger(__name__)
 
 FORGOTTEN_SECONDS = 30 * 86_400.0  # after which what lies below the cache is removed
-FORMAT = 1  # goes up when a training means something else by what is written
+TENSOR = "tensor"  # the key of a reference to a tensor
+FORMAT = 2  # goes up when a training means something else by what is written
 
 
 class Trainable(Protocol):
@@ -54,7 +54,7 @@ class Checkpoint:
         self._device, self._every = device, job.checkpoint_seconds
         self._last = time.monotonic()
 
-    def restore(self, child: Trainable) -> list[Epoch]:
+    def restore(self, child: Trainable) -> list[Point]:
         """Brings a new child to where the checkpoint is; its curve so far, empty if there is none."""
         if not (self._path.exists() and self._installed()):
             return []
@@ -63,9 +63,8 @@ class Checkpoint:
         try:
             with safe_open(self._path, framework="pt", device="cpu") as file:
                 read = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
-                curve = [Epoch(**point) for point in json.loads(file.metadata()["curve"])]
+                curve = [Point(**point) for point in json.loads(file.metadata()["curve"])]
             tensors = child.tensors()
-            _split_parameters(read, tensors)
             if {n: t.shape for n, t in tensors.items()} != {n: t.shape for n, t in read.items() if n in tensors}:
                 raise ValueError("its tensors are not those of this network")
             generators = [read[f"draws.{name}"] for name in _states(child.draw, self._device)]
@@ -79,7 +78,7 @@ class Checkpoint:
         log.info("going on after epoch %d, from %s", len(curve), self._path)
         return curve
 
-    def save_if_due(self, child: Trainable, curve: Sequence[Epoch]) -> None:
+    def save_if_due(self, child: Trainable, curve: Sequence[Point]) -> None:
         """Writes if the last time, or the beginning, is `checkpoint_seconds` ago."""
         if time.monotonic() - self._last < self._every or not self._installed():
             return
@@ -113,39 +112,103 @@ class Checkpoint:
             log.warning("the checkpoint %s cannot be removed: %s", self._path, error)
 
 
-def _split_parameters(read: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
-    """Change `read` from the older form to the present one, in which each parameter of an activation is a vector.
+class SavedState:
+    """The checkpoint of a task of a person's own: a state that the task gives, torch's generators, and the curve.
 
-    The older form has all of them in one matrix (parameters, channels), and one momentum buffer for it.
+    One that cannot be written or read costs a warning and the time that it would have saved.
     """
 
-    def is_older(name: str, value: Tensor) -> bool:
-        return value.dim() == 2 and (name not in wanted or wanted[name].shape != value.shape)
+    def __init__(self, job: Job, device: torch.device) -> None:
+        place = Path(job.checkpoint_dir) if job.checkpoint_dir else folder() / "checkpoints"
+        self._path = place / f"{_digest(job, '', device)}.safetensors"
+        self._device, self._every = device, job.checkpoint_seconds
+        self._last = time.monotonic()
 
-    for name in [n for n, value in read.items() if n.endswith(".beta") and is_older(n, value)]:
-        rows = read.pop(name)
-        read |= {name.removesuffix("beta") + new: row for new, row in zip(beta_names(len(rows)), rows, strict=True)}
-    buffers: list[Tensor] = []
-    for number in range(sum(n.startswith("momentum.") for n in read)):
-        value = read.pop(f"momentum.{number}")
-        buffers += value.unbind() if is_older(f"momentum.{len(buffers)}", value) else [value]
-    read |= {f"momentum.{number}": buffer for number, buffer in enumerate(buffers)}
+    def save_if_due(self, state: object, curve: Sequence[Point]) -> None:
+        """Write, if the last time, or the beginning, is `checkpoint_seconds` ago.
+
+        Raises:
+            WorkersError: The state holds something else than tensors and plain values.
+        """
+        if time.monotonic() - self._last < self._every or not find_spec("safetensors"):
+            return
+        from safetensors import SafetensorError
+        from safetensors.torch import save
+
+        tensors: dict[str, Tensor] = {}
+        try:
+            text = json.dumps(_without_tensors(state, tensors), allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise WorkersError(
+                f"report.save takes nested dictionaries with texts as keys, lists, tensors, numbers and texts: {error}"
+            ) from error
+        kept = tensors | {
+            f"generator.{name}": value for name, value in _states(torch.Generator(), self._device).items()
+        }
+        plain = {name: value.detach().to("cpu").contiguous().clone() for name, value in kept.items()}
+        try:
+            _write(self._path, save(plain, {"state": text, "curve": json.dumps([asdict(point) for point in curve])}))
+        except (OSError, SafetensorError) as error:
+            log.warning("no checkpoint could be written to %s: %s", self._path, error)
+        self._last = time.monotonic()
+        _sweep(folder() / "checkpoints")
+
+    def restore(self) -> tuple[Any, list[Point]]:
+        """Return the state, whose tensors are on the CPU, and the curve; None and an empty curve if there is none."""
+        if not (self._path.exists() and find_spec("safetensors")):
+            return None, []
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self._path, framework="pt", device="cpu") as file:
+                read = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+                facts = file.metadata()
+            state = _with_tensors(json.loads(facts["state"]), read)
+            curve = [Point(**point) for point in json.loads(facts["curve"])]
+            generator = torch.Generator()
+            _set_states(generator, self._device, [read[f"generator.{n}"] for n in _states(generator, self._device)])
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            log.warning("the checkpoint %s is not used: %s", self._path, error)
+            return None, []
+        log.info("going on after step %d, from %s", curve[-1].step if curve else 0, self._path)
+        return state, curve
+
+    def remove(self) -> None:
+        """Remove the file: the training is over."""
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+
+def _without_tensors(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """Return the value with a reference in place of each tensor, and put the tensors into `tensors`."""
+    if isinstance(value, Tensor):
+        name = f"tensor.{len(tensors)}"
+        tensors[name] = value
+        return {TENSOR: name}
+    if isinstance(value, dict):
+        if wrong := [key for key in value if not isinstance(key, (str, int)) or key == TENSOR]:
+            raise TypeError(f"{wrong[0]!r} is no key")
+        # Optimizers have whole numbers as keys, which JSON has not.
+        return {"pairs": [[key, _without_tensors(inner, tensors)] for key, inner in value.items()]}
+    if isinstance(value, (list, tuple)):
+        return [_without_tensors(inner, tensors) for inner in value]
+    return value
+
+
+def _with_tensors(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """Do the reverse of `_without_tensors`."""
+    if isinstance(value, dict):
+        if TENSOR in value:
+            return tensors[value[TENSOR]]
+        return {key: _with_tensors(inner, tensors) for key, inner in value["pairs"]}
+    return [_with_tensors(inner, tensors) for inner in value] if isinstance(value, list) else value
 
 
 def _digest(job: Job, data_digest: str, device: torch.device) -> str:
-    """Of all that decides what a training computes."""
-    own = code_name(job.model)
-    measured = replace(
-        job,
-        number=0,
-        data_digest=data_digest,
-        timeout_seconds=0.0,
-        cutoffs=(),
-        guess_epoch=0,
-        checkpoint_dir="",
-        checkpoint_seconds=0,
-    )
-    code = [source_digest(name) for name in (*job.primitives, *([own.module] if own else []))]
+    """Return a digest of all that decides what a training computes."""
+    measured = Job(0, job.expression, job.seed, job.task, data_digest=data_digest)
+    own = code_name(str(job.task.parameters.get("model", "")))
+    code = [source_digest(name) for name in (*job.task.primitives, *([own.module] if own else []))]
     facts = [FORMAT, torch.__version__, device.type, torch.get_num_threads(), measured.to_json(), code]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 

@@ -5,8 +5,9 @@ Between processes a job and its outcome travel as JSON text: readable, and nothi
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Self
@@ -14,128 +15,186 @@ from typing import Any, Self
 from workers.text import holdable, limited
 
 WORKER_LENGTH = 1000  # characters of a worker's name, most
+SPLITS = ("train", "val", "test")
 
 
 class WorkersError(RuntimeError):
     """A request that the workers cannot serve; the message says what they accept."""
 
 
+class Direction(StrEnum):
+    """Which values of a metric are better."""
+
+    MINIMIZE = "minimize"
+    MAXIMIZE = "maximize"
+
+
 @dataclass(frozen=True, slots=True)
-class Recipe:
-    """How a child is trained: SGD with momentum, for some epochs or some steps. Those with a name are in
-    workers/tasks/images/recipes.py.
+class Metric:
+    """A number that a task measures.
 
     Attributes:
-        steps: so many batches instead of `epochs`; 0: the epochs decide.
-        learning_rate: the largest of the schedule.
-        weight_decay: of all weights but the activations'.
-        schedule: `onecycle` (up for the part `warmup` of all steps, then down to nearly 0), `cosine` (down to 0) or
-            `steps` (times `drop_factor` at each of `drops`, in epochs).
-        label_smoothing: the share of a label that goes to all classes alike.
-        clip_norm: the norm to which longer gradients are cut; 0: none.
-        crop: pixels by which images are shifted at most; `flip`: half of them mirrored; `cutout`: side of a square that
-            is blanked, in pixels.
-        precision: `auto` (bfloat16 on CUDA, else float32), `bfloat16` or `float32`.
+        name: begins with the split that it is measured on: `train_`, `val_` or `test_`.
+        direction: which values are better.
+        unit: `nats` for a loss whose exponential is a probability, `fraction` for a number in [0, 1], or any other;
+            empty if it is not said.
     """
 
-    name: str = "quick"
-    epochs: int = 8
+    name: str
+    direction: Direction
+    unit: str = ""
+
+    @property
+    def split(self) -> str:
+        """The data that it is measured on: `train`, `val` or `test`."""
+        return self.name.partition("_")[0]
+
+    def merit(self, value: float) -> float:
+        """Return the value with the sign by which greater is better. It is its own inverse."""
+        return (value if self.direction is Direction.MAXIMIZE else -value) + 0.0  # never -0.0, which SQLite drops
+
+    def best(self, curve: Sequence[Point]) -> float | None:
+        """Return the greatest merit of a learning curve; None if no point has this metric."""
+        merits = [self.merit(point.metrics[self.name]) for point in curve if self.name in point.metrics]
+        return max(merits, default=None)
+
+    @classmethod
+    def from_plain(cls, fields: Mapping[str, Any]) -> Self:
+        """Return the metric of a JSON object."""
+        return cls(str(fields["name"]), Direction(fields["direction"]), str(fields["unit"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """What a task says about itself before any training.
+
+    Attributes:
+        metrics: all that it measures. A result has each of them once; those of the training split may be missing.
+        objective: the metric to rank by, unless another one is asked for.
+        tie_breaker: the metric that decides between equal values of the objective; empty: none.
+        also_good: further metrics that save a training from its pruner: in its first half, one that does well by any
+            of them goes on.
+        steps: the last step that a whole training reports; 0: not known before.
+        options: the keywords that it takes, with their defaults.
+        digest: of the task's own source code; empty for a task of this package.
+    """
+
+    metrics: tuple[Metric, ...]
+    objective: str
+    tie_breaker: str = ""
+    also_good: tuple[str, ...] = ()
     steps: int = 0
-    batch_size: int = 64
-    learning_rate: float = 0.1
-    momentum: float = 0.9
-    nesterov: bool = True
-    weight_decay: float = 5e-4
-    schedule: str = "onecycle"
-    warmup: float = 0.25
-    drops: tuple[float, ...] = ()
-    drop_factor: float = 0.1
-    label_smoothing: float = 0.0
-    clip_norm: float = 0.0
-    crop: int = 0
-    flip: bool = False
-    cutout: int = 0
-    precision: str = "auto"
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    digest: str = ""
+
+    def metric(self, name: str) -> Metric | None:
+        """Return the metric of that name, if there is one."""
+        return next((metric for metric in self.metrics if metric.name == name), None)
+
+    @classmethod
+    def from_plain(cls, fields: Mapping[str, Any]) -> Self:
+        """Return the declaration of a JSON object."""
+        metrics = tuple(map(Metric.from_plain, fields["metrics"]))
+        return cls(**{**fields, "metrics": metrics, "also_good": tuple(fields["also_good"])})
+
+
+@dataclass(frozen=True, slots=True)
+class TaskConfig:
+    """Everything that decides what one training means. How it is run (time-outs, folders, workers) is no part of it.
+
+    Attributes:
+        task: `images`, or `module:function` or `file.py:function` for a task of a person's own.
+        parameters: plain values; those that are not at their default, and defaults never change.
+        primitives: modules that define words of expressions beyond those of the language.
+    """
+
+    task: str = "images"
+    parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    primitives: tuple[str, ...] = ()
+
+    @property
+    def hash(self) -> str:
+        """Equal for equal configurations, on every machine: 16 hexadecimal digits."""
+        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @classmethod
+    def from_plain(cls, fields: Mapping[str, Any]) -> Self:
+        """Return the configuration of a JSON object."""
+        return cls(fields["task"], fields["parameters"], tuple(fields["primitives"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One point of a learning curve: values by the names of metrics. `step` counts what the task counts: the image
+    task's epochs, from 1."""
+
+    step: int
+    metrics: Mapping[str, float] = field(hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A merit by one metric that is just good enough."""
+
+    metric: Metric
+    merit: float
 
 
 @dataclass(frozen=True, slots=True)
 class Cutoff:
-    """A child is stopped that after `epoch` epochs is worse than both limits, by the best that it has reached so far.
+    """A training is stopped that at `step` is worse than all limits, each by the best that it has reached so far.
 
-    While the learning rate is high the loss on held-out images jumps about; that on the training images tells how fast
-    a child learns, but not how well it generalises. One that is good at either may still become the best.
-
-    Attributes:
-        train_loss: in nats.
-        objective: `val_loss` or `val_acc`; `limit` is a `badness` by it.
+    While the learning rate is high the loss on held-out data jumps about; the loss on the training data tells how fast
+    a network learns, but not how well it generalises. One that is good by either may still become the best.
     """
 
-    epoch: int
-    train_loss: float
-    objective: str
-    limit: float
+    step: int
+    limits: tuple[Limit, ...]
 
-    def missed(self, curve: Sequence[Epoch]) -> bool:
-        """Whether the child with this curve has come to the epoch and is worse."""
-        if len(curve) != self.epoch:
+    def missed(self, curve: Sequence[Point]) -> bool:
+        """Return whether the training with this curve has just come to the step, and is worse than all limits."""
+        if not curve or curve[-1].step < self.step or (len(curve) > 1 and curve[-2].step >= self.step):
             return False
-        return best_train_loss(curve) > self.train_loss and badness(curve, self.objective) > self.limit
+        found = [(limit.metric.best(curve), limit.merit) for limit in self.limits]
+        return all(best is not None and best < merit for best, merit in found)
 
-
-def best_train_loss(curve: Sequence[Epoch]) -> float:
-    return min(point.train_loss for point in curve)
-
-
-def badness(curve: Sequence[Epoch], objective: str) -> float:
-    """The smallest loss, or the smallest share of wrong answers, of a learning curve."""
-    return min(1 - point.val_acc if objective == "val_acc" else point.val_loss for point in curve)
-
-
-SCHEDULES = ("onecycle", "cosine", "steps")
-PRECISIONS = ("auto", "bfloat16", "float32")
+    @classmethod
+    def from_plain(cls, fields: Mapping[str, Any]) -> Self:
+        """Return the cut-off of a JSON object."""
+        limits = (Limit(Metric.from_plain(limit["metric"]), limit["merit"]) for limit in fields["limits"])
+        return cls(fields["step"], tuple(limits))
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One training run: everything a worker needs, as plain values.
+    """One training: everything that a worker needs, as plain values.
 
     Attributes:
         number: the number of the trial in its study.
-        width: an option of `model`; 0 is the network's own width.
-        match: a pattern of the names of the activations that are replaced in a model of the user's own; "" means all.
-        data_dir, limit_train, limit_val, standardise: as in `workers.tasks.images.data.load`.
-        data_digest: the digest that the data must have; "" accepts any data.
-        seed: fixes the initial weights and the order of images.
-        split_seed: fixes which images are held out for validation.
-        primitives: modules that define words of the expression beyond those of the language.
-        compile: pass activations through torch.compile where that pays.
-        timeout_seconds: the longest a training may take; 0 means no limit.
-        cutoffs: a child that misses one of them is stopped.
-        guess_epoch: after so many epochs, stop a child that is no better than guessing; 0 means never.
-        checkpoint_dir: where checkpoints are written at the ends of epochs, at most every `checkpoint_seconds`; "" is
-            a folder below the worker's cache.
+        seed: fixes the initial weights and the order of the data.
+        task: what the training means.
+        describe: train nothing; the outcome has the task's declaration.
+        data_dir: folder with the files of the data; empty: the usual places.
+        data_digest: the digest that the data must have; empty accepts any data.
+        timeout_seconds: the longest that a training may take; 0 means no limit.
+        cutoffs: a training that misses one of them is stopped.
+        first_rung: the first step at which the pruner would stop a training; 0: none. There the image task stops a
+            network that is no better than guessing.
+        checkpoint_dir: where checkpoints are written, at most every `checkpoint_seconds`; empty: below the worker's
+            cache.
     """
 
     number: int
     expression: str
-    dataset: str = "digits"
-    data_dir: str = ""
-    limit_train: int = 0
-    limit_val: int = 0
-    standardise: bool | None = None
-    model: str = "resnet8"
-    width: int = 0
-    model_kwargs: dict[str, Any] = field(default_factory=dict, hash=False)
-    match: str = ""
-    recipe: Recipe = Recipe()
     seed: int = 0
-    split_seed: int = 0
+    task: TaskConfig = TaskConfig()
+    describe: bool = False
+    data_dir: str = ""
     data_digest: str = ""
-    primitives: tuple[str, ...] = ()
-    compile: bool = False
     timeout_seconds: float = 0.0
     cutoffs: tuple[Cutoff, ...] = ()
-    guess_epoch: int = 0
+    first_rung: int = 0
     checkpoint_dir: str = ""
     checkpoint_seconds: float = 60.0
 
@@ -145,9 +204,8 @@ class Job:
     @classmethod
     def from_json(cls, text: str) -> Self:
         fields = json.loads(text)
-        recipe = Recipe(**{**fields["recipe"], "drops": tuple(fields["recipe"]["drops"])})
-        cutoffs = tuple(Cutoff(**cutoff) for cutoff in fields["cutoffs"])
-        return cls(**{**fields, "recipe": recipe, "cutoffs": cutoffs, "primitives": tuple(fields["primitives"])})
+        cutoffs = tuple(map(Cutoff.from_plain, fields["cutoffs"]))
+        return cls(**{**fields, "task": TaskConfig.from_plain(fields["task"]), "cutoffs": cutoffs})
 
 
 class Verdict(StrEnum):
@@ -168,31 +226,29 @@ class Health(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Epoch:
-    """One point of a learning curve; `train_loss` is the mean over the epoch's batches, in nats."""
-
-    epoch: int
-    train_loss: float
-    val_loss: float
-    val_acc: float
-
-
-@dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a job. `val_loss` (nats) and `val_acc` (0 to 1) are those after the last epoch that was trained,
-    present and finite if and only if the verdict is COMPLETE or PRUNED. `data_digest` is that of the data it trained
-    on. `seconds` is the worker's wall-clock time; the pool enters it."""
+    """What came of a job.
+
+    Attributes:
+        metrics: what was measured at the end, by name. There are some if and only if the verdict is COMPLETE or PRUNED.
+        curve: the points that were reported, by step.
+        parameters: how many numbers the network learns; None: not known.
+        data_digest: the digest of the data that it was trained on; empty: not known.
+        seconds: the worker's wall-clock time; the pool enters it.
+        worker: where it ran.
+        declaration: the answer to a job that asks for it.
+    """
 
     verdict: Verdict
     reason: str = ""
-    val_loss: float | None = None
-    val_acc: float | None = None
-    curve: tuple[Epoch, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict, hash=False)
+    curve: tuple[Point, ...] = ()
     parameters: int | None = None
     data_digest: str = ""
     seconds: float = 0.0
     worker: str = ""
     health: Health = Health.SOUND
+    declaration: Declaration | None = None
 
     def __post_init__(self) -> None:
         # An exception's text may be anything, of any length, and not every database takes it.
@@ -205,7 +261,11 @@ class Outcome:
     @classmethod
     def from_json(cls, text: str) -> Self:
         fields = json.loads(text)
-        curve = tuple(Epoch(**point) for point in fields["curve"])
-        return cls(
-            **{**fields, "verdict": Verdict(fields["verdict"]), "health": Health(fields["health"]), "curve": curve}
-        )
+        declared = fields["declaration"]
+        typed = {
+            "verdict": Verdict(fields["verdict"]),
+            "health": Health(fields["health"]),
+            "curve": tuple(Point(**point) for point in fields["curve"]),
+            "declaration": Declaration.from_plain(declared) if declared else None,
+        }
+        return cls(**{**fields, **typed})

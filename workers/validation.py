@@ -7,13 +7,12 @@ an error of the search in the middle of a transaction.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from numbers import Integral, Real
-from typing import Any
 
-from workers.contract import Epoch, Health, Outcome, Verdict
+from workers.contract import Declaration, Health, Metric, Outcome, Point, Verdict
 from workers.text import limited
 
 LARGEST_INTEGER = 2**31 - 1  # as much as an integer of SQL holds, on every database
@@ -21,15 +20,24 @@ LARGEST = 1e300  # of losses and seconds: the tables accept no more
 DIGEST_LENGTH = 200
 
 
-def validated(outcome: object) -> Outcome:
+def validated(outcome: object, declared: Declaration) -> Outcome:
     """Return the outcome, its numbers as plain Python numbers, if everything in it can be kept; else a FAILED outcome
-    whose reason names the first value that cannot, and what is accepted."""
+    whose reason names the first value that cannot, and what is accepted.
+
+    Args:
+        declared: what the task measures.
+    """
     if not isinstance(outcome, Outcome):
-        return Outcome(Verdict.FAILED, f"the worker returned {_shown(outcome)}, which is not an outcome")
+        return no_outcome(outcome)
     try:
-        return _accepted(outcome)
+        return _accepted(outcome, declared)
     except ValueError as error:
         return _failed(outcome, f"the worker's result cannot be kept: {error}")
+
+
+def no_outcome(value: object) -> Outcome:
+    """Return what becomes of a job for which the worker returned something else than an outcome."""
+    return Outcome(Verdict.FAILED, f"the worker returned {_shown(value)}, which is not an outcome")
 
 
 def received(text: str) -> Outcome:
@@ -40,7 +48,7 @@ def received(text: str) -> Outcome:
         return Outcome(Verdict.FAILED, f"the worker's answer cannot be read ({error}): {_shown(text)}")
 
 
-def _accepted(outcome: Outcome) -> Outcome:
+def _accepted(outcome: Outcome, declared: Declaration) -> Outcome:
     """Raises ValueError for the first value that cannot be kept."""
     for name, value, kind in (("verdict", outcome.verdict, Verdict), ("health", outcome.health, Health)):
         if not isinstance(value, kind):
@@ -48,45 +56,67 @@ def _accepted(outcome: Outcome) -> Outcome:
     digest = outcome.data_digest
     if not isinstance(digest, str) or len(digest) > DIGEST_LENGTH or not digest.isascii() or not digest.isprintable():
         raise ValueError(f"data_digest is {_shown(digest)}; accepted: at most {DIGEST_LENGTH} characters of ASCII")
-    loss, accuracy = _values(outcome)
     parameters = outcome.parameters
     return replace(
         outcome,
-        val_loss=loss,
-        val_acc=accuracy,
-        curve=_curve(outcome.curve),
+        metrics=_result(outcome, declared),
+        curve=_curve(outcome.curve, declared),
         parameters=None if parameters is None else _integer("parameters", parameters, 0),
         seconds=_number("seconds", outcome.seconds, 0, LARGEST),
     )
 
 
-def _values(outcome: Outcome) -> tuple[float | None, float | None]:
-    """Return the loss and the accuracy, which an outcome has if and only if it was measured."""
-    loss, accuracy = outcome.val_loss, outcome.val_acc
+def _result(outcome: Outcome, declared: Declaration) -> dict[str, float]:
+    """Return the values of a result, which an outcome has if and only if something was measured."""
     if outcome.verdict in (Verdict.COMPLETE, Verdict.PRUNED):
-        return _number("val_loss", loss, -LARGEST, LARGEST), _number("val_acc", accuracy, 0, 1)
-    if loss is not None or accuracy is not None:
-        raise ValueError(f"it is {outcome.verdict} and has a val_loss or a val_acc, which only a trained function has")
-    return None, None
+        return checked_metrics(outcome.metrics, declared, "", whole=outcome.verdict is Verdict.COMPLETE)
+    if outcome.metrics:
+        raise ValueError(f"it is {outcome.verdict} and has metrics, which only a trained function has")
+    return {}
 
 
-def _curve(curve: Sequence[Epoch]) -> tuple[Epoch, ...]:
-    """The points of epochs 1, 2, 3 and so on, each once."""
+def checked_metrics(found: object, declared: Declaration, where: str, whole: bool) -> dict[str, float]:
+    """Return the values of metrics as plain numbers, in the order in which they are declared.
+
+    Args:
+        where: the place, for messages; empty, or beginning with a blank.
+        whole: whether no metric may be missing, except those of the training split.
+
+    Raises:
+        ValueError: The message names the first value that is not accepted.
+    """
+    names = ", ".join(metric.name for metric in declared.metrics)
+    if not isinstance(found, Mapping):
+        raise ValueError(f"the metrics{where} are {_shown(found)}; accepted: a mapping from {names} to numbers")
+    if unknown := [name for name in found if not isinstance(name, str) or declared.metric(name) is None]:
+        raise ValueError(f"the metric {_shown(unknown[0])}{where} was not declared; declared: {names}")
+    missing = [m.name for m in declared.metrics if m.split != "train" and m.name not in found]
+    if missing and whole:
+        raise ValueError(f"the metric {missing[0]} is missing{where}; declared: {names}")
+    there = [metric for metric in declared.metrics if metric.name in found]
+    return {metric.name: _value(metric, found[metric.name], where) for metric in there}
+
+
+def _value(metric: Metric, value: object, where: str) -> float:
+    low, high = (0.0, 1.0) if metric.unit == "fraction" else (-LARGEST, LARGEST)
+    return _number(f"{metric.name}{where}", value, low, high)
+
+
+def _curve(curve: Sequence[Point], declared: Declaration) -> tuple[Point, ...]:
+    """Return the points, whose steps must grow."""
     if not isinstance(curve, (tuple, list)):
-        raise ValueError(f"the learning curve is {_shown(curve)}; accepted: points of epochs 1, 2, 3 and so on")
-    points = []
-    for due, point in enumerate(curve, 1):
-        if not isinstance(point, Epoch) or _integer("epoch", point.epoch, 1) != due:
-            found = point.epoch if isinstance(point, Epoch) else point
-            raise ValueError(f"point {due} of the learning curve is of epoch {_shown(found)}; accepted: {due}")
-        where = f"of epoch {due}"
-        train_loss = _number(f"train_loss {where}", point.train_loss, -LARGEST, LARGEST)
-        val_loss = _number(f"val_loss {where}", point.val_loss, -LARGEST, LARGEST)
-        points.append(Epoch(due, train_loss, val_loss, _number(f"val_acc {where}", point.val_acc, 0, 1)))
+        raise ValueError(f"the learning curve is {_shown(curve)}; accepted: points whose steps grow")
+    points: list[Point] = []
+    for number, point in enumerate(curve, 1):
+        if not isinstance(point, Point):
+            raise ValueError(f"point {number} of the learning curve is {_shown(point)}; accepted: points")
+        least = points[-1].step + 1 if points else 0
+        step = _integer(f"the step of point {number} of the learning curve", point.step, least)
+        points.append(Point(step, checked_metrics(point.metrics, declared, f" of step {step}", whole=False)))
     return tuple(points)
 
 
-def _number(name: str, value: Any, low: float, high: float) -> float:
+def _number(name: str, value: object, low: float, high: float) -> float:
     number = math.nan  # which is in no range
     if isinstance(value, Real) and not isinstance(value, bool):
         with suppress(OverflowError):
@@ -96,7 +126,7 @@ def _number(name: str, value: Any, low: float, high: float) -> float:
     return number
 
 
-def _integer(name: str, value: Any, low: int) -> int:
+def _integer(name: str, value: object, low: int) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral) or not low <= int(value) <= LARGEST_INTEGER:
         raise ValueError(f"{name} is {_shown(value)}; accepted: whole numbers from {low} to {LARGEST_INTEGER}")
     return int(value)

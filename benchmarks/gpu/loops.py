@@ -15,6 +15,7 @@ from torch import nn
 
 from benchmarks.gpu.measuring import Cases, Run, Skip, interleaved, steps, wall_seconds
 from benchmarks.gpu.results import Figures, ratios, spread
+from benchmarks.images import image_of, with_image
 from benchmarks.training import Ordinary
 from workers.contract import Job, Outcome, Verdict
 from workers.pools.base import InlinePool
@@ -34,11 +35,12 @@ class ByHand:
 
     def __init__(self, job: Job, data: Dataset, device: torch.device) -> None:
         torch.manual_seed(job.seed)
-        network = build(job.model, activation_of(job.expression), data.shape, data.classes, None, job.model_kwargs)
+        image = image_of(job)
+        network = build(image.model, activation_of(job.expression), data.shape, data.classes, None, image.model_kwargs)
         self.model: nn.Module = network.to(device).to(memory_format=torch.channels_last)
-        self.data, self.batch, self.device = data, job.recipe.batch_size, device
+        self.data, self.batch, self.device = data, image.recipe.batch_size, device
         self.images, self.labels = data.train.batch(torch.arange(len(data.train), device=device))
-        recipe = job.recipe
+        recipe = image.recipe
         self.optimizer = torch.optim.SGD(
             self.model.parameters(),
             lr=recipe.learning_rate,
@@ -100,8 +102,8 @@ def paper(run: Run) -> Cases:
 def _paper_child(run: Run) -> Figures:
     with tempfile.TemporaryDirectory() as folder:
         recipe = {"epochs": 8, "steps": run.sizes.paper_steps}
-        job = replace(run.job(SWISH_BETA, **recipe), dataset=run.sizes.paper_data, limit_train=0, checkpoint_dir=folder)
-        job = replace(job, checkpoint_seconds=1e9)
+        job = with_image(run.job(SWISH_BETA, **recipe), dataset=run.sizes.paper_data, limit_train=0)
+        job = replace(job, checkpoint_dir=folder, checkpoint_seconds=1e9)
         begun: list[float] = []  # when each step was about to begin
         until = float("inf")  # for the first, short child, which opens the GPU and loads the data
 
@@ -111,7 +113,7 @@ def _paper_child(run: Run) -> Figures:
 
         pool = InlinePool(run=lambda job: train(job, torch.device(run.device), stopped))
         try:
-            first = replace(job, recipe=replace(job.recipe, steps=run.sizes.settled))
+            first = with_image(job, recipe=replace(image_of(job).recipe, steps=run.sizes.settled))
             start_up = _outcome(pool, first)
             if start_up.verdict is not Verdict.COMPLETE:
                 raise RuntimeError(start_up.reason)

@@ -12,6 +12,7 @@ import torch
 
 from benchmarks.gpu.results import Figures
 from workers.contract import Job
+from workers.tasks.images.config import ImageConfig
 from workers.tasks.images.data import Dataset, load
 from workers.tasks.images.recipes import RECIPES
 from workers.tasks.images.train import _Child
@@ -108,18 +109,17 @@ class Run:
     def job(self, expression: str, **recipe: Any) -> Job:
         """A child of He et al. 2015, on this benchmark's images, with as many steps as anybody may want to measure."""
         epochs = {"epochs": 100, "steps": 0, "batch_size": self.sizes.batch}
-        return Job(
-            0,
-            expression,
+        image = ImageConfig(
             dataset=self.sizes.data,
             limit_train=self.sizes.epoch,
             model=self.sizes.model,
             model_kwargs=self.sizes.model_kwargs,
             recipe=replace(RECIPES["he2016"], **{**epochs, **recipe}),
         )
+        return Job(0, expression, task=image.task_config())
 
     def data(self, job: Job) -> Dataset:
-        return load(job.dataset, job.split_seed, torch.device(self.device), "", job.limit_train)
+        return load(self.sizes.data, 0, torch.device(self.device), "", self.sizes.epoch)
 
     def child(self, job: Job) -> _Child:
         """A child that is ready: libraries have chosen their algorithms, and its step is captured on a GPU."""

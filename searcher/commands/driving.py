@@ -11,6 +11,7 @@ import typer
 
 from searcher import DEFAULT_STORAGE
 from searcher.commands.console import Format, Output, Storage, finite, opened, print_rows, print_text, table_of
+from searcher.display import metrics_line
 from searcher.observe import logs
 
 if TYPE_CHECKING:
@@ -154,7 +155,8 @@ def _best(found: Status) -> tuple[str, ...]:
     named = [(found.best["expression"], found.best)] if found.best else []
     if found.relu:
         named.append(("ReLU", found.relu))
-    return tuple(f"{name}: val_loss {row['val_loss']:.4f}, val_acc {row['val_acc']:.4f}" for name, row in named)
+    metrics = [metric.name for metric in found.study.task.shown]
+    return tuple(f"{name}: {metrics_line({m: row[m] for m in metrics})}" for name, row in named)
 
 
 def _next(found: Status) -> str:

@@ -80,6 +80,7 @@ def search(
     from searcher.driver import session
     from searcher.driver.loop import StopAsked
     from searcher.observe.progress import Display
+    from workers.tasks.base import IMAGES
     from workers.tasks.images.models import mirror_caveat
 
     stop, progress = _StopSignal(), None
@@ -87,7 +88,11 @@ def search(
     log.info("study %s: %d trials, sampler %s, in %s", study.name, study.n_trials, settings.sampler, store.shown_url)
     if settings.primitives:
         log.info("with the primitives of %s: %s", ", ".join(settings.primitives), session.own_primitives(settings))
-    if settings.skip_mirrors and (why := mirror_caveat(settings.model, settings.model_kwargs)):
+    if (
+        settings.skip_mirrors
+        and settings.task == IMAGES
+        and (why := mirror_caveat(settings.model, settings.model_kwargs))
+    ):
         log.warning("--skip-mirrors: a function and its mirror -f(-x) need not do equally well here: %s", why)
     with stop, redirect_stdout(logs.Printed()), Display(study.name, quiet) as display:
         try:

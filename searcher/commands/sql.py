@@ -29,7 +29,8 @@ def query(
     ] = 30,
     output: Output = Format.table,
 ) -> None:
-    """Run your own SQL, read only. Tables: searcher_study, searcher_trial, searcher_epoch; view: leaderboard."""
+    """Run your own SQL, read only. Tables: searcher_study, searcher_task_config, searcher_trial, searcher_point; view:
+    leaderboard."""
     from searcher.store.checking import blamed
     from searcher.store.query import ALL_BYTES, opened_query
 

@@ -91,6 +91,7 @@ def check(study: str, typed: str, settings: Config) -> None:
 
 def _claims(settings: Config) -> Iterator[_Claim]:
     named = {
+        "task": (settings.task, settings.task_kwargs),
         "model": (settings.model, settings.model_kwargs),
         "dataset": (settings.dataset, {}),
         "sampler": (settings.sampler, settings.sampler_kwargs),

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 from searcher.pruners import PRUNERS, Pruner
-from searcher.records import Kind, Objective, Trial
+from searcher.records import Kind, StudyTask, Trial
 from searcher.settings.config import Config
 from workers.contract import Job
 
-# Settings of the study that every job has unchanged.
-OF_ALL_JOBS = (
-    *("dataset", "data_dir", "limit_train", "limit_val", "standardise", "split_seed"),
-    *("model", "width", "model_kwargs", "match", "recipe", "primitives", "compile"),
-    *("checkpoint_dir", "checkpoint_seconds"),
-)
 
-
-def pruner_of(config: Config, objective: Objective) -> Pruner | None:
+def pruner_of(config: Config, task: StudyTask) -> Pruner | None:
     """Return the pruner that the settings name; None if nothing is stopped early."""
     rule = PRUNERS[config.pruner]
-    return Pruner(rule, objective) if rule else None
+    return Pruner(rule, task) if rule else None
 
 
-def job_of(trial: Trial, config: Config, data_digest: str, pruner: Pruner | None) -> Job:
+def job_of(trial: Trial, task: StudyTask, data_digest: str, config: Config, pruner: Pruner | None) -> Job:
     """Return the job that trains a trial.
 
     Args:
-        data_digest: the digest that the data must have; "" if it is not known yet.
+        task: the trial's task configuration.
+        data_digest: the digest that the data must have; empty if it is not known yet.
+        config: says how the training is run.
         pruner: gives the cut-offs of this moment. Baselines have none: they are there to be compared with.
     """
     if trial.kind is Kind.BASELINE:
@@ -34,9 +29,12 @@ def job_of(trial: Trial, config: Config, data_digest: str, pruner: Pruner | None
         number=trial.number,
         expression=trial.expression,
         seed=trial.seed,
+        task=task.config,
+        data_dir=config.data_dir,
         data_digest=data_digest,
         timeout_seconds=config.trial_timeout,
         cutoffs=pruner.cutoffs() if pruner else (),
-        guess_epoch=pruner.first_rung if pruner else 0,
-        **{name: getattr(config, name) for name in OF_ALL_JOBS},
+        first_rung=pruner.first_rung if pruner else 0,
+        checkpoint_dir=config.checkpoint_dir,
+        checkpoint_seconds=config.checkpoint_seconds,
     )

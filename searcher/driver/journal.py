@@ -21,7 +21,7 @@ from searcher.records import Kind, Study, Trial, TrialState
 from searcher.store.database import StoreError
 from searcher.store.lease import Lease
 from searcher.store.rows import Batch
-from workers.contract import Epoch
+from workers.contract import Point
 
 
 def folder() -> Path:
@@ -139,7 +139,7 @@ class Journal:
                 if "taken_over_by" in entry:
                     journal.writers.add(entry["taken_over_by"])
                 else:
-                    journal.batches.append(_batch(entry))
+                    journal.batches.append(_batch(entry, study))
         except (ValueError, KeyError, TypeError) as error:
             raise StoreError(
                 f"the journal {path} is damaged; it holds results of study {study.name!r} that are not in the "
@@ -169,28 +169,42 @@ def _entries(lines: bytes) -> Iterator[dict[str, Any]]:
 def _plain(batch: Batch) -> dict[str, Any]:
     return {
         "serial": batch.serial,
-        "data_digest": batch.data_digest,
+        "data_digests": list(batch.data_digests.items()),
         "added": [asdict(trial) for trial in batch.added],
         "changed": [[state, asdict(trial)] for state, trial in batch.changed],
         "curves": [[number, [astuple(point) for point in curve]] for number, curve in batch.curves.items()],
     }
 
 
-def _batch(entry: dict[str, Any]) -> Batch:
+def _batch(entry: dict[str, Any], study: Study) -> Batch:
+    older = "data_digests" not in entry  # written before results could have any metrics
+    digests = {0: entry["data_digest"]} if older and entry.get("data_digest") else {}
+    to_point = _older_point if older else _point
     return Batch(
-        added=[_trial(trial) for trial in entry["added"]],
-        changed=[(TrialState(state), _trial(trial)) for state, trial in entry["changed"]],
-        curves={number: [Epoch(*point) for point in curve] for number, curve in entry["curves"]},
-        data_digest=entry.get("data_digest", ""),
+        added=[_trial(trial, study) for trial in entry["added"]],
+        changed=[(TrialState(state), _trial(trial, study)) for state, trial in entry["changed"]],
+        curves={number: [to_point(*point) for point in curve] for number, curve in entry["curves"]},
+        data_digests=digests if older else dict(map(tuple, entry["data_digests"])),
         serial=entry["serial"],
     )
 
 
-def _trial(facts: dict[str, Any]) -> Trial:
+def _point(step: int, metrics: dict[str, float]) -> Point:
+    return Point(step, metrics)
+
+
+def _older_point(epoch: int, train_loss: float, val_loss: float, val_acc: float) -> Point:
+    return Point(epoch, {"train_loss": train_loss, "val_loss": val_loss, "val_acc": val_acc})
+
+
+def _trial(facts: dict[str, Any], study: Study) -> Trial:
     choices = facts["choices"]
     typed = {
         "kind": Kind(facts["kind"]),
         "state": TrialState(facts["state"]),
         "choices": None if choices is None else tuple(choices),
     }
-    return Trial(**{**facts, **typed})
+    older = {name: facts[name] for name in ("val_loss", "val_acc") if name in facts}
+    rest = {name: value for name, value in facts.items() if name not in older}
+    trial = Trial(**{**rest, **typed})
+    return study.task.judged(trial, {n: v for n, v in older.items() if v is not None}) if older else trial

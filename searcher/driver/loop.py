@@ -1,4 +1,4 @@
-"""The loop of a search: propose, submit, wait, record, tell.
+"""The loop of a study: propose, submit, wait, record, tell.
 
 One transaction records what has ended and what comes next; only then is the next submitted. So whatever is killed, the
 store holds every acknowledged result and the row of everything that runs, and a search goes on from the store alone.
@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
-from search_space import Expression, breakdown, key, preflight
+from search_space import breakdown, parse, preflight
 from searcher import SearcherError
 from searcher.driver.failures import Failures
 from searcher.driver.jobs import job_of, pruner_of
@@ -22,15 +22,15 @@ from searcher.driver.keys import PresentKeys
 from searcher.driver.mirrors import Mirrors
 from searcher.driver.outage import Outage, Outbox
 from searcher.driver.state import SearchState
-from searcher.records import REFUSED, Kind, Study, Trial, TrialState
-from searcher.samplers.contract import Sampler, observation_of
+from searcher.proposers import WAIT, Proposer
+from searcher.records import REFUSED, Kind, Study, StudyKind, StudyTask, Trial, TrialState
+from searcher.samplers.contract import observation_of
 from searcher.settings.config import Config
-from searcher.settings.plan import grammar_of
 from searcher.store import replay
 from searcher.store.lease import Lease
 from searcher.store.rows import Batch
 from searcher.store.store import Store
-from workers.contract import Epoch, Health, Job, Outcome, Verdict
+from workers.contract import Health, Job, Outcome, Point, Verdict
 from workers.pools.base import Pool
 from workers.validation import validated
 
@@ -97,7 +97,7 @@ class Search:
 
     Args:
         lease: the right to write, held by the caller and renewed here.
-        sampler: a new one; it is told every judged trial of the study first.
+        proposer: a new one; it is told every judged trial of the study first.
         should_stop: asked about once a second; True ends the session with the study ready to go on.
         clock: returns seconds; only differences are used.
     """
@@ -108,28 +108,27 @@ class Search:
         lease: Lease,
         study: Study,
         config: Config,
-        sampler: Sampler,
+        proposer: Proposer,
         pool: Pool,
         should_stop: Callable[[], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store, self._config, self._clock = store, config, clock
         self._outbox = Outbox(store, lease, study)
-        self._sampler, self._pool, self._should_stop = sampler, pool, should_stop
-        self._pruner = pruner_of(config, study.objective)
-        self._grammar = grammar_of(config)
+        self._proposer, self._pool, self._should_stop = proposer, pool, should_stop
+        self._pruner = pruner_of(config, study.task)
         self._state = SearchState(study)
         self._mirrors = Mirrors(self._state, config.skip_mirrors)
         self._failures = Failures(config.max_retries)
         self._begun = self._marked = clock()
         self._proposals: deque[Trial] = deque()  # made ahead, not yet in the store
-        self._exhausted = False  # whether the sampler has nothing more to propose
+        self._exhausted = False  # whether the proposer has nothing more to propose
         self._settled = True  # whether the store, or the journal, has everything that was entered here
         self._more_to_place = False  # whether one transaction did not take all that could be placed
         self._most_deferred = max(AT_ONCE, pool.capacity)
         self._session_done = self._workers_lost = 0
         self._again: list[Trial] = []  # since the last progress
-        self._data_digest = ""  # of the study's data; unknown until a worker of a cluster has looked at them
+        self._data_digests: dict[int, str] = {}  # by task configuration; unknown until a worker has looked at the data
 
     def run(self) -> Generator[Progress, None, None]:
         """Run to the total, the time-out or a wish to stop. Yield after every transaction that changed something, and
@@ -156,7 +155,7 @@ class Search:
                 self._settle_suspects(batch, ended)
                 self._outbox.put(batch)
                 self._settled = True
-                self._pool.submit(*(job_of(t, self._config, self._data_digest, self._pruner) for t in submitted))
+                self._pool.submit(*map(self._job, submitted))
                 if outage or batch or self._outbox.outage:
                     progress = self._progress(ended)
                     outage = progress.outage
@@ -168,7 +167,7 @@ class Search:
             if self._late():
                 log.info("the time is up (%g s) with %d of %d trials decided", self._config.timeout, *self._so_far())
             elif self._exhausted:
-                log.warning("the sampler has nothing more to propose: %d of %d trials are decided", *self._so_far())
+                log.warning("there is nothing more to propose: %d of %d trials are decided", *self._so_far())
         finally:
             with closing(self._outbox):
                 self._reopen_running()
@@ -183,7 +182,8 @@ class Search:
         that takes a while, in which the lease is kept. Return False if a wish to stop cut it short."""
         self._outbox.open()
         study, batch = self._state.study, Batch()
-        self._data_digest = self._store.study(study.name).versions.get("data", "")  # a journal may have brought it
+        tasks = self._store.study(study.name).tasks  # a journal may have brought digests
+        self._data_digests = {task.number: task.data_digest for task in tasks}
         keys = PresentKeys(study)
         for trial, curve in replay.ended(self._store, study, curves=self._pruner is not None):
             self._state.finish(trial, keys.of(trial))
@@ -195,7 +195,7 @@ class Search:
                     return False
         for trial in replay.open_trials(self._store, study):
             waiting = replace(trial, state=TrialState.WAITING, key=keys.of(trial))
-            self._state.functions.setdefault(waiting.key)
+            self._state.functions.setdefault(self._state.identity(waiting))
             if trial.state is TrialState.RUNNING:
                 batch.changed.append((TrialState.RUNNING, waiting))
             self._state.waiting.append(waiting)
@@ -242,14 +242,23 @@ class Search:
 
     def _wait(self) -> list[tuple[Job, Outcome]]:
         seconds, self._more_to_place = 0.0 if self._more_to_place else WAKE_SECONDS, False
-        return [(job, validated(outcome)) for job, outcome in self._pool.wait(seconds)]
+        return [
+            (job, validated(outcome, self._task(self._state.running[job.number]).declared))
+            for job, outcome in self._pool.wait(seconds)
+        ]
+
+    def _task(self, trial: Trial) -> StudyTask:
+        return self._state.study.tasks[trial.task_config]
+
+    def _job(self, trial: Trial) -> Job:
+        return job_of(trial, self._task(trial), self._data_digests[trial.task_config], self._config, self._pruner)
 
     def _collect(self, ready: Sequence[tuple[Job, Outcome]], batch: Batch, ended: list[Trial]) -> None:
         """Enter what the pool has given back."""
         for job, given in ready:
             trial = self._state.stop(job.number)
             self._workers_lost += given.health is not Health.SOUND
-            outcome = self._on_our_data(given, batch)
+            outcome = self._on_our_data(trial, given, batch)
             if again := self._failures.retried(trial, outcome):
                 batch.changed.append((trial.state, again))
                 self._state.waiting.append(again)
@@ -268,11 +277,9 @@ class Search:
 
     def _end(self, trial: Trial, outcome: Outcome, batch: Batch, ended: list[Trial]) -> None:
         done = replace(
-            trial,
+            self._task(trial).judged(trial, outcome.metrics),
             state=TrialState(outcome.verdict.value),
             reason=outcome.reason,
-            val_loss=outcome.val_loss,
-            val_acc=outcome.val_acc,
             parameters=outcome.parameters,
             seconds=outcome.seconds,
             worker=outcome.worker,
@@ -283,14 +290,15 @@ class Search:
             batch.curves[trial.number] = outcome.curve
         self._enter(done, ended, outcome.curve)
 
-    def _on_our_data(self, outcome: Outcome, batch: Batch) -> Outcome:
-        """Return the outcome; FAILED if it was trained on other data than the study's. The first outcome says which
-        data these are."""
-        if not self._data_digest and outcome.data_digest:
-            self._data_digest = batch.data_digest = outcome.data_digest
-        if outcome.data_digest in ("", self._data_digest):
+    def _on_our_data(self, trial: Trial, outcome: Outcome, batch: Batch) -> Outcome:
+        """Return the outcome; FAILED if it was trained on other data than the study's. The first outcome of a task
+        configuration says which data these are."""
+        known, found = self._data_digests[trial.task_config], outcome.data_digest
+        if not known and found:
+            self._data_digests[trial.task_config] = batch.data_digests[trial.task_config] = known = found
+        if found in ("", known):
             return outcome
-        reason = f"{outcome.worker} has other data (digest {outcome.data_digest}) than the study ({self._data_digest})"
+        reason = f"{outcome.worker} has other data (digest {found}) than the study ({known})"
         return Outcome(Verdict.FAILED, reason, seconds=outcome.seconds, worker=outcome.worker)
 
     def _mark_running(self, batch: Batch) -> None:
@@ -346,29 +354,50 @@ class Search:
         trial = self._proposals.popleft() if self._proposals else self._propose()
         if trial:
             self._state.proposed += 1
-            self._state.functions.setdefault(trial.key)
+            self._state.functions.setdefault(self._state.identity(trial))
         return trial
 
     def _propose(self) -> Trial | None:
         if not self._may_propose():
             return None
         number = self._next_number()
-        proposal = self._sampler.ask(number, tuple(self._state.pending.values()))
+        proposal = self._proposer.ask(number, tuple(self._state.pending.values()))
+        if proposal is WAIT:
+            if not self._state.pending:
+                raise SearcherError(
+                    f"trial {number} of study {self._state.study.name!r} waits for a trial to end: none is open"
+                )
+            return None
         if proposal is None:
             self._exhausted = True
             return None
-        if isinstance(proposal, Expression):
-            expression, choices = proposal, None
-        else:
-            expression, choices = self._grammar.decode(proposal), proposal
-        trial = Trial(number, Kind.CANDIDATE, str(expression), key(expression), self._config.seed, choices=choices)
+        trial = Trial(
+            number,
+            Kind.CANDIDATE,
+            proposal.expression,
+            proposal.key,
+            proposal.seed,
+            name=proposal.name,
+            choices=proposal.choices,
+            task_config=proposal.task_config,
+        )
         self._state.propose(trial)
-        untested = self._config.preflight and not self._state.functions.get(trial.key)
-        if untested and (refusal := preflight(expression) or breakdown(expression)):
-            return replace(trial, state=TrialState.INFEASIBLE, reason=REFUSED + refusal)
-        return trial
+        refusal = self._refusal(trial)
+        return replace(trial, state=TrialState.INFEASIBLE, reason=REFUSED + refusal) if refusal else trial
 
-    def _enter(self, trial: Trial, ended: list[Trial], curve: Sequence[Epoch] = ()) -> None:
+    def _refusal(self, trial: Trial) -> str:
+        """Say why a candidate of a search is not worth training; empty if it may be, or is known."""
+        state = self._state
+        if (
+            not self._config.preflight
+            or state.study.kind is StudyKind.DESIGN
+            or state.functions.get(state.identity(trial))
+        ):
+            return ""
+        expression = parse(trial.expression)
+        return preflight(expression) or breakdown(expression) or ""
+
+    def _enter(self, trial: Trial, ended: list[Trial], curve: Sequence[Point] = ()) -> None:
         self._state.finish(trial)
         self._session_done += 1
         if trial.trained and trial.state is not TrialState.FAILED:
@@ -376,10 +405,10 @@ class Search:
         ended.append(trial)
         self._learn(trial, curve)
 
-    def _learn(self, trial: Trial, curve: Sequence[Epoch]) -> None:
+    def _learn(self, trial: Trial, curve: Sequence[Point]) -> None:
         if trial.state.judged:
             if told := self._mirrors.told(trial):
-                self._sampler.tell(observation_of(told, self._state.study.objective))
+                self._proposer.tell(observation_of(told, self._task(told).objective))
             if self._pruner:
                 self._pruner.tell(trial, curve)
 

@@ -26,7 +26,7 @@ class Mirrors:
     def awaited(self, trial: Trial) -> str | None:
         """Return the key of the running function whose end decides `trial`: its own, or its mirror. None: nothing
         stands in the way of training it."""
-        keys = [trial.key]
+        keys = [self._state.identity(trial)]
         if self._skip and trial.kind is Kind.CANDIDATE and (found := mirror_of(trial.expression)):
             keys.append(found.key)
         return next((key for key in keys if key in self._state.deferred), None)
@@ -55,4 +55,4 @@ class Mirrors:
         known = self._state.functions.get(found.key) if found else None
         if known is None:
             return None
-        return replace(trial, state=known.state, val_loss=known.val_loss, val_acc=known.val_acc)
+        return self._state.result(trial, known)

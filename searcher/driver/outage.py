@@ -269,7 +269,7 @@ def _together(held: deque[Batch]) -> Batch:
         whole.added += batch.added
         whole.changed += batch.changed
         whole.curves |= batch.curves
-        whole.data_digest = batch.data_digest or whole.data_digest
+        whole.data_digests |= batch.data_digests
         whole.serial = batch.serial
     return whole
 

@@ -7,7 +7,7 @@ import platform
 import re
 import subprocess
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
@@ -21,19 +21,22 @@ from searcher import UsageError, __version__
 from searcher.display import shown
 from searcher.driver.journal import Journal
 from searcher.driver.loop import Progress, Search
-from searcher.records import Objective, Study
+from searcher.proposers import Design, Proposer, SamplerProposer
+from searcher.records import Study, StudyKind, StudyTask
 from searcher.samplers.contract import Sampler
 from searcher.samplers.registry import make_sampler
 from searcher.settings import config
 from searcher.settings.config import Config
-from searcher.settings.plan import baseline_trials, grammar_of, left_out
+from searcher.settings.plan import baseline_trials, grammar_of, left_out, study_task, task_config_of, training_seed
 from searcher.store.database import StoreError
 from searcher.store.lease import Lease
 from searcher.store.store import Store, StudyExists
-from workers.contract import WorkersError
+from workers.contract import Declaration, Job, Verdict, WorkersError
 from workers.failure import failure
 from workers.pools.base import InlinePool, Pool, usable_cpus
+from workers.tasks.base import IMAGES
 from workers.tasks.images.augment import check_augmented
+from workers.tasks.images.config import DECLARATION
 from workers.tasks.images.data import Dataset, check_name, load
 from workers.tasks.images.doubts import doubts
 from workers.tasks.images.models import build, check_model
@@ -45,37 +48,56 @@ log = logging.getLogger("searcher")
 
 
 def check(settings: Config) -> str:
-    """Everything that can be known to be wrong before anything is started or written. Returns the digest of the data;
-    empty where they are on other machines.
+    """Find everything that can be known to be wrong before anything is started or written.
+
+    Returns:
+        The digest of the data; empty where it is not known yet.
 
     Raises:
         ConfigError, SpaceError, SamplerError: an unknown name, an option that is not taken.
-        WorkersError: data that are not on this machine, where the children are trained on it, or not what they should
+        WorkersError: data that are not on this machine, where the networks are trained on it, or not what they should
             be; a network that cannot be built for them.
     """
+    first = baseline_trials(settings)
+    _sampler(settings).ask(0)
+    if settings.task != IMAGES:
+        _check_own(settings)
+        return ""
     try:
         check_name(settings.dataset)
         check_model(settings.model, settings.match)
     except WorkersError as error:
         raise config.ConfigError(str(error)) from error
-    first = baseline_trials(settings)
-    _sampler(settings).ask(0)
     if settings.pool == "inline" or settings.address == "local":
-        cpu = torch.device("cpu")
-        limits = settings.limit_train, settings.limit_val
-        data = load(
-            settings.dataset, settings.split_seed, cpu, settings.data_dir, *limits, standardise=settings.standardise
-        )
-        for doubt in doubts(data):
-            log.warning("%s", doubt)
-        check_augmented(settings.recipe, data.shape)
-        if (size := settings.recipe.batch_size) > (images := len(data.train)):
-            log.warning("there are %d training images, --batch-size is %d: an epoch is one step", images, size)
         wider = {trial.expression for trial in first if trial.name == "maxout"}  # than functions of one number
-        for expression in ("x * sigmoid(beta * x)", *wider):  # with a parameter, so that remarks on channels are made
-            _try_network(settings, data, expression)
-        return data.digest
+        return _check_images(settings, ("x * sigmoid(beta * x)", *wider))  # a parameter: channels are remarked on
     return ""
+
+
+def _check_own(settings: Config) -> None:
+    """Check the name of a task of one's own. Its code is run by workers only."""
+    from workers.tasks.own import check_name as check_task_name
+
+    try:
+        check_task_name(settings.task)
+    except WorkersError as error:
+        raise config.ConfigError(str(error)) from error
+
+
+def _check_images(settings: Config, expressions: Iterable[str]) -> str:
+    """Load the data here, and make a network with each function. Returns the digest of the data."""
+    cpu, limits = torch.device("cpu"), (settings.limit_train, settings.limit_val)
+    data = load(
+        settings.dataset, settings.split_seed, cpu, settings.data_dir, *limits, standardise=settings.standardise
+    )
+    for doubt in doubts(data):
+        log.warning("%s", doubt)
+    check_augmented(settings.recipe, data.shape)
+    if (size := settings.recipe.batch_size) > (images := len(data.train)):
+        log.warning("there are %d training images, --batch-size is %d: an epoch is one step", images, size)
+    for expression in expressions:
+        _try_network(settings, data, expression)
+    return data.digest
 
 
 def _try_network(settings: Config, data: Dataset, expression: str) -> None:
@@ -99,39 +121,86 @@ def own_primitives(settings: Config) -> str:
     return ", ".join(row.name for row in load_primitives(settings.primitives))
 
 
-def create_study(store: Store, settings: Config, digest: str = "") -> Study:
-    """A new study, named by the settings or, if they name none, `<data>-<sampler>-<n>`; `digest` is that of its data.
+def declared(settings: Config, pool: Pool) -> Declaration:
+    """Ask a worker what the task measures. The image task is known without.
+
+    Raises:
+        ConfigError: The task cannot be imported, or does not keep its contract.
+    """
+    if settings.task == IMAGES:
+        return DECLARATION
+    asked = replace(task_config_of(settings), parameters={"options": settings.task_kwargs} | _direction(settings))
+    pool.submit(Job(0, "", task=asked, describe=True))
+    while not (answers := pool.wait(1.0)):
+        pass
+    [(_, answer)] = answers
+    if answer.verdict is not Verdict.COMPLETE or answer.declaration is None:
+        raise config.ConfigError(answer.reason.removeprefix("WorkersError: "))
+    return answer.declaration
+
+
+def _direction(settings: Config) -> dict[str, Any]:
+    """Return the metric that a person has named for a task that declares none."""
+    return {"objective": [settings.objective, settings.direction]} if settings.objective and settings.direction else {}
+
+
+def create_study(store: Store, settings: Config, digest: str = "", declaration: Declaration = DECLARATION) -> Study:
+    """Make a new search, named by the settings or, if they name none, `<data or task>-<sampler>-<n>`.
+
+    Args:
+        digest: of its data.
+        declaration: what its task measures.
 
     Raises:
         StudyExists: the name is taken.
+        ConfigError: an objective that the task does not have.
     """
+    task = study_task(settings, declaration, digest)
+    settings = replace(settings, objective=task.objective.name, direction=str(task.objective.direction))
     if left := left_out(settings):
         log.warning("half of %d trials are for baselines; left out: %s", settings.n_trials, ", ".join(left))
     while True:
         named = replace(settings, study_name=settings.study_name or _free_name(store, settings))
         try:
-            return _create(store, named, digest)
+            return store.create_study(
+                named.study_name,
+                StudyKind.SEARCH,
+                named.n_trials,
+                [task],
+                named.to_dict(),
+                versions(),
+                baseline_trials(named),
+            )
         except StudyExists:  # another search may just have been given the name that was free
             if settings.study_name or named.study_name not in store.names():
                 raise
 
 
+def create_design(store: Store, design: Design, tasks: Sequence[StudyTask], settings: Config) -> Study:
+    """Make a new study of kind `design`: a fixed list of trainings.
+
+    Args:
+        tasks: the task configurations that the stages of the design name by number.
+        settings: the study's name, and how it is run.
+
+    Raises:
+        StudyExists: the name is taken.
+        ConfigError: a stage names a task configuration that there is not.
+    """
+    numbers = {number for stage in design.stages for number in stage.task_configs}
+    if unknown := numbers - set(range(len(tasks))):
+        raise config.ConfigError(f"a stage names task configuration {min(unknown)}; there are {len(tasks)}, from 0")
+    total = len(design)
+    stored = replace(settings, n_trials=total).to_dict() | {"design": design.to_plain()}
+    return store.create_study(settings.study_name, StudyKind.DESIGN, total, tasks, stored, versions())
+
+
 def _free_name(store: Store, settings: Config) -> str:
-    data = shown(re.split(r"[:/\\]", settings.dataset)[-1].removesuffix(".npz"))
+    named = settings.dataset if settings.task == IMAGES else settings.task
+    data = shown(re.split(r"[:/\\]", named)[-1].removesuffix(".npz"))
     stem = f"{data[: config.NAME_LENGTH // 2]}-{settings.sampler.replace(':', '-')}"
     taken = set(store.names())
     return next(name for n in range(1, len(taken) + 2) if (name := f"{stem}-{n}") not in taken)
-
-
-def _create(store: Store, named: Config, digest: str) -> Study:
-    return store.create_study(
-        named.study_name,
-        named.n_trials,
-        Objective(named.objective),
-        named.to_dict(),
-        versions() | ({"data": digest} if digest else {}),
-        baseline_trials(named),
-    )
 
 
 def make_pool(settings: Config) -> Pool:
@@ -161,9 +230,16 @@ def search(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield from Search(store, lease, study, settings, _sampler(settings), pool, should_stop, clock).run()
+        yield from Search(store, lease, study, settings, proposer_of(study, settings), pool, should_stop, clock).run()
     finally:
         torch.set_num_threads(threads)
+
+
+def proposer_of(study: Study, settings: Config) -> Proposer:
+    """Return a new proposer of a study."""
+    if study.kind is StudyKind.DESIGN:
+        return Design.from_plain(study.config["design"])
+    return SamplerProposer(_sampler(settings), grammar_of(settings), training_seed(settings))
 
 
 def extended(store: Store, lease: Lease, study: Study, n_trials: int) -> Study:
@@ -199,6 +275,7 @@ def stored_settings(study: Study, experiment: Path | None, changes: Mapping[str,
     """
     # Studies of versions without `standardise` took all whole numbers for pixels.
     stored = {"standardise": True, **study.config, "n_trials": study.n_trials}
+    stored.pop("design", None)
     with blamed_on(study):
         before = config.load(None, {}, before=stored)
     asked = config.load(experiment, changes, preset, before=stored)
@@ -230,17 +307,45 @@ def blamed_on(study: Study) -> Iterator[None]:
         ) from error
 
 
+def check_task(study: Study, settings: Config, pool: Pool) -> None:
+    """Ask a worker about the task of a study that goes on.
+
+    Raises:
+        ConfigError: The task is not the one that the study began with; the message shows the difference.
+    """
+    if study.kind is StudyKind.DESIGN or settings.task == IMAGES:
+        return
+    old, new = study.task.declared, declared(settings, pool)
+    changed = [
+        f"\n  {name}: {_declared(before)} in the study, {_declared(after)} now"
+        for name in ("metrics", "steps", "options", "digest")
+        if (before := getattr(old, name)) != (after := getattr(new, name))
+    ]
+    if changed:
+        raise config.ConfigError(
+            f"the task {settings.task} is not the one that study {study.name!r} began with; its results could not be "
+            f"compared:{''.join(changed)}\n  put it back as it was, or start another study: searcher launch "
+            "--study-name NAME"
+        )
+
+
+def _declared(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(f"{metric.name} {metric.direction}" for metric in value)
+    return str(value)
+
+
 def check_comparable(study: Study, digest: str) -> None:
     """Warns where other software goes on with a study than began it.
 
     Raises:
         ConfigError: the data are not those that it began with.
     """
-    made = study.versions
-    if digest and made.get("data", digest) != digest:
+    made, began = study.versions, study.task.data_digest
+    if digest and began not in ("", digest):
         raise config.ConfigError(
             f"the data {study.config.get('dataset')!r} of study {study.name!r} have changed since it began (digest "
-            f"{digest}, then {made['data']}): its results could not be compared; put the old data back, or start "
+            f"{digest}, then {began}): its results could not be compared; put the old data back, or start "
             "another study: searcher launch --study-name NAME"
         )
     now = versions()

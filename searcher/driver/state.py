@@ -6,13 +6,15 @@ import sys
 from collections import Counter, deque
 from dataclasses import dataclass, field, replace
 
-from searcher.records import Study, Trial, TrialState
+from searcher.records import Study, StudyKind, Trial, TrialState
 from searcher.samplers.contract import Pending
+from workers.contract import Metric
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The result of a function, as trials that cite it repeat it. A study has many of these.
+    """The result of a function, as trials that cite it repeat it. A study has many of these, so `values` has no names:
+    they are those of the metrics that the task declares, in order.
 
     `key` is the trial's key in the store. In a study that older rules keyed, today's key of the function is another one
     (searcher/driver/keys.py).
@@ -22,8 +24,7 @@ class Known:
     key: str
     state: TrialState
     reason: str
-    val_loss: float | None
-    val_acc: float | None
+    values: tuple[float | None, ...]
     parameters: int | None
 
 
@@ -35,10 +36,10 @@ class SearchState:
     are kept whole, in `waiting`, `running` or `deferred`.
 
     Attributes:
-        functions: results by key; None for a function that has not been judged yet.
+        functions: results by `identity`; None for a function that has not been judged yet.
         waiting: trials in the state WAITING that nothing stands in the way of.
         running: trials that were given to the pool, by number.
-        deferred: trials that wait until the training of a function ends, by that function's key.
+        deferred: trials that wait until the training of a function ends, by the identity of that training.
         deferred_trials: how many these are.
         pending: what samplers are told of trials that have not ended, by number; in the order of the numbers.
         counts: trials that have ended, by state.
@@ -63,6 +64,12 @@ class SearchState:
     mirrors: int = 0
     best: Trial | None = None
 
+    def identity(self, trial: Trial, key: str = "") -> str:
+        """Return what equal trainings have in common: the function, the seed and the task configuration. In a search
+        the last two are the same for all trials. `key` is the function's key where the trial has an older one."""
+        key = key or trial.key
+        return key if self.study.kind is StudyKind.SEARCH else f"{key}/{trial.seed}/{trial.task_config}"
+
     def finish(self, trial: Trial, key: str = "") -> None:
         """Enter a finished trial. `key` is its function's key by today's rules, where the store has another one."""
         self.pending.pop(trial.number, None)
@@ -71,19 +78,29 @@ class SearchState:
         self.trained += trial.trained and trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
         self.mirrors += trial.left_untrained
         if trial.cites is None:  # else the function is known by the trial that it cites
-            self._know(trial, key or trial.key)
-        if trial.state is TrialState.COMPLETE and (self.best is None or self._better(trial, self.best)):
+            self._know(trial, self.identity(trial, key))
+        if trial.state is TrialState.COMPLETE and (self.best is None or trial.rank_key[:2] < self.best.rank_key[:2]):
             self.best = trial
 
-    def _know(self, trial: Trial, key: str) -> None:
-        known = self.functions.setdefault(key)
+    def _know(self, trial: Trial, identity: str) -> None:
+        known = self.functions.setdefault(identity)
         # A trial that was not trained says nothing about another way of writing its function.
         untried = trial.left_untrained or trial.refused
         if known is None and trial.state.judged and not untried:
             reason = sys.intern(trial.reason)  # thousands have the same
-            self.functions[key] = Known(
-                trial.number, trial.key, trial.state, reason, trial.val_loss, trial.val_acc, trial.parameters
+            values = tuple(trial.metrics.get(metric.name) for metric in self._metrics(trial))
+            self.functions[identity] = Known(
+                trial.number, trial.key, trial.state, reason, values if trial.metrics else (), trial.parameters
             )
+
+    def result(self, trial: Trial, known: Known) -> Trial:
+        """Return the trial with the state and the values of a known function."""
+        metrics = self._metrics(trial)
+        found = {m.name: value for m, value in zip(metrics, known.values, strict=False) if value is not None}
+        return self.study.tasks[trial.task_config].judged(replace(trial, state=known.state), found)
+
+    def _metrics(self, trial: Trial) -> tuple[Metric, ...]:
+        return self.study.tasks[trial.task_config].declared.metrics
 
     def propose(self, trial: Trial) -> None:
         """Enter a trial that has been proposed and not judged."""
@@ -92,27 +109,24 @@ class SearchState:
     def start(self, trial: Trial) -> None:
         """Enter a trial that is given to the pool."""
         self.running[trial.number] = trial
-        self.deferred[trial.key] = []
+        self.deferred[self.identity(trial)] = []
 
     def defer(self, trial: Trial, running: str) -> None:
-        """Enter a trial that waits for the end of a running training; `running` is the key of its function."""
+        """Enter a trial that waits for the end of a running training; `running` is that training's identity."""
         self.deferred[running].append(trial)
         self.deferred_trials += 1
 
     def decided(self, trial: Trial) -> Trial:
         """Return a new or waiting trial as the store is to hold it. If its function was judged before, the trial cites
         that result. If the pre-flight refused it, it gets its `finish_order`."""
-        known = self.functions.get(trial.key)
+        known = self.functions.get(self.identity(trial))
         if known is None:
             return replace(trial, finish_order=self.finished) if trial.state.finished else trial
         return replace(
-            trial,
+            self.result(trial, known),
             key=known.key,
-            state=known.state,
             reason=known.reason,
             cites=known.number,
-            val_loss=known.val_loss,
-            val_acc=known.val_acc,
             parameters=known.parameters,
             finish_order=self.finished,
         )
@@ -121,12 +135,7 @@ class SearchState:
         """Return the trial of that number, which the pool has given back. Trials that waited for its end wait to be
         placed now."""
         trial = self.running.pop(number)
-        released = self.deferred.pop(trial.key)
+        released = self.deferred.pop(self.identity(trial))
         self.deferred_trials -= len(released)
         self.waiting.extend(released)
         return trial
-
-    def _better(self, one: Trial, other: Trial) -> bool:
-        name = self.study.objective
-        gain = (getattr(other, name) or 0.0) - (getattr(one, name) or 0.0)
-        return gain > 0 if name == "val_loss" else gain < 0

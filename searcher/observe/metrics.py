@@ -153,14 +153,14 @@ class Metrics(Collector):
         for state in TrialState:
             trials.add_metric([self._study.name, state.lower()], counts.get(state, 0))
         yield trials
-        for name, meaning, value in _gauges(progress, time.monotonic() - at):
+        for name, meaning, value in _gauges(progress, time.monotonic() - at, self._study):
             if value is not None:
                 gauge = GaugeMetricFamily(f"searcher_{name}", meaning, labels=["study"])
                 gauge.add_metric([self._study.name], value)
                 yield gauge
 
 
-def _gauges(progress: Progress, since: float) -> Iterator[tuple[str, str, float | None]]:
+def _gauges(progress: Progress, since: float, study: Study) -> Iterator[tuple[str, str, float | None]]:
     """Numbers as of a progress that is so many seconds old: since then nothing has ended."""
     seconds = progress.seconds + since
     outage, best = progress.outage, progress.best
@@ -174,5 +174,6 @@ def _gauges(progress: Progress, since: float) -> Iterator[tuple[str, str, float 
         outage.seconds + since if outage else 0,
     )
     yield "held_results", "Results that are not in the database yet.", outage.held if outage else 0
-    yield "best_val_loss", "Of the best trial by the study's objective.", best.val_loss if best else None
-    yield "best_val_acc", "Of the best trial by the study's objective.", best.val_acc if best else None
+    for metric in study.task.shown:
+        name = f"best_{metric.name}"
+        yield name, "Of the best trial by the study's objective.", best.metrics.get(metric.name) if best else None

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from searcher.display import headline, shown
+from searcher.display import headline, metrics_line, shown
 from searcher.driver.loop import Progress as SearchProgress
 from searcher.observe import logs
 from searcher.records import Trial, TrialState
@@ -87,7 +87,7 @@ def log_events(progress: SearchProgress) -> None:
             trial.expression,
             trial.state,
             "" if trial.cites is None else f" as trial {trial.cites} has",
-            headline(trial.reason) or f"val_loss {trial.val_loss}, val_acc {trial.val_acc}",
+            headline(trial.reason) or metrics_line(trial.metrics),
             extra=_about(trial),
         )
     if progress.ended and progress.done == progress.total:
@@ -116,7 +116,7 @@ def describe(progress: SearchProgress) -> tuple[str, str]:
     if outage := progress.outage:
         counts.append(f"DATABASE DOES NOT ANSWER since {_clock(outage.seconds)}, {outage.held} results held")
     best = progress.best
-    found = f"best {best.expression}, val_loss {best.val_loss:.4f}, val_acc {best.val_acc:.4f}" if best else "none yet"
+    found = f"best {best.expression}, {metrics_line(best.metrics)}" if best else "none yet"
     return ", ".join(counts), found
 
 

@@ -35,7 +35,7 @@ def _mark(row: Row, other: Row | None, study: Study) -> str:
     if other is None or other["number"] == row["number"]:  # an odd function is its own mirror
         return ""
     if row["kind"] == other["kind"]:
-        comes_first = place(other, study) < place(row, study)
+        comes_first = place(other, study.task) < place(row, study.task)
     else:
         comes_first = other["kind"] == Kind.BASELINE
     name = other["name"] if other["name"] not in ("", "own") else f"trial {other['number']}"

@@ -12,10 +12,13 @@ from textwrap import indent
 from typing import Any
 
 from searcher import SearcherError, UsageError, display
-from searcher.display import shown
-from searcher.records import Study, TrialState
+from searcher.display import measured, shown
+from searcher.records import Study, StudyTask, Trial, TrialState
 from searcher.store import queries
 from searcher.store.store import Store
+from workers.contract import TaskConfig
+from workers.tasks.base import IMAGES
+from workers.tasks.images.config import ImageConfig
 
 Row = Mapping[str, Any]
 
@@ -26,18 +29,14 @@ class ReportError(SearcherError):
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The best function against ReLU, on the validation part. Differences are best minus ReLU."""
+    """The best function against ReLU."""
 
     best: Row
     relu: Row
 
-    @property
-    def val_acc_difference(self) -> float:
-        return float(self.best["val_acc"] - self.relu["val_acc"])
-
-    @property
-    def val_loss_difference(self) -> float:
-        return float(self.best["val_loss"] - self.relu["val_loss"])
+    def difference(self, metric: str) -> float:
+        """Return how much the best function's mean is above the mean of ReLU."""
+        return float(self.best[metric] - self.relu[metric])
 
     @property
     def seeds(self) -> int:
@@ -62,11 +61,11 @@ def conclusion(store: Store, study: Study, board: Sequence[Row]) -> str:
     if found is None:
         return lines[0]
     if found.best is found.relu:
-        return f"{lines[0]}\nNothing beat ReLU by {study.objective}."
+        return f"{lines[0]}\nNothing beat ReLU by {study.objective.name}."
     seeds = "1 seed each: weak evidence" if found.seeds == 1 else f"{found.seeds} seeds or more each"
+    by_metric = (f"{metric.name} {_signed(found.difference(metric.name))}" for metric in study.task.shown)
     lines.append(
-        f"Best by {study.objective}: {found.best['expression']}. Against ReLU: "
-        f"val_loss {found.val_loss_difference:+.4f}, val_acc {found.val_acc_difference:+.4f} ({seeds})."
+        f"Best by {study.objective.name}: {found.best['expression']}. Against ReLU: {', '.join(by_metric)} ({seeds})."
     )
     if found.best.get("mirror") == "mirror of relu":
         lines.append("It is the mirror of ReLU, -f(-x): without max pooling in the network the difference is chance.")
@@ -75,6 +74,11 @@ def conclusion(store: Store, study: Study, board: Sequence[Row]) -> str:
             "The best of many single runs looks better than it is; train it with more seeds before you trust it."
         )
     return "\n".join(lines)
+
+
+def _signed(difference: float) -> str:
+    text = measured(difference)
+    return text if text.startswith("-") else f"+{text}"
 
 
 def _totals(store: Store, study: Study) -> str:
@@ -95,9 +99,12 @@ def study_rows(store: Store) -> list[dict[str, Any]]:
     return [
         {
             "study": summary.study.name,
+            "kind": str(summary.study.kind),
             "sampler": summary.study.config.get("sampler"),
+            "task": summary.study.task.config.task,
             "dataset": summary.study.config.get("dataset"),
-            "objective": str(summary.study.objective),
+            "objective": summary.study.objective.name,
+            "direction": str(summary.study.objective.direction),
             "done": sum(n for state, n in summary.counts.items() if state.finished),
             "total": summary.study.n_trials,
             "complete": summary.counts.get(TrialState.COMPLETE, 0),
@@ -112,26 +119,31 @@ def study_rows(store: Store) -> list[dict[str, Any]]:
 
 
 def trial_card(store: Store, study: Study, number: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """One trial's facts, with the settings it was trained under, and its learning curve (a cited trial's is that of the
-    trial it cites).
+    """One trial's facts, with the settings it was trained under, and its learning curve. A cited trial has the curve of
+    the trial that it cites.
 
     Raises:
         UnknownStudy: the study has no such trial.
     """
     trial = store.trial(study, number)
-    data = ("dataset", "limit_train", "limit_val", "standardise")
-    trained = (*data, "model", "width", "model_kwargs", "match", "split_seed")
-    settings = {name: study.config.get(name) for name in trained}  # older studies lack some
-    stored = study.config.get("recipe")
-    recipe = {f"recipe.{name}": value for name, value in (stored if isinstance(stored, dict) else {}).items()}
-    facts = {"study": study.name, **_plain(asdict(trial)), **settings, **recipe}
+    task = study.tasks[trial.task_config]
+    facts = {"study": study.name, **_plain(trial, task), "task": task.config.task, **_settings(task.config)}
     curve = store.curve(study, number if trial.cites is None else trial.cites)
-    return facts, [asdict(point) for point in curve]
+    return facts, [{"step": point.step, **point.metrics} for point in curve]
+
+
+def _settings(config: TaskConfig) -> dict[str, Any]:
+    """Return the parameters of a task configuration by name, those of the recipe as `recipe.epochs`."""
+    if config.task != IMAGES:
+        return dict(config.parameters)
+    settings = asdict(ImageConfig.from_parameters(config.parameters))
+    recipe = settings.pop("recipe")
+    return settings | {f"recipe.{name}": value for name, value in recipe.items()}
 
 
 def trial_rows(store: Store, study: Study) -> list[dict[str, Any]]:
     """Every trial of a study as plain values, by number."""
-    return [_plain(asdict(trial)) for trial in store.trials(study)]
+    return [_plain(trial, study.tasks[trial.task_config]) for trial in store.trials(study)]
 
 
 def export(rows: Sequence[Row], path: Path) -> None:
@@ -217,8 +229,12 @@ def _export_parquet(rows: Sequence[Row], path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist([dict(row) for row in rows]), path)
 
 
-def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    choices = row["choices"]
-    return {name: str(value) if name in ("kind", "state") else value for name, value in row.items()} | {
-        "choices": None if choices is None else json.dumps(choices)
-    }
+def _plain(trial: Trial, task: StudyTask) -> dict[str, Any]:
+    """Return the fields of a trial as plain values, with one for each metric in place of `metrics`."""
+    found: dict[str, Any] = {}
+    for name, value in asdict(trial).items():
+        if name == "metrics":
+            found |= {metric.name: trial.metrics.get(metric.name) for metric in task.shown}
+        else:
+            found[name] = str(value) if name in ("kind", "state") else value
+    return found | {"choices": None if trial.choices is None else json.dumps(trial.choices)}

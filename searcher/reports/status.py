@@ -111,8 +111,6 @@ def as_facts(found: Status) -> dict[str, Any]:
         "running_trials": [{"number": number, "expression": expression} for number, expression in found.running],
         "failures": [{"reason": f.reason, "count": f.count, "number": f.number} for f in found.failures],
         "best": best["expression"] if best else None,
-        "best_val_loss": best["val_loss"] if best else None,
-        "best_val_acc": best["val_acc"] if best else None,
-        "relu_val_loss": relu["val_loss"] if relu else None,
-        "relu_val_acc": relu["val_acc"] if relu else None,
+        **{f"best_{metric.name}": best[metric.name] if best else None for metric in found.study.task.shown},
+        **{f"relu_{metric.name}": relu[metric.name] if relu else None for metric in found.study.task.shown},
     }

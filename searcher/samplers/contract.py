@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import random
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from search_space import Choices, Expression
 from searcher import SearcherError, UsageError
-from searcher.records import Objective, Trial, TrialState
+from searcher.records import Trial, TrialState
+from workers.contract import Metric
 
 
 class SamplerError(UsageError):
@@ -48,7 +50,7 @@ class Observation:
         state: COMPLETE, PRUNED (then `merit` is what had been reached) or INFEASIBLE.
         merit: the value of the objective, negated if it is minimised, so that greater is better. None if the function
             could not be trained.
-        unit: the unit of the objective: `nats` for a loss, `fraction` for a number in [0, 1].
+        unit: the unit of the objective, as the task declares it: `nats`, `fraction` (in [0, 1]), any other or none.
         cost: seconds that the training took; 0 for a trial that cites another one.
     """
 
@@ -62,16 +64,29 @@ class Observation:
     unit: str
     cost: float
 
-    @property
-    def reward(self) -> float:
-        """The merit as a number in [0, 1]: a fraction as it is, a loss v as exp(-v), and 0 if there is none.
 
-        exp(-v) is the geometric mean of the probability that the network gave to the right class. It is bounded, so one
-        diverging child cannot dominate.
-        """
-        if self.merit is None:
+class Rewards:
+    """Turns observations into numbers in [0, 1], greater for better, which have one scale whatever the objective is.
+
+    A fraction stays as it is. A loss v in nats becomes exp(-v): the geometric mean of the probability that the network
+    gave to the right class. It is bounded, so one diverging training cannot dominate. Any other value becomes its rank
+    among all that were told until then: the share of them that is worse, where equal ones count half. A function that
+    could not be trained gets 0.
+    """
+
+    def __init__(self) -> None:
+        self._merits: list[float] = []  # sorted
+
+    def of(self, observation: Observation) -> float:
+        """Return the reward of an observation. Each is asked about once, in the order in which they were told."""
+        merit = observation.merit
+        if merit is None:
             return 0.0
-        return math.exp(min(0.0, self.merit)) if self.unit == "nats" else self.merit
+        if observation.unit in ("nats", "fraction"):
+            return math.exp(min(0.0, merit)) if observation.unit == "nats" else merit
+        insort(self._merits, merit)
+        worse, at_most = bisect_left(self._merits, merit), bisect_right(self._merits, merit)
+        return (worse + at_most) / (2 * len(self._merits))
 
 
 class Sampler(Protocol):
@@ -102,14 +117,8 @@ class Sampler(Protocol):
         """Learn from a judged trial. Baselines are told too, and may be ignored."""
 
 
-def observation_of(trial: Trial, objective: Objective) -> Observation:
+def observation_of(trial: Trial, objective: Metric) -> Observation:
     """Return what samplers are told of a judged trial."""
-    loss = objective is Objective.VAL_LOSS
-    value = trial.val_loss if loss else trial.val_acc
-    if trial.state is TrialState.INFEASIBLE or value is None:
-        merit = None
-    else:
-        merit = -value if loss else value
     return Observation(
         trial.number,
         trial.expression,
@@ -117,8 +126,8 @@ def observation_of(trial: Trial, objective: Objective) -> Observation:
         trial.key,
         trial.seed,
         trial.state,
-        merit,
-        "nats" if loss else "fraction",
+        None if trial.state is TrialState.INFEASIBLE else trial.merit,
+        objective.unit,
         trial.seconds,
     )
 

@@ -14,7 +14,7 @@ from optuna.trial import TrialState as OptunaState
 from optuna.trial import create_trial
 
 from search_space import Choices, Grammar, nearest
-from searcher.samplers.contract import Observation, Pending, SamplerError, generator
+from searcher.samplers.contract import Observation, Pending, Rewards, SamplerError, generator
 from searcher.samplers.registry import configured
 
 SAMPLERS: Mapping[str, Callable[..., BaseSampler]] = {
@@ -71,6 +71,7 @@ class OptunaSampler:
         }
         self._storage = _Storage()
         self._told: set[Choices] = set()
+        self._rewards = Rewards()
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._study = optuna.create_study(storage=self._storage, direction="maximize", sampler=self._sampler(0))
 
@@ -95,7 +96,7 @@ class OptunaSampler:
                 state=OptunaState.COMPLETE,
                 params=params,
                 distributions=self._space,
-                value=observation.reward,
+                value=self._rewards.of(observation),
                 system_attrs=self._generation(),
             )
         )

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from search_space import Choices, Grammar
-from searcher.samplers.contract import Observation, Pending, generator
+from searcher.samplers.contract import Observation, Pending, Rewards, generator
 
 MOST_HIDDEN = 10_000  # units: beyond, the controller alone takes gigabytes
 
@@ -118,6 +118,7 @@ class RnnSampler:
         self._optimizer = torch.optim.Adam(self._controller.parameters(), lr=learning_rate, eps=1e-5)
         self._told: list[tuple[Choices, float]] = []
         self._baseline: float | None = None
+        self._rewards = Rewards()
 
     def ask(self, number: int, pending: Sequence[Pending] = ()) -> Choices:  # noqa: ARG002
         source = torch.Generator().manual_seed(generator(self._seed, number).getrandbits(63))
@@ -126,7 +127,7 @@ class RnnSampler:
     def tell(self, observation: Observation) -> None:
         if observation.choices is None:
             return
-        self._told.append((observation.choices, observation.reward))
+        self._told.append((observation.choices, self._rewards.of(observation)))
         if len(self._told) == self._batch:
             self._update(torch.tensor([c for c, _ in self._told]), torch.tensor([r for _, r in self._told]))
             self._told.clear()

@@ -18,9 +18,10 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from searcher import UsageError
 from searcher.display import is_plain
 from searcher.pruners import PRUNERS
-from searcher.records import Objective
 from searcher.settings.textfile import LARGEST, MARK, check_depth, text_of
-from workers.contract import PRECISIONS, SCHEDULES, Recipe
+from workers.contract import Direction
+from workers.tasks.base import IMAGES
+from workers.tasks.images.config import DECLARATION, PRECISIONS, SCHEDULES, Recipe
 from workers.tasks.images.recipes import RECIPES
 from workers.text import limited
 
@@ -41,12 +42,16 @@ class Config:
     """Everything that decides what a study finds, and how it is run. Stored with the study.
 
     Attributes:
-        study_name: empty: the first free of `<dataset>-<sampler>-1`, `-2`, ...
+        study_name: empty: the first free of `<data or task>-<sampler>-1`, `-2`, ...
+        task: what judges a function: `images`, or `module:function` or `file.py:function` for a function of one's own.
+            `task_kwargs` are its options.
+        objective: the metric to rank by; empty: the task's own choice. `direction`: `minimize` or `maximize`, for a
+            task that does not declare it.
         sampler: `random`, `rnn` or `optuna:NAME`; `sampler_kwargs` are its options.
         n_trials: the study's total, baselines included.
         timeout: seconds after which no new trial begins; 0 for no limit.
-        seed: of the sampler's proposals and of the children's weights and order of images; `split_seed`: of what is
-            held out.
+        seed: of the sampler's proposals; `training_seed`: of the weights and of the order of the data, the same as
+            `seed` if it is None; `split_seed`: of what is held out.
         space, units: the named search space, and how many core units; `unary`, `binary`: which of its primitives to
             choose from, all if empty. `primitives`: modules that register more of them.
         preflight: candidates that cannot be trained through are refused untrained.
@@ -68,12 +73,16 @@ class Config:
     """
 
     study_name: str = ""
-    objective: str = "val_loss"
+    task: str = "images"
+    task_kwargs: dict[str, Any] = field(default_factory=dict)
+    objective: str = ""
+    direction: str = ""
     sampler: str = "rnn"
     sampler_kwargs: dict[str, Any] = field(default_factory=dict)
     n_trials: int = 100
     timeout: float = 0.0
     seed: int = 0
+    training_seed: int | None = None
     split_seed: int = 0
     space: str = "swish2017"
     units: int = 1
@@ -192,8 +201,10 @@ def _located(config: Config) -> Config:
     """With whole paths: a worker, or the next session, may run in another directory."""
     npz, _, file = config.dataset.partition("npz:")
     dataset = f"npz:{_absolute(file)}" if not npz and file else config.dataset
+    script, colon, function = config.task.rpartition(":")
+    task = f"{_absolute(script)}:{function}" if colon and script.endswith(".py") else config.task
     data_dir, checkpoint_dir = _absolute(config.data_dir), _absolute(config.checkpoint_dir)
-    return replace(config, dataset=dataset, data_dir=data_dir, checkpoint_dir=checkpoint_dir)
+    return replace(config, task=task, dataset=dataset, data_dir=data_dir, checkpoint_dir=checkpoint_dir)
 
 
 def _absolute(path: str) -> str:
@@ -213,7 +224,9 @@ def from_flags(values: Mapping[str, Any]) -> dict[str, Any]:
     recipe = {"name": values.get("recipe")} | {f.name: values.get(f.name) for f in fields(Recipe) if f.name != "name"}
     recipe = {name: value for name, value in recipe.items() if value is not None}
     recipe |= parse_kwargs("recipe", values.get("recipe_kwargs")) or {}
-    tables = {f"{what}_kwargs": parse_kwargs(what, values.get(f"{what}_kwargs")) for what in ("sampler", "model")}
+    tables = {
+        f"{what}_kwargs": parse_kwargs(what, values.get(f"{what}_kwargs")) for what in ("sampler", "model", "task")
+    }
     return given | tables | {"recipe": recipe or None}
 
 
@@ -239,7 +252,12 @@ def _no_number(text: str) -> None:
     raise ValueError(f"{text} is no number")
 
 
-_EXAMPLES = {"model": "'{\"stem_stride\": 2}'", "sampler": "'{\"batch\": 20}'", "recipe": "'{\"crop\": 4}'"}
+_EXAMPLES = {
+    "task": "'{\"width\": 32}'",
+    "model": "'{\"stem_stride\": 2}'",
+    "sampler": "'{\"batch\": 20}'",
+    "recipe": "'{\"crop\": 4}'",
+}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -306,7 +324,8 @@ def _typed(name: str, value: Any, hint: Any, where: str) -> Any:
         if isinstance(names, (list, tuple)) and all(isinstance(item, str) for item in names):
             return tuple(item.strip() for item in names if item.strip())
         raise ConfigError(f"{name}{where} must be a list of names, not {_said(value)}")
-    kind = bool if bool in get_args(hint) else dict if get_args(hint) else hint
+    optional = [kind for kind in get_args(hint) if kind in (bool, int)]
+    kind = optional[0] if optional else dict if get_args(hint) else hint
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         expected = {int: "a whole number", float: "a number", str: "text", dict: "a table", bool: "true or false"}.get(
             kind, kind.__name__
@@ -352,6 +371,7 @@ _AT_LEAST: Mapping[str, float] = {
     "n_trials": 1,
     "timeout": 0,
     "seed": 0,
+    "training_seed": 0,
     "split_seed": 0,
     "units": 1,
     "limit_train": 0,
@@ -383,6 +403,7 @@ _AT_MOST: Mapping[str, float] = {
     "drop_factor": 1,
     "label_smoothing": 0.999999,
     "seed": 2**31 - 1,
+    "training_seed": 2**31 - 1,
     "split_seed": 2**31 - 1,
 }
 # Nothing useful lies beyond these. Some of what does ends the process (a million threads) or takes all memory.
@@ -408,7 +429,7 @@ _SENSIBLE: Mapping[str, float] = {
     "cutout": 4096,
 }
 _ONE_OF: Mapping[str, Iterable[str]] = {
-    "objective": tuple(Objective),
+    "direction": ("", *Direction),
     "pool": ("ray", "inline"),
     "pruner": tuple(PRUNERS),
     "schedule": SCHEDULES,
@@ -419,10 +440,14 @@ _ONE_OF: Mapping[str, Iterable[str]] = {
 def _check_ranges(config: Config, stored: Config | None = None) -> None:
     values, kept = _numbers(config), _numbers(stored) if stored else {}
     for name, low in _AT_LEAST.items():
-        _check_number(name, values[name], low, new=values[name] != kept.get(name))
+        if values[name] is not None:
+            _check_number(name, values[name], low, new=values[name] != kept.get(name))
     for name, accepted in _ONE_OF.items():
         if values[name] not in accepted:
             raise ConfigError(f"unknown {name} {values[name]!r}; {_nearest(values[name], accepted)}")
+    objectives = [metric.name for metric in DECLARATION.metrics if metric.split == "val"]
+    if config.task == IMAGES and config.objective not in ("", *objectives):
+        raise ConfigError(f"unknown objective {config.objective!r}; {_nearest(config.objective, objectives)}")
     if not config.baselines:
         raise ConfigError("--baselines must name functions, or be all or none")
     if config.gpus_per_worker > 1 and config.gpus_per_worker % 1:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
-from search_space import BASELINES, Grammar, baseline, extended, key, load_primitives, parse, space
-from searcher.records import Kind, Trial
-from searcher.settings.config import Config
+from search_space import BASELINES, Grammar, baseline, extended, key, load_primitives, nearest, parse, space
+from searcher.records import Kind, StudyTask, Trial
+from searcher.settings.config import Config, ConfigError
+from workers.contract import Declaration, TaskConfig
+from workers.tasks.base import IMAGES
+from workers.tasks.images.config import ImageConfig
 
 
 def grammar_of(config: Config) -> Grammar:
@@ -27,7 +30,7 @@ def baseline_trials(config: Config) -> list[Trial]:
     """
     load_primitives(config.primitives)
     chosen = _chosen(config)[: config.n_trials // 2]
-    return [_baseline_trial(number, name, config.seed) for number, name in enumerate(chosen)]
+    return [_baseline_trial(number, name, training_seed(config)) for number, name in enumerate(chosen)]
 
 
 def left_out(config: Config) -> list[str]:
@@ -36,8 +39,9 @@ def left_out(config: Config) -> list[str]:
 
 
 def _chosen(config: Config) -> list[str]:
-    names = BASELINES if config.baselines == ("all",) else config.baselines
-    return [name for name in names if name != "none"]
+    if config.baselines == ("all",):  # a task of one's own has no layers that are wide enough for maxout
+        return [name for name in BASELINES if config.task == IMAGES or name != "maxout"]
+    return [name for name in config.baselines if name != "none"]
 
 
 def _baseline_trial(number: int, name: str, seed: int) -> Trial:
@@ -48,3 +52,46 @@ def _baseline_trial(number: int, name: str, seed: int) -> Trial:
         tree = parse(baseline(name).expression if name.isidentifier() and name != "x" else name)
         text, found = str(tree), key(tree)
     return Trial(number, Kind.BASELINE, text, found, seed, name=name if name.isidentifier() else "own")
+
+
+def training_seed(config: Config) -> int:
+    """Return the seed of the trainings of a search."""
+    return config.seed if config.training_seed is None else config.training_seed
+
+
+def image_config(config: Config) -> ImageConfig:
+    """Return what the settings say about image trainings."""
+    return ImageConfig(**{field.name: getattr(config, field.name) for field in fields(ImageConfig)})
+
+
+def task_config_of(config: Config, code_digest: str = "") -> TaskConfig:
+    """Return what the trainings of a search mean.
+
+    Args:
+        code_digest: of the source of a task of one's own.
+    """
+    if config.task == IMAGES:
+        return image_config(config).task_config(config.primitives)
+    return TaskConfig(config.task, {"options": config.task_kwargs, "digest": code_digest}, config.primitives)
+
+
+def study_task(config: Config, declared: Declaration, data_digest: str = "", number: int = 0) -> StudyTask:
+    """Return the task configuration of a study, and the metric that it is ranked by.
+
+    Raises:
+        ConfigError: The objective is not one of the task's metrics, or a `test_` metric, which a search must not see;
+            or the direction contradicts the task's.
+    """
+    accepted = [metric.name for metric in declared.metrics if metric.split != "test"]
+    name = config.objective or declared.objective
+    objective = declared.metric(name)
+    if objective is None or name not in accepted:
+        raise ConfigError(f"unknown objective {name!r} of task {config.task}; {nearest(name, accepted)}")
+    if config.direction and config.direction != objective.direction:
+        raise ConfigError(
+            f"--direction {config.direction} contradicts the task {config.task}, which declares {name}: "
+            f"{objective.direction}; leave --direction out"
+        )
+    other = declared.tie_breaker if declared.tie_breaker != name else declared.objective
+    tie_breaker = declared.metric(other) if other != name else None
+    return StudyTask(number, task_config_of(config, declared.digest), declared, objective, tie_breaker, data_digest)

@@ -17,7 +17,7 @@ from sqlalchemy.engine import URL, Engine
 
 from searcher import SearcherError
 from searcher.findings import Finding
-from searcher.records import Kind, Objective, TrialState
+from searcher.records import Kind, StudyKind, TrialState
 from searcher.store import database, schema
 from searcher.store.database import StoreError, StoreUnavailable, plain_errors
 from searcher.store.errors import DAMAGED
@@ -32,24 +32,39 @@ _CITED = f"""
     WHERE cited.study_id = searcher_trial.study_id AND cited.number = searcher_trial.cites
       AND cited.cites IS NULL AND cited.key = searcher_trial.key AND cited.state = searcher_trial.state
       AND cited.state IN ({_JUDGED}) AND cited.finish_order < searcher_trial.finish_order
-      AND COALESCE(cited.val_loss, -1) = COALESCE(searcher_trial.val_loss, -1)
-      AND COALESCE(cited.val_acc, -1) = COALESCE(searcher_trial.val_acc, -1)
+      AND cited.task_config = searcher_trial.task_config AND cited.seed = searcher_trial.seed
+      AND COALESCE(cited.value, -1) = COALESCE(searcher_trial.value, -1)
+      AND COALESCE(CAST(cited.metrics AS TEXT), '') = COALESCE(CAST(searcher_trial.metrics AS TEXT), '')
 """
 _FINISHED = f"""
     SELECT 1 FROM searcher_trial
-    WHERE searcher_trial.study_id = searcher_epoch.study_id AND searcher_trial.number = searcher_epoch.number
+    WHERE searcher_trial.study_id = searcher_point.study_id AND searcher_trial.number = searcher_point.number
       AND NOT {_OPEN}
+"""
+_OF_TRIAL = "task.study_id = searcher_trial.study_id AND task.number = searcher_trial.task_config"
+_TASK = f"SELECT 1 FROM searcher_task_config AS task WHERE {_OF_TRIAL}"
+_MERIT = f"""
+    (SELECT CASE task.direction WHEN 'maximize' THEN value ELSE -value END
+     FROM searcher_task_config AS task WHERE {_OF_TRIAL})
 """
 # What must not be, and the condition that finds it. NaN is above all numbers for PostgreSQL.
 _RULES: dict[str, tuple[sa.Table, str]] = {
     "trials of an unknown state or kind": (schema.trial, f"state NOT IN ({_STATES}) OR kind NOT IN ({_KINDS})"),
     "COMPLETE trials without values": (
         schema.trial,
-        "state = 'COMPLETE' AND (val_loss IS NULL OR val_acc IS NULL)",
+        "state = 'COMPLETE' AND (value IS NULL OR merit IS NULL OR metrics IS NULL)",
     ),
     "trials with numbers that are not finite or out of range": (
         schema.trial,
-        "NOT (abs(val_loss) <= 1e300) OR NOT (val_acc BETWEEN 0 AND 1) OR NOT (seconds BETWEEN 0 AND 1e300)",
+        "NOT (abs(value) <= 1e300) OR NOT (abs(tie_merit) <= 1e300) OR NOT (seconds BETWEEN 0 AND 1e300)",
+    ),
+    "trials whose merit is not the value of their objective": (
+        schema.trial,
+        f"(value IS NULL) <> (merit IS NULL) OR merit <> {_MERIT}",
+    ),
+    "trials without a task configuration": (
+        schema.trial,
+        f"NOT EXISTS ({_TASK})",
     ),
     "trials that are open but have ended, or the reverse": (
         schema.trial,
@@ -60,12 +75,8 @@ _RULES: dict[str, tuple[sa.Table, str]] = {
         f"cites IS NOT NULL AND NOT EXISTS ({_CITED})",
     ),
     "points of learning curves whose trial has not ended or is not there": (
-        schema.epoch,
+        schema.point,
         f"NOT EXISTS ({_FINISHED})",
-    ),
-    "points of learning curves that are not finite or out of range": (
-        schema.epoch,
-        "NOT (abs(train_loss) <= 1e300) OR NOT (abs(val_loss) <= 1e300) OR NOT (val_acc BETWEEN 0 AND 1)",
     ),
 }
 
@@ -196,7 +207,7 @@ def _studies(engine: Engine, store: Store) -> Iterator[Finding]:
     columns = (
         s.id,
         s.name,
-        s.objective,
+        s.kind,
         s.n_trials,
         sa.cast(s.config, sa.Text),
         sa.cast(s.versions, sa.Text),
@@ -204,11 +215,11 @@ def _studies(engine: Engine, store: Store) -> Iterator[Finding]:
         schema.lease.c.serial,
     )
     rows = sa.select(*columns).join(schema.lease, s.id == held, isouter=True).order_by(s.id)
-    for study_id, name, objective, total, config, versions, lease, serial in _read(engine, rows):
+    for study_id, name, kind, total, config, versions, lease, serial in _read(engine, rows):
         states, tally = counts["trial"].get(study_id, {}), counts["tally"].get(study_id, {})
         trials, unfinished = sum(states.values()), sum(states.get(state, 0) for state in ("WAITING", "RUNNING"))
         broken = {
-            f"its objective is {objective!r}": objective not in list(Objective),
+            f"its kind is {kind!r}": kind not in list(StudyKind),
             "its settings or versions are no JSON object": not (_is_object(config) and _is_object(versions)),
             "it has no lease": lease is None,
             f"its lease says that {serial} batches were written": not 0 <= (serial or 0) < MOST_BATCHES,

@@ -43,7 +43,7 @@ class Contents:
 
     study: str
     trials: int
-    epochs: int
+    points: int
     checksum: str
 
 
@@ -177,7 +177,7 @@ def contents(connection: Connection, study_id: int) -> Contents:
         for batch in _batches(connection, table, study_id):
             counts[table] += len(batch)
             digest.update(_text(table, batch))
-    return Contents(row.name, counts[schema.trial], counts[schema.epoch], digest.hexdigest()[:16])
+    return Contents(row.name, counts[schema.trial], counts[schema.point], digest.hexdigest()[:16])
 
 
 def _batches(connection: Connection, table: sa.Table, study_id: int) -> Iterator[Sequence[sa.Row[Any]]]:

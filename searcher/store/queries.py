@@ -46,7 +46,7 @@ def totals(store: Store, study: Study) -> Totals:
     trained = _T.seconds > 0
     complete = sa.and_(trained, _T.state == TrialState.COMPLETE)
     refused = sa.and_(_T.state == TrialState.INFEASIBLE, _T.cites.is_(None), sa.not_(trained))
-    mirrors = sa.and_(_T.state == TrialState.PRUNED, _T.val_loss.is_(None), _T.cites.is_(None))
+    mirrors = sa.and_(_T.state == TrialState.PRUNED, _T.value.is_(None), _T.cites.is_(None))
     unfinished = [state for state in TrialState if not state.finished]
     [row] = store.read(
         sa.select(

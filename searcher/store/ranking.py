@@ -7,93 +7,131 @@ last training looked at come before every function that was not looked at.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, RowMapping
+from sqlalchemy.engine import Connection
 
-from searcher.records import Kind, Objective, Study
+from searcher.records import Kind, Study, StudyTask, rank_key
 from searcher.store import schema
 from searcher.store.schema import BASELINE, RANKED
 
+CHUNK = 500  # functions that are asked for in one statement
+
 _T = schema.trial.c
-_ORDERS = {
-    Objective.VAL_LOSS: (_T.val_loss, _T.val_acc.desc(), _T.number),
-    Objective.VAL_ACC: (_T.val_acc.desc(), _T.val_loss, _T.number),
-}
+Ranked = tuple[tuple[float, float, int], dict[str, Any]]  # what a row is ranked by, and the row
 
 
-def best(connection: Connection, study: Study, limit: int) -> list[dict[str, Any]]:
-    """The first so many rows of the study's leaderboard."""
+def best(connection: Connection, study: Study, task: StudyTask, limit: int) -> list[dict[str, Any]]:
+    """Return the first rows of the leaderboard of a task configuration."""
     looked_at = 2 * limit
     while True:
-        trainings = _trainings(study).limit(looked_at)
-        found = functions(connection, study, trainings.with_only_columns(_T.key))
-        last = connection.execute(trainings.offset(looked_at - 1).limit(1)).mappings().first()
-        sure = found if last is None else [row for row in found if place(row, study) <= place(last, study)]
+        trainings = _trainings(study, task).limit(looked_at)
+        found = functions(connection, study, task, trainings.with_only_columns(_T.key))
+        last = connection.execute(trainings.offset(looked_at - 1).limit(1)).first()
+        sure = found if last is None else [pair for pair in found if pair[0] <= rank_key(*last)]
         if last is None or len(sure) >= limit:
-            return [{"rank": rank, **row} for rank, row in enumerate(sure[:limit], 1)]
+            return [{"rank": rank, **row} for rank, (_, row) in enumerate(sure[:limit], 1)]
         looked_at *= 4
 
 
-def whole(connection: Connection, study: Study, limit: int | None) -> list[dict[str, Any]]:
-    """All rows of the study's leaderboard; or the first so many, and the baselines wherever they rank."""
-    board = schema.leaderboard
-    columns = [column for column in board.c if column.name != "study"]
-    query = sa.select(*columns).where(board.c.study == study.name).order_by(board.c.rank)
+def whole(connection: Connection, study: Study, task: StudyTask, limit: int | None) -> list[dict[str, Any]]:
+    """Return all rows of the leaderboard of a task configuration; or the first ones, and the baselines wherever they
+    rank."""
+    board = schema.leaderboard.c
+    query = sa.select(board.rank, board.key, board.expression, board.kind, board.name, board.n_trials, board.metrics)
+    query = query.add_columns(board.state, board.number).order_by(board.rank)
+    query = query.where(board.study == study.name, board.task_config == task.number)
     if limit is not None:
-        query = query.where(sa.or_(board.c.rank <= limit, board.c.kind == Kind.BASELINE))
-    return [_plain(row) for row in connection.execute(query).mappings()]
+        query = query.where(sa.or_(board.rank <= limit, board.kind == Kind.BASELINE))
+    rows = connection.execute(query).all()
+    several = [row.key for row in rows if row.n_trials > 1]
+    means: dict[str, dict[str, Any]] = {}
+    for start in range(0, len(several), CHUNK):
+        found = functions(connection, study, task, several[start : start + CHUNK])
+        means |= {row["key"]: row for _, row in found}
+    return [
+        {"rank": row.rank, **(means[row.key] if row.n_trials > 1 else _row(row, task, row.metrics))} for row in rows
+    ]
 
 
-def baseline(connection: Connection, study: Study, name: str) -> dict[str, Any] | None:
-    """The leaderboard's row of a baseline, but its rank; None if it was not trained to the end."""
+def baseline(connection: Connection, study: Study, task: StudyTask, name: str) -> dict[str, Any] | None:
+    """Return the leaderboard's row of a baseline without its rank; None if it was not trained to the end."""
     keys = sa.select(_T.key).where(_T.study_id == study.id, _T.name == name, BASELINE)
-    return next((row for row in functions(connection, study, keys) if row["name"] == name), None)
+    return next((row for _, row in functions(connection, study, task, keys) if row["name"] == name), None)
 
 
-def functions(connection: Connection, study: Study, keys: sa.Select[Any] | Sequence[str]) -> list[dict[str, Any]]:
-    """The functions of these keys that were trained to the end, best first; what the leaderboard has but their rank."""
-    mine = sa.select(
-        sa.func.min(_T.number).label("first"),
-        sa.func.count().label("n_trials"),
-        sa.func.avg(_T.val_acc).label("val_acc"),
-        sa.func.avg(_T.val_loss).label("val_loss"),
-    ).where(_T.study_id == study.id, _T.key.in_(keys), RANKED)
-    result = mine.group_by(_T.key).subquery()
+def functions(
+    connection: Connection, study: Study, task: StudyTask, keys: sa.Select[Any] | Sequence[str]
+) -> list[Ranked]:
+    """Return the functions of these keys that were trained to the end, best first, without their ranks."""
+    mine = sa.and_(_T.study_id == study.id, _T.task_config == task.number, _T.key.in_(keys), RANKED)
+    result = (
+        sa.select(
+            sa.func.min(_T.number).label("first"),
+            sa.func.count().label("n_trials"),
+            sa.func.avg(_T.merit).label("merit"),
+            sa.func.avg(_T.tie_merit).label("tie_merit"),
+        )
+        .where(mine)
+        .group_by(_T.key)
+        .subquery()
+    )
     rows = connection.execute(
         sa.select(
-            _T.expression,
-            _T.key,
-            _T.kind,
-            _T.name,
-            result.c.n_trials,
-            result.c.val_acc,
-            result.c.val_loss,
-            _T.state,
-            _T.number,
+            *(_T.expression, _T.key, _T.kind, _T.name, _T.state, _T.number, _T.metrics),
+            *(result.c.n_trials, result.c.merit, result.c.tie_merit),
         ).join(result, sa.and_(_T.study_id == study.id, _T.number == result.c.first))
-    ).mappings()
-    return sorted(map(_plain, rows), key=lambda row: place(row, study))
+    ).all()
+    means = _means(connection, mine, task) if any(row.n_trials > 1 for row in rows) else {}
+    ranked = [
+        (rank_key(row.merit, row.tie_merit, row.number), _row(row, task, means.get(row.key, row.metrics)))
+        for row in rows
+    ]
+    return sorted(ranked, key=lambda pair: pair[0])
 
 
-def _plain(row: RowMapping) -> dict[str, Any]:
-    """With names that are texts and nothing more, as YAML wants them."""
-    return {str(name): value for name, value in row.items()}
+def _means(connection: Connection, mine: sa.ColumnElement[bool], task: StudyTask) -> dict[str, dict[str, float]]:
+    """Return the mean of each metric over the trainings of each key."""
+    values: dict[str, defaultdict[str, list[float]]] = {}
+    for key, metrics in connection.execute(sa.select(_T.key, _T.metrics).where(mine).order_by(_T.number)):
+        found = values.setdefault(key, defaultdict(list))
+        for metric in task.shown:
+            if metric.name in metrics:
+                found[metric.name].append(metrics[metric.name])
+    return {key: {name: fmean(numbers) for name, numbers in found.items()} for key, found in values.items()}
 
 
-def _trainings(study: Study) -> sa.Select[Any]:
+def _row(row: sa.Row[*tuple[Any, ...]], task: StudyTask, metrics: dict[str, float]) -> dict[str, Any]:
+    """Return a row as reports take it, with a column for each metric."""
+    return {
+        "expression": row.expression,
+        "key": row.key,
+        "kind": row.kind,
+        "name": row.name,
+        "n_trials": row.n_trials,
+        **{metric.name: metrics.get(metric.name) for metric in task.shown},
+        "state": row.state,
+        "number": row.number,
+    }
+
+
+def _trainings(study: Study, task: StudyTask) -> sa.Select[Any]:
     """All that were finished, best first."""
     return (
-        sa.select(_T.val_loss, _T.val_acc, _T.number)
-        .where(_T.study_id == study.id, RANKED)
-        .order_by(*_ORDERS[study.objective])
+        sa.select(_T.merit, _T.tie_merit, _T.number)
+        .where(_T.study_id == study.id, _T.task_config == task.number, RANKED)
+        .order_by(_T.merit.desc(), _T.tie_merit.desc(), _T.number)
     )
 
 
-def place(row: Any, study: Study) -> tuple[float, float, int]:
-    """Return what a row of the study's leaderboard is ranked by; less is better."""
-    if study.objective is Objective.VAL_ACC:
-        return -row["val_acc"], row["val_loss"], row["number"]
-    return row["val_loss"], -row["val_acc"], row["number"]
+def place(row: Mapping[str, Any], task: StudyTask) -> tuple[float, float, int]:
+    """Return what a row of a leaderboard is ranked by; less is better."""
+    merit, tie_merit = (
+        metric.merit(row[metric.name]) if metric and row.get(metric.name) is not None else None
+        for metric in (task.objective, task.tie_breaker)
+    )
+    return rank_key(merit, tie_merit, row["number"])

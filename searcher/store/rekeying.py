@@ -39,7 +39,9 @@ def _write(
         changed = [{"of_number": trial, "new_key": key} for trial, key in keys.items()]
         connection.execute(sa.update(schema.trial).where(mine, number).values(key=sa.bindparam("new_key")), changed)
     if reopened:
-        empty = dict.fromkeys(("cites", "val_loss", "val_acc", "parameters", "finish_order", "finished_at"))
+        empty = dict.fromkeys(
+            ("cites", "value", "merit", "tie_merit", "metrics", "parameters", "finish_order", "finished_at")
+        )
         waiting = sa.update(schema.trial).where(mine, number).values(state=TrialState.WAITING, reason="", **empty)
         connection.execute(waiting, [{"of_number": trial.number} for trial in reopened])
         _close_gaps(connection, study)

@@ -6,8 +6,6 @@ Trials that have ended do not change, so pages fit together as long as the study
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
-from operator import attrgetter
 
 import sqlalchemy as sa
 
@@ -15,12 +13,12 @@ from searcher.records import Study, Trial
 from searcher.store import schema
 from searcher.store.rows import trial_of
 from searcher.store.store import Store
-from workers.contract import Epoch
+from workers.contract import Point
 
 PAGE = 1000  # trials
 
 
-def ended(store: Store, study: Study, curves: bool) -> Iterator[tuple[Trial, Sequence[Epoch]]]:
+def ended(store: Store, study: Study, curves: bool) -> Iterator[tuple[Trial, Sequence[Point]]]:
     """The trials that have ended, in that order; with their learning curves if asked for."""
     t = schema.trial
     after = -1
@@ -34,7 +32,7 @@ def ended(store: Store, study: Study, curves: bool) -> Iterator[tuple[Trial, Seq
         if not page:
             return
         after = page[-1].finish_order
-        points = _curves(store, study, [row.number for row in page]) if curves else {}
+        points = store.curves(study, [row.number for row in page]) if curves else {}
         yield from ((trial_of(row._mapping), points.get(row.number, ())) for row in page)
 
 
@@ -43,14 +41,3 @@ def open_trials(store: Store, study: Study) -> list[Trial]:
     t = schema.trial
     found = store.read(sa.select(t).where(t.c.study_id == study.id, t.c.finish_order.is_(None)).order_by(t.c.number))
     return [trial_of(row._mapping) for row in found]
-
-
-def _curves(store: Store, study: Study, numbers: Sequence[int]) -> dict[int, list[Epoch]]:
-    e = schema.epoch.c
-    points = store.read(
-        sa.select(e.number, e.epoch, e.train_loss, e.val_loss, e.val_acc)
-        .where(e.study_id == study.id, e.number.in_(numbers))
-        .order_by(e.number, e.epoch)
-    )
-    curves = groupby(points, key=attrgetter("number"))
-    return {n: [Epoch(p.epoch, p.train_loss, p.val_loss, p.val_acc) for p in curve] for n, curve in curves}

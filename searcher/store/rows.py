@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import RowMapping
 
-from searcher.records import Kind, Objective, Study, Trial, TrialState
+from searcher.records import Kind, Study, StudyKind, StudyTask, Trial, TrialState
 from searcher.store import schema
 from searcher.store.database import StoreError
-from workers.contract import Epoch
+from workers.contract import Declaration, Direction, Point, TaskConfig
 from workers.text import holdable
 
 _T, _N = schema.trial.c, schema.tally.c
@@ -25,8 +25,10 @@ _MUTABLE = [
     "reason",
     "cites",
     "retries",
-    "val_loss",
-    "val_acc",
+    "value",
+    "merit",
+    "tie_merit",
+    "metrics",
     "parameters",
     "seconds",
     "worker",
@@ -61,12 +63,15 @@ def trial_row(study_id: int, trial: Trial, stamp: Any, codec: str = "utf-8") -> 
         "key": trial.key,
         "choices": None if trial.choices is None else json.dumps(trial.choices),
         "seed": trial.seed,
+        "task_config": trial.task_config,
         "state": trial.state,
         "reason": holdable(trial.reason, codec),
         "cites": trial.cites,
         "retries": trial.retries,
-        "val_loss": trial.val_loss,
-        "val_acc": trial.val_acc,
+        "value": trial.value,
+        "merit": trial.merit,
+        "tie_merit": trial.tie_merit,
+        "metrics": json.dumps(dict(trial.metrics)) if trial.metrics else None,
         "parameters": trial.parameters,
         "seconds": trial.seconds,
         "worker": holdable(trial.worker, codec),
@@ -82,14 +87,17 @@ def trial_of(row: RowMapping) -> Trial:
         expression=row["expression"],
         key=row["key"],
         seed=row["seed"],
+        task_config=row["task_config"],
         name=row["name"],
         choices=None if row["choices"] is None else tuple(json.loads(row["choices"])),
         state=TrialState(row["state"]),
         reason=row["reason"],
         cites=row["cites"],
         retries=row["retries"],
-        val_loss=row["val_loss"],
-        val_acc=row["val_acc"],
+        metrics=row["metrics"] or {},
+        value=row["value"],
+        merit=row["merit"],
+        tie_merit=row["tie_merit"],
         parameters=row["parameters"],
         seconds=row["seconds"],
         worker=row["worker"],
@@ -97,25 +105,57 @@ def trial_of(row: RowMapping) -> Trial:
     )
 
 
-def study_of(row: RowMapping) -> Study:
-    """Return the study of a row.
+def study_of(row: RowMapping, tasks: Sequence[RowMapping]) -> Study:
+    """Return the study of its row, and of the rows of its task configurations.
 
     Raises:
-        StoreError: somebody has put into the row what a study cannot have.
+        StoreError: somebody has put into a row what a study cannot have.
     """
     for what in ("config", "versions"):
         if not isinstance(row[what], dict):
             raise edited(row["name"], f"its {what} is no JSON object")
-    if row["objective"] not in list(Objective):
-        raise edited(row["name"], f"its objective is {row['objective']!r}, not one of {', '.join(Objective)}")
+    if row["kind"] not in list(StudyKind):
+        raise edited(row["name"], f"its kind is {row['kind']!r}, not one of {', '.join(StudyKind)}")
+    if not tasks:
+        raise edited(row["name"], "it has no task configuration")
+    try:
+        found = tuple(map(_task_of, tasks))
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise edited(row["name"], f"a task configuration of it cannot be read ({error})") from error
     return Study(
         id=row["id"],
         name=row["name"],
+        kind=StudyKind(row["kind"]),
         n_trials=row["n_trials"],
-        objective=Objective(row["objective"]),
+        tasks=found,
         config=row["config"],
         versions=row["versions"],
         created_at=utc(row["created_at"]),
+    )
+
+
+def task_row(task: StudyTask) -> dict[str, Any]:
+    """Return a task configuration as a row without its study's id."""
+    return {
+        "number": task.number,
+        "hash": task.config.hash,
+        "config": asdict(task.config),
+        "declaration": asdict(task.declared),
+        "objective": task.objective.name,
+        "direction": task.objective.direction,
+        "tie_breaker": task.tie_breaker.name if task.tie_breaker else "",
+        "data_digest": task.data_digest,
+    }
+
+
+def _task_of(row: RowMapping) -> StudyTask:
+    declared = Declaration.from_plain(row["declaration"])
+    objective, tie_breaker = declared.metric(row["objective"]), declared.metric(row["tie_breaker"])
+    if objective is None:
+        raise ValueError(f"its objective is {row['objective']!r}, which it does not measure")
+    objective = replace(objective, direction=Direction(row["direction"]))
+    return StudyTask(
+        row["number"], TaskConfig.from_plain(row["config"]), declared, objective, tie_breaker, row["data_digest"]
     )
 
 
@@ -131,14 +171,19 @@ def utc(time: datetime) -> datetime:
 
 @dataclass(slots=True)
 class Batch:
-    """What one transaction writes. `changed` pairs the state that a trial must be in with its new record; `curves` are
-    by trial number. `data_digest` is that of the study's data, when it becomes known ("": nothing new). `serial`
-    numbers the batches of a study; 0: not numbered."""
+    """What one transaction writes.
+
+    Attributes:
+        changed: pairs of the state that a trial must be in and its new record.
+        curves: learning curves, by the numbers of the trials.
+        data_digests: of data that were not known before, by the numbers of the task configurations.
+        serial: numbers the batches of a study; 0: not numbered.
+    """
 
     added: list[Trial] = field(default_factory=list)
     changed: list[tuple[TrialState, Trial]] = field(default_factory=list)
-    curves: dict[int, Sequence[Epoch]] = field(default_factory=dict)
-    data_digest: str = ""
+    curves: dict[int, Sequence[Point]] = field(default_factory=dict)
+    data_digests: dict[int, str] = field(default_factory=dict)
     serial: int = 0
 
     def __bool__(self) -> bool:
@@ -158,14 +203,9 @@ def tally_rows(
             yield {"in_study": study_id, "of_state": state, "more": trials}
 
 
-def epoch_rows(study_id: int, curves: Mapping[int, Sequence[Epoch]]) -> Iterable[dict[str, Any]]:
+def point_rows(study_id: int, curves: Mapping[int, Sequence[Point]]) -> Iterable[dict[str, Any]]:
+    """Yield the rows of learning curves."""
     for number, curve in curves.items():
         for point in curve:
-            yield {
-                "study_id": study_id,
-                "number": number,
-                "epoch": point.epoch,
-                "train_loss": point.train_loss,
-                "val_loss": point.val_loss,
-                "val_acc": point.val_acc,
-            }
+            metrics = json.dumps(dict(point.metrics))
+            yield {"study_id": study_id, "number": number, "step": point.step, "metrics": metrics}

@@ -30,7 +30,7 @@ from sqlalchemy import (
 from sqlalchemy import table as sqltable
 
 VERSION_TABLE = "searcher_version"
-REVISIONS = ("0001", "0002", "0003")  # all migrations, oldest first
+REVISIONS = ("0001", "0002", "0003", "0004")  # all migrations, oldest first
 HEAD = REVISIONS[-1]
 
 metadata = MetaData()
@@ -40,11 +40,30 @@ study = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("name", String(200), nullable=False, unique=True),
+    Column("kind", String(16), nullable=False, server_default="search"),
     Column("n_trials", Integer, nullable=False),
-    Column("objective", String(16), nullable=False),
     Column("config", JSON, nullable=False),
     Column("versions", JSON, nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False),
+    CheckConstraint("kind IN ('search', 'design')", name="ck_searcher_study_kind"),
+)
+
+# What the trainings of a study mean: a row a task configuration, of which a search has one. `declaration` is what the
+# task says about itself: its metrics, for example.
+task_config = Table(
+    "searcher_task_config",
+    metadata,
+    Column("study_id", Integer, ForeignKey("searcher_study.id"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("hash", String(16), nullable=False),
+    Column("config", JSON, nullable=False),
+    Column("declaration", JSON, nullable=False),
+    Column("objective", String(100), nullable=False),
+    Column("direction", String(16), nullable=False),
+    Column("tie_breaker", String(100), nullable=False),
+    Column("data_digest", String(200), nullable=False),
+    CheckConstraint("number >= 0", name="ck_searcher_task_config_number"),
+    CheckConstraint("direction IN ('minimize', 'maximize')", name="ck_searcher_task_config_direction"),
 )
 
 # One row a study: who may write to it. `generation` grows with each driver; `acquired_at` and `expires_at` are in
@@ -63,8 +82,9 @@ lease = Table(
     Column("stop_generation", Integer),
 )
 
-# NaN is refused too: SQLite stores it as NULL, which a COMPLETE row may not have; for PostgreSQL it is above all
-# numbers.
+# `metrics` has all values of a result by name. `value` is the objective's, `merit` is the same with the sign by which
+# greater is better, `tie_merit` is the tie-breaker's. NaN is refused too: SQLite stores it as NULL, which a COMPLETE
+# row may not have; for PostgreSQL it is above all numbers.
 trial = Table(
     "searcher_trial",
     metadata,
@@ -76,12 +96,15 @@ trial = Table(
     Column("key", String(32), nullable=False),
     Column("choices", Text),
     Column("seed", Integer, nullable=False),
+    Column("task_config", Integer, nullable=False, server_default="0"),
     Column("state", String(16), nullable=False),
     Column("reason", Text, nullable=False),
     Column("cites", Integer),
     Column("retries", Integer, nullable=False),
-    Column("val_loss", Float),
-    Column("val_acc", Float),
+    Column("value", Float),
+    Column("merit", Float),
+    Column("tie_merit", Float),
+    Column("metrics", JSON(none_as_null=True)),
     Column("parameters", Integer),
     Column("seconds", Float, nullable=False),
     Column("worker", Text, nullable=False),
@@ -96,10 +119,11 @@ trial = Table(
     ),
     CheckConstraint("(state IN ('WAITING', 'RUNNING')) = (finish_order IS NULL)", name="ck_searcher_trial_finished"),
     CheckConstraint(
-        "state <> 'COMPLETE' OR (val_loss IS NOT NULL AND val_acc IS NOT NULL)", name="ck_searcher_trial_complete"
+        "state <> 'COMPLETE' OR (value IS NOT NULL AND merit IS NOT NULL AND metrics IS NOT NULL)",
+        name="ck_searcher_trial_complete",
     ),
-    CheckConstraint("abs(val_loss) <= 1e300", name="ck_searcher_trial_val_loss"),
-    CheckConstraint("val_acc >= 0 AND val_acc <= 1", name="ck_searcher_trial_val_acc"),
+    CheckConstraint("abs(value) <= 1e300 AND (merit = value OR merit = -value)", name="ck_searcher_trial_value"),
+    CheckConstraint("abs(tie_merit) <= 1e300", name="ck_searcher_trial_tie_merit"),
     CheckConstraint("seconds >= 0 AND seconds <= 1e300", name="ck_searcher_trial_seconds"),
 )
 
@@ -116,8 +140,7 @@ def _index(name: str, condition: TextClause, *columns: ColumnElement[Any]) -> No
 
 _c = trial.c
 _index("key", RANKED, _c.study_id, _c.key)
-_index("val_loss", RANKED, _c.study_id, _c.val_loss, _c.val_acc.desc(), _c.number)
-_index("val_acc", RANKED, _c.study_id, _c.val_acc.desc(), _c.val_loss, _c.number)
+_index("merit", RANKED, _c.study_id, _c.task_config, _c.merit.desc(), _c.tie_merit.desc(), _c.number)
 _index("failed", FAILED, _c.study_id, _c.number)
 _index("baseline", BASELINE, _c.study_id, _c.name)
 
@@ -132,25 +155,32 @@ tally = Table(
     CheckConstraint("trials >= 0", name="ck_searcher_tally_trials"),
 )
 
-epoch = Table(
-    "searcher_epoch",
+# Learning curves: `metrics` has the values that were reported at a step, by name.
+point = Table(
+    "searcher_point",
     metadata,
     Column("study_id", Integer, primary_key=True),
     Column("number", Integer, primary_key=True, autoincrement=False),
-    Column("epoch", Integer, primary_key=True, autoincrement=False),
-    Column("train_loss", Float, nullable=False),
-    Column("val_loss", Float, nullable=False),
-    Column("val_acc", Float, nullable=False),
+    Column("step", Integer, primary_key=True, autoincrement=False),
+    Column("metrics", JSON, nullable=False),
     ForeignKeyConstraint(["study_id", "number"], ["searcher_trial.study_id", "searcher_trial.number"]),
-    CheckConstraint("abs(train_loss) <= 1e300 AND abs(val_loss) <= 1e300", name="ck_searcher_epoch_loss"),
-    CheckConstraint("val_acc >= 0 AND val_acc <= 1", name="ck_searcher_epoch_val_acc"),
 )
 
-# A view: ranked functions, their mean results over the trained trials of each key, and the expression of the first one.
+# A view: ranked functions, the means of their results over the trainings of each key under one task configuration, and
+# the expression and the metrics of the first of these.
 leaderboard = sqltable(
     "leaderboard",
-    *map(
-        column,
-        ["study", "rank", "expression", "key", "kind", "name", "n_trials", "val_acc", "val_loss", "state", "number"],
-    ),
+    column("study"),
+    column("task_config"),
+    column("rank"),
+    column("expression"),
+    column("key"),
+    column("kind"),
+    column("name"),
+    column("n_trials"),
+    column("objective"),
+    column("value"),
+    column("metrics", JSON),
+    column("state"),
+    column("number"),
 )

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection
 
 from searcher import SearcherError
-from searcher.records import Objective, Study, Trial, TrialState
+from searcher.records import Study, StudyKind, StudyTask, Trial, TrialState
 from searcher.store import database, ranking, schema
 from searcher.store.database import Prepared, StoreConflict, StoreError, plain_errors
 from searcher.store.lease import Driver, Lease, LeaseLost, NotDriven, Position, StudyBusy, in_words
@@ -25,13 +25,14 @@ from searcher.store.rows import (
     NEW_TALLY,
     Batch,
     edited,
-    epoch_rows,
+    point_rows,
     study_of,
     tally_rows,
+    task_row,
     trial_of,
     trial_row,
 )
-from workers.contract import Epoch
+from workers.contract import Point
 from workers.text import holdable
 
 LEASE_SECONDS = 15.0
@@ -95,7 +96,7 @@ class Store:
         self._new_trials = Prepared(sa.insert(schema.trial), self._engine)
         self._new_states = Prepared(NEW_STATE, self._engine)
         self._new_tallies = Prepared(NEW_TALLY, self._engine)
-        self._new_epochs = Prepared(sa.insert(schema.epoch), self._engine)
+        self._new_points = Prepared(sa.insert(schema.point), self._engine)
 
     @property
     def shown_url(self) -> str:
@@ -114,19 +115,20 @@ class Store:
     def create_study(
         self,
         name: str,
+        kind: StudyKind,
         n_trials: int,
-        objective: Objective,
+        tasks: Sequence[StudyTask],
         config: dict[str, Any],
         versions: dict[str, str],
         trials: Sequence[Trial] = (),
     ) -> Study:
-        """A new study with its first trials.
+        """Make a new study with its first trials.
 
         Raises:
             StudyExists: the name is taken.
         """
         now = datetime.now(UTC)
-        row = {"name": name, "n_trials": n_trials, "objective": objective, "config": config, "versions": versions}
+        row = {"name": name, "kind": kind, "n_trials": n_trials, "config": config, "versions": versions}
         try:
             with plain_errors(self.url), self._writer.begin() as connection:
                 study_id = connection.execute(
@@ -134,6 +136,9 @@ class Store:
                 ).scalar_one()
                 connection.execute(
                     sa.insert(schema.lease).values(study_id=study_id, generation=0, holder="", expires_at=0.0)
+                )
+                connection.execute(
+                    sa.insert(schema.task_config), [{"study_id": study_id, **task_row(task)} for task in tasks]
                 )
                 zeros = [{"study_id": study_id, "state": state, "trials": 0} for state in TrialState]
                 connection.execute(sa.insert(schema.tally), zeros)
@@ -146,6 +151,7 @@ class Store:
 
     def study(self, name: str) -> Study:
         """Raises UnknownStudy, which names those there are."""
+        c = schema.task_config
         with plain_errors(self.url), self._engine.connect() as connection:
             row = connection.execute(sa.select(schema.study).where(schema.study.c.name == name)).mappings().first()
             if row is None:
@@ -153,7 +159,8 @@ class Store:
                 known = ", ".join(names.scalars())
                 there = f"the latest are: {known}" if known else "there are none yet; `searcher launch` makes one"
                 raise UnknownStudy(f"no study {name!r} in {self.shown_url}; {there}")
-            return study_of(row)
+            mine = sa.select(c).where(c.c.study_id == row["id"]).order_by(c.c.number)
+            return study_of(row, connection.execute(mine).mappings().all())
 
     def studies(self) -> list[Summary]:
         """All studies, oldest first."""
@@ -167,8 +174,15 @@ class Store:
                 .join(schema.lease)
                 .order_by(schema.study.c.id)
             ).mappings()
+            tasks: dict[int, list[sa.RowMapping]] = {}
+            for task in connection.execute(sa.select(schema.task_config).order_by(*schema.task_config.primary_key)):
+                tasks.setdefault(task.study_id, []).append(task._mapping)
             return [
-                Summary(study_of(row), counts.get(row["id"], {}), in_words(row["holder"]) if row["live"] else "")
+                Summary(
+                    study_of(row, tasks.get(row["id"], [])),
+                    counts.get(row["id"], {}),
+                    in_words(row["holder"]) if row["live"] else "",
+                )
                 for row in rows
             ]
 
@@ -218,48 +232,47 @@ class Store:
             )
         return trial_of(row)
 
-    def curve(self, study: Study, number: int) -> list[Epoch]:
+    def curve(self, study: Study, number: int) -> list[Point]:
         """A trial's learning curve."""
-        e = schema.epoch.c
-        with plain_errors(self.url), self._engine.connect() as connection:
-            rows = connection.execute(
-                sa.select(e.epoch, e.train_loss, e.val_loss, e.val_acc)
-                .where(e.study_id == study.id, e.number == number)
-                .order_by(e.epoch)
-            )
-            return [Epoch(*row) for row in rows]
+        return self.curves(study, [number]).get(number, [])
 
-    def curves(self, study: Study) -> dict[int, list[Epoch]]:
-        """The learning curves of all its trials that have one, by their numbers."""
-        e = schema.epoch.c
-        found: dict[int, list[Epoch]] = {}
+    def curves(self, study: Study, numbers: Sequence[int] | None = None) -> dict[int, list[Point]]:
+        """Return the learning curves of trials, by number: of those that have one, or of some of them."""
+        p = schema.point.c
+        mine = p.study_id == study.id if numbers is None else sa.and_(p.study_id == study.id, p.number.in_(numbers))
+        found: dict[int, list[Point]] = {}
         with plain_errors(self.url), self._engine.connect() as connection:
-            rows = connection.execute(
-                sa.select(e.number, e.epoch, e.train_loss, e.val_loss, e.val_acc)
-                .where(e.study_id == study.id)
-                .order_by(e.number, e.epoch)
-            )
+            rows = connection.execute(sa.select(p.number, p.step, p.metrics).where(mine).order_by(p.number, p.step))
             for number, *point in rows:
-                found.setdefault(number, []).append(Epoch(*point))
+                found.setdefault(number, []).append(Point(*point))
         return found
 
-    def leaderboard(self, study: Study, limit: int | None = None, *, baselines: bool = False) -> list[dict[str, Any]]:
-        """The study's functions, best first, all or so many, with `baselines` these too wherever they rank; the columns
-        of the view `leaderboard` except `study`."""
+    def leaderboard(
+        self, study: Study, limit: int | None = None, *, baselines: bool = False, task_config: int = 0
+    ) -> list[dict[str, Any]]:
+        """Return a study's functions, best first: rank, expression, key, kind, name, n_trials, the mean of each metric,
+        state and number of the first training.
+
+        Args:
+            limit: how many; None: all.
+            baselines: add those that rank behind the limit.
+            task_config: the number of the task configuration.
+        """
+        task = study.tasks[task_config]
         with plain_errors(self.url), self._engine.connect() as connection:
             if limit is None or baselines:
-                return ranking.whole(connection, study, limit)
-            return ranking.best(connection, study, limit)
+                return ranking.whole(connection, study, task, limit)
+            return ranking.best(connection, study, task, limit)
 
     def baseline(self, study: Study, name: str) -> dict[str, Any] | None:
         """The leaderboard's row of a baseline, without its rank; None if it was not trained to the end."""
         with plain_errors(self.url), self._engine.connect() as connection:
-            return ranking.baseline(connection, study, name)
+            return ranking.baseline(connection, study, study.task, name)
 
     def functions(self, study: Study, keys: Sequence[str]) -> list[dict[str, Any]]:
         """Return the leaderboard's rows of the functions with these keys, without their ranks."""
         with plain_errors(self.url), self._engine.connect() as connection:
-            return ranking.functions(connection, study, keys)
+            return [row for _, row in ranking.functions(connection, study, study.task, keys)]
 
     def read(self, statement: sa.Select[*tuple[Any, ...]]) -> Sequence[sa.Row[*tuple[Any, ...]]]:
         """The rows of a reading statement."""
@@ -424,12 +437,11 @@ class Store:
             expected = ", ".join(f"{trial.number} {state}" for state, trial in batch.changed)
             raise LeaseLost(f"a trial is no longer as it was left ({expected}): another process has changed it")
         self._new_tallies.execute(connection, list(tally_rows(study_id, batch.added, batch.changed)))
-        self._new_epochs.execute(connection, list(epoch_rows(study_id, batch.curves)))
-        if batch.data_digest:
-            s = schema.study.c
-            versions = connection.execute(sa.select(s.versions).where(s.id == study_id)).scalar_one()
-            known = sa.update(schema.study).where(s.id == study_id)
-            connection.execute(known.values(versions={**versions, "data": batch.data_digest}))
+        self._new_points.execute(connection, list(point_rows(study_id, batch.curves)))
+        c = schema.task_config.c
+        for number, digest in batch.data_digests.items():
+            known = sa.update(schema.task_config).where(c.study_id == study_id, c.number == number)
+            connection.execute(known.values(data_digest=digest))
 
     def _renew(self, connection: Connection, lease: Lease, serial: int) -> bool:
         which = {"in_study": lease.study_id, "is_generation": lease.generation}

@@ -30,8 +30,10 @@ from searcher.records import Study, Trial, TrialState
 from searcher.settings.config import Config
 from searcher.store import store
 from searcher.store.store import Store
-from workers.contract import Epoch, Job, Outcome, Verdict
+from workers.contract import Job, Outcome, Verdict
 from workers.pools.base import InlinePool, Pool
+
+from ..made import measures, point
 
 ROOT = Path(__file__).parents[2]
 Tell = Callable[[int], object]  # is told how many kills there have been
@@ -48,8 +50,8 @@ def child(job: Job) -> Outcome:
     if digest % 5 == 0:
         return Outcome(Verdict.INFEASIBLE, "training loss is not finite at epoch 1, step 1")
     loss = digest / 2**31
-    curve = (Epoch(1, loss + 1, loss, 0.5),)
-    return Outcome(Verdict.COMPLETE, val_loss=loss, val_acc=0.5, curve=curve, parameters=10)
+    curve = (point(1, loss + 1, loss, 0.5),)
+    return Outcome(Verdict.COMPLETE, metrics=measures(loss, 0.5), curve=curve, parameters=10)
 
 
 @dataclass(frozen=True)

@@ -18,15 +18,18 @@ import torch
 from search_space import parse
 from search_space.canonical import key
 from searcher.driver import leases, session
-from searcher.records import Kind, Objective, Trial, TrialState
+from searcher.records import Kind, Trial, TrialState
 from searcher.reports import report
 from searcher.settings.config import Config
 from searcher.store.store import Store
 from tests.faults import harness
-from workers.contract import Job, Outcome, Recipe, Verdict
+from workers.contract import Job, Outcome, Verdict
 from workers.pools.base import InlinePool
 from workers.pools.ray_actors import QUEUE, RayPool
 from workers.tasks.images import train
+from workers.tasks.images.config import Recipe
+
+from ..made import create, measures
 
 pytestmark = pytest.mark.slow
 
@@ -82,7 +85,7 @@ def test_two_hundred_functions_that_should_not_be_trained(sqlite_url: str, steps
     trials = [Trial(n, Kind.BASELINE, text, key(parse(text)), 0, name="own") for n, text in enumerate(texts)]
     store = Store(sqlite_url, create=True)
     settings = replace(TINY, study_name="s", n_trials=len(trials))
-    study = store.create_study("s", len(trials), Objective.VAL_LOSS, settings.to_dict(), {}, trials)
+    study = create(store, "s", len(trials), "val_loss", settings.to_dict(), {}, trials)
     pool = InlinePool(1)
     try:
         with leases.held_lease(store, study) as lease:
@@ -97,7 +100,9 @@ def test_two_hundred_functions_that_should_not_be_trained(sqlite_url: str, steps
     assert 0 <= max(steps_after) < 50
     for trial in ended:
         for point in store.curve(study, trial.number):
-            assert all(map(math.isfinite, (point.train_loss, point.val_loss, point.val_acc)))
+            assert all(
+                map(math.isfinite, (point.metrics["train_loss"], point.metrics["val_loss"], point.metrics["val_acc"]))
+            )
     board = store.leaderboard(study)
     losses = [row["val_loss"] for row in board]
     assert losses == sorted(losses) and all(map(math.isfinite, losses))
@@ -135,7 +140,7 @@ MIB = 1 << 20
 def leaking_child(job: Job) -> Outcome:
     """Keeps 5 MiB each time; comes to the size of its process, in MiB."""
     KEPT.append(b"x" * (5 * MIB))
-    return Outcome(Verdict.COMPLETE, val_loss=1.0, val_acc=0.5, parameters=own_bytes() // MIB)
+    return Outcome(Verdict.COMPLETE, metrics=measures(1.0, 0.5), parameters=own_bytes() // MIB)
 
 
 def test_a_worker_whose_children_leak_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:

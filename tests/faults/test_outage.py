@@ -27,7 +27,7 @@ from searcher.driver import leases, session
 from searcher.driver.journal import Journal
 from searcher.driver.loop import Progress, Search
 from searcher.driver.outage import RETRY_SECONDS, Outbox
-from searcher.records import Kind, Objective, Study, Trial, TrialState
+from searcher.records import Kind, Study, StudyKind, Trial, TrialState
 from searcher.samplers.contract import Pending
 from searcher.samplers.random import RandomSampler
 from searcher.settings.config import Config, ConfigError
@@ -37,9 +37,10 @@ from searcher.store.lease import Lease, LeaseLost, Position
 from searcher.store.rows import Batch
 from searcher.store.store import Store
 from tests.conftest import ROOT
+from tests.made import create, image_task, proposing, result
 from tests.postgres import Server
 from tests.test_search import CountingJudge, ThreadPool, judge, never, run
-from workers.contract import Epoch, Job, Outcome
+from workers.contract import Job, Outcome, Point
 from workers.pools.base import InlinePool
 
 pytestmark = pytest.mark.slow
@@ -207,21 +208,11 @@ def open_outbox(store: Store, study: Study) -> tuple[Lease, Outbox]:
 
 
 def make_study(store: Store) -> Study:
-    return store.create_study("s", 10, Objective.VAL_LOSS, {}, {})
+    return create(store, "s", 10, "val_loss", {}, {})
 
 
 def ended(number: int) -> Trial:
-    return Trial(
-        number,
-        Kind.CANDIDATE,
-        "sin(x)",
-        f"k{number}",
-        0,
-        state=TrialState.COMPLETE,
-        val_loss=0.5,
-        val_acc=0.5,
-        finish_order=number,
-    )
+    return result(Trial(number, Kind.CANDIDATE, "sin(x)", f"k{number}", 0), 0.5, finish_order=number)
 
 
 def finish(outbox: Outbox, seconds: float = 20.0) -> None:
@@ -321,10 +312,10 @@ def test_a_journal_from_before_a_restore(
         elsewhere.setenv("SEARCHER_STATE", str(tmp_path / "elsewhere"))
         lease, outbox = open_outbox(store, study)
         for number in range(1, 1 + written):
-            outbox.put(Batch(added=[replace(ended(number), val_loss=0.25)]))
+            outbox.put(Batch(added=[result(ended(number), 0.25)]))
         store.release(lease)
     open_outbox(store, study)
-    assert [trial.val_loss for trial in store.trials(study)] == [0.5] + written * [0.25]
+    assert [trial.metrics["val_loss"] for trial in store.trials(study)] == [0.5] + written * [0.25]
     store.close()
 
 
@@ -711,7 +702,9 @@ def test_a_slow_sampler_does_not_cost_the_lease(sqlite_url: str, state: Path, mo
 
     monkeypatch.setattr(store, "commit", noted)
     with leases.held_lease(store, study) as lease:
-        search = Search(store, lease, study, SETTINGS, Slow(clock), Idle(clock), lambda: clock.now > 60, clock)
+        search = Search(
+            store, lease, study, SETTINGS, proposing(Slow(clock), SETTINGS), Idle(clock), lambda: clock.now > 60, clock
+        )
         assert sum(1 for _ in search.run()) > 2
     assert clock.now > 60 and max(after - before for before, after in pairwise(renewed)) < 3
     store.close()
@@ -733,6 +726,7 @@ def test_where_no_journal_can_be_kept_the_search_ends_and_says_so(
 # The journal
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
+metrics = st.dictionaries(st.text(max_size=9), finite, max_size=3)
 trials = st.builds(
     Trial,
     st.integers(0, 10**6),
@@ -743,20 +737,22 @@ trials = st.builds(
     choices=st.none() | st.lists(st.integers(0, 30)).map(tuple),
     state=st.sampled_from(TrialState),
     reason=st.text(max_size=50),
-    val_loss=st.none() | finite,
+    metrics=metrics,
+    value=st.none() | finite,
+    merit=st.none() | finite,
     seconds=finite,
     finish_order=st.none() | st.integers(0, 10**6),
 )
-epochs = st.builds(Epoch, st.integers(1, 99), finite, finite, finite)
+points = st.builds(Point, st.integers(1, 99), metrics)
 batches = st.builds(
     Batch,
     added=st.lists(trials, max_size=3),
     changed=st.lists(st.tuples(st.sampled_from(TrialState), trials), max_size=3),
-    curves=st.dictionaries(st.integers(0, 99), st.lists(epochs, max_size=3), max_size=2),
-    data_digest=st.text(max_size=16),
+    curves=st.dictionaries(st.integers(0, 99), st.lists(points, max_size=3), max_size=2),
+    data_digests=st.dictionaries(st.integers(0, 9), st.text(max_size=16), max_size=2),
     serial=st.integers(1, 10**9),
 )
-STUDY = Study(1, "s", 10, Objective.VAL_LOSS, {})
+STUDY = Study(1, "s", StudyKind.SEARCH, 10, (image_task(),), {})
 
 
 @settings(max_examples=60, deadline=None)
@@ -792,5 +788,5 @@ def test_a_journal_holds_what_was_written_to_it(written: list[Batch], data: st.D
 def test_a_number_that_json_does_not_know_is_refused() -> None:
     journal = Journal.of(STUDY, Lease(1, 1, writer=4))
     with pytest.raises(ValueError, match="JSON"):
-        journal.append(Batch(added=[replace(ended(0), val_loss=float("nan"))]))
+        journal.append(Batch(added=[result(ended(0), float("nan"))]))
     assert not journal.path.exists()

@@ -17,14 +17,16 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from searcher.records import Kind, Objective, Study, Trial, TrialState
+from searcher.records import Kind, Study, Trial, TrialState
 from searcher.store import schema
 from searcher.store.database import StoreError
 from searcher.store.lease import Lease, LeaseLost, NotDriven, Position, StudyBusy
 from searcher.store.rows import Batch
 from searcher.store.store import Store
 from tests.faults.harness import Tell
-from workers.contract import Epoch
+from workers.contract import Point
+
+from ..made import create, point, result
 
 pytestmark = pytest.mark.slow
 
@@ -39,7 +41,7 @@ class Model:
     """What a study is, as plain values."""
 
     trials: dict[int, Trial] = field(default_factory=dict)
-    curves: dict[int, list[Epoch]] = field(default_factory=dict)
+    curves: dict[int, list[Point]] = field(default_factory=dict)
     generation: int = 0
     holder: str = ""
     live: bool = False  # from being taken to being given back
@@ -73,8 +75,8 @@ class Model:
         for trial in sorted(self.trials.values(), key=lambda t: t.number):
             if trial.state is TrialState.COMPLETE and trial.cites is None:
                 by_key.setdefault(trial.key, []).append(trial)
-        means = {key: sum(t.val_loss or 0.0 for t in ts) / len(ts) for key, ts in by_key.items()}
-        accs = {key: sum(t.val_acc or 0.0 for t in ts) / len(ts) for key, ts in by_key.items()}
+        means = {key: sum(t.metrics["val_loss"] for t in ts) / len(ts) for key, ts in by_key.items()}
+        accs = {key: sum(t.metrics["val_acc"] for t in ts) / len(ts) for key, ts in by_key.items()}
         ranked = sorted(by_key, key=lambda key: (means[key], -accs[key], by_key[key][0].number))
         return [(rank, key, len(by_key[key]), means[key]) for rank, key in enumerate(ranked, 1)]
 
@@ -90,7 +92,7 @@ class StoreMachine(RuleBasedStateMachine):
         super().__init__()
         self.store, self.reader = shared(self.url)
         name = uuid.uuid4().hex
-        self.study: Study = self.store.create_study(name, 10, Objective.VAL_LOSS, {"sampler": "random"}, {})
+        self.study: Study = create(self.store, name, 10, "val_loss", {"sampler": "random"}, {})
         self.model = Model()
         self.leases: list[Lease] = []
         self.serial = 0
@@ -98,7 +100,7 @@ class StoreMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Thousands of histories share a database: what one leaves makes the next ones slower."""
         with self.store._writer.begin() as connection:
-            for table in (schema.epoch, schema.trial, schema.tally, schema.lease):
+            for table in (schema.point, schema.trial, schema.tally, schema.lease, schema.task_config):
                 connection.execute(sa.delete(table).where(table.c.study_id == self.study.id))
             connection.execute(sa.delete(schema.study).where(schema.study.c.id == self.study.id))
         machine = type(self)
@@ -167,7 +169,10 @@ class StoreMachine(RuleBasedStateMachine):
             batch.changed.append((trial.state, self.ended(data, trial, orders)))
         for trial in (*batch.added, *(t for _, t in batch.changed)):
             if trial.state is TrialState.COMPLETE and trial.cites is None:
-                batch.curves[trial.number] = [Epoch(1, 2.0, 1.5, 0.25), Epoch(2, 1.0, trial.val_loss or 0.0, 0.5)]
+                batch.curves[trial.number] = [
+                    point(1, 2.0, 1.5, 0.25),
+                    point(2, 1.0, trial.metrics["val_loss"], 0.5),
+                ]
         self.spoil(data, batch)
         self.offer(lease, batch)
 
@@ -183,7 +188,7 @@ class StoreMachine(RuleBasedStateMachine):
         done = replace(trial, state=state, finish_order=next(orders), reason="a reason", seconds=1.0)
         if state is TrialState.COMPLETE:
             cited = data.draw(st.sampled_from([None, None, 0]))
-            return replace(done, val_loss=data.draw(losses), val_acc=0.5, parameters=7, cites=cited)
+            return result(done, data.draw(losses), state=done.state, parameters=7, cites=cited)
         return done
 
     def spoil(self, data: st.DataObject, batch: Batch) -> None:

@@ -14,7 +14,7 @@ from typing import Protocol
 from workers.contract import Health, Job, Outcome, Verdict, WorkersError
 from workers.failure import failure
 from workers.text import limited
-from workers.validation import validated
+from workers.validation import no_outcome
 
 GRACE_SECONDS = 3.0  # how long past its time-out a job may take to notice by itself
 
@@ -39,10 +39,10 @@ class Pool(Protocol):
 
 
 def evaluate(job: Job) -> Outcome:
-    """Trains a child."""
-    from workers.tasks.images.train import train
+    """Do what a job asks for: train, or describe the task."""
+    from workers.tasks.base import run
 
-    return train(job)
+    return run(job)
 
 
 def guarded(run: Evaluate, job: Job) -> Outcome:
@@ -51,7 +51,7 @@ def guarded(run: Evaluate, job: Job) -> Outcome:
     try:
         outcome = run(job)
         if not isinstance(outcome, Outcome):
-            outcome = validated(outcome)  # which says what it is instead
+            outcome = no_outcome(outcome)
     except BaseException as error:  # a user's code may raise anything; Ctrl-C is the main thread's in this process
         outcome = failure(error)
     return replace(outcome, seconds=time.monotonic() - started)
@@ -172,9 +172,9 @@ class InlinePool:
 
     def _evaluate(self, job: Job) -> Outcome:
         """Like `evaluate`; a child that is being trained when the pool closes stops, for a thread cannot be killed."""
-        from workers.tasks.images.train import train
+        from workers.tasks.base import run
 
-        return train(job, stopped=self._closing.is_set)
+        return run(job, stopped=self._closing.is_set)
 
 
 def _farewell(job: Job, outcome: Outcome) -> str:

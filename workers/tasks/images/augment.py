@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from workers.contract import Recipe, WorkersError
+from workers.contract import WorkersError
+from workers.tasks.images.config import Recipe
 
 
 def check_augmented(recipe: Recipe, shape: tuple[int, ...]) -> None:

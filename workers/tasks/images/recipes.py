@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from workers.contract import Recipe
+from workers.tasks.images.config import Recipe
 
 RECIPES: Mapping[str, Recipe] = {
     row.name: row

@@ -1,4 +1,4 @@
-"""The only training loop: a `Job` in, an `Outcome` out.
+"""The image task: a network is trained to classify, a `Job` in, an `Outcome` out.
 
 The data stay on the device and batches are slices of a permutation, so there is no loader between the images and the
 network. Networks are channels_last, which is faster on GPUs and, for small children, on CPUs too; on CUDA the forward
@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 import socket
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +18,10 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 
 from search_space import compile_where_it_pays, load_primitives, parameter_groups
 from workers.checkpoint import Checkpoint
-from workers.contract import Epoch, Job, Outcome, Recipe, Verdict, WorkersError
+from workers.contract import Declaration, Job, Outcome, Point, TaskConfig, Verdict, WorkersError
+from workers.tasks.base import Ended, check_cutoffs, interrupter
 from workers.tasks.images.augment import augment, check_augmented
+from workers.tasks.images.config import DECLARATION, ImageConfig, Recipe
 from workers.tasks.images.data import Dataset, Part, load
 from workers.tasks.images.graphed import Graphed
 from workers.tasks.images.models import build, default_device, parameter_count
@@ -31,20 +32,14 @@ LOOKED_AT = 25  # losses at a time, on a GPU
 GUESSED = 0.97  # of the loss of one who knows how common each class is: not better than this is guessing
 
 
-class NotFinite(ArithmeticError):
-    """The candidate's mathematics failed; the message says where."""
-
-
-class Pruned(Exception):
-    """The child is not worth going on with; the message says why."""
-
-
-class Interrupted(RuntimeError):
-    """The job's time is up, or nobody wants its result any more."""
+def describe(config: TaskConfig) -> Declaration:
+    """Return what image trainings measure; it is the same for all of them."""
+    del config
+    return DECLARATION
 
 
 def train(job: Job, device: torch.device | None = None, stopped: Callable[[], bool] = lambda: False) -> Outcome:
-    """Trains one child. Everything random comes from the job's seeds; on a CPU with the same number of threads the
+    """Train one network. Everything random comes from the job's seeds; on a CPU with the same number of threads the
     same job gives the same bits.
 
     Args:
@@ -54,22 +49,9 @@ def train(job: Job, device: torch.device | None = None, stopped: Callable[[], bo
     Raises:
         SpaceError (ParseError), WorkersError: a job that names what there is not.
     """
-    deadline = time.monotonic() + (job.timeout_seconds or math.inf)
-
-    def interrupt() -> None:
-        if stopped():
-            raise Interrupted("stopped")
-        if time.monotonic() > deadline:
-            raise Interrupted(f"timed out after {job.timeout_seconds:g} s")
-
+    interrupt = interrupter(job, stopped)
     device = device or default_device()
-    data = load(job.dataset, job.split_seed, device, job.data_dir, job.limit_train, job.limit_val, job.standardise)
-    if job.data_digest not in ("", data.digest):
-        raise WorkersError(
-            f"the data {job.dataset!r} on {socket.gethostname()} (from {data.origin}, digest {data.digest}) are not "
-            f"those that the study began with (digest {job.data_digest}); put the same files on every machine. A "
-            "function that makes data must make the same each time"
-        )
+    data = _data(job, device)
     child = _Child(job, data, device)
     checkpoint = Checkpoint(job, data.digest, device)
     curve = checkpoint.restore(child)
@@ -78,73 +60,81 @@ def train(job: Job, device: torch.device | None = None, stopped: Callable[[], bo
         for point in child.epochs(len(curve), interrupt):
             curve.append(point)
             checkpoint.save_if_due(child, curve)
-            _prune(job, curve, child.data.val)
-    except NotFinite as error:
-        verdict, reason = Verdict.INFEASIBLE, str(error)
-    except Pruned as error:
-        verdict, reason = Verdict.PRUNED, str(error)
-    except Interrupted as error:
-        verdict, reason = Verdict.FAILED, str(error)
+            check_cutoffs(job.cutoffs, curve)
+            _check_learned(job, point, child.data.val)
+    except Ended as ended:
+        verdict, reason = ended.verdict, ended.reason
     if verdict is not Verdict.FAILED:
         checkpoint.remove()
-    measured = verdict in (Verdict.COMPLETE, Verdict.PRUNED)
     return Outcome(
         verdict,
         reason,
-        val_loss=curve[-1].val_loss if measured else None,
-        val_acc=curve[-1].val_acc if measured else None,
+        metrics=_result(curve[-1]) if verdict in (Verdict.COMPLETE, Verdict.PRUNED) else {},
         curve=tuple(curve),
         parameters=parameter_count(child.model),
         data_digest=data.digest,
     )
 
 
-def _prune(job: Job, curve: Sequence[Epoch], val: Part) -> None:
-    """Raises Pruned if the child has missed a cut-off, or has learned nothing where it should have: its accuracy is not
-    three standard errors above the share of the commonest class, nor its training loss below that of known shares."""
-    point = curve[-1]
-    for cutoff in job.cutoffs:
-        if cutoff.missed(curve):
-            best = 1 - cutoff.limit if cutoff.objective == "val_acc" else cutoff.limit
-            raise Pruned(
-                f"stopped after epoch {point.epoch}: train_loss {point.train_loss:.4f}, val_loss {point.val_loss:.4f}, "
-                f"val_acc {point.val_acc:.4f}; behind in train_loss ({cutoff.train_loss:.4f}) and in "
-                f"{cutoff.objective} ({best:.4f})"
-            )
-    if point.epoch == job.guess_epoch and _guesses(point, val):
-        raise Pruned(
-            f"stopped after epoch {point.epoch}: train_loss {point.train_loss:.4f}, val_acc {point.val_acc:.4f} are no "
-            "better than guessing"
+def _data(job: Job, device: torch.device) -> Dataset:
+    """Load the job's data, and compare them with the study's."""
+    config = ImageConfig.from_parameters(job.task.parameters)
+    limits = config.limit_train, config.limit_val
+    data = load(config.dataset, config.split_seed, device, job.data_dir, *limits, config.standardise)
+    if job.data_digest not in ("", data.digest):
+        raise WorkersError(
+            f"the data {config.dataset!r} on {socket.gethostname()} (from {data.origin}, digest {data.digest}) are not "
+            f"those that the study began with (digest {job.data_digest}); put the same files on every machine. A "
+            "function that makes data must make the same each time"
+        )
+    return data
+
+
+def _result(point: Point) -> dict[str, float]:
+    return {name: point.metrics[name] for name in ("val_loss", "val_acc")}
+
+
+def _check_learned(job: Job, point: Point, val: Part) -> None:
+    """End the training if it has learned nothing where it should have: its accuracy is not three standard errors above
+    the share of the commonest class, nor its training loss below the loss of one who knows the classes' shares."""
+    if point.step == job.first_rung and _guesses(point.metrics, val):
+        raise Ended(
+            Verdict.PRUNED,
+            f"stopped after step {point.step}: train_loss {point.metrics['train_loss']:.4f}, val_acc "
+            f"{point.metrics['val_acc']:.4f} are no better than guessing",
         )
 
 
-def _guesses(point: Epoch, val: Part) -> bool:
+def _guesses(found: Mapping[str, float], val: Part) -> bool:
     shares = val.labels.bincount().double() / len(val)
     most = float(shares.max())
     entropy = float(-torch.special.xlogy(shares, shares).sum())
     error = math.sqrt(most * (1 - most) / len(val))
-    return point.val_acc <= most + 3 * error and point.train_loss > GUESSED * entropy
+    return found["val_acc"] <= most + 3 * error and found["train_loss"] > GUESSED * entropy
 
 
 class _Child:
     """A network, its optimiser and its data."""
 
     def __init__(self, job: Job, data: Dataset, device: torch.device) -> None:
+        config = ImageConfig.from_parameters(job.task.parameters)
         torch.manual_seed(job.seed)
-        load_primitives(job.primitives)
-        activation = activation_of(job.expression)
-        check_augmented(job.recipe, data.shape)
-        dtype, options = data.train.pixels.dtype, job.model_kwargs
-        model = build(job.model, activation, data.shape, data.classes, job.width or None, options, dtype, job.match)
+        load_primitives(job.task.primitives)
+        recipe, width = config.recipe, config.width or None
+        check_augmented(recipe, data.shape)
+        model = build(
+            *(config.model, activation_of(job.expression), data.shape, data.classes, width, config.model_kwargs),
+            *(data.train.pixels.dtype, config.match),
+        )
         self.model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.data, self.device, self.recipe = data, device, job.recipe
-        self.steps_per_epoch = max(1, len(data.train) // job.recipe.batch_size)
-        self.steps = job.recipe.steps or job.recipe.epochs * self.steps_per_epoch
-        if job.compile:
-            example = next(data.train.batches(job.recipe.batch_size))[0]
+        self.data, self.device, self.recipe = data, device, recipe
+        self.steps_per_epoch = max(1, len(data.train) // recipe.batch_size)
+        self.steps = recipe.steps or recipe.epochs * self.steps_per_epoch
+        if config.compile:
+            example = next(data.train.batches(recipe.batch_size))[0]
             compile_where_it_pays(self.model, example, self.steps)
-        self.optimizer = _optimizer(model, job.recipe, device)
-        self.rates = _learning_rates(job.recipe, self.steps, self.steps_per_epoch)
+        self.optimizer = _optimizer(model, recipe, device)
+        self.rates = _learning_rates(recipe, self.steps, self.steps_per_epoch)
         self.draw = torch.Generator().manual_seed(job.seed)
         self.step = Graphed(self._step, self.optimizer) if device.type == "cuda" else self._step
 
@@ -160,15 +150,15 @@ class _Child:
         # As the first step makes them, but now; a parameter that gets no gradient has one for nothing.
         return [self.optimizer.state[p].setdefault("momentum_buffer", torch.zeros_like(p)) for p in parameters]
 
-    def epochs(self, done: int, interrupt: Callable[[], None]) -> Iterator[Epoch]:
+    def epochs(self, done: int, interrupt: Callable[[], None]) -> Iterator[Point]:
         """Trains and evaluates, from where `done` epochs have led; the last epoch ends where the steps do."""
         for epoch in range(done + 1, math.ceil(self.steps / self.steps_per_epoch) + 1):
             steps = min(self.steps_per_epoch, self.steps - (epoch - 1) * self.steps_per_epoch)
             train_loss = self._train_epoch(epoch, steps, interrupt)
             val_loss, val_acc = self._evaluate(self.data.val)
             if not math.isfinite(val_loss):
-                raise NotFinite(f"validation loss is not finite after epoch {epoch}")
-            yield Epoch(epoch, train_loss, val_loss, val_acc)
+                raise Ended(Verdict.INFEASIBLE, f"validation loss is not finite after epoch {epoch}")
+            yield Point(epoch, {"train_loss": train_loss, "val_loss": val_loss, "val_acc": val_acc})
 
     def _train_epoch(self, epoch: int, steps: int, interrupt: Callable[[], None]) -> float:
         """The epoch's mean training loss. A last batch smaller than the others is left out."""
@@ -256,7 +246,7 @@ def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int, per_
 
 
 class _Watch:
-    """Raises NotFinite after a step of the epoch whose loss is not finite: at once, or, for a GPU, later. Then the host
+    """Raises Ended after a step of the epoch whose loss is not finite: at once, or, for a GPU, later. Then the host
     waits for the losses of `LOOKED_AT` steps when it has given the device as many more to do: the device is never idle,
     and no more than twice as many steps are for nothing."""
 
@@ -282,8 +272,8 @@ class _Watch:
 
 
 def _check_finite(losses: Tensor, epoch: int, before: int) -> None:
-    """Raises NotFinite if one of the losses, those of the epoch's steps after `before`, is not finite."""
+    """Raises Ended if one of the losses, those of the epoch's steps after `before`, is not finite."""
     finite = losses.isfinite()
     if not finite.all():
         step = before + int(finite.logical_not().nonzero()[0]) + 1
-        raise NotFinite(f"training loss is not finite at epoch {epoch}, step {step}")
+        raise Ended(Verdict.INFEASIBLE, f"training loss is not finite at epoch {epoch}, step {step}")

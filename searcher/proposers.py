@@ -1,0 +1,129 @@
+"""What comes next in a study: proposals of a sampler, or of a fixed design."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import Enum
+from itertools import product
+from typing import Any, Protocol, Self
+
+from search_space import Choices, Expression, Grammar, key, parse
+from searcher.samplers.contract import Observation, Pending, Sampler
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A training that is to be done.
+
+    Attributes:
+        expression: the function, as text in normal form.
+        key: equal for equal functions.
+        seed: the seed of the training.
+        choices: the decisions in the grammar; None for a function that was not proposed by decisions.
+        task_config: the number of the task configuration in the study.
+        name: of a known function; may be empty.
+    """
+
+    expression: str
+    key: str
+    seed: int
+    choices: Choices | None = None
+    task_config: int = 0
+    name: str = ""
+
+
+class Wait(Enum):
+    """The answer of a proposer that has nothing to propose until a pending trial has ended."""
+
+    WAIT = "wait"
+
+
+WAIT = Wait.WAIT
+
+
+class Proposer(Protocol):
+    """Says what comes next. `ask` changes nothing and `tell` is the only change, as with samplers."""
+
+    def ask(self, number: int, pending: Sequence[Pending]) -> Proposal | Wait | None:
+        """Return the proposal for trial `number`; WAIT if a pending trial must end first; None if there is nothing
+        more, ever."""
+
+    def tell(self, observation: Observation) -> None:
+        """Learn from a judged trial."""
+
+
+class SamplerProposer:
+    """Proposes what a sampler proposes, each with the same seed of the training."""
+
+    def __init__(self, sampler: Sampler, grammar: Grammar, training_seed: int) -> None:
+        self._sampler, self._grammar, self._seed = sampler, grammar, training_seed
+
+    def ask(self, number: int, pending: Sequence[Pending]) -> Proposal | None:
+        found = self._sampler.ask(number, pending)
+        if found is None:
+            return None
+        expression, choices = (found, None) if isinstance(found, Expression) else (self._grammar.decode(found), found)
+        return Proposal(str(expression), key(expression), self._seed, choices)
+
+    def tell(self, observation: Observation) -> None:
+        self._sampler.tell(observation)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A part of a design: each function with each seed under each task configuration. It begins when the stage before
+    it has ended."""
+
+    expressions: tuple[str, ...]
+    seeds: tuple[int, ...]
+    task_configs: tuple[int, ...] = (0,)
+
+    @classmethod
+    def from_plain(cls, fields: Mapping[str, Any]) -> Self:
+        """Return the stage of a JSON object."""
+        return cls(tuple(fields["expressions"]), tuple(fields["seeds"]), tuple(fields["task_configs"]))
+
+
+class Design:
+    """Proposes a fixed list of trainings, stage after stage.
+
+    Within a stage the functions change fastest, then the task configurations, then the seeds: after a part of the
+    trainings all functions have been trained about equally often.
+
+    Raises:
+        ParseError: a function that is no expression.
+    """
+
+    def __init__(self, stages: Sequence[Stage]) -> None:
+        self.stages = tuple(stages)
+        self._proposals: list[Proposal] = []
+        self._begins: list[int] = []  # by number: where its stage begins
+        for stage in stages:
+            begin = len(self._proposals)
+            trees = [parse(text) for text in stage.expressions]
+            functions = [(str(tree), key(tree)) for tree in trees]
+            for seed, config, (text, found) in product(stage.seeds, stage.task_configs, functions):
+                self._proposals.append(Proposal(text, found, seed, task_config=config))
+                self._begins.append(begin)
+
+    def __len__(self) -> int:
+        return len(self._proposals)
+
+    def ask(self, number: int, pending: Sequence[Pending]) -> Proposal | Wait | None:
+        if number >= len(self):
+            return None
+        begin = self._begins[number]
+        return WAIT if any(trial.number < begin for trial in pending) else self._proposals[number]
+
+    def tell(self, observation: Observation) -> None:
+        """A fixed design learns nothing."""
+
+    def to_plain(self) -> list[dict[str, Any]]:
+        """Return the stages as plain values, for JSON."""
+        return [asdict(stage) for stage in self.stages]
+
+    @classmethod
+    def from_plain(cls, stages: Sequence[Mapping[str, Any]]) -> Self:
+        """Return the design of a JSON array."""
+        return cls([Stage.from_plain(stage) for stage in stages])

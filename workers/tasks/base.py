@@ -1,0 +1,89 @@
+"""What a task is, and the tasks by name."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from workers.contract import Cutoff, Declaration, Job, Outcome, Point, TaskConfig, Verdict
+
+if TYPE_CHECKING:
+    import torch
+
+IMAGES = "images"
+
+
+class Ended(BaseException):
+    """Ends a training before its last step. No `except Exception` of a person's own catches it.
+
+    Attributes:
+        verdict: how the job ended.
+        reason: the same in words.
+    """
+
+    def __init__(self, verdict: Verdict, reason: str) -> None:
+        super().__init__(reason)
+        self.verdict, self.reason = verdict, reason
+
+
+class Task(Protocol):
+    """Judges functions. Each module of a task has these two functions."""
+
+    def describe(self, config: TaskConfig) -> Declaration:
+        """Return what the task measures and takes."""
+
+    def train(
+        self, job: Job, device: torch.device | None = None, stopped: Callable[[], bool] = lambda: False
+    ) -> Outcome:
+        """Train once.
+
+        Args:
+            device: CUDA if there is one, else the CPU, if not given.
+            stopped: asked between steps; true ends the training as FAILED.
+        """
+
+
+def task_of(config: TaskConfig) -> Task:
+    """Return the task that a configuration names."""
+    if config.task == IMAGES:
+        from workers.tasks.images import train as images
+
+        return images
+    from workers.tasks import own
+
+    return own
+
+
+def run(job: Job, device: torch.device | None = None, stopped: Callable[[], bool] = lambda: False) -> Outcome:
+    """Do what a job asks for: train, or describe the task."""
+    task = task_of(job.task)
+    if job.describe:
+        return Outcome(Verdict.COMPLETE, declaration=task.describe(job.task))
+    return task.train(job, device, stopped)
+
+
+def interrupter(job: Job, stopped: Callable[[], bool]) -> Callable[[], None]:
+    """Return a function that raises Ended when the job's time is up or nobody wants its result any more."""
+    deadline = time.monotonic() + (job.timeout_seconds or math.inf)
+
+    def interrupt() -> None:
+        if stopped():
+            raise Ended(Verdict.FAILED, "stopped")
+        if time.monotonic() > deadline:
+            raise Ended(Verdict.FAILED, f"timed out after {job.timeout_seconds:g} s")
+
+    return interrupt
+
+
+def check_cutoffs(cutoffs: Sequence[Cutoff], curve: Sequence[Point]) -> None:
+    """Raise Ended if the training with this curve has just missed a cut-off."""
+    for cutoff in cutoffs:
+        if cutoff.missed(curve):
+            point = curve[-1]
+            had = ", ".join(f"{name} {value:.4f}" for name, value in point.metrics.items())
+            limits = " and in ".join(
+                f"{limit.metric.name} ({limit.metric.merit(limit.merit):.4f})" for limit in cutoff.limits
+            )
+            raise Ended(Verdict.PRUNED, f"stopped after step {point.step}: {had}; behind in {limits}")
