@@ -14,8 +14,8 @@ from functools import cached_property, lru_cache
 from itertools import islice
 from random import Random
 
-from search_space.canonical import canonical, key
 from search_space.expression import Expression, X
+from search_space.normal_form import canonical, key
 from search_space.primitives import BINARY, UNARY, SpaceError, nearest
 from search_space.reading import VARIABLES, Choices, Reader, parsed
 

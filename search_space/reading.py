@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from search_space.canonical import canonical
 from search_space.expression import Expression, X, parse
 from search_space.matching import COMMUTATIVE
+from search_space.normal_form import canonical
 
 VARIABLES = {1: ("x",), 2: ("a", "b")}  # of a primitive, by its arity
 

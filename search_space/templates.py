@@ -1,4 +1,4 @@
-"""The texts of exported files (search_space/code.py). Names in braces are filled in by `str.format`."""
+"""The texts of exported files (search_space/export.py). Names in braces are filled in by `str.format`."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from search_space import (
     notation,
     parse,
 )
-from search_space.code import TARGETS, code, onnx_bytes
+from search_space.export import TARGETS, code, onnx_bytes
 from search_space.kernels import KERNELS
 
 torch.set_num_threads(1)

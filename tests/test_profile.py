@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from search_space import BASELINES, Expression, Grammar, ParseError, parse
 from search_space.expression import X
-from search_space.preflight import breakdown, preflight
-from search_space.profile import Profile, cost_per_element, profile
+from search_space.properties import Profile, cost_per_element, profile
+from search_space.trainability import breakdown, preflight
 
 torch.set_num_threads(1)
 

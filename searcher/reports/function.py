@@ -27,7 +27,7 @@ from search_space import (
     profile,
 )
 from search_space.activation import gradients, undisturbed
-from search_space.profile import CURVED, LAYERS, Tail
+from search_space.properties import CURVED, LAYERS, Tail
 
 REACH = 5.0  # curves are drawn on [-REACH, REACH]
 SHOWN = 6  # kinks or jumps that are listed

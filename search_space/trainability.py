@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from search_space.activation import Activation, gradients, undisturbed
 from search_space.expression import Expression, as_expression
-from search_space.profile import EXACT, Array
+from search_space.properties import EXACT, Array
 
 _LARGEST = float(np.finfo(np.float32).max)
 

@@ -9,8 +9,8 @@ still gives two different numbers, because the same seed does not draw the negat
 
 from __future__ import annotations
 
-from search_space.canonical import canonical, key
 from search_space.expression import Expression, X, as_expression
+from search_space.normal_form import canonical, key
 
 _MINUS_X = Expression("neg", (X,))
 

@@ -27,8 +27,8 @@ from search_space.activation import (
     fold_constants,
     undisturbed,
 )
-from search_space.canonical import key
 from search_space.expression import Expression, X, as_expression, beta
+from search_space.normal_form import key
 from search_space.notation import LANGUAGES, ONNX, ONNX_TERMS, distinct, in_terms, statements
 from search_space.primitives import EPS, SpaceError, nearest
 
