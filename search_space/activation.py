@@ -204,7 +204,7 @@ def fold_constants(node: Expression, args: tuple[Expression, ...]) -> Expression
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
+def default_modes() -> Iterator[None]:
     """What is measured of a function does not depend on what its user has set for other things: with gradients, on the
     CPU, in whatever mode."""
     with ExitStack() as stack:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from search_space.activation import gradients, undisturbed
+from search_space.activation import default_modes, gradients
 from search_space.modules import text_of
 from search_space.primitives import SpaceError, Value
 
@@ -22,7 +22,7 @@ DEFAULT = (-10.0, 10.0)  # where a primitive is claimed finite, if nothing else 
 _SHAPES = ((), (0,), (3,), (2, 3), (2, 3, 4, 5))
 _POINTS = 120  # as many as the largest shape has
 _IRRATIONAL = (0.6180339887498949, 0.7548776662466927)
-_ACCIDENTS = 2  # generic points that a kink may meet
+_MAX_KINKS_HIT = 2  # generic points that a kink may meet
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Candidate:
     variables: tuple[str, ...]
     function: Apply
 
-    def refused(self, what: str) -> SpaceError:
+    def error(self, what: str) -> SpaceError:
         return SpaceError(f"primitive {self.name!r} {what}")
 
     def value(self, *operands: Value) -> Tensor:
@@ -50,14 +50,14 @@ class Candidate:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a user's code may raise anything
-            raise self.refused(f"raises {type(error).__name__} when given {given}: {text_of(error)}") from error
+            raise self.error(f"raises {type(error).__name__} when given {given}: {text_of(error)}") from error
         if not isinstance(value, Tensor):
-            raise self.refused(f"returns {value!r} when given {given}; it must return a tensor")
+            raise self.error(f"returns {value!r} when given {given}; it must return a tensor")
         if value.shape != shape or value.dtype != dtype:
-            raise self.refused(f"returns {_shown(value)} when given {given}; it must keep shape and type")
+            raise self.error(f"returns {_shown(value)} when given {given}; it must keep shape and type")
         return value
 
-    @undisturbed()
+    @default_modes()
     def slopes(self, *operands: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The value, and autograd's slope by each operand."""
         inputs = [operand.detach().clone().requires_grad_() for operand in operands]
@@ -67,9 +67,9 @@ class Candidate:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a user's code may raise anything
-            raise self.refused(f"raises {type(error).__name__} when its gradient is taken: {text_of(error)}") from error
+            raise self.error(f"raises {type(error).__name__} when its gradient is taken: {text_of(error)}") from error
 
-    def at(self, point: int, operands: Sequence[Tensor]) -> str:
+    def location(self, point: int, operands: Sequence[Tensor]) -> str:
         """`x = -2 in float32`"""
         pairs = zip(self.variables, operands, strict=True)
         where = ", ".join(f"{name} = {float(operand.flatten()[point]):g}" for name, operand in pairs)
@@ -84,38 +84,38 @@ def _shown(operand: Value) -> str:
     return f"{_type(operand)} of shape {tuple(operand.shape)}" if isinstance(operand, Tensor) else repr(operand)
 
 
-@undisturbed()
+@default_modes()
 def check(candidate: Candidate, finite: Interval | None) -> None:
     """Raises a SpaceError at the first test that fails. Some 20 ms."""
     if finite is not None and not (len(finite) == 2 and all(map(math.isfinite, finite)) and finite[0] < finite[1]):
-        raise candidate.refused(f"cannot be tested on {finite!r}; finite takes (low, high), two numbers, or None")
-    middle = _middle(finite or DEFAULT)
-    generic = _generic(middle, len(candidate.variables))
+        raise candidate.error(f"cannot be tested on {finite!r}; finite takes (low, high), two numbers, or None")
+    middle = _usual_part(finite or DEFAULT)
+    generic = _generic_points(middle, len(candidate.variables))
     _check_pure(candidate, generic)
     _check_elementwise(candidate, generic)
     _check_types(candidate, generic)
     if len(candidate.variables) == 2:
         _check_broadcasting(candidate, *generic)
     if finite is not None:
-        _check_finite(candidate, _line(finite, len(candidate.variables)), finite)
-    _check_trainable(candidate, _line(middle, len(candidate.variables)), middle)
+        _check_finite(candidate, _test_points(finite, len(candidate.variables)), finite)
+    _check_trainable(candidate, _test_points(middle, len(candidate.variables)), middle)
     _check_slopes(candidate, generic)
 
 
-def _middle(interval: Interval) -> Interval:
+def _usual_part(interval: Interval) -> Interval:
     """What of it lies where networks are; all of it, if nothing does."""
     low, high = max(interval[0], DEFAULT[0]), min(interval[1], DEFAULT[1])
     return (low, high) if low < high else interval
 
 
-def _generic(interval: Interval, arity: int) -> list[Tensor]:
+def _generic_points(interval: Interval, arity: int) -> list[Tensor]:
     """120 points, float64, of no pattern (multiples of irrational numbers), for each operand."""
     low, high = interval
     steps = torch.arange(1, _POINTS + 1, dtype=torch.float64)
     return [low + (high - low) * (steps * irrational).frac() for irrational in _IRRATIONAL[:arity]]
 
 
-def _line(interval: Interval, arity: int) -> list[Tensor]:
+def _test_points(interval: Interval, arity: int) -> list[Tensor]:
     """Points in float64 where functions like to break: even ones with both ends, whole and half numbers, and tiny
     ones; for two operands all pairs of fewer."""
     low, high = interval
@@ -131,9 +131,9 @@ def _check_pure(candidate: Candidate, operands: Sequence[Tensor]) -> None:
     given = [operand.clone() for operand in operands]
     first = candidate.value(*given).clone()
     if not all(map(torch.equal, given, operands)):
-        raise candidate.refused("changes its operand in place; work on a copy: a + 1, not a.add_(1)")
+        raise candidate.error("changes its operand in place; work on a copy: a + 1, not a.add_(1)")
     if not _same(first, candidate.value(*operands), 0.0):
-        raise candidate.refused("returns another value each time; it must have no randomness and no memory")
+        raise candidate.error("returns another value each time; it must have no randomness and no memory")
 
 
 def _check_elementwise(candidate: Candidate, operands: Sequence[Tensor]) -> None:
@@ -147,7 +147,7 @@ def _check_elementwise(candidate: Candidate, operands: Sequence[Tensor]) -> None
         if len(shape) == 4:
             together.append(candidate.value(*(one.contiguous(memory_format=torch.channels_last) for one in shaped)))
         if not all(_same(value.flatten(), alone[:count], 1e-6) for value in together):
-            raise candidate.refused(
+            raise candidate.error(
                 f"is not elementwise: of shape {shape} its value at a point depends on the other points"
             )
 
@@ -171,7 +171,7 @@ def _check_broadcasting(candidate: Candidate, a: Tensor, b: Tensor) -> None:
         whole = other.expand(shape) if isinstance(other, Tensor) else torch.full_like(a, other)
         for one, two, same in ((a, other, (a, whole)), (other, a, (whole, a))):
             if not _same(candidate.value(one, two), candidate.value(*same), 1e-6):
-                raise candidate.refused(f"has another value where an operand is {_shown(other)}, to be broadcast")
+                raise candidate.error(f"has another value where an operand is {_shown(other)}, to be broadcast")
 
 
 def _check_finite(candidate: Candidate, operands: Sequence[Tensor], interval: Interval) -> None:
@@ -182,9 +182,9 @@ def _check_finite(candidate: Candidate, operands: Sequence[Tensor], interval: In
         for name, row in zip(names, [value, *slopes], strict=True):
             if (broken := ~row.isfinite()).any():
                 point = int(broken.nonzero()[0])
-                raise candidate.refused(
+                raise candidate.error(
                     f"is claimed finite on {list(interval)}, but its {name} is {float(row[point])} at "
-                    f"{candidate.at(point, given)}; claim less, finite=(low, high), or nothing, finite=None"
+                    f"{candidate.location(point, given)}; claim less, finite=(low, high), or nothing, finite=None"
                 )
 
 
@@ -192,7 +192,7 @@ def _check_trainable(candidate: Candidate, operands: Sequence[Tensor], interval:
     value, slopes = candidate.slopes(*operands)
     for variable, slope in zip(candidate.variables, slopes, strict=True):
         if not (slope[value.isfinite()].nan_to_num() != 0).any():
-            raise candidate.refused(
+            raise candidate.error(
                 f"cannot be trained through: its slope by {variable} is 0, or no number, all over {list(interval)}. A "
                 "step is so, and what is computed outside autograd (detach, no_grad, numpy)"
             )
@@ -210,17 +210,17 @@ def _check_slopes(candidate: Candidate, operands: Sequence[Tensor]) -> None:
         wanted = ((up - down) / (2 * step)).detach()
         tolerance = 1e-4 * torch.maximum(slope.abs(), wanted.abs()) + 1e-7 * (1 + value.abs())
         wrong = (slope - wanted).abs() > tolerance  # false where either is no number
-        if wrong.sum() > _ACCIDENTS:
+        if wrong.sum() > _MAX_KINKS_HIT:
             point = int(wrong.nonzero()[0])
-            raise candidate.refused(
+            raise candidate.error(
                 f"has a gradient that is not its slope: by {variable} autograd has {float(slope[point]):g}, "
-                f"differences {float(wanted[point]):g} at {candidate.at(point, operands)}"
+                f"differences {float(wanted[point]):g} at {candidate.location(point, operands)}"
             )
 
 
 def agree(one: Candidate, other: Candidate) -> bool:
     """Whether both return the same bits at each of many points within [-100, 100]."""
-    points = _line((-100.0, 100.0), len(one.variables))
+    points = _test_points((-100.0, 100.0), len(one.variables))
     return _same(one.value(*points), other.value(*points), 0.0)
 
 

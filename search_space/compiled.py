@@ -22,9 +22,9 @@ from search_space.activation import Activation, gradients
 from search_space.expression import Expression
 
 _PROBE = "tanh(x + {}) * cos(beta * x) - max(x, sigmoid(x))"
-_CHEAPEST = "max(x, 0)"  # of those that read and write: no compiled one is cheaper
+_ONE_KERNEL = "max(x, 0)"  # of those that read and write: no compiled one is cheaper
 _ELEMENTS, _ROUNDS = 1 << 20, 7
-_AT_LEAST = 1.0  # seconds: no compile takes less, so that nothing need be known of the host
+_MIN_COMPILE_SECONDS = 1.0  # seconds: no compile takes less, so that nothing need be known of the host
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def host(device: str = "cpu") -> Host:
         return Host(broken=next(iter(str(error).splitlines()), type(error).__name__))
     seconds = time.perf_counter() - start
     saved = (eager - nanoseconds(module, device)) / (operations - 1)
-    return Host(seconds, saved, nanoseconds(Activation(_CHEAPEST), device))
+    return Host(seconds, saved, nanoseconds(Activation(_ONE_KERNEL), device))
 
 
 def plan(
@@ -86,13 +86,13 @@ def plan(
     if operations < 2:
         return Plan(False, float("nan"), float("nan"), 0.0, "it is one kernel already")
     eager = nanoseconds(module, device, min(elements, _ELEMENTS))
-    if known is None and (whole := eager * 1e-9 * elements * passes) < _AT_LEAST:
+    if known is None and (whole := eager * 1e-9 * elements * passes) < _MIN_COMPILE_SECONDS:
         return Plan(False, eager, float("nan"), 0.0, f"it takes {whole:.3g} s in all, a compile some seconds")
-    here = known or host(device)
-    if here.broken:
-        return Plan(False, eager, float("nan"), 0.0, f"torch.compile does not work here: {here.broken}")
-    compiled = max(here.floor_ns, eager - (operations - 1) * here.saved_ns)
-    return _weighed(Plan(False, eager, compiled, here.compile_seconds, ""), elements * passes)
+    costs = known or host(device)
+    if costs.broken:
+        return Plan(False, eager, float("nan"), 0.0, f"torch.compile does not work here: {costs.broken}")
+    compiled = max(costs.floor_ns, eager - (operations - 1) * costs.saved_ns)
+    return _decided(Plan(False, eager, compiled, costs.compile_seconds, ""), elements * passes)
 
 
 def compile_activations(model: nn.Module) -> str | None:
@@ -124,7 +124,7 @@ def compile_where_it_pays(model: nn.Module, example: Tensor | tuple[Any, ...], p
         device = _device(chosen[0], model)
         found = plan(expression, elements, passes, device=device)
         if found.compile:
-            found = _verified(found, chosen[0], elements, device)
+            found = _measured(found, chosen[0], elements, device)
         for module in chosen:
             module.compiled = found.compile
         plans[str(expression)] = found
@@ -160,7 +160,7 @@ def _input(module: Activation, device: str, elements: int = 0) -> Tensor:
     return torch.randn(2, channels, max(2, elements // (8 * channels)), 4, device=device, generator=draw)
 
 
-def _verified(predicted: Plan, module: Activation, elements: int, device: str) -> Plan:
+def _measured(predicted: Plan, module: Activation, elements: int, device: str) -> Plan:
     """The plan with what a compile of this very module takes and what it leaves."""
     module.compiled = True
     start = time.perf_counter()
@@ -172,7 +172,7 @@ def _verified(predicted: Plan, module: Activation, elements: int, device: str) -
     return Plan(faster, predicted.eager_ns, compiled, seconds, reason)
 
 
-def _weighed(found: Plan, elements: int) -> Plan:
+def _decided(found: Plan, elements: int) -> Plan:
     saved = (found.eager_ns - found.compiled_ns) * 1e-9 * elements
     pays = saved > found.compile_seconds
     verb = "saves" if pays else "would save"
@@ -188,11 +188,11 @@ def _elements(model: nn.Module, example: Tensor | tuple[Any, ...]) -> Counter[Ex
         (x,) = (*args, *kwargs.values())
         seen[module.expression] += x.numel()  # type: ignore[index]
 
-    twin = copy.deepcopy(model).eval()
-    for module in _activations(twin):
+    copied = copy.deepcopy(model).eval()
+    for module in _activations(copied):
         module.register_forward_pre_hook(count, with_kwargs=True)
     with torch.no_grad():
-        twin(*(example if isinstance(example, tuple) else (example,)))
+        copied(*(example if isinstance(example, tuple) else (example,)))
     return seen
 
 

@@ -41,7 +41,7 @@ class Site:
 
 
 @dataclass
-class Visit:
+class Call:
     """One call of a module at a site, or of a function.
 
     Attributes:
@@ -65,19 +65,19 @@ class Visit:
         return range_of(self.function)
 
 
-class Watch:
+class Recorder:
     """What a network does while `run` runs it.
 
     Attributes:
-        visits: the calls of each site, by name.
+        calls: the calls of each site, by name.
         calls: the calls of functional activations, by the name of the module that makes them and of the function.
         output: what the network returned.
     """
 
-    def __init__(self, model: nn.Module, sites: Sequence[Site], example: Example, closed: Collection[str]) -> None:
-        self._closed, self._handles = closed, list[RemovableHandle]()
-        self.visits: dict[str, list[Visit]] = {site.name: [] for site in sites}
-        self.calls: dict[tuple[str, str], list[Visit]] = {}
+    def __init__(self, model: nn.Module, sites: Sequence[Site], example: Example, excluded: Collection[str]) -> None:
+        self._excluded, self._handles = excluded, list[RemovableHandle]()
+        self.module_calls: dict[str, list[Call]] = {site.name: [] for site in sites}
+        self.function_calls: dict[tuple[str, str], list[Call]] = {}
         self.output: object = None
         self.flow = Flow(tensors(example), [*model.parameters(), *model.buffers()])
         self.axes = Axes(self.flow.constant)
@@ -94,30 +94,30 @@ class Watch:
 
     def run(self, model: nn.Module, example: Example) -> None:
         with _Functions(self), _Operations(self):
-            self.output = call(model, example)
+            self.output = run_model(model, example)
             self._results = self.flow.values(self.output)
         for handle in self._handles:
             handle.remove()
 
-    def role(self, visits: Sequence[Visit]) -> Role:
+    def role(self, calls: Sequence[Call]) -> Role:
         """Return what an activation is for, of which these are all calls; HIDDEN if there are none."""
-        if not visits:
+        if not calls:
             return Role.HIDDEN
-        roles = {self._role_of(visit) for visit in visits}
+        roles = {self._role_of(call) for call in calls}
         return next((role for role in (Role.HIDDEN, Role.OWN_FACTOR, Role.GATE) if role in roles), Role.HEAD)
 
-    def _role_of(self, visit: Visit) -> Role:
-        role = self.flow.role(visit.taken, visit.made, self._results)
-        if role is Role.HIDDEN or not (visit.range.bounded or (role is Role.HEAD and not visit.range.zero)):
+    def _role_of(self, call: Call) -> Role:
+        role = self.flow.role(call.taken, call.made, self._results)
+        if role is Role.HIDDEN or not (call.range.bounded or (role is Role.HEAD and not call.range.zero)):
             return Role.HIDDEN
-        if role is Role.GATE and visit.range.signed and self.flow.parallel(visit.made) & self._gated():
+        if role is Role.GATE and call.range.signed and self.flow.parallel(call.made) & self._gated():
             return Role.HIDDEN  # tanh(a) * sigmoid(b): the sigmoid is the gate of the two
         return role
 
     def _gated(self) -> set[int]:
         """Return the values that bounded functions of one sign have made."""
-        visits = [visit for visits in (*self.visits.values(), *self.calls.values()) for visit in visits]
-        return {value for visit in visits if visit.range.bounded and not visit.range.signed for value in visit.made}
+        calls = [call for calls in (*self.module_calls.values(), *self.function_calls.values()) for call in calls]
+        return {value for call in calls if call.range.bounded and not call.range.signed for value in call.made}
 
     # Called by the hooks and the modes.
 
@@ -128,36 +128,36 @@ class Watch:
 
     def _enter(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         open_ = not self._running or self._running[-1][1]
-        self._running.append((name, open_ and name not in self.visits and name not in self._closed))
-        if name in self.visits:
+        self._running.append((name, open_ and name not in self.module_calls and name not in self._excluded))
+        if name in self.module_calls:
             given = list(tensors([args, kwargs]))
             x = given[0] if given else torch.empty(())
             self._versions.append((x, x._version))
-            self.visits[name].append(visit := self._visit(x, module))
-            visit.plain = len(args) + len(kwargs) == len(given) == 1
+            self.module_calls[name].append(call := self._new_call(x, module))
+            call.plain = len(args) + len(kwargs) == len(given) == 1
 
     def _leave(self, _module: nn.Module, _args: object, output: object) -> None:
         name, _ = self._running.pop()
-        if name in self.visits:
-            visit, (x, version) = self.visits[name][-1], self._versions.pop()
-            visit.made, visit.in_place = self.flow.values(output), x._version != version
+        if name in self.module_calls:
+            call, (x, version) = self.module_calls[name][-1], self._versions.pop()
+            call.made, call.in_place = self.flow.values(output), x._version != version
 
-    def _visit(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> Visit:
-        return Visit(x.shape, self.axes.of(x), self.flow.values(x), function)
+    def _new_call(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> Call:
+        return Call(x.shape, self.axes.of(x), self.flow.values(x), function)
 
     def called(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a function of torch."""
         name = getattr(func, "__name__", "").partition(".")[0]
         label = str(resolve_name(func) or name)
         label = f"torch.ops.{label}" if label.startswith("aten.") else label
-        visit, outer = self._activation(name, func, args, kwargs), self._function
-        self._function = (label, visit is not None)
+        call, outer = self._activation(name, func, args, kwargs), self._function
+        self._function = (label, call is not None)
         try:
             result = func(*args, **kwargs)
         finally:
             self._function = outer
-        if visit is not None:
-            self._count(label, visit, result)
+        if call is not None:
+            self._count(label, call, result)
         self.axes.called(name, result)
         return result
 
@@ -166,44 +166,44 @@ class Watch:
         name = func._schema.name.partition("::")[2].rstrip("_")
         given = [args, kwargs]
         inputs, before = self.flow.values(given), [self.axes.of(x) for x in tensors(given)]
-        visit = None if self._function else self._activation(name, func, args, kwargs)
+        call = None if self._function else self._activation(name, func, args, kwargs)
         result = func(*args, **kwargs)
         joined = self.flow.ran(name, func, args, inputs, result, self._site())
         self.axes.ran(name, (*args, *kwargs.values()), before, result)
-        label, counted = self._function or (f"torch.ops.aten.{name}", visit is not None)
-        if visit is not None:
-            self._count(label, visit, result)
-        elif joined and self._open() and not counted:
+        label, counted = self._function or (f"torch.ops.aten.{name}", call is not None)
+        if call is not None:
+            self._count(label, call, result)
+        elif joined and self._is_counted() and not counted:
             made = next(tensors(result))
-            self._count(label, Visit(made.shape, self.axes.of(made), inputs, _unknown), result)
+            self._count(label, Call(made.shape, self.axes.of(made), inputs, _unknown), result)
         return result
 
     def _site(self) -> str:
-        return next((name for name, _ in reversed(self._running) if name in self.visits), "")
+        return next((name for name, _ in reversed(self._running) if name in self.module_calls), "")
 
-    def _open(self) -> bool:
+    def _is_counted(self) -> bool:
         return bool(self._running) and self._running[-1][1]
 
-    def _activation(self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Visit | None:
+    def _activation(self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
         x = next(tensors([args, kwargs]), None)
-        if x is None or not self._open() or not (name.replace("_", "") in CALLS or _is_relu(name, args, kwargs)):
+        if x is None or not self._is_counted() or not (name.replace("_", "") in CALLS or _is_relu(name, args, kwargs)):
             return None
-        return self._visit(x, lambda x: func(x, *args[1:], **kwargs))
+        return self._new_call(x, lambda x: func(x, *args[1:], **kwargs))
 
-    def _count(self, label: str, visit: Visit, result: object) -> None:
-        visit.made = self.flow.values(result)
-        self.calls.setdefault((self._running[-1][0], label), []).append(visit)
+    def _count(self, label: str, call: Call, result: object) -> None:
+        call.made = self.flow.values(result)
+        self.function_calls.setdefault((self._running[-1][0], label), []).append(call)
 
 
 class _Functions(TorchFunctionMode):
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, recorder: Recorder) -> None:
         super().__init__()
-        self._watch = watch
+        self._recorder = recorder
 
     def __torch_function__(
         self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        return self._watch.called(func, args, kwargs or {})
+        return self._recorder.called(func, args, kwargs or {})
 
 
 class _Operations(TorchDispatchMode):
@@ -211,15 +211,15 @@ class _Operations(TorchDispatchMode):
     def _should_skip_dynamo(cls) -> bool:  # if True, torch imports its compiler first: a second in each new process
         return False
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, recorder: Recorder) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._watch = watch
+        self._recorder = recorder
 
     def __torch_dispatch__(
         self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         with torch._C.DisableTorchFunction():  # else the function mode sees the operation once more
-            return self._watch.ran(func, args, kwargs or {})
+            return self._recorder.ran(func, args, kwargs or {})
 
 
 class _Hooked(nn.Module):
@@ -250,31 +250,31 @@ def _is_relu(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     return low == 0 if isinstance(low, int | float) else type(low) is Tensor and not low.is_meta and not low.any()
 
 
-def call(model: nn.Module, example: Example) -> Any:
+def run_model(model: nn.Module, example: Example) -> Any:
     """Call a model with an input, a tuple of arguments or a mapping of named arguments."""
     if isinstance(example, Mapping):
         return model(**example)
     return model(*example) if isinstance(example, tuple) else model(example)
 
 
-def dry_run(model: nn.Module, sites: Sequence[Site], example: Example, closed: Collection[str] = ()) -> Watch:
+def dry_run(model: nn.Module, sites: Sequence[Site], example: Example, excluded: Collection[str] = ()) -> Recorder:
     """Run a copy, because a run changes running statistics, lazy modules, and inputs of what works in place.
 
     Args:
-        sites: the modules to watch.
+        sites: the modules to recorder.
         closed: names of other modules in which calls of functions do not count.
 
     Raises:
         SpaceError: the model cannot be copied, or the example does not go through it.
     """
     model, sites, example = _copied(model, sites, example)
-    watch = Watch(model.eval(), sites, example, closed)
-    with _attempt(model):
-        watch.run(model, example)
-    return watch
+    recorder = Recorder(model.eval(), sites, example, excluded)
+    with _naming_the_example(model):
+        recorder.run(model, example)
+    return recorder
 
 
-def need_in_place(model: nn.Module, sites: Sequence[Site], example: Example, watch: Watch) -> list[str]:
+def need_in_place(model: nn.Module, sites: Sequence[Site], example: Example, recorder: Recorder) -> list[str]:
     """Return the sites that change their input, where the network's output depends on that.
 
     `h + f(act(h))` is one: in place, `act` also changes the `h` that is added. The network is run with these modules
@@ -284,14 +284,14 @@ def need_in_place(model: nn.Module, sites: Sequence[Site], example: Example, wat
     Raises:
         SpaceError: as `dry_run`.
     """
-    changing = [site.name for site in sites if any(visit.in_place for visit in watch.visits[site.name])]
+    changing = [site.name for site in sites if any(call.in_place for call in recorder.module_calls[site.name])]
     if not changing:
         return []
-    lively = tree_map_only(Tensor, _with_noise, example)
-    as_is = _outputs(model, sites, lively, ())
-    if _same(as_is, _outputs(model, sites, lively, changing)) or not _same(as_is, _outputs(model, sites, lively, ())):
+    varied = tree_map_only(Tensor, _with_noise, example)
+    as_is = _outputs(model, sites, varied, ())
+    if _same(as_is, _outputs(model, sites, varied, changing)) or not _same(as_is, _outputs(model, sites, varied, ())):
         return []
-    alone = [name for name in changing if not _same(as_is, _outputs(model, sites, lively, [name]))]
+    alone = [name for name in changing if not _same(as_is, _outputs(model, sites, varied, [name]))]
     return alone or changing
 
 
@@ -302,8 +302,8 @@ def _outputs(model: nn.Module, sites: Sequence[Site], example: Example, copying:
         if site.name in copying:
             hook = partial(tree_map_only, Tensor, Tensor.clone)
             _hookable(site).register_forward_pre_hook(lambda _, args, hook=hook: hook(args))
-    with _attempt(model):
-        return list(tensors(call(model.eval(), example)))
+    with _naming_the_example(model):
+        return list(tensors(run_model(model.eval(), example)))
 
 
 def _with_noise(x: Tensor) -> Tensor:
@@ -348,7 +348,7 @@ def _copied(model: nn.Module, sites: Sequence[Site], example: Example) -> tuple[
 
 
 @contextmanager
-def _attempt(model: nn.Module) -> Iterator[None]:
+def _naming_the_example(model: nn.Module) -> Iterator[None]:
     cards = {p.device.index for p in model.parameters() if p.device.type == "cuda"}
     with torch.random.fork_rng(sorted(cards)), torch.no_grad():
         try:

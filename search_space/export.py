@@ -24,8 +24,8 @@ from search_space.activation import (
     beta_names,
     checked_channels,
     checked_dim,
+    default_modes,
     fold_constants,
-    undisturbed,
 )
 from search_space.expression import Expression, X, as_expression, beta
 from search_space.normal_form import key
@@ -44,7 +44,7 @@ _TAKEN = frozenset(
 )
 
 
-@undisturbed()
+@default_modes()
 def code(
     expression: Expression | str,
     to: str,
@@ -77,7 +77,7 @@ def code(
         raise SpaceError(f"onnx is no text but bytes: use onnx_bytes; as text: {', '.join(_WRITERS)}")
     tree = _tree(expression, to)
     dim = (-1 if to == "jax" else 1) if dim is None else checked_dim(dim)
-    export = _Export(tree, to, name, channels, dim, _starting(tree, channels, betas))
+    export = _Export(tree, to, name, channels, dim, _start_values(tree, channels, betas))
     export.identifier(camel=False)  # the name stands in every file
     return _WRITERS[to](export)
 
@@ -139,7 +139,7 @@ class _Export:
         return "\n".join([*lines, result.format(constant.format(value) if constants else value)])
 
 
-def _starting(tree: Expression, channels: int, betas: Betas | None) -> Betas:
+def _start_values(tree: Expression, channels: int, betas: Betas | None) -> Betas:
     """One row of values a parameter; values that all channels share stand once."""
     checked_channels(channels)
     count = len(tree.betas)
@@ -278,7 +278,7 @@ _WRITERS: Mapping[str, Callable[[_Export], str]] = {
 TARGETS = (*_WRITERS, "onnx")
 
 
-@undisturbed()
+@default_modes()
 def onnx_bytes(
     expression: Expression | str,
     *,
@@ -300,7 +300,7 @@ def onnx_bytes(
     except ImportError:
         raise SpaceError(f"onnx files need a package: pip install onnx; without: {', '.join(_WRITERS)}") from None
     tree = _tree(expression, "onnx")
-    starting, least = _starting(tree, channels, betas), max(2, dim + 1, -checked_dim(dim)) if channels > 1 else 0
+    starting, least = _start_values(tree, channels, betas), max(2, dim + 1, -checked_dim(dim)) if channels > 1 else 0
     if rank < least:
         raise SpaceError(f"rank must be at least {least}, not {rank!r}: dimension {dim} is the channels")
     axes: list[int | str] = [f"axis{i}" if i else "batch" for i in range(rank)]

@@ -52,7 +52,7 @@ class Flow:
     def __init__(self, data: Iterable[Tensor], weights: Iterable[Tensor]) -> None:
         self.data: set[int] = set()
         self.weights: set[int] = set()
-        self._layered: set[int] = set()
+        self._after_layer: set[int] = set()
         self.origin: list[int] = []
         self._signs: set[int] = set()  # values that are constant between zeros of something: comparisons, |x|, sign(x)
         self._uses: dict[int, list[Use]] = defaultdict(list)
@@ -95,8 +95,8 @@ class Flow:
         data = [number for number in inputs if number in self.data]
         weights = not self.weights.isdisjoint(set(inputs) - self.data)
         layer = weights and bool(data) and any(part in name for part in _LAYERS)
-        if layer or not self._layered.isdisjoint(inputs):
-            self._layered.update(outputs)
+        if layer or not self._after_layer.isdisjoint(inputs):
+            self._after_layer.update(outputs)
         use = Use(name, inputs, outputs, layer, inside)
         for number in inputs:
             self._uses[number].append(use)
@@ -127,24 +127,24 @@ class Flow:
         """Return what an activation that took and made these values is for."""
         if not self._seeded:
             return Role.HIDDEN
-        below, hidden, head = self._below(made), False, False
+        dependents, hidden, head = self._dependents(made), False, False
         for use, partners in self._followed(made, set(results)):
             if use is None:
                 head = True
-            elif not partners.isdisjoint(below):  # as of the image that a squeeze-and-excitation block scales
+            elif not partners.isdisjoint(dependents):  # as of the image that a squeeze-and-excitation block scales
                 hidden = True
             elif partners:
                 own = {self.origin[number] for number in taken} & {self.origin[number] for number in partners}
                 return Role.OWN_FACTOR if own else Role.GATE
             else:
                 hidden |= use.layer or bool(use.inside)
-        last = head and not hidden and not self._layered.isdisjoint(taken)
+        last = head and not hidden and not self._after_layer.isdisjoint(taken)
         return Role.HEAD if last else Role.HIDDEN
 
     def parallel(self, made: tuple[int, ...]) -> set[int]:
         """Return the values that these are multiplied with and that they do not depend on."""
         factors = {number for _, partners in self._followed(made, set()) for number in partners}
-        return {number for number in factors if self._below((number,)).isdisjoint(made)}
+        return {number for number in factors if self._dependents((number,)).isdisjoint(made)}
 
     def _followed(self, made: tuple[int, ...], results: set[int]) -> Iterator[tuple[Use | None, set[int]]]:
         """Follow values through operations up to layers, activations and products; also say what they multiply.
@@ -165,7 +165,7 @@ class Flow:
                     queue += [(number, factor and not others) for number in use.outputs if number not in seen]
                     seen.update(use.outputs)
 
-    def _below(self, made: tuple[int, ...]) -> set[int]:
+    def _dependents(self, made: tuple[int, ...]) -> set[int]:
         """Return all values that depend on these."""
         queue, found = list(made), set(made)
         while queue:

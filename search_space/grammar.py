@@ -113,9 +113,9 @@ class Grammar:
         for unit in range(self.units):
             input1, input2, unary1, unary2, binary = choices[5 * unit : 5 * unit + 5]
             place = 10 * unit
-            left = _placed(self._unary[unary1], place, outputs[input1])
-            right = _placed(self._unary[unary2], place + 1, outputs[input2])
-            outputs.append(_placed(self._binary[binary], place + 2, left, right))
+            left = _apply_primitive(self._unary[unary1], place, outputs[input1])
+            right = _apply_primitive(self._unary[unary2], place + 1, outputs[input2])
+            outputs.append(_apply_primitive(self._binary[binary], place + 2, left, right))
         return outputs[-1].normal()
 
     def encode(self, expression: Expression) -> Choices:
@@ -128,7 +128,7 @@ class Grammar:
         """
         found = self._read(expression)
         if found is None:
-            raise SpaceError(f"{expression} is not in this space: {self._why_not(expression)}")
+            raise SpaceError(f"{expression} is not in this space: {self._reason_for_refusal(expression)}")
         return found
 
     def _read(self, expression: Expression) -> Choices | None:
@@ -141,7 +141,7 @@ class Grammar:
                 return choices
         return None
 
-    def _why_not(self, expression: Expression) -> str:
+    def _reason_for_refusal(self, expression: Expression) -> str:
         trees = [parsed(text, ("x",)) for text in self._unary] + [parsed(text, ("a", "b")) for text in self._binary]
         known = {"x"}.union(*map(_words, trees))
         if foreign := [word for word in _words(expression) if word not in known]:
@@ -231,7 +231,7 @@ class Grammar:
 
 
 @lru_cache(maxsize=4_096)
-def _placed(template: str, place: int, *inputs: Expression) -> Expression:
+def _apply_primitive(template: str, place: int, *inputs: Expression) -> Expression:
     """A primitive put on its inputs, its parameter (it has at most one) numbered by its place."""
     variables = VARIABLES[len(inputs)]
     return _template(template, variables, place).substitute(dict(zip(variables, inputs, strict=True)))

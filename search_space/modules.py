@@ -59,7 +59,7 @@ def import_module(name: str) -> ModuleType:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a module may raise anything, SystemExit for one
-        raise SpaceError(_why_not(name, error)) from error
+        raise SpaceError(_import_failure(name, error)) from error
 
 
 def raised(error: BaseException) -> str:
@@ -144,7 +144,7 @@ def _own_folder(spec: ModuleSpec) -> Path | None:
     return None if installed else folder
 
 
-def _why_not(module: str, error: BaseException) -> str:
+def _import_failure(module: str, error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name:
         if f"{module}.".startswith(f"{error.name}."):
             return (

@@ -195,13 +195,13 @@ def _lower(node: Expression, args: tuple[Expression, ...], forms: Mapping[str, F
         if other.op == "number" and other.value == 0:
             return Expression(f"{node.op}_zero", (tensor,))
         if other.op == "number":
-            return Expression(f"{node.op}_constant", (tensor, _held(other, forms)))
+            return Expression(f"{node.op}_constant", (tensor, _in_range(other, forms)))
     if node.op == "^":
-        return Expression("^", (args[0], _held(args[1], forms)))
+        return Expression("^", (args[0], _in_range(args[1], forms)))
     return Expression(node.op, args, node.value)
 
 
-def _held(node: Expression, forms: Mapping[str, Form]) -> Expression:
+def _in_range(node: Expression, forms: Mapping[str, Form]) -> Expression:
     """A constant that some type cannot hold, where torch would refuse it."""
     large = node.op == "number" and _HALF_MAX < abs(node.value) < math.inf
     return Expression("within", (node,)) if large and "within" in forms else node

@@ -16,16 +16,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from search_space.activation import Activation, gradients, lower, undisturbed
+from search_space.activation import Activation, default_modes, gradients, lower
 from search_space.expression import Expression
 
 LAYERS = 50
 CURVED = 0.05  # a second derivative below this counts as linear
-LOST, BLOWN = 1e-4, 1e4  # a second moment beyond these, from 1 at the first layer, has vanished or exploded
+VANISHED, EXPLODED = 1e-4, 1e4  # a second moment beyond these, from 1 at the first layer, has vanished or exploded
 
 Array = NDArray[np.float64]
 Trend = Literal["increasing", "decreasing", "constant"]
-Fate = Literal["vanish", "stable", "explode"]
+Behaviour = Literal["vanish", "stable", "explode"]
 
 _STEP = 1 / 512
 # Middles of cells: a kink at 0, 1, ... lies between two points, where the midpoint rule stays exact to second order.
@@ -62,8 +62,10 @@ class Depth:
     # The q to which q = 1 leads, 0 (below 1e-6) and inf (above 1e4) included; None: not found.
     fixed_point: float | None
     chi: float | None  # E[f'(sqrt(q) z)^2] there; None at inf
-    signals: Fate | None  # q after 50 layers from q = 1: below 1e-4, above 1e4, or between; None where f is no number
-    gradients: Fate | None  # the product of the 50 factors, by the same bounds
+    signals: (
+        Behaviour | None
+    )  # q after 50 layers from q = 1: below 1e-4, above 1e4, or between; None where f is no number
+    gradients: Behaviour | None  # the product of the 50 factors, by the same bounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ class Profile:
         return self.supremum is not None and self.supremum < math.inf
 
 
-@undisturbed()
+@default_modes()
 def profile(expression: Expression | str) -> Profile:
     """Measures `expression`; some 10 ms.
 
@@ -308,15 +310,15 @@ def _depth(module: Activation) -> Depth:
     return Depth(
         fixed_point=fixed_point,
         chi=None if fixed_point in (None, math.inf) else _number(layer(fixed_point or 0.0)[1]),
-        signals=_fate(q),
-        gradients=_fate(math.exp(min(log_gradient, 700.0))),
+        signals=_behaviour(q),
+        gradients=_behaviour(math.exp(min(log_gradient, 700.0))),
     )
 
 
 def _fixed_point(f: Callable[[float], float], q: float) -> float | None:
     """By Steffensen's method where steps get shorter, else by plain steps, which run away from unstable points."""
     for _ in range(40):
-        if math.isnan(q) or q > BLOWN:
+        if math.isnan(q) or q > EXPLODED:
             return None if math.isnan(q) else math.inf
         if q < 1e-6:
             return 0.0
@@ -330,10 +332,10 @@ def _fixed_point(f: Callable[[float], float], q: float) -> float | None:
     return None
 
 
-def _fate(moment: float) -> Fate | None:
+def _behaviour(moment: float) -> Behaviour | None:
     if math.isnan(moment):
         return None
-    return "vanish" if moment < LOST else "explode" if moment > BLOWN else "stable"
+    return "vanish" if moment < VANISHED else "explode" if moment > EXPLODED else "stable"
 
 
 def cost_per_element(expression: Expression | str, elements: int = 1 << 18, repeats: int = 5) -> float:

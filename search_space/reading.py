@@ -91,7 +91,7 @@ class Reader:
     def _read_unit(self, tree: Expression) -> Iterator[_Reading]:
         for binary, pattern in enumerate(self._binary):
             bindings = _match(pattern, tree, {}, self._rearranged)
-            if self._rearranged and _keeps_equals(pattern):
+            if self._rearranged and _is_idempotent(pattern):
                 bindings.append({"a": tree, "b": tree})
             for bound in bindings:
                 for unary1, left in self._read_unary(bound.get("a")):
@@ -118,7 +118,7 @@ def parsed(text: str, variables: tuple[str, ...], rearranged: bool = False) -> E
 
 
 @lru_cache(maxsize=1_024)
-def _keeps_equals(binary: Expression) -> bool:
+def _is_idempotent(binary: Expression) -> bool:
     """Whether it makes x of x and x, as max does."""
     return canonical(binary.substitute({"a": X, "b": X})) == X
 

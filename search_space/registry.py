@@ -96,7 +96,7 @@ def load_primitives(modules: Iterable[str]) -> tuple[Registered, ...]:
         _import(module)
         rows = _REGISTERED.get(module)
         if not rows:
-            raise SpaceError(f"module {module!r} registers no primitive; {_where_instead(module)}")
+            raise SpaceError(f"module {module!r} registers no primitive; {_hint(module)}")
         found |= rows
     return tuple(found.values())
 
@@ -151,11 +151,11 @@ def _is_same(before: Registered, row: Registered, candidate: Candidate) -> bool:
 
 def _read(name: str, definition: str | Callable[..., Tensor]) -> tuple[Registered, Apply]:
     """The row, and what it computes, of tensors and (one of two) numbers."""
-    row, function = _of_text(name, definition) if isinstance(definition, str) else _of_function(name, definition)
-    return row, _taking_numbers(function) if row.arity == 2 else function
+    row, function = _from_text(name, definition) if isinstance(definition, str) else _from_function(name, definition)
+    return row, _accepting_numbers(function) if row.arity == 2 else function
 
 
-def _of_text(name: str, text: str) -> tuple[Registered, Apply]:
+def _from_text(name: str, text: str) -> tuple[Registered, Apply]:
     try:
         tree = parse(text, ("x", "a", "b"))
     except SpaceError as error:
@@ -187,12 +187,12 @@ def _function_of(tree: Expression, variables: tuple[str, ...]) -> Apply:
     return apply
 
 
-def _of_function(name: str, function: Callable[..., Tensor]) -> tuple[Registered, Apply]:
+def _from_function(name: str, function: Callable[..., Tensor]) -> tuple[Registered, Apply]:
     arity = _arity(name, function)
     return Registered(name, arity, f"{name}({', '.join(VARIABLES[arity])})"), function
 
 
-def _taking_numbers(function: Apply) -> Apply:
+def _accepting_numbers(function: Apply) -> Apply:
     """The language hands constants on as Python numbers, which many functions of torch refuse."""
 
     def apply(a: Value, b: Value) -> Value:
@@ -227,16 +227,16 @@ def _import(module: str) -> None:
     try:
         import_module(module)
     except SpaceError:
-        _forget(module, before)
+        _unregister(module, before)
         raise
 
 
-def _where_instead(module: str) -> str:
+def _hint(module: str) -> str:
     inside = [name for name in _REGISTERED if name.startswith(f"{module}.")]
     return f"name those that do: {', '.join(inside)}" if inside else "it must call search_space.register at its import"
 
 
-def _forget(module: str, but: Iterable[str] = ()) -> None:
+def _unregister(module: str, but: Iterable[str] = ()) -> None:
     """Takes back what the module registered: its import failed, and it may look different the next time."""
     rows = _REGISTERED.pop(module, {})
     if kept := {name: rows[name] for name in but}:

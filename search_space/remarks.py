@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from search_space.dryrun import Site, Watch
+from search_space.dryrun import Recorder, Site
 from search_space.elementwise import has_own_parameters
 from search_space.flow import Role
 
@@ -81,26 +81,26 @@ class Surgery:
         return tuple(row for row in self.functional if row[:2] not in kept)
 
 
-def kept_calls(seen: Watch) -> Iterator[Kept]:
+def kept_calls(seen: Recorder) -> Iterator[Kept]:
     """Return the calls of functions that would stay if they were modules."""
-    for (name, function), visits in seen.calls.items():
-        role = seen.role(visits)
-        if any(seen.flow.off_path(visit.taken) for visit in visits):
+    for (name, function), calls in seen.function_calls.items():
+        role = seen.role(calls)
+        if any(seen.flow.off_path(call.taken) for call in calls):
             yield Kept(name, function, OFF_PATH)
         elif role in (Role.GATE, Role.HEAD):
             yield Kept(name, function, REASONS[role])
 
 
-def functional(seen: Watch, kept: Sequence[Kept]) -> Iterator[tuple[str, str, int]]:
+def functional(seen: Recorder, kept: Sequence[Kept]) -> Iterator[tuple[str, str, int]]:
     """Return the activations that no exchange of modules reaches: calls, and modules that are parts of one by hand."""
-    for (name, function), visits in seen.calls.items():
-        yield name, function, len(visits)
+    for (name, function), calls in seen.function_calls.items():
+        yield name, function, len(calls)
     for row in kept:
         if row.reason == REASONS[Role.OWN_FACTOR]:
-            yield row.name, f"x * {row.what}(x)", len(seen.visits[row.name])
+            yield row.name, f"x * {row.what}(x)", len(seen.module_calls[row.name])
 
 
-def said(kept: Sequence[Kept]) -> list[str]:
+def reason_lines(kept: Sequence[Kept]) -> list[str]:
     """Return one line for all that stay for the same reason."""
     groups: dict[tuple[str, str], list[str]] = {}
     for row in kept:
@@ -109,7 +109,7 @@ def said(kept: Sequence[Kept]) -> list[str]:
 
 
 def notes(
-    model: nn.Module, sites: Sequence[Site], seen: Watch | None, kept: Sequence[Kept], match: object
+    model: nn.Module, sites: Sequence[Site], seen: Recorder | None, kept: Sequence[Kept], match: object
 ) -> Iterator[str]:
     """Return what a person should know of these sites, which are about to be replaced, and of those that stay."""
     yield from _shared(sites)
@@ -118,7 +118,7 @@ def notes(
     else:
         yield from _named_by_match(sites, seen, match)
         yield from _bounded_among_others(sites, seen)
-    yield from said(kept)
+    yield from reason_lines(kept)
     yield from (_with_parameters(model, sites) if match is None else ())
     for site in sites:
         if count := sum(len(getattr(site.module, name)) for name in HOOKS[:4] if hasattr(site.module, name)):
@@ -141,15 +141,15 @@ def _shared(sites: Sequence[Site]) -> Iterator[str]:
             yield f"{', '.join(found)} were one module and are now {len(found)}"
 
 
-def _named_by_match(sites: Sequence[Site], seen: Watch, match: object) -> Iterator[str]:
+def _named_by_match(sites: Sequence[Site], seen: Recorder, match: object) -> Iterator[str]:
     for site in sites if isinstance(match, str) else ():
-        if reason := REASONS.get(seen.role(seen.visits[site.name])):
+        if reason := REASONS.get(seen.role(seen.module_calls[site.name])):
             yield f"{site.name}: {kind(site.module)} is replaced, because match= names it, although {reason}"
 
 
-def _bounded_among_others(sites: Sequence[Site], seen: Watch) -> Iterator[str]:
+def _bounded_among_others(sites: Sequence[Site], seen: Recorder) -> Iterator[str]:
     """Note a bounded function among others that are not, such as the tanh of BERT's pooler."""
-    bounded = {site.name for site in sites if any(visit.range.bounded for visit in seen.visits[site.name])}
+    bounded = {site.name for site in sites if any(call.range.bounded for call in seen.module_calls[site.name])}
     others = Counter(kind(site.module) for site in sites if site.name not in bounded)
     usual, count = others.most_common(1)[0] if others else ("", 0)
     for site in sites if 2 <= count > len(bounded) else ():

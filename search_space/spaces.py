@@ -21,7 +21,7 @@ class Space:
     reference: str
 
 
-def _of(table: Mapping[str, str], names: str) -> dict[str, str]:
+def _select(table: Mapping[str, str], names: str) -> dict[str, str]:
     return {name: table[name] for name in names.split()}
 
 
@@ -55,8 +55,8 @@ SPACES: Mapping[str, Space] = {
         Space(
             "small1",
             "no function grows faster than linearly; holds the paper's six discoveries of one unit",
-            _of(UNARY, "x scale sin cos tanh sinc sigmoid softplus max0 min0"),
-            _of(BINARY, "add sub max min gate"),
+            _select(UNARY, "x scale sin cos tanh sinc sigmoid softplus max0 min0"),
+            _select(BINARY, "add sub max min gate"),
             (1, 2, 3),
             "this project",
         ),

@@ -18,7 +18,7 @@ from torch import nn
 
 from search_space import remarks
 from search_space.activation import Activation
-from search_space.dryrun import Example, Site, Visit, Watch, dry_run, need_in_place
+from search_space.dryrun import Call, Example, Recorder, Site, dry_run, need_in_place
 from search_space.elementwise import ACTIVATIONS, CALLS, is_activation
 from search_space.expression import Expression, as_expression
 from search_space.primitives import SpaceError
@@ -33,12 +33,12 @@ from search_space.remarks import (
     kept_calls,
     kind,
     notes,
-    said,
+    reason_lines,
 )
 
 Match = type[nn.Module] | tuple[type[nn.Module], ...] | Callable[[str, nn.Module], bool] | str
 
-_NAME_IT = "name it in match= to replace it all the same"
+_MATCH_HINT = "name it in match= to replace it all the same"
 
 
 class NothingToReplace(SpaceError):
@@ -88,17 +88,17 @@ def replace_activations(
     if match is None:
         _refuse_scripts(model)
     if not chosen:
-        raise _nothing(model, match, example, everything)
+        raise _nothing_to_replace(model, match, example, everything)
     if tree.betas and per_channel and example is None:
         raise SpaceError(
             f"{str(tree)!r} has a parameter for each channel, and how many channels there are shows only when the "
             "model runs: give example=<an input, a batch>, or per_channel=False for one that all channels share"
         )
     seen = None if example is None else dry_run(model, chosen, example, {site.name for site in everything})
-    kept = [row for site in chosen if (row := _stays(site, seen, match)) is not None]
+    kept = [row for site in chosen if (row := _reason_to_keep(site, seen, match)) is not None]
     sites = [site for site in chosen if site.name not in {row.name for row in kept}]
     if not sites:
-        raise NothingToReplace(f"every activation stays: {'; '.join(said(kept))}", f"; {_NAME_IT}", kept)
+        raise NothingToReplace(f"every activation stays: {'; '.join(reason_lines(kept))}", f"; {_MATCH_HINT}", kept)
     return _replace(model, tree, sites, seen, kept, match=match, example=example, per_channel=per_channel)
 
 
@@ -106,7 +106,7 @@ def _replace(
     model: nn.Module,
     tree: Expression,
     sites: list[Site],
-    seen: Watch | None,
+    seen: Recorder | None,
     kept: list[Kept],
     *,
     match: Match | None,
@@ -116,22 +116,22 @@ def _replace(
     in_place = [] if seen is None or example is None else need_in_place(model, sites, example, seen)
     layouts = {site.name: _layout(site.name, seen, per_channel) if tree.betas else _Layout() for site in sites}
     calls = [] if seen is None else [*kept_calls(seen)]
-    told = [*notes(model, sites, seen, [*kept, *calls], match), *map(remarks.in_place, in_place)]
+    all_notes = [*notes(model, sites, seen, [*kept, *calls], match), *map(remarks.in_place, in_place)]
     if seen is not None:
-        told += [f"{name}: {layout.note}" for name, layout in layouts.items() if layout.note]
+        all_notes += [f"{name}: {layout.note}" for name, layout in layouts.items() if layout.note]
     report = Surgery(
         expression=str(tree),
         replaced=tuple((site.name, kind(site.module), layouts[site.name].channels) for site in sites),
         functional=() if seen is None else tuple(functional(seen, kept)),
-        notes=tuple(told),
+        notes=tuple(all_notes),
         kept=(*kept, *calls),
         last=tuple(name for name, layout in layouts.items() if layout.dim == -1),
         in_place=tuple(in_place),
     )
-    fresh = [_like(site, model, layouts[site.name].make(tree)) for site in sites]
+    fresh = [_prepared(site, model, layouts[site.name].make(tree)) for site in sites]
     for site, module in zip(sites, fresh, strict=True):
         setattr(site.parent, site.key, module)
-    _leave_fast_paths(model)
+    _disable_fast_paths(model)
     return report
 
 
@@ -187,19 +187,19 @@ def _refuse_scripts(model: nn.Module) -> None:
                 )
 
 
-def _stays(site: Site, seen: Watch | None, match: Match | None) -> Kept | None:
+def _reason_to_keep(site: Site, seen: Recorder | None, match: Match | None) -> Kept | None:
     """Return why an activation is not replaced, if it is not. What is asked for by name or class is."""
-    visits = [] if seen is None else seen.visits[site.name]
+    calls = [] if seen is None else seen.module_calls[site.name]
     reason = ""
     if ".parametrizations." in f".{site.name}" and (match is None or isinstance(match, str | type | tuple)):
         reason = OFF_PATH
-    elif seen is not None and visits and match is None:
-        if any(seen.flow.off_path(visit.taken) for visit in visits):
+    elif seen is not None and calls and match is None:
+        if any(seen.flow.off_path(call.taken) for call in calls):
             reason = OFF_PATH
-        elif not all(visit.plain for visit in visits):
+        elif not all(call.plain for call in calls):
             reason = SEVERAL_INPUTS
         else:
-            reason = REASONS.get(seen.role(visits), "")
+            reason = REASONS.get(seen.role(calls), "")
     return Kept(site.name, kind(site.module), reason) if reason else None
 
 
@@ -215,22 +215,22 @@ class _Layout:
         return Activation(tree, self.channels, dim=self.dim)
 
 
-def _layout(name: str, seen: Watch | None, per_channel: bool) -> _Layout:
-    visits = [] if seen is None else seen.visits[name]
-    note = f"one module called {len(visits)} times, so the calls share its parameters" if len(visits) > 1 else ""
+def _layout(name: str, seen: Recorder | None, per_channel: bool) -> _Layout:
+    calls = [] if seen is None else seen.module_calls[name]
+    note = f"one module called {len(calls)} times, so the calls share its parameters" if len(calls) > 1 else ""
     if seen is None or not per_channel:
         return _Layout(note=note)
-    if not visits:
+    if not calls:
         return _Layout(note="the example does not come here, so all channels share each parameter")
-    dims = set.intersection(*(_dims(visit, seen) for visit in visits))
-    if len(dims) == 2 and any(len(visit.shape) > 2 for visit in visits):
+    dims = set.intersection(*(_dims(call, seen) for call in calls))
+    if len(dims) == 2 and any(len(call.shape) > 2 for call in calls):
         return _Layout(
             note="dimension 1 of the input and the last both look like channels, so all share each parameter"
         )
     if not dims:
         return _Layout(note="nothing shows which dimension of the input is channels, so all share each parameter")
     dim = max(dims)
-    counts = dict.fromkeys(visit.shape[dim] if len(visit.shape) > 1 else visit.shape[0] for visit in visits)
+    counts = dict.fromkeys(call.shape[dim] if len(call.shape) > 1 else call.shape[0] for call in calls)
     if len(counts) > 1:
         # An error would shut out torchvision's Bottleneck, which calls its one ReLU with 64, 64 and 256 channels.
         numbers = " and ".join(map(str, counts))
@@ -238,16 +238,16 @@ def _layout(name: str, seen: Watch | None, per_channel: bool) -> _Layout:
     return _Layout(next(iter(counts)), dim, note)
 
 
-def _dims(visit: Visit, seen: Watch) -> set[int]:
+def _dims(call: Call, seen: Recorder) -> set[int]:
     """Return which of 1 and -1 is the dimension of the channels; both for (batch, features), without evidence."""
-    last = len(visit.shape) - 1
-    axes = seen.axes.channels(visit.nodes)
+    last = len(call.shape) - 1
+    axes = seen.axes.channels(call.nodes)
     if last == 1:
         return {1, -1} if 1 in axes or 0 not in axes else set()
     return {dim for dim, axis in ((1, 1), (-1, last)) if axis in axes}
 
 
-def _like(site: Site, model: nn.Module, fresh: Activation) -> Activation:
+def _prepared(site: Site, model: nn.Module, fresh: Activation) -> Activation:
     """Move it to the device and type of the nearest parameters before it, else of the parent's or the model's first.
 
     It takes over the hooks of the old module, so that the handles of those who registered them still remove them.
@@ -265,7 +265,7 @@ def _like(site: Site, model: nn.Module, fresh: Activation) -> Activation:
     return fresh.train(site.module.training)
 
 
-def _leave_fast_paths(model: nn.Module) -> None:
+def _disable_fast_paths(model: nn.Module) -> None:
     """A transformer layer in eval mode computes the relu or gelu that it was made with, past its `activation`."""
     for module in reversed([*model.modules()]):  # layers before what they are in
         if isinstance(module, nn.TransformerEncoderLayer) and isinstance(module.activation, Activation):
@@ -274,7 +274,7 @@ def _leave_fast_paths(model: nn.Module) -> None:
             module.use_nested_tensor &= all(getattr(layer, "activation_relu_or_gelu", 0) for layer in module.layers)
 
 
-def _nothing(
+def _nothing_to_replace(
     model: nn.Module, match: Match | None, example: Example | None, activations: Collection[Site]
 ) -> NothingToReplace:
     if isinstance(model, ACTIVATIONS):
@@ -285,7 +285,7 @@ def _nothing(
     if activations:
         names = ", ".join(f"{site.name} ({kind(site.module)})" for site in activations)
         return NothingToReplace(f"{what}; activations found: {names}")
-    if example is not None and (calls := dry_run(model, [], example).calls):
+    if example is not None and (calls := dry_run(model, [], example).function_calls):
         found = ", ".join(f"{call} in {name or 'the model itself'} ({len(n)})" for (name, call), n in calls.items())
         how = "self.act = nn.ReLU() and self.act(x), or activation=nn.ReLU() for torch's transformer layers"
         swap = "a call cannot be swapped: change the code to make a module of it"

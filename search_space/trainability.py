@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from search_space.activation import Activation, gradients, undisturbed
+from search_space.activation import Activation, default_modes, gradients
 from search_space.expression import Expression, as_expression
 from search_space.properties import EXACT, Array
 
 _LARGEST = float(np.finfo(np.float32).max)
 
 
-@undisturbed()
+@default_modes()
 def preflight(expression: Expression | str) -> str | None:
     """Return why a function should not be trained, or None if nothing speaks against it. Takes about a millisecond.
 
@@ -44,7 +44,7 @@ def preflight(expression: Expression | str) -> str | None:
     return None
 
 
-@undisturbed()
+@default_modes()
 def breakdown(expression: Expression | str) -> str | None:
     """Return where this way of writing a function breaks in training, or None if nothing is seen. Takes about a
     millisecond.
@@ -85,7 +85,7 @@ def _pole(tree: Expression, f: Callable[[Array], Array]) -> str | None:
     found: list[tuple[float, float, Expression]] = []
     for node in _may_be_zero(tree):
         g = _function(node)
-        zeros = np.concatenate([_sign_changes(g), _touches(g)])
+        zeros = np.concatenate([_sign_changes(g), _touching_zeros(g)])
         found += [(abs(x), x, node) for x in zeros[_grows(f, zeros)]]
     if not found:
         return None
@@ -132,7 +132,7 @@ def _function(tree: Expression) -> Callable[[Array], Array]:
     return lambda x: np.asarray(module(torch.from_numpy(x)))
 
 
-def _touches(f: Callable[[Array], Array]) -> Array:
+def _touching_zeros(f: Callable[[Array], Array]) -> Array:
     """Where |f| comes down to 0 within [-10, 10] without a change of sign, as (x - 0.3)^2 does, by thirds of the two
     cells around."""
     size = np.abs(f(EXACT))
