@@ -1,4 +1,4 @@
-"""The space of activation functions: expressions, grammars, keys and modules. Needs torch only.
+"""The space of activation functions: expressions, grammars, keys and modules. It needs torch and numpy only.
 
 >>> from search_space import Activation, Grammar, key, parse
 >>> swish = parse("x * sigmoid(beta * x)")

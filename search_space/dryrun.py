@@ -1,7 +1,7 @@
-"""One run of a copy of a network, watched: what comes to each activation, what becomes of it, what is called beside.
+"""Run a copy of a network once, and record the inputs and outputs of its activations and the functions that it calls.
 
-Two modes of torch watch. The function mode sees calls of Python (`F.relu`) by name; the dispatch mode sees every
-operation, also those that come from torch.jit.script and torch.ops.
+Two modes of torch observe the run. The function mode sees calls from Python, such as `F.relu`, by name. The dispatch
+mode sees every operation, also those that come from torch.jit.script and torch.ops.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Example = Tensor | tuple[Any, ...] | Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A place in the tree of modules: `module` is registered in `parent` as `key`."""
+    """A place in the tree of modules: `module` is registered in `parent` as `key`. `name` is its dotted name."""
 
     name: str
     parent: nn.Module
@@ -45,11 +45,13 @@ class Call:
     """One call of a module at a site, or of a function.
 
     Attributes:
-        shape, nodes: of the input, with its axes (search_space/axes.py).
-        taken, made: the values that went in and came out (search_space/flow.py).
+        shape: the shape of the input.
+        nodes: the axes of the input (search_space/axes.py).
+        taken: the numbers of the input values (search_space/flow.py).
         function: what was called, as a function of one tensor.
-        plain: it was called with one tensor and nothing else, so that another module can take its place.
-        in_place: it changed its input.
+        plain: True if the only argument was one tensor. Otherwise no other module can take its place.
+        made: the numbers of the output values.
+        in_place: True if the call changed its input.
     """
 
     shape: torch.Size
@@ -66,11 +68,20 @@ class Call:
 
 
 class Recorder:
-    """What a network does while `run` runs it.
+    """Records what a network does during `run`.
+
+    Args:
+        model: the network; hooks are registered on its modules until `run` ends.
+        sites: the modules whose calls are recorded.
+        example: the input, as `run` gets it.
+        excluded: names of other modules in which calls of functions do not count.
 
     Attributes:
-        calls: the calls of each site, by name.
-        calls: the calls of functional activations, by the name of the module that makes them and of the function.
+        module_calls: name of a site -> its calls.
+        function_calls: (name of the module that makes the calls, name of the function) -> the calls of a functional
+            activation.
+        flow: the values of the run (search_space/flow.py).
+        axes: the axes of the tensors (search_space/axes.py).
         output: what the network returned.
     """
 
@@ -82,9 +93,9 @@ class Recorder:
         self.flow = Flow(tensors(example), [*model.parameters(), *model.buffers()])
         self.axes = Axes(self.flow.constant)
         self._results: tuple[int, ...] = ()
-        self._running: list[tuple[str, bool]] = []  # modules, and whether calls in them are of interest
+        self._running: list[tuple[str, bool]] = []  # the modules that are running; True if calls in them count
         self._versions: list[tuple[Tensor, int]] = []
-        self._function: tuple[str, bool] | None = None  # the function of torch that runs, and whether it is counted
+        self._function: tuple[str, bool] | None = None  # the torch function that is running; True if it is counted
         for name, module in model.named_modules():
             if not isinstance(module, torch.jit.ScriptModule):
                 self._hook(name, module)
@@ -93,6 +104,7 @@ class Recorder:
                 self._hook(site.name, _hookable(site))
 
     def run(self, model: nn.Module, example: Example) -> None:
+        """Run the network once. To be called once."""
         with _Functions(self), _Operations(self):
             self.output = run_model(model, example)
             self._results = self.flow.values(self.output)
@@ -100,7 +112,7 @@ class Recorder:
             handle.remove()
 
     def role(self, calls: Sequence[Call]) -> Role:
-        """Return what an activation is for, of which these are all calls; HIDDEN if there are none."""
+        """Return the role of an activation, given all its calls; HIDDEN if there are none."""
         if not calls:
             return Role.HIDDEN
         roles = {self._role_of(call) for call in calls}
@@ -111,15 +123,15 @@ class Recorder:
         if role is Role.HIDDEN or not (call.range.bounded or (role is Role.HEAD and not call.range.zero)):
             return Role.HIDDEN
         if role is Role.GATE and call.range.signed and self.flow.parallel(call.made) & self._gated():
-            return Role.HIDDEN  # tanh(a) * sigmoid(b): the sigmoid is the gate of the two
+            return Role.HIDDEN  # this is the tanh of tanh(a) * sigmoid(b): only the sigmoid is a gate
         return role
 
     def _gated(self) -> set[int]:
-        """Return the values that bounded functions of one sign have made."""
+        """Return the outputs of all bounded functions that are nowhere negative or nowhere positive."""
         calls = [call for calls in (*self.module_calls.values(), *self.function_calls.values()) for call in calls]
         return {value for call in calls if call.range.bounded and not call.range.signed for value in call.made}
 
-    # Called by the hooks and the modes.
+    # The hooks and the modes call these methods.
 
     def _hook(self, name: str, module: nn.Module) -> None:
         enter = partial(self._enter, name)
@@ -146,7 +158,7 @@ class Recorder:
         return Call(x.shape, self.axes.of(x), self.flow.values(x), function)
 
     def called(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run a function of torch."""
+        """Run a torch function, and record it if it is an activation."""
         name = getattr(func, "__name__", "").partition(".")[0]
         label = str(resolve_name(func) or name)
         label = f"torch.ops.{label}" if label.startswith("aten.") else label
@@ -162,7 +174,7 @@ class Recorder:
         return result
 
     def ran(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run an operation of torch."""
+        """Run a torch operation, and record what it does with values and axes."""
         name = func._schema.name.partition("::")[2].rstrip("_")
         given = [args, kwargs]
         inputs, before = self.flow.values(given), [self.axes.of(x) for x in tensors(given)]
@@ -208,7 +220,7 @@ class _Functions(TorchFunctionMode):
 
 class _Operations(TorchDispatchMode):
     @classmethod
-    def _should_skip_dynamo(cls) -> bool:  # if True, torch imports its compiler first: a second in each new process
+    def _should_skip_dynamo(cls) -> bool:  # if True, torch imports its compiler, which takes a second per process
         return False
 
     def __init__(self, recorder: Recorder) -> None:
@@ -218,12 +230,12 @@ class _Operations(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        with torch._C.DisableTorchFunction():  # else the function mode sees the operation once more
+        with torch._C.DisableTorchFunction():  # otherwise the function mode would see the operation again
             return self._recorder.ran(func, args, kwargs or {})
 
 
 class _Hooked(nn.Module):
-    """A module of torch.jit.script, which takes no hooks, in one that does."""
+    """Wrap a torch.jit.script module, which does not accept hooks, in a module that does."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -234,38 +246,43 @@ class _Hooked(nn.Module):
 
 
 def _unknown(_: Tensor) -> Tensor:
-    raise NotImplementedError("several operations make this function")
+    raise NotImplementedError("this function consists of several operations")
 
 
 def _is_relu(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Return True for relu by another name: x.clamp(min=0), torch.maximum(x, zeros), F.threshold(x, 0, 0)."""
+    """Return True if a call computes relu under another name: x.clamp(min=0), torch.maximum(x, zeros) and others."""
     if name.strip("_") == "threshold":
         given = {**dict(zip(("threshold", "value"), args[1:], strict=False)), **kwargs}
         return bool(given.get("threshold") == given.get("value") == 0)
     low, high = (*args[1:], kwargs.get("min", kwargs.get("other")))[0], (*args[2:], kwargs.get("max"))[0]
     if name.rstrip("_") not in ("clamp", "clip", "clamp_min", "maximum", "max", "fmax") or high is not None:
         return False
-    if name == "max" and not isinstance(low, Tensor):  # a dimension
+    if name == "max" and not isinstance(low, Tensor):  # then it is a dimension
         return False
     return low == 0 if isinstance(low, int | float) else type(low) is Tensor and not low.is_meta and not low.any()
 
 
 def run_model(model: nn.Module, example: Example) -> Any:
-    """Call a model with an input, a tuple of arguments or a mapping of named arguments."""
+    """Call a model with an example: an input, a tuple of arguments, or a mapping of named arguments."""
     if isinstance(example, Mapping):
         return model(**example)
     return model(*example) if isinstance(example, tuple) else model(example)
 
 
 def dry_run(model: nn.Module, sites: Sequence[Site], example: Example, excluded: Collection[str] = ()) -> Recorder:
-    """Run a copy, because a run changes running statistics, lazy modules, and inputs of what works in place.
+    """Run a copy of the model on a copy of the example, in eval mode and without gradients.
+
+    The model itself is not run, because a run changes running statistics, lazy modules, and the inputs of modules that
+    work in place.
 
     Args:
-        sites: the modules to recorder.
-        closed: names of other modules in which calls of functions do not count.
+        model: any module.
+        sites: the modules whose calls are recorded.
+        example: an input, a tuple of arguments, or a mapping of named arguments.
+        excluded: names of other modules in which calls of functions do not count.
 
     Raises:
-        SpaceError: the model cannot be copied, or the example does not go through it.
+        SpaceError: the model cannot be copied, or it raises an exception when it is called with the example.
     """
     model, sites, example = _copied(model, sites, example)
     recorder = Recorder(model.eval(), sites, example, excluded)
@@ -275,14 +292,18 @@ def dry_run(model: nn.Module, sites: Sequence[Site], example: Example, excluded:
 
 
 def need_in_place(model: nn.Module, sites: Sequence[Site], example: Example, recorder: Recorder) -> list[str]:
-    """Return the sites that change their input, where the network's output depends on that.
+    """Return the names of the sites that change their input in place, if the network's output depends on that.
 
-    `h + f(act(h))` is one: in place, `act` also changes the `h` that is added. The network is run with these modules
-    as they are, and once more with each given a copy of its input. Tensors of the example that are all one number
-    become noise first: with zeros, both runs may be zeros.
+    An example is `h + f(act(h))`: in place, `act` also changes the `h` that is added. To find these sites, the network
+    is run with the modules as they are, and then with copies of the inputs given to them; the outputs are compared.
+    Constant tensors of the example are replaced by noise first, because with zeros both outputs could be zero.
+
+    Args:
+        model, sites, example: as in `dry_run`.
+        recorder: the result of `dry_run`.
 
     Raises:
-        SpaceError: as `dry_run`.
+        SpaceError: as in `dry_run`.
     """
     changing = [site.name for site in sites if any(call.in_place for call in recorder.module_calls[site.name])]
     if not changing:
@@ -296,7 +317,7 @@ def need_in_place(model: nn.Module, sites: Sequence[Site], example: Example, rec
 
 
 def _outputs(model: nn.Module, sites: Sequence[Site], example: Example, copying: Sequence[str]) -> list[Tensor]:
-    """Return what a copy of the model makes of the example if the named sites work on copies of their inputs."""
+    """Return the outputs of a copy of the model, in which the sites named in `copying` get copies of their inputs."""
     model, sites, example = _copied(model, sites, example)
     for site in sites:
         if site.name in copying:
@@ -307,6 +328,7 @@ def _outputs(model: nn.Module, sites: Sequence[Site], example: Example, copying:
 
 
 def _with_noise(x: Tensor) -> Tensor:
+    """Return normally distributed numbers if all elements of a floating-point tensor are equal; otherwise x."""
     if not x.is_floating_point() or x.is_meta or x.numel() < 2 or bool((x != x.flatten()[0]).any()):
         return x
     return torch.randn(x.shape, generator=torch.Generator("cpu").manual_seed(0), device="cpu").to(x)
@@ -315,7 +337,7 @@ def _with_noise(x: Tensor) -> Tensor:
 def _same(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
     if len(one) != len(other) or any(x.shape != y.shape for x, y in zip(one, other, strict=True)):
         return False
-    return all(_close(x, y) for x, y in zip(one, other, strict=True) if not x.is_meta)  # which has no numbers
+    return all(_close(x, y) for x, y in zip(one, other, strict=True) if not x.is_meta)  # meta tensors have no data
 
 
 def _close(x: Tensor, y: Tensor) -> bool:
@@ -323,7 +345,7 @@ def _close(x: Tensor, y: Tensor) -> bool:
 
 
 def _hookable(site: Site) -> nn.Module:
-    """Return the module at a site of a copy; one of torch.jit.script takes no hooks and is wrapped first."""
+    """Return the module at a site of a copied model. A torch.jit.script module is wrapped, so that it accepts hooks."""
     module: nn.Module = getattr(site.parent, site.key)
     if isinstance(module, torch.jit.ScriptModule):
         module = _Hooked(module)
@@ -332,8 +354,9 @@ def _hookable(site: Site) -> nn.Module:
 
 
 def _copied(model: nn.Module, sites: Sequence[Site], example: Example) -> tuple[nn.Module, list[Site], Example]:
-    """Copy all three; a module that is at several sites becomes one for each, as there will be."""
-    lazy: list[Any] = [buffer for buffer in model.buffers() if is_lazy(buffer)]  # torch cannot copy these
+    """Copy all three arguments. A module that is at several sites becomes one copy for each site, as it will be after
+    the replacement."""
+    lazy: list[Any] = [buffer for buffer in model.buffers() if is_lazy(buffer)]  # torch cannot copy lazy buffers
     blank = {id(buffer): type(buffer)(device=buffer.device, dtype=buffer.dtype) for buffer in lazy}
     try:
         model, found, example = copy.deepcopy((model, list(sites), example), blank)
@@ -342,13 +365,14 @@ def _copied(model: nn.Module, sites: Sequence[Site], example: Example) -> tuple[
     except Exception as error:
         raise SpaceError(
             f"the model and the example cannot be copied for a dry run ({raised(error)}); "
-            "without example=... and with per_channel=False none is needed"
+            "leave out example=... and give per_channel=False to do without a dry run"
         ) from error
     return model, found, example
 
 
 @contextmanager
 def _naming_the_example(model: nn.Module) -> Iterator[None]:
+    """Run the body without gradients, restore the random state afterwards, and turn exceptions into a SpaceError."""
     cards = {p.device.index for p in model.parameters() if p.device.type == "cuda"}
     with torch.random.fork_rng(sorted(cards)), torch.no_grad():
         try:

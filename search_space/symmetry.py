@@ -1,10 +1,10 @@
-"""The mirror of a function: -f(-x), its graph turned by half a turn around the origin.
+"""The mirror of a function f: -f(-x). Its graph is the graph of f rotated by 180 degrees around the origin.
 
-A network of linear layers, normalisation, sums and average pooling that has f computes the same answers with the mirror
-of f if its first weights, its last weights and its biases are negated: every signal between them changes its sign and
-nothing else. Gradients change their signs alike, so both networks stay equal as they are trained. Where weights are
-drawn symmetrically around 0, f and its mirror therefore have the same distribution of results. One training of each
-still gives two different numbers, because the same seed does not draw the negated weights.
+Take a network of linear layers, normalisation, sums and average pooling with the activation f. Negate the weights of
+its first and last layers and all biases, and replace f by its mirror. The outputs stay the same: only the values in
+between change their signs. Gradients change their signs in the same way, so the two networks stay equal during
+training. Therefore f and its mirror have the same distribution of results, if weights are drawn symmetrically around 0.
+The results of two trainings with the same seed differ, because the seed does not draw the negated weights.
 """
 
 from __future__ import annotations
@@ -16,11 +16,17 @@ _MINUS_X = Expression("neg", (X,))
 
 
 def mirror(expression: Expression | str) -> Expression:
-    """Return -f(-x), simplified as far as the rewriting rules go. It can be longer than an expression's text may be.
+    """Return the normal form of -f(-x). Its text can be longer than `parse` accepts.
 
-    Parameters keep their places, so the mirror has the values of f at the negated x for the same parameters. All start
-    at 1 and get equal gradients, hence f and its mirror are trained alike. A form that equals f only after a change of
-    its parameters is no mirror: that of `x + beta` is `x - beta`, which starts as x - 1, and not as x + 1.
+    Parameters keep their places and their values. They start at 1 and get equal gradients in f and in the mirror, so
+    both are trained alike. A function that equals f only if a parameter is changed is not a mirror: the mirror of
+    `x + beta` is `x - beta`, although -beta can take the value of beta.
+
+    Args:
+        expression: a tree, or its text.
+
+    Raises:
+        ParseError: the text is not an expression.
 
     >>> str(mirror("max(x, 0)"))
     'min(0, x)'
@@ -30,6 +36,10 @@ def mirror(expression: Expression | str) -> Expression:
 
 
 def is_own_mirror(expression: Expression | str) -> bool:
-    """Return True for odd functions: f and its mirror have the same key."""
+    """Return True if f and its mirror have the same key, which means that f is an odd function.
+
+    Raises:
+        ParseError: the text is not an expression.
+    """
     tree = as_expression(expression)
     return key(tree) == key(mirror(tree))

@@ -298,8 +298,8 @@ def test_a_normal_form_encodes_to_its_key_or_not_at_all(data: st.DataObject) -> 
         ("0.5 * x", "none of its primitives has 0.5$"),
         ("sin(cos(x)) + x", "it takes 2 core units, not 1"),
         ("sin(cos(tanh(x))) + x", "it takes 3 core units, not 1"),
-        ("sin(cos(tanh(sin(x)))) + x", "1 core unit of its primitives do not spell it"),
-        ("beta1 * x + (x + beta1)", "1 core unit of its primitives do not spell it"),
+        ("sin(cos(tanh(sin(x)))) + x", "1 core unit of its primitives do not make this expression"),
+        ("beta1 * x + (x + beta1)", "1 core unit of its primitives do not make this expression"),
     ],
 )
 def test_encode_says_why_not(text: str, reason: str) -> None:
@@ -429,7 +429,7 @@ def test_a_variable_in_two_places_is_one_tree() -> None:
     grammar = Grammar(2, ("x", "softsign"), ("add",), {"x": "x", "softsign": "x / (1 + abs(x))"}, {"add": "a + b"})
     tree = parse("(x + x) / (1 + abs(x + x)) + x")
     assert grammar.decode(grammar.encode(tree)) == tree
-    with pytest.raises(SpaceError, match="do not spell it"):
+    with pytest.raises(SpaceError, match="do not make this expression"):
         grammar.encode(parse("(x + x) / (1 + abs(x)) + x"))
 
 

@@ -75,7 +75,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield tmp_path
     sys.modules.pop("mine", None)
     for module in ("bends", "prints0", "prints1"):
-        registry._forget(module)
+        registry._unregister(module)
 
 
 def test_a_table_of_what_is_replaced_and_what_stays(folder: Path) -> None:
