@@ -62,7 +62,7 @@ _MORE_BINARY: Mapping[str, str] = {
 SPACES: Mapping[str, Space] = {
     row.name: row
     for row in (
-        Space("swish2017", "the paper's", UNARY, BINARY, (1, 2, 3), "Ramachandran et al. 2017, section 2"),
+        Space("swish2017", "the paper's primitives", UNARY, BINARY, (1, 2, 3), "Ramachandran et al. 2017, section 2"),
         Space(
             "small1",
             "no function grows faster than linearly; holds the paper's six discoveries of one unit",
@@ -73,7 +73,7 @@ SPACES: Mapping[str, Space] = {
         ),
         Space(
             "large1",
-            "the paper's and parts of later functions (elu, prelu, mish, gelu, hard-swish)",
+            "the paper's primitives, and parts of later functions (elu, prelu, mish, gelu, hard-swish)",
             {**UNARY, **_MORE_UNARY},
             {**BINARY, **_MORE_BINARY},
             (1, 2),  # the largest functions of three units would exceed the limits of the parser

@@ -611,7 +611,7 @@ def test_what_is_no_text_is_no_expression(expression: Any) -> None:
 def test_maxout_is_asked_for_rightly() -> None:
     with pytest.raises(SpaceError, match=r"at least 2 pieces, not 2\.5"):
         Maxout(2.5)  # type: ignore[arg-type]
-    with pytest.raises(SpaceError, match=r"an input \(4,\); maxout needs a multiple of 2"):
+    with pytest.raises(SpaceError, match=r"the input is \(4,\); maxout needs a multiple of 2"):
         Maxout(2)(torch.zeros(4))
 
 

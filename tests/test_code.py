@@ -546,7 +546,7 @@ def test_every_target_can_write_every_function(table: str) -> None:
 def test_unknown_target() -> None:
     with pytest.raises(SpaceError, match="unknown target 'pytorch'; did you mean 'torch'"):
         code("x", "pytorch")
-    with pytest.raises(SpaceError, match="onnx_bytes; as text: torch, jax"):
+    with pytest.raises(SpaceError, match="onnx_bytes; targets with text: torch, jax"):
         code("x", "onnx")
     assert set(TARGETS) == {"torch", "onnx", "jax", "sympy", "latex", "markdown"}
 
@@ -558,7 +558,7 @@ def test_a_target_that_cannot_express_the_function_says_which_can(monkeypatch: p
         with pytest.raises(SpaceError, match=f"{target} cannot express erf; these can: torch, jax, onnx$"):
             code("erf(x) + sin(x)", target)
         code("sin(x)", target)
-    with pytest.raises(SpaceError, match="one value a parameter, not one a channel; torch, jax and onnx have both"):
+    with pytest.raises(SpaceError, match="one value per parameter, not one per channel; torch, jax and onnx have both"):
         code("beta * x", "sympy", channels=2, betas=[[1, 2]])
 
 

@@ -205,7 +205,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "in place": (lambda a: a.mul_(2), "changes its operand in place; work on a copy"),
     "random": (lambda a: F.dropout(a), "returns another value each time"),
     "infinite": (lambda a: 1 / a, "its value is inf at x = 0 in float64; give a smaller interval"),
-    "no number": (lambda a: a.log(), r"claimed finite on \[-10.0, 10.0\], but its value is nan at x = -10 in float64"),
+    "no number": (lambda a: a.log(), r"must be finite on \[-10.0, 10.0\], but its value is nan at x = -10 in float64"),
     "infinite slope": (lambda a: torch.sqrt(a * a), "its slope by x is nan at x = 0 in float64"),
     "overflow": (lambda a: a.exp() * 1e36 * a.exp(), "its value is inf at x = .* in float32"),
     "a step": (
@@ -234,7 +234,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "a constant": ("1 + beta", "must be a function of x, or of both a and b"),
     "two parameters": ("beta1 * x + beta2", "one parameter at most; .* has 2"),
     "text with a step": ("sign(x)", "cannot be trained through"),
-    "text not finite": ("log(x)", "claimed finite"),
+    "text not finite": ("log(x)", "must be finite"),
     "text of two not finite": ("a / b", "its value is nan|its value is -?inf"),
 }
 

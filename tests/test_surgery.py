@@ -697,7 +697,7 @@ def test_channels_need_an_example() -> None:
 def test_a_model_that_cannot_be_copied() -> None:
     model = mlp()
     model.generator = (step for step in range(3))
-    with pytest.raises(SpaceError, match=r"cannot be copied for a dry run \(TypeError: .*per_channel=False none is"):
+    with pytest.raises(SpaceError, match=r"cannot be copied for a dry run \(TypeError: .*give per_channel=False to do without"):
         replace_activations(model, SWISH, ROWS)
     replace_activations(model, SWISH, per_channel=False)
 
