@@ -1,4 +1,4 @@
-"""torch.compile: the same numbers, one compile for all activations of an expression, and only where it pays."""
+"""torch.compile: the same numbers, one compile for all activations of an expression, and only if that saves time."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_without_a_compiler_everything_goes_on_as_before(no_compiler: None) -> N
 
 
 def test_a_model_gets_a_plan_for_each_expression(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Elements are counted over all places; what is compiled is measured."""
+    """Elements are counted over all activations. Times of compiled expressions are measured."""
     monkeypatch.setattr(compiled, "host", lambda device="cpu": CHEAP)
     asked: dict[str, int] = {}
 
@@ -170,7 +170,8 @@ def test_a_host_is_measured_by_one_real_compile() -> None:
 
 
 def test_measuring_draws_nothing_from_the_random_numbers_of_others() -> None:
-    """Seen to fail with inputs from torch's generator: what a training drew depended on what was compiled before it."""
+    """Seen to fail with inputs from torch's generator: the random numbers of a training depended on what was compiled
+    before it."""
     host.cache_clear()
     before = torch.get_rng_state(), random.getstate()
     compile_where_it_pays(nn.Sequential(Activation("tanh(x) * cos(beta * x)")), torch.zeros(64, 8, 32, 32), 10**7)

@@ -1,4 +1,4 @@
-"""Primitives of a user's own: each test that a definition has to pass, and what becomes of one that does."""
+"""Primitives of users: each test that a definition has to pass, and how accepted primitives are used."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ torch.set_num_threads(1)
 
 @pytest.fixture(autouse=True)
 def nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Takes back what a test registered, and the modules that it loaded."""
+    """Remove what a test registered, and the modules that it imported."""
     words, paths, loaded = list(FUNCTIONS), list(sys.path), set(sys.modules)
     yield
     for module in list(module_under_test._REGISTERED):
@@ -126,7 +126,7 @@ def test_equal_functions_have_equal_keys() -> None:
 
 
 def test_a_word_may_be_undefined_somewhere() -> None:
-    """log(x) - log(x) is no 0 below 0; of my_log nobody can know."""
+    """log(x) - log(x) is not 0 for x < 0. The same may hold for any registered function, so no rule drops it."""
     register("my_log", lambda a: torch.log(a), finite=(0.1, 10))
     assert str(canonical(parse("my_log(x) - my_log(x)"))) != "0"
     assert key(parse("my_log(x) - my_log(x)")) == key(parse("log(x) - log(x)")) != key(parse("0"))
@@ -145,7 +145,7 @@ def test_a_text_can_leave_and_a_function_cannot() -> None:
 
 
 class Rounded(torch.autograd.Function):
-    """Claims the slope 1, and has 0."""
+    """Its gradient is 1, but its slope is 0."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor) -> Tensor:
@@ -305,7 +305,7 @@ def test_a_name_is_one_word(name: str) -> None:
 )
 @pytest.mark.parametrize("definition", ["x * sin(x)", bent], ids=["text", "function"])
 def test_a_name_has_one_meaning(name: str, definition: Any) -> None:
-    """A leaf has the name number and an export within, though neither can be written."""
+    """A leaf has the name `number` and an export `within`, although no text can contain them."""
     with pytest.raises(SpaceError, match=f"primitive '{name}': the name has a meaning in the language already"):
         register(name, definition)
 
@@ -393,7 +393,7 @@ Write = Callable[[str, str], Path]
 
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
-    """Writes a module into the current directory, which is not among those where Python looks."""
+    """Write a module into the current directory, which is not on Python's search path."""
     monkeypatch.chdir(tmp_path)
 
     def write(name: str, text: str) -> Path:
@@ -459,7 +459,8 @@ def test_a_module_that_cannot_be_used(text: str, message: str, write: Write) -> 
 
 
 def test_a_module_that_failed_can_be_mended(write: Write) -> None:
-    """What it registered before it failed is taken back, so that it may register something else under the name."""
+    """What a module registered before its import failed is removed, so that it can register another definition under
+    the name."""
     path = write("mine.py", BOTH + "1 / 0")
     with pytest.raises(SpaceError, match="ZeroDivisionError") as caught:
         load_primitives(["mine"])
@@ -485,6 +486,6 @@ def test_a_file_is_no_module(name: str, write: Write) -> None:
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_the_name_of_a_kernel_is_taken(name: str) -> None:
-    """Seen to fail: `x^2` was computed by a user's `square`, under its old key."""
+    """Seen to fail: `x^2` was computed by a user's `square`, and kept its key."""
     with pytest.raises(SpaceError, match="has a meaning in the language already"):
         register(name, lambda a: a * torch.sigmoid(a))
