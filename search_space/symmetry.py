@@ -2,9 +2,10 @@
 
 Take a network of linear layers, normalisation, sums and average pooling with the activation f. Negate the weights of
 its first and last layers, and all biases except the last layer's, and replace f by its mirror. The outputs stay the
-same: only the values in between change their signs. Gradients change their signs in the same way, so the two networks stay equal during
-training. Therefore f and its mirror have the same distribution of results, if weights are drawn symmetrically around 0.
-The results of two trainings with the same seed differ, because the seed does not draw the negated weights.
+same: only the values in between change their signs. Gradients change their signs in the same way, so the two networks
+stay equal during training. Therefore f and its mirror have the same distribution of results, if weights are drawn
+symmetrically around 0. The results of two trainings with the same seed differ, because the seed does not draw the
+negated weights.
 """
 
 from __future__ import annotations
