@@ -106,7 +106,7 @@ def plan(
         return Plan(False, float("nan"), float("nan"), 0.0, "it is one kernel already")
     eager = nanoseconds(module, device, min(elements, _ELEMENTS))
     if known is None and (whole := eager * 1e-9 * elements * passes) < _MIN_COMPILE_SECONDS:
-        return Plan(False, eager, float("nan"), 0.0, f"it takes {whole:.3g} s in all, a compile some seconds")
+        return Plan(False, eager, float("nan"), 0.0, f"it takes {whole:.3g} s in total, and a compile takes some seconds")
     costs = known or host(device)
     if costs.broken:
         return Plan(False, eager, float("nan"), 0.0, f"torch.compile does not work here: {costs.broken}")
@@ -206,7 +206,7 @@ def _decided(found: Plan, elements: int) -> Plan:
     saved = (found.eager_ns - found.compiled_ns) * 1e-9 * elements
     pays = saved > found.compile_seconds
     verb = "saves" if pays else "would save"
-    reason = f"it {verb} {saved:.3g} s over the run, a compile takes {found.compile_seconds:.3g} s"
+    reason = f"it {verb} {saved:.3g} s over the run, and a compile takes {found.compile_seconds:.3g} s"
     return replace(found, compile=pays, reason=reason)
 
 

@@ -65,7 +65,7 @@ def test_parameters_start_at_one(text: str, count: int, channels: int) -> None:
 
 
 @pytest.mark.parametrize("shape", [(5, 3), (5, 3, 4, 7), (5, 3, 9), (3, 3), (3, 3, 3), (3, 3, 3, 3)])
-def test_one_value_a_channel(shape: tuple[int, ...]) -> None:
+def test_one_value_per_channel(shape: tuple[int, ...]) -> None:
     """Dimension 1 has the channels, whatever the sizes of the other dimensions."""
     module = Activation("beta * x + beta", 3)
     factor, shift = module.betas
@@ -134,7 +134,7 @@ def test_dim_is_a_whole_number(dim: Any) -> None:
         Activation(SWISH, 16, dim=dim)
 
 
-def test_weight_decay_by_the_usual_rule_spares_the_parameters() -> None:
+def test_the_usual_rule_excludes_the_parameters_from_weight_decay() -> None:
     """Row M8: `p.ndim < 2`, by which training scripts find biases and scales of norms, is true for every beta."""
     for text in (SWISH, "beta * x + beta", KNOWN["prelu"].expression):
         parameters = list(Activation(text, 16).parameters())
@@ -194,7 +194,7 @@ def test_parameter_groups_exempt_the_parameters_of_activations_and_no_other() ->
     assert parameter_groups(nn.ReLU(), 0.1) == []
 
 
-def test_decay_pulls_no_parameter_of_an_activation() -> None:
+def test_weight_decay_changes_no_parameter_of_an_activation() -> None:
     """Row M8: beta keeps its value while weight decay alone changes the weights."""
     model = nn.Sequential(nn.Linear(3, 4), Activation(SWISH, 4))
     optimizer = torch.optim.AdamW(parameter_groups(model, weight_decay=0.1), lr=0.1)
@@ -611,7 +611,7 @@ def test_what_is_no_text_is_no_expression(expression: Any) -> None:
             use(expression)
 
 
-def test_maxout_is_asked_for_rightly() -> None:
+def test_maxout_checks_its_arguments() -> None:
     with pytest.raises(SpaceError, match=r"at least 2 pieces, not 2\.5"):
         Maxout(2.5)  # type: ignore[arg-type]
     with pytest.raises(SpaceError, match=r"the input is \(4,\); maxout needs a multiple of 2"):

@@ -133,4 +133,4 @@ def test_the_python_of_the_search_space_document_runs(
     assert found["profile"]("selu").depth.fixed_point == pytest.approx(1.0, abs=1e-6)
     assert found["space"]("swish2017", units=2).size == 156_250_000
     assert "bent" in found["grammar"].unary
-    assert "a compile some seconds" in found["plans"]["max(x, sigmoid(x))"].reason
+    assert "a compile takes some seconds" in found["plans"]["max(x, sigmoid(x))"].reason

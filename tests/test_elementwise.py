@@ -144,7 +144,7 @@ def test_asking_changes_nothing() -> None:
     assert module.calls == 0 and not module.training and torch.equal(torch.get_rng_state(), random)
 
 
-def test_numbers_of_its_own() -> None:
+def test_a_module_with_numbers_of_its_own_is_no_activation() -> None:
     """A module with one trained number is noticed, but it is not an activation that is replaced unasked."""
     swish = Wrapped(lambda x: x, beta=nn.Parameter(torch.tensor(1.5)))
     swish.function = lambda x: x * torch.sigmoid(swish.beta * x)

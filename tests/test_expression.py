@@ -334,7 +334,7 @@ def test_any_soup_of_tokens_gives_a_tree_or_a_parse_error(tokens: list[str], sep
 
 @settings(deadline=None, max_examples=300)
 @given(TREES, st.data())
-def test_any_slip_of_the_pen_gives_a_tree_or_a_parse_error(tree: Expression, data: st.DataObject) -> None:
+def test_nearly_correct_texts_give_a_tree_or_a_parse_error(tree: Expression, data: st.DataObject) -> None:
     """Texts that are nearly right reach more of the parser than random characters do."""
     pieces = re.findall(r"\w+|\W", str(tree))
     at = data.draw(st.integers(0, len(pieces) - 1))

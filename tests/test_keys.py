@@ -172,7 +172,7 @@ def test_rewritten_functions_keep_their_keys() -> None:
     assert found.split <= 3, found.examples  # the benchmark states the rate
 
 
-def test_every_identity_is_one() -> None:
+def test_both_sides_of_every_identity_are_equal() -> None:
     """The table of identities in the benchmark is right: both sides are equal wherever both are numbers."""
     for left, right in IDENTITIES:
         assert left != right
@@ -217,7 +217,7 @@ def test_a_pole_is_refused_however_it_is_written(text: str) -> None:
     assert "pole" in str(preflight(text))
 
 
-def test_a_form_that_breaks_is_told_from_its_function() -> None:
+def test_a_form_that_fails_is_distinguished_from_its_function() -> None:
     """Row K6: `min(x, exp(exp(x)))` is x, but its slope is NaN."""
     assert preflight("min(x, exp(exp(x)))") is None
     assert breakdown("min(x, exp(exp(x)))") == "as it is written, its slope is nan at x = 4.49219"

@@ -419,7 +419,7 @@ def test_a_space_is_exhausted_although_mirrors_are_left_untrained(store: Store) 
     assert any(trial.left_untrained for trial in trials)
 
 
-def test_a_mirror_whose_twin_is_no_longer_known_is_told_nothing(store: Store) -> None:
+def test_without_a_known_result_of_the_function_its_mirror_is_told_nothing(store: Store) -> None:
     """This happens if keys have changed since. No result is invented."""
     study, trials = completed(store, SKIPPING)
     left = next(trial for trial in trials if trial.left_untrained)

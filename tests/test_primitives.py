@@ -429,7 +429,7 @@ def test_second_derivatives(text: str) -> None:
         assert bool(at_zero.isfinite().all()) or (text == "log(abs(x) + eps)" and dtype == torch.float16)
 
 
-def test_softplus_has_no_seam() -> None:
+def test_softplus_is_exact_beyond_20() -> None:
     """With its default threshold, torch's softplus is inexact beyond 20."""
     x = torch.linspace(-50, 60, 2_001, dtype=torch.float64)
     wanted = torch.tensor([float(softplus(mpf(p))) for p in x.tolist()], dtype=torch.float64)

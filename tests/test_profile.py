@@ -257,7 +257,7 @@ def test_cost() -> None:
     assert 0 < cheap < dear < 1e5
 
 
-def test_what_overflows_far_out_is_not_said_to_be_bounded() -> None:
+def test_a_function_that_overflows_is_not_reported_as_bounded() -> None:
     """SiLU as an expression is NaN beyond 710. Seen to fail: its value at 230 was reported as its bound."""
     found = profile("x * exp(x) / (1 + exp(x))")
     assert found.supremum is None and not found.bounded_above and found.right.limit is None

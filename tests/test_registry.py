@@ -132,7 +132,7 @@ def test_a_word_may_be_undefined_somewhere() -> None:
     assert key(parse("my_log(x) - my_log(x)")) == key(parse("log(x) - log(x)")) != key(parse("0"))
 
 
-def test_a_text_can_leave_and_a_function_cannot() -> None:
+def test_a_text_can_be_exported_and_a_function_cannot() -> None:
     register("my_bent", bent)
     row = register("bump", "x * exp(-beta * x^2)")
     assert "torch.exp" in code(row.text, "torch", name="Bump")
@@ -405,7 +405,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     return write
 
 
-def test_modules_are_loaded_once_and_asked_as_often_as_one_likes(write: Write) -> None:
+def test_modules_are_imported_once_and_can_be_loaded_repeatedly(write: Write) -> None:
     write("mine.py", BOTH)
     write("mine_too.py", "from search_space.registry import register\nregister('tamed', 'a / (1 + abs(b))')")
     assert load_primitives(["mine"]) == load_primitives(["mine"]) == ROWS
@@ -458,7 +458,7 @@ def test_a_module_that_cannot_be_used(text: str, message: str, write: Write) -> 
     assert "my_bent" not in FUNCTIONS
 
 
-def test_a_module_that_failed_can_be_mended(write: Write) -> None:
+def test_a_module_that_failed_can_be_repaired_and_imported_again(write: Write) -> None:
     """What a module registered before its import failed is removed, so that it can register another definition under
     the name."""
     path = write("mine.py", BOTH + "1 / 0")

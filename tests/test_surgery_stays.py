@@ -84,7 +84,7 @@ def chained(self: Any, x: Tensor) -> Any:
 @pytest.mark.parametrize("act", [nn.ReLU(inplace=True), InPlace(), nn.Hardswish(inplace=True), nn.ELU(inplace=True)])
 @pytest.mark.parametrize("forward", [residual, ignored, in_part])
 @pytest.mark.parametrize("example", [ROWS, torch.zeros(5, 6)], ids=["noise", "zeros"])
-def test_what_must_work_in_place_is_noticed(act: nn.Module, forward: Callable[..., Any], example: Tensor) -> None:
+def test_modules_that_must_work_in_place_are_reported(act: nn.Module, forward: Callable[..., Any], example: Tensor) -> None:
     """Row S1: the outputs with and without it differ. The cases include a custom class, a view, an ignored return
     value, and an example of zeros without biases, for which both outputs are zeros."""
     bias = bool(example.any())
@@ -446,7 +446,7 @@ def test_calls_that_are_gates_or_heads_do_not_count_as_out_of_reach() -> None:
     assert report.unreachable == () and len(report.kept) == 2
 
 
-def test_a_part_of_an_activation_by_hand_is_out_of_reach() -> None:
+def test_a_part_of_an_activation_is_not_replaced() -> None:
     """In `h * sigmoid(h)` with a sigmoid module, only a part of the Swish could be replaced."""
     model = Net(
         lambda self, x: (lambda h: self.last(h * self.s(h)))(self.act(self.first(x))),
@@ -461,7 +461,7 @@ def test_a_part_of_an_activation_by_hand_is_out_of_reach() -> None:
     assert any(note.startswith("s: Sigmoid stays, because it is part of an activation") for note in report.notes)
 
 
-def test_a_bounded_function_among_others_is_replaced_and_said() -> None:
+def test_a_bounded_function_among_others_is_replaced_and_reported() -> None:
     """BERT's pooler has such a tanh, before the classifier."""
     model = nn.Sequential(linear(), Gelu(), linear(), Gelu(), linear(), nn.Tanh(), linear())
     report = replace_activations(model, SWISH, ROWS)
@@ -519,7 +519,7 @@ def test_norms_of_weights_change_nothing() -> None:
 # Hooks and shared modules
 
 
-def test_hooks_go_on_on_the_new_module() -> None:
+def test_hooks_are_moved_to_the_new_module() -> None:
     """Row S6: forward, pre-forward and backward hooks, also with keywords. A handle still removes its own hook."""
     seen: list[str] = []
     act = nn.ReLU()
@@ -556,7 +556,7 @@ def test_a_hook_that_changes_the_output_still_does() -> None:
     torch.testing.assert_close(model(ROWS), before)
 
 
-def test_one_module_at_several_widths_is_said() -> None:
+def test_one_module_at_several_widths_is_reported() -> None:
     """Row S6: all channels share one parameter."""
     model = Net(
         lambda self, x: self.c(self.act(self.b(self.act(self.a(x))))),
