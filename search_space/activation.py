@@ -85,6 +85,7 @@ class Activation(nn.Module):
             nn.init.ones_(beta)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (as torch's own activations call it)
+        """Return the function's value for each element of the input."""
         x = input
         if not x.is_floating_point():
             raise SpaceError(f"{self.expression} needs a floating-point input, not {x.dtype}; convert it: x.float()")
@@ -149,7 +150,16 @@ def checked_dim(dim: int) -> int:
 
 
 def run(program: Program, x: Tensor, betas: tuple[Tensor, ...]) -> Tensor:
-    """Return the value of the program for each element of x, in the shape of x. `betas` must broadcast with x."""
+    """Return the value of the program for each element of x.
+
+    Args:
+        program: from `lower`.
+        x: a floating-point tensor of any shape.
+        betas: the parameters in order; each must broadcast with x.
+
+    Returns:
+        A tensor with the shape and dtype of x.
+    """
     values: list[Value] = [x, *program.constants, *betas]
     for name, inputs in program.steps:
         values.append(OPERATIONS[name](*[values[i] for i in inputs]))
@@ -263,6 +273,7 @@ class Maxout(nn.Module):
         self.pieces, self.dim = pieces, checked_dim(dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the maximum of each group of channels."""
         if x.dim() < 2 or not -x.dim() <= self.dim < x.dim() or x.shape[self.dim] % self.pieces:
             raise SpaceError(
                 f"the input is {tuple(x.shape)}; maxout needs a multiple of {self.pieces} as its dimension {self.dim}"

@@ -106,7 +106,8 @@ def plan(
         return Plan(False, float("nan"), float("nan"), 0.0, "it is one kernel already")
     eager = nanoseconds(module, device, min(elements, _ELEMENTS))
     if known is None and (whole := eager * 1e-9 * elements * passes) < _MIN_COMPILE_SECONDS:
-        return Plan(False, eager, float("nan"), 0.0, f"it takes {whole:.3g} s in total, and a compile takes some seconds")
+        reason = f"it takes {whole:.3g} s in total, and a compile takes some seconds"
+        return Plan(False, eager, float("nan"), 0.0, reason)
     costs = known or host(device)
     if costs.broken:
         return Plan(False, eager, float("nan"), 0.0, f"torch.compile does not work here: {costs.broken}")
@@ -158,7 +159,13 @@ def compile_where_it_pays(model: nn.Module, example: Tensor | tuple[Any, ...], p
 
 
 def nanoseconds(module: Activation, device: str, elements: int = _ELEMENTS) -> float:
-    """Return the nanoseconds per element of a forward and a backward pass in float32: the fastest of seven passes."""
+    """Return the nanoseconds per element of a forward and a backward pass in float32: the fastest of seven passes.
+
+    Args:
+        module: the activation.
+        device: where the module is, such as "cpu" or "cuda:0".
+        elements: about how many elements the input has.
+    """
     x = _input(module, device, elements).requires_grad_()
     taken = []
     for _ in range(_ROUNDS + 2):

@@ -64,6 +64,7 @@ class Call:
 
     @cached_property
     def range(self) -> Range:
+        """The range of the called function."""
         return range_of(self.function)
 
 

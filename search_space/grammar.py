@@ -230,6 +230,10 @@ class Grammar:
 
         The options of a decision do not depend on the other decisions, so every result is in the space.
 
+        Args:
+            first, second: the choices of the parents.
+            draw: the source of random numbers.
+
         Raises:
             SpaceError: for one of the parents, the number of choices is wrong or an index is not valid.
         """

@@ -131,14 +131,17 @@ class Profile:
 
     @property
     def finite(self) -> bool:
+        """True if f and f' are finite at all points of [-10, 10]."""
         return self.broken_at is None
 
     @property
     def bounded_below(self) -> bool:
+        """True if the infimum is known and finite."""
         return self.infimum is not None and self.infimum > -math.inf
 
     @property
     def bounded_above(self) -> bool:
+        """True if the supremum is known and finite."""
         return self.supremum is not None and self.supremum < math.inf
 
 

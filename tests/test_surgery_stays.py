@@ -84,7 +84,9 @@ def chained(self: Any, x: Tensor) -> Any:
 @pytest.mark.parametrize("act", [nn.ReLU(inplace=True), InPlace(), nn.Hardswish(inplace=True), nn.ELU(inplace=True)])
 @pytest.mark.parametrize("forward", [residual, ignored, in_part])
 @pytest.mark.parametrize("example", [ROWS, torch.zeros(5, 6)], ids=["noise", "zeros"])
-def test_modules_that_must_work_in_place_are_reported(act: nn.Module, forward: Callable[..., Any], example: Tensor) -> None:
+def test_modules_that_must_be_in_place_are_reported(
+    act: nn.Module, forward: Callable[..., Any], example: Tensor
+) -> None:
     """Row S1: the outputs with and without it differ. The cases include a custom class, a view, an ignored return
     value, and an example of zeros without biases, for which both outputs are zeros."""
     bias = bool(example.any())
