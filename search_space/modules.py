@@ -160,7 +160,7 @@ def _import_failure(module: str, error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name:
         if f"{module}.".startswith(f"{error.name}."):
             return (
-                f"no module {module!r}: Python finds no {error.name!r}; it must be installed, or be in the current "
+                f"no module {module!r}: Python finds no {error.name!r}; it must be installed, or lie in the current "
                 "directory"
             )
         return f"module {module!r} is there, but imports {error.name!r}, which is not; install that too"
