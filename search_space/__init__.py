@@ -1,4 +1,4 @@
-"""The space of activation functions: expressions, grammars, keys and modules. Needs torch only.
+"""The space of activation functions: expressions, grammars, keys and modules. It needs torch and numpy only.
 
 >>> from search_space import Activation, Grammar, key, parse
 >>> swish = parse("x * sigmoid(beta * x)")
@@ -12,20 +12,20 @@ torch.Size([16])
 
 from search_space.activation import Activation, Maxout, parameter_groups
 from search_space.baselines import ALIASES, BASELINES, KNOWN, Baseline, baseline
-from search_space.canonical import KEY_RULES, canonical, key
-from search_space.code import TARGETS, code, onnx_bytes
 from search_space.compiled import Host, Plan, compile_activations, compile_where_it_pays, host, plan
+from search_space.export import TARGETS, code, onnx_bytes
 from search_space.expression import Expression, ParseError, parse
 from search_space.grammar import Decision, Grammar
-from search_space.mirror import is_own_mirror, mirror
-from search_space.preflight import breakdown, preflight
+from search_space.normal_form import KEY_RULES, canonical, key
 from search_space.primitives import BINARY, FUNCTIONS, UNARY, SpaceError, nearest
-from search_space.profile import Profile, profile
+from search_space.properties import Profile, profile
 from search_space.reading import Choices
 from search_space.registry import Registered, extended, load_primitives, register
 from search_space.remarks import Kept, Surgery
 from search_space.spaces import SPACES, Space, space
 from search_space.surgery import NothingToReplace, replace_activations
+from search_space.symmetry import is_own_mirror, mirror
+from search_space.trainability import breakdown, preflight
 
 __all__ = [
     "ALIASES",

@@ -1,4 +1,4 @@
-"""`python -m search_space` writes the language's tables in Markdown, as they stand in docs/search-space.md."""
+"""Print the tables of the language in Markdown: `python -m search_space`. docs/search-space.md contains its output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from search_space.spaces import SPACES
 
 
 def tables() -> str:
-    """The functions of the language, the paper's primitives, the known functions and the named spaces."""
+    """Return Markdown tables of the language's functions, the paper's primitives, known functions and named spaces."""
     signs = {"neg": "`-a`"} | {sign: f"`a {sign} b`" for sign in "+-*/^"}
     calls = ("`{0}(a)`", "`{0}(a, b)`")
     words = ((signs.get(row.name, calls[row.arity - 1].format(row.name)), row.meaning) for row in FUNCTIONS.values())

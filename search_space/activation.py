@@ -1,4 +1,4 @@
-"""Expressions as PyTorch modules."""
+"""Expressions as PyTorch modules: `Activation`, and the program of operations that it runs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ from search_space.primitives import EPS, FUNCTIONS, SpaceError, Value
 
 MAX_CHANNELS = 1_000_000
 
-Step = tuple[str, tuple[int, ...]]  # an operation's name and which earlier values it takes
+Step = tuple[str, tuple[int, ...]]  # the name of an operation, and the indices of its operands
 
 
 class Program(NamedTuple):
-    """An expression in the order of its evaluation. Steps refer to values by index: `x, constants..., parameters...`,
-    then one value a step."""
+    """An expression as a list of operations, in the order in which they are run.
+
+    Steps refer to values by index. The values are x, the constants, the parameters, and the result of each step.
+    The result of the last step is the value of the expression.
+    """
 
     constants: tuple[float, ...]
     steps: tuple[Step, ...]
@@ -31,27 +34,27 @@ class Program(NamedTuple):
 class Activation(nn.Module):
     """Apply an expression to every element of a tensor, and train its parameters.
 
-    A parameter is a vector with one value a channel, and starts at 1. It is called `beta`; if the expression has
-    several, they are called `beta1`, `beta2`, ... in the order in which `str(expression)` first names them.
+    A parameter is a vector with one value per channel. Its start value is 1. It is called `beta`; if the expression
+    has several, they are called `beta1`, `beta2`, ... in the order in which `str(expression)` first names them.
 
     Args:
         expression: a tree, or its text.
         channels: the size of dimension `dim` of the input; with 1, all channels share each parameter.
-        dim: where the channels are: 1 for `(batch, channels, ...)`, -1 for `(batch, ..., channels)`. An input of one
-            dimension consists of channels alone.
+        dim: the dimension of the channels: 1 for `(batch, channels, ...)`, -1 for `(batch, ..., channels)`. An input
+            of one dimension is read as `(channels,)`.
         inplace: accepted, because timm and others pass it, and ignored.
-        native: use torch's own kernels for the forms that have one (search_space/kernels.py); if False, run each
-            operation of the expression. The two differ by rounding and in the slopes at kinks.
+        native: if True, use torch's own kernels for the forms that have one (search_space/kernels.py); if False, run
+            each operation of the expression. The results differ by rounding, and in the slopes at kinks.
 
     Attributes:
-        compiled: whether torch.compile makes one kernel of it (search_space/compiled.py).
+        compiled: if True, torch.compile runs the expression as one kernel (search_space/compiled.py).
 
     Shapes: input and output have the same shape, dtype and device; each parameter is `(channels,)`.
 
     Raises:
         ParseError: the text is not an expression.
-        SpaceError: `channels` is not a whole number from 1 to a million, or `dim` is not a whole number. When called:
-            the input has another number of channels, or is not of a floating-point type.
+        SpaceError: `channels` is not a whole number from 1 to a million, or `dim` is not a whole number. A call raises
+            it if the input has another number of channels, or is not of a floating-point type.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Activation(nn.Module):
             nn.init.ones_(beta)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (as torch's own activations call it)
+        """Return the function's value for each element of the input."""
         x = input
         if not x.is_floating_point():
             raise SpaceError(f"{self.expression} needs a floating-point input, not {x.dtype}; convert it: x.float()")
@@ -94,7 +98,7 @@ class Activation(nn.Module):
         return run(self.program, x, betas)
 
     def _broadcast_shape(self, x: Tensor) -> tuple[int, ...]:
-        """Return the shape in which a parameter broadcasts with x."""
+        """Return the shape in which a parameter broadcasts with x, such as (channels, 1, 1) for images."""
         dims = x.dim()
         dim = self.dim if dims != 1 else 0
         if not -dims <= dim < dims or x.shape[dim] != self.channels:
@@ -106,7 +110,7 @@ class Activation(nn.Module):
         return (self.channels, *(1,) * ((dims - 1 - dim) % dims))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Load the older form too: all parameters in one `beta` of shape (parameters, channels)."""
+        """Also load states of earlier versions, which had all parameters in one `beta` (parameters, channels)."""
         old = state_dict.get(f"{prefix}beta")
         if isinstance(old, Tensor) and old.dim() == 2 and len(old) == len(self._names):
             del state_dict[f"{prefix}beta"]
@@ -124,10 +128,10 @@ def beta_names(count: int) -> tuple[str, ...]:
 
 
 def checked_channels(channels: int) -> int:
-    """Return `channels`.
+    """Check a number of channels, and return it.
 
     Raises:
-        SpaceError: it is not a whole number from 1 to a million.
+        SpaceError: `channels` is not a whole number from 1 to a million.
     """
     if isinstance(channels, bool) or not isinstance(channels, int) or not 1 <= channels <= MAX_CHANNELS:
         raise SpaceError(f"channels must be a whole number from 1 to {MAX_CHANNELS}, not {channels!r}")
@@ -135,10 +139,10 @@ def checked_channels(channels: int) -> int:
 
 
 def checked_dim(dim: int) -> int:
-    """Return `dim`.
+    """Check the dimension of the channels, and return it.
 
     Raises:
-        SpaceError: it is not a whole number.
+        SpaceError: `dim` is not a whole number.
     """
     if isinstance(dim, bool) or not isinstance(dim, int):
         raise SpaceError(f"dim must be a whole number, 1 for (batch, channels, ...) or -1 for the last, not {dim!r}")
@@ -146,23 +150,32 @@ def checked_dim(dim: int) -> int:
 
 
 def run(program: Program, x: Tensor, betas: tuple[Tensor, ...]) -> Tensor:
-    """The value of a program for each element of x, with parameters that broadcast with x."""
+    """Return the value of the program for each element of x.
+
+    Args:
+        program: from `lower`.
+        x: a floating-point tensor of any shape.
+        betas: the parameters in order; each must broadcast with x.
+
+    Returns:
+        A tensor with the shape and dtype of x.
+    """
     values: list[Value] = [x, *program.constants, *betas]
     for name, inputs in program.steps:
         values.append(OPERATIONS[name](*[values[i] for i in inputs]))
     result = values[-1]
     if isinstance(result, Tensor) and result.shape == x.shape:
         return result
-    # A constant function: its one number, or one a channel, for every element.
+    # The function is constant: the result is one number, or one number per channel.
     return torch.zeros_like(x) + torch.as_tensor(result, dtype=x.dtype, device=x.device)
 
 
 @lru_cache(maxsize=1_024)
 def fused(program: Program) -> Callable[[Tensor, tuple[Tensor, ...]], Tensor]:
-    """`run` of one program through torch.compile, for inputs of every size; compiled when first called.
+    """Return `run` for one program as a function compiled by torch.compile, for inputs of every size.
 
-    All activations of one expression share it. It has a code object of its own: torch keeps, and limits, what it has
-    compiled by code object.
+    Torch compiles it at its first call. All activations with the same expression share it. Each program gets a code
+    object of its own, because torch limits how often it compiles the same code object.
     """
 
     def call(x: Tensor, betas: tuple[Tensor, ...]) -> Tensor:
@@ -175,7 +188,11 @@ def fused(program: Program) -> Callable[[Tensor, tuple[Tensor, ...]], Tensor]:
 
 @lru_cache(maxsize=1_024)
 def lower(expression: Expression, native: bool = True) -> Program:
-    """The constants, and the steps in order: each distinct subtree once, constants folded, with torch's own kernels."""
+    """Return the program of an expression. Constants are folded, and equal subtrees become one step.
+
+    Args:
+        native: use torch's own kernels for the forms that have one.
+    """
     folded = expression.fold(fold_constants)
     tree = with_kernels(folded) if native else folded
     leaves = dict.fromkeys(leaf for leaf in tree.leaves() if leaf.op == "number")
@@ -194,7 +211,10 @@ def lower(expression: Expression, native: bool = True) -> Program:
 
 
 def fold_constants(node: Expression, args: tuple[Expression, ...]) -> Expression:
-    """Subtrees without x or a parameter become one number (here alone it may be negative or not finite)."""
+    """Return the node with these arguments, or one number if it contains neither x nor a parameter.
+
+    Only numbers made here may be negative or not finite.
+    """
     if node.op == "eps":
         return Expression("number", value=EPS)
     if node.args and all(arg.op == "number" for arg in args):
@@ -204,13 +224,15 @@ def fold_constants(node: Expression, args: tuple[Expression, ...]) -> Expression
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
-    """What is measured of a function does not depend on what its user has set for other things: with gradients, on the
-    CPU, in whatever mode."""
+def default_modes() -> Iterator[None]:
+    """Turn gradients on, anomaly detection off, and put new tensors on the CPU, whatever the caller has set.
+
+    Measurements of a function run in this context, so that they do not depend on settings made for other purposes.
+    """
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        if torch.is_anomaly_enabled():  # it takes the slope of sqrt(x) below 0 for an error
+        if torch.is_anomaly_enabled():  # anomaly detection would report the slope of sqrt(x) below 0 as an error
             stack.enter_context(torch.autograd.set_detect_anomaly(False))
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
@@ -218,26 +240,30 @@ def undisturbed() -> Iterator[None]:
 
 
 def gradients(y: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """The slope of each element of y by the element of each input in its place; 0 where y does not depend on it."""
+    """Return the derivative of sum(y) by each input, in the input's shape; 0 for an input that y does not depend on.
+
+    If y is computed element by element, this is the slope dy/dx of each element.
+    """
     if not y.requires_grad:
         return tuple(torch.zeros_like(x) for x in inputs)
-    # The slope of a sum, for with a gradient given torch would import sympy first: a second in each new process.
+    # We differentiate the sum: with `grad_outputs`, torch would import sympy, which takes a second in each process.
     return torch.autograd.grad(y.sum(), inputs, allow_unused=True, materialize_grads=True)
 
 
 class Maxout(nn.Module):
-    """Return the greatest of every `pieces` neighbouring channels (Goodfellow et al. 2013).
+    """Return the maximum of every `pieces` neighbouring channels (Goodfellow et al. 2013).
 
-    The layer before it makes `pieces` times the channels. It is not an expression, but a function of several inputs.
+    The layer before it must make `pieces` times as many channels as the layer after it takes. Maxout is a function of
+    several inputs, so no expression can describe it.
 
     Args:
-        pieces: how many channels become one.
-        dim: where the channels are, as in `Activation`.
+        pieces: the number of channels that become one; at least 2.
+        dim: the dimension of the channels, as in `Activation`.
 
     Shapes: `(batch, pieces * channels, ...)` to `(batch, channels, ...)`.
 
     Raises:
-        SpaceError: there are fewer than two pieces, or an input's channels are no multiple of them.
+        SpaceError: `pieces` is less than 2, or the number of an input's channels is not a multiple of `pieces`.
     """
 
     def __init__(self, pieces: int = 2, *, dim: int = 1) -> None:
@@ -247,9 +273,10 @@ class Maxout(nn.Module):
         self.pieces, self.dim = pieces, checked_dim(dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the maximum of each group of channels."""
         if x.dim() < 2 or not -x.dim() <= self.dim < x.dim() or x.shape[self.dim] % self.pieces:
             raise SpaceError(
-                f"an input {tuple(x.shape)}; maxout needs a multiple of {self.pieces} as its dimension {self.dim}"
+                f"the input is {tuple(x.shape)}; maxout needs a multiple of {self.pieces} as its dimension {self.dim}"
             )
         dim = self.dim % x.dim()
         pieces: Tensor = x.unflatten(dim, (-1, self.pieces))
@@ -260,10 +287,17 @@ class Maxout(nn.Module):
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return the groups of a model's parameters that an optimizer of torch takes.
+    """Split a model's parameters into groups for a torch optimizer, so that no `Activation` gets weight decay.
 
-    Weight decay would pull the parameters of an `Activation` towards 0, which is no neutral value of theirs: they start
-    at 1. They get a second group without decay. A group that would be empty is left out.
+    Weight decay would pull the parameters of an `Activation` towards 0, although they start at 1. They get a group of
+    their own, with `weight_decay` 0.
+
+    Args:
+        model: any module.
+        weight_decay: the value for all other parameters.
+
+    Returns:
+        One or two dictionaries with the keys `params` and `weight_decay`; empty groups are left out.
 
     >>> model = nn.Sequential(nn.Linear(3, 4), Activation("x * sigmoid(beta * x)", 4))
     >>> optimizer = torch.optim.AdamW(parameter_groups(model, weight_decay=0.1), lr=1e-3)

@@ -1,8 +1,9 @@
-"""Which axes of tensors are channels, seen from the operations that a network runs.
+"""Find out which axes of tensors are channels, from the operations that a network runs.
 
-A convolution and a batch, group or instance norm have their channels at axis 1; a linear layer, an embedding, a layer
-norm and a recurrent layer at the last axis. Other operations move axes (permute), keep them (a sum, a pooling) or
-merge them (a view). Axes that are one axis are joined, before and behind, so evidence reaches all of them.
+Convolutions and batch, group and instance norms have their channels at axis 1. Linear layers, embeddings, layer norms
+and recurrent layers have them at the last axis. Other operations move axes (permute), keep them (a sum, a pooling) or
+merge them (a view). An axis that passes through an operation unchanged is the same axis in its input and its output:
+`Axes` joins the two. So what one layer shows about an axis holds for all tensors before and after it that share it.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from search_space.elementwise import is_pointwise
 
-CHANNELS = 0  # the node to which all axes of channels are joined
+CHANNELS = 0  # the node that all channel axes are joined with
 
 _REDUCTIONS = ("mean", "sum", "amax", "amin", "max", "min", "var", "std", "var_mean", "linalg_vector_norm", "logsumexp")
-# Operations of torch that keep each dimension in its place, besides pointwise ones; also those with these in the name.
+# Torch operations that keep each dimension in its place, besides pointwise ones. `_KEEP_LIKE` has parts of names.
 _KEEP = {
     *("cat", "clone", "contiguous", "detach", "alias", "lift_fresh", "_to_copy", "copy", "constant_pad_nd", "expand"),
     *("slice", "split", "split_with_sizes", "chunk", "narrow", "roll", "flip", "cumsum", "cumprod", "sort", "topk"),
@@ -29,15 +30,18 @@ _KEEP = {
     *_REDUCTIONS,
 }
 _KEEP_LIKE = ("pool", "dropout", "upsample", "_pad", "norm")
-_FEATURES_LAST = {"layer_norm", "rms_norm", "lstm", "gru", "rnn_tanh", "rnn_relu"}  # functions of torch
-# Matrix products, and which of their tensors is the left factor.
+_FEATURES_LAST = {"layer_norm", "rms_norm", "lstm", "gru", "rnn_tanh", "rnn_relu"}  # torch functions
+# Matrix products: name -> index of the left factor among the tensor arguments.
 _PRODUCTS = {"mm": 0, "addmm": 1, "bmm": 0, "baddbmm": 1, "linear": 0, "_addmm_activation": 1}
 
 
 def tensors(value: object) -> Iterator[Tensor]:
-    """Return the tensors in a tensor, or in tuples, lists, mappings and dataclasses of them."""
+    """Yield all tensors in `value`: a tensor, or nested tuples, lists, mappings and dataclasses.
+
+    Lazy parameters, which have no shape yet, are left out.
+    """
     if isinstance(value, Tensor):
-        if not is_lazy(value):  # a parameter without a shape yet
+        if not is_lazy(value):
             yield value
     elif isinstance(value, Mapping):
         yield from tensors(list(value.values()))
@@ -49,10 +53,10 @@ def tensors(value: object) -> Iterator[Tensor]:
 
 
 class Axes:
-    """A forest over the axes of all tensors; axes with the same root are one axis.
+    """The axes of all tensors of one run, as nodes of a union-find forest. Nodes with the same root are one axis.
 
     Args:
-        constant: says of a tensor whether it does not depend on the network's input, as weights do not.
+        constant: returns True for a tensor that does not depend on the network's input, such as a weight.
     """
 
     def __init__(self, constant: Callable[[Tensor], bool]) -> None:
@@ -61,19 +65,19 @@ class Axes:
         self._nodes = WeakTensorKeyDictionary()
 
     def of(self, x: Tensor) -> tuple[int, ...]:
-        """Return one node for each axis of the tensor."""
+        """Return the nodes of a tensor's axes, in order; create them if the tensor is new."""
         nodes = self._nodes.get(x)
         if nodes is None or len(nodes) != x.dim():
             nodes = self._nodes[x] = tuple(self._new() for _ in range(x.dim()))
         return tuple(nodes)
 
     def channels(self, nodes: Sequence[int]) -> list[int]:
-        """Return the axes that are channels, of a tensor with these nodes."""
+        """Return the indices of the channel axes of a tensor with these nodes."""
         at = self._root(CHANNELS)
         return [axis for axis, node in enumerate(nodes) if self._root(node) == at]
 
     def called(self, name: str, result: object) -> None:
-        """Note a call of a function of torch whose operations do not show what it takes for channels."""
+        """Record a call of a torch function whose channels its operations do not show, such as `lstm`."""
         outputs = [x for x in tensors(result) if x.dim() > 1]
         if name in _FEATURES_LAST and outputs:
             self._join(CHANNELS, self.of(outputs[0])[-1])
@@ -81,7 +85,14 @@ class Axes:
             self._join(CHANNELS, self.of(outputs[0])[1])
 
     def ran(self, name: str, args: Sequence[Any], before: Sequence[tuple[int, ...]], result: object) -> None:
-        """Note an operation. `before`: the nodes of its tensors as they were; it may have changed them in place."""
+        """Record an operation that has run.
+
+        Args:
+            name: the name of the operation in torch.ops.aten, without a last underscore.
+            args: its arguments.
+            before: the nodes of its input tensors before it ran. It may have changed these tensors in place.
+            result: what it returned.
+        """
         inputs, outputs = list(tensors(list(args))), list(tensors(result))
         if not inputs or not outputs:
             return
@@ -119,7 +130,7 @@ class Axes:
             for x, axes in zip(inputs, before, strict=True):
                 if len(axes) == len(nodes):
                     for size, to, one, other in zip(x.shape, output.shape, axes, nodes, strict=True):
-                        if size != 1 or to == 1:  # an axis that is broadcast says nothing
+                        if size != 1 or to == 1:  # an axis that is broadcast is another axis than in the output
                             self._join(one, other)
 
     def _evidence(self, name: str, args: Sequence[Any], output: Tensor) -> None:
@@ -129,7 +140,7 @@ class Axes:
             self._join(CHANNELS, self.of(output)[-1])
 
     def _viewed(self, axes: Sequence[int], before: Sequence[int], after: Sequence[int]) -> tuple[int, ...]:
-        """Join the axes of equal size at both ends: their index is the same before and after."""
+        """Return the nodes of a view. Axes of equal size at the start and at the end keep their nodes."""
         nodes = [self._new() for _ in after]
         first = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(before, after, strict=False))))
         last = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(before[::-1], after[::-1], strict=False))))
@@ -156,9 +167,9 @@ def _keeps(name: str) -> bool:
 
 
 def _moved(name: str, args: Sequence[Any], dims: int, output: Tensor) -> list[int | None] | None:
-    """Return which axis of the input each axis of the output is, None for a new one.
+    """Return, for each axis of the output, the index of the same axis in the input; None for a new axis.
 
-    Returns None for an operation that does not move axes.
+    Returns None instead of a list if the operation does not move axes.
     """
     axes: list[int | None] = list(range(dims))
     given = [arg for arg in args[1:] if not isinstance(arg, Tensor)]

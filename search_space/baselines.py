@@ -10,7 +10,7 @@ from search_space.primitives import SpaceError, nearest
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """A known function: its text, and where it comes from."""
+    """A known function: its name, its text in the expression language, and a reference."""
 
     name: str
     expression: str
@@ -18,7 +18,7 @@ class Baseline:
 
 
 _ROWS = (
-    # The most compared-to first: a small study takes as many as fit, in this order.
+    # The functions that papers compare with most often come first: a small study takes only the first ones.
     Baseline("relu", "max(x, 0)", "Nair and Hinton 2010"),
     Baseline("swish", "x * sigmoid(beta * x)", "Ramachandran et al. 2017"),
     Baseline("gelu", "0.5 * x * (1 + erf(0.7071067811865476 * x))", "Hendrycks and Gimpel 2016"),
@@ -35,7 +35,7 @@ _ROWS = (
     Baseline("tanh", "tanh(x)", "LeCun et al. 1998"),
     Baseline("sigmoid", "sigmoid(x)", "logistic function"),
     Baseline("linear", "x", "identity"),
-    # Known, but in no study unless asked for.
+    # A study trains these only if they are asked for.
     Baseline("relu6", "min(max(x, 0), 6)", "Krizhevsky 2010; Howard et al. 2017"),
     Baseline("mish", "x * tanh(softplus(x))", "Misra 2019"),
     Baseline(
@@ -52,16 +52,16 @@ _ROWS = (
     Baseline("heaviside", "max(sign(x), 0)", "McCulloch and Pitts 1943; no gradient; 0 at 0"),
 )
 KNOWN: Mapping[str, Baseline] = {row.name: row for row in _ROWS}
-BASELINES: Mapping[str, Baseline] = {row.name: row for row in _ROWS[:12]}  # those of every study
+BASELINES: Mapping[str, Baseline] = {row.name: row for row in _ROWS[:12]}  # the default of every study
 
 ALIASES: Mapping[str, str] = {"silu": "swish1", "identity": "linear", "rbf": "radial_basis"}
 
 
 def baseline(name: str) -> Baseline:
-    """The known function of that name (or alias).
+    """Return the known function with this name or alias.
 
     Raises:
-        SpaceError: no such function.
+        SpaceError: there is no such function; the message lists the names.
     """
     found = KNOWN.get(ALIASES.get(name, name))
     if found is None:

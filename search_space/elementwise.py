@@ -1,7 +1,8 @@
-"""Which modules are activation functions: torch's own by class, all others by what they compute.
+"""Find out which modules are activation functions: torch's own by their class, others by what they compute.
 
-A module is an activation if it has no parameters, no buffers and no state, draws no random numbers, and maps every
-element of its input by the same function, which is not a straight line. Calls on small random tensors show this.
+A module is an activation if it has no parameters, buffers or other state, draws no random numbers, and maps every
+element of its input by the same function, and this function is not a straight line. Calls with small random tensors
+test this.
 """
 
 from __future__ import annotations
@@ -20,23 +21,23 @@ from torch.nn.parameter import is_lazy
 
 from search_space.activation import Activation
 
-# Activations of torch that may have parameters or draw random numbers are known by class; so are the others, which
-# saves the calls. Softmax, GLU and MultiheadAttention mix elements, although torch files them as activations.
+# Torch's activations are recognised by class, because some have parameters or draw random numbers, and because it is
+# faster. Softmax, GLU and MultiheadAttention are not here: torch calls them activations, but they mix elements.
 ACTIVATIONS: tuple[type[nn.Module], ...] = (
     *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish),
     *(nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Hardshrink, nn.Softshrink, nn.Softplus, nn.Softsign),
     *(nn.Tanh, nn.Tanhshrink, nn.Sigmoid, nn.LogSigmoid, Activation),
 )
-# Their functions, without underscores: relu, relu_, leaky_relu, log_sigmoid.
+# The names of the corresponding functions (relu, relu_, leaky_relu, log_sigmoid, ...) without underscores.
 CALLS = {cls.__name__.lower() for cls in ACTIVATIONS} | {"specialexpit", "logsigmoidforward"}
-_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)  # they arrange modules and compute nothing themselves
-_SHAPES = ((32, 6), (8, 4, 6), (4, 4, 6, 6))  # a module may insist on one number of dimensions
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)  # they hold modules, and compute nothing themselves
+_SHAPES = ((32, 6), (8, 4, 6), (4, 4, 6, 6))  # a module may accept only one number of dimensions
 
 Function = Callable[[Tensor], Tensor]
 
 
 def is_activation(module: nn.Module) -> bool:
-    """Return True if the module is one of `ACTIVATIONS`, or shows by its answers that it is an activation."""
+    """Return True if the module is one of `ACTIVATIONS`, or computes an activation function and has no state."""
     if isinstance(module, ACTIVATIONS):
         return True
     return not _has_state(module) and maps_alike(module)
@@ -44,9 +45,12 @@ def is_activation(module: nn.Module) -> bool:
 
 @lru_cache(maxsize=4_096)
 def is_pointwise(name: str) -> bool:
-    """Return True if the operation of torch with this name, without a last underscore, maps each element by itself.
+    """Return True if a torch operation computes each element of its output from the same element of its inputs.
 
-    Torch says so of most operations, but not of each that works in place, nor of all.
+    Torch marks most of these operations with a tag, but not all.
+
+    Args:
+        name: the name of the operation in torch.ops.aten, without a last underscore.
     """
     operator: Any = getattr(torch.ops.aten, name, None)
     overloads = operator.overloads() if hasattr(operator, "overloads") else ()
@@ -55,7 +59,10 @@ def is_pointwise(name: str) -> bool:
 
 
 def has_own_parameters(module: nn.Module) -> bool:
-    """Return True if the module maps every element alike by single numbers that it holds as parameters or buffers."""
+    """Return True if the module is an elementwise function whose parameters and buffers are single numbers.
+
+    A Swish with one trained beta is an example.
+    """
     held = [*module.parameters(), *module.buffers()]
     if isinstance(module, ACTIVATIONS) or not held or any(is_lazy(value) or value.numel() != 1 for value in held):
         return False
@@ -67,7 +74,10 @@ def _has_state(module: nn.Module) -> bool:
 
 
 def maps_alike(module: nn.Module) -> bool:
-    """Return True if a copy of the module maps every element by one function, in training and in evaluation."""
+    """Return True if the module maps every element by the same function, in training mode and in eval mode.
+
+    A copy of the module is called; the module itself does not change.
+    """
     if isinstance(module, _CONTAINERS):
         return False
     with ExitStack() as stack:
@@ -88,7 +98,11 @@ def maps_alike(module: nn.Module) -> bool:
 
 
 def _on(module: nn.Module, shape: tuple[int, ...]) -> bool | None:
-    """Return whether inputs of this shape show one function of each element; None if the module does not take them."""
+    """Test the module, in its present mode, on inputs of one shape.
+
+    Returns:
+        True if it maps every element by the same function, False if not, None if it raises an exception.
+    """
     draw = torch.Generator("cpu").manual_seed(0)
     x = 3 * torch.randn(shape, generator=draw, device="cpu")
     order = torch.randperm(x.numel(), generator=draw, device="cpu")
@@ -112,7 +126,7 @@ def _same(one: Tensor, other: Tensor) -> bool:
 
 
 def _straight(x: Tensor, y: Tensor) -> bool:
-    """Return True if all points lie on one line: the identity, a scale, a shift, a constant."""
+    """Return True if all points (x, y) lie on one straight line, as for the identity, a scaling or a constant."""
     finite = y.isfinite()
     x, y = x[finite], y[finite]
     if len(x) < 3:
@@ -126,9 +140,9 @@ class Range:
     """The values that a function takes.
 
     Attributes:
-        bounded: they stay between two numbers, as a sigmoid's do.
-        signed: some are negative and some are positive.
-        zero: 0 is among them, or is crossed; a softplus only comes close to it.
+        bounded: True if they stay between two numbers, as the values of a sigmoid do.
+        signed: True if some are negative and some are positive.
+        zero: True if 0 is one of them or lies between two of them. A softplus comes close to 0, but never reaches it.
     """
 
     bounded: bool = False
@@ -139,7 +153,7 @@ class Range:
 _RANGES = {
     nn.Sigmoid: Range(bounded=True, signed=False, zero=False),
     nn.Hardsigmoid: Range(bounded=True, signed=False),
-    nn.ReLU6: Range(bounded=True, signed=False),  # before Hardtanh, of which it is a subclass
+    nn.ReLU6: Range(bounded=True, signed=False),  # must come before its base class, Hardtanh
     nn.Hardtanh: Range(bounded=True),
     nn.Tanh: Range(bounded=True),
     nn.Softsign: Range(bounded=True),
@@ -149,7 +163,7 @@ _RANGES = {
 
 
 def range_of(function: Function) -> Range:
-    """Return the range of a function of one element, or `Range()` if it takes no plain tensor."""
+    """Return the range of an elementwise function, or `Range()` if it cannot be called with a plain tensor."""
     if isinstance(function, ACTIVATIONS) and not isinstance(function, Activation):
         return next((found for cls, found in _RANGES.items() if isinstance(function, cls)), Range())
     near = torch.arange(-600, 601, device="cpu") / 10

@@ -1,9 +1,10 @@
 """Expressions: scalar functions of x as frozen trees, and their text.
 
-The text is infix (`x * sigmoid(beta * x)`) and goes both ways: `parse(str(e)) == e`. A bare `beta` is a new trainable
-parameter wherever it stands; `beta1`, `beta2`, ... name one, so that it can stand in two places. `str` numbers
-parameters in order of appearance and writes a bare `beta` where there is only one place. Names of known functions
-(`mish`, `gelu(2 * x)`) are read and written out.
+The text is in infix notation, such as `x * sigmoid(beta * x)`. For every expression, `parse(str(e)) == e`.
+
+Each `beta` without a number is a new trainable parameter. `beta1`, `beta2`, ... are names, so that one parameter can
+stand in several places. `str` numbers the parameters in order of appearance, and writes `beta` if there is only one
+and it stands in one place. The parser replaces names of known functions (`mish`, `gelu(2 * x)`) by their definitions.
 """
 
 from __future__ import annotations
@@ -29,12 +30,16 @@ _ATOM = 5
 _BLANKS = " \t\n\r\f\v"
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<name>[A-Za-z_][A-Za-z_0-9]*)|(?P<sign>[-+*/^(),]))",
-    re.ASCII,  # the digits of other scripts are no digits here
+    re.ASCII,  # so that \d matches 0 to 9 only
 )
 
 
 class ParseError(SpaceError):
-    """Text that is no expression; the message marks the position."""
+    """The text is not an expression. The message shows the text, and marks the position of the error.
+
+    Attributes:
+        position: the index of the character at which the parser stopped.
+    """
 
     def __init__(self, message: str, text: str, position: int) -> None:
         start = max(0, position - 40)
@@ -44,26 +49,33 @@ class ParseError(SpaceError):
         self._made_of = message, text, position
 
     def __reduce__(self) -> tuple[type[ParseError], tuple[str, str, int]]:
-        return ParseError, self._made_of  # exceptions cross processes by pickle, which would pass one argument
+        return ParseError, self._made_of  # without this, pickle would call the class with the message alone
 
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """A node: a function of `FUNCTIONS` with its arguments, or a leaf.
+    """A tree of functions, or one node of it. Two expressions are equal if their trees are equal.
 
-    Leaves: a variable (`op` is its name: "x"; "a" and "b" in templates), "eps", "number" (its `value`, not negative)
-    and "beta" (its `value` tells parameters apart).
+    A node is a function of `FUNCTIONS` with its arguments, or a leaf. A leaf is a variable ("x"; "a" and "b" in binary
+    primitives), "eps", "number" or "beta".
+
+    Attributes:
+        op: the name of the function, or of the leaf.
+        args: the arguments; empty for a leaf.
+        value: of a "number", which is never negative; of a "beta", the number that tells parameters apart.
+        size: the number of nodes in the tree.
+        betas: the numbers of the parameters, in order of first appearance.
     """
 
     op: str
     args: tuple[Expression, ...] = ()
     value: float = 0.0
-    size: int = field(init=False, repr=False, compare=False)  # nodes in the tree
-    betas: tuple[int, ...] = field(init=False, repr=False, compare=False)  # parameters, in order of first appearance
+    size: int = field(init=False, repr=False, compare=False)
+    betas: tuple[int, ...] = field(init=False, repr=False, compare=False)
     _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # Once a node: asking the whole tree each time a subtree is looked up would be quadratic.
+        # Computed once per node: a walk through the tree at each look-up would take quadratic time.
         own = (int(self.value),) if self.op == "beta" else ()
         set_once = object.__setattr__
         set_once(self, "size", 1 + sum([arg.size for arg in self.args]))
@@ -74,10 +86,18 @@ class Expression:
         return self._hash
 
     def __reduce__(self) -> tuple[type[Expression], tuple[object, ...]]:
-        return Expression, (self.op, self.args, self.value)  # the hash of a text is another in each process
+        return Expression, (self.op, self.args, self.value)  # the stored hash is valid in this process only
 
     def fold(self, combine: Callable[[Expression, tuple[T, ...]], T]) -> T:
-        """Bottom-up: `combine(node, results of its arguments)`, once for a subtree that several places share."""
+        """Compute a result from the leaves up.
+
+        Args:
+            combine: called with each node and the results of its arguments. A node object that stands in several places
+                is visited once.
+
+        Returns:
+            The result of the root.
+        """
         done: dict[int, T] = {}
 
         def visit(node: Expression) -> T:
@@ -89,24 +109,24 @@ class Expression:
 
     @property
     def depth(self) -> int:
-        """Nodes on the longest way from the root to a leaf."""
+        """The number of nodes on the longest path from the root to a leaf."""
         return self.fold(lambda _, depths: 1 + max(depths, default=0))
 
     def leaves(self) -> Iterator[Expression]:
-        """Leaves from left to right."""
+        """Yield the leaves from left to right."""
         if not self.args:
             yield self
         for arg in self.args:
             yield from arg.leaves()
 
     def substitute(self, variables: Mapping[str, Expression]) -> Expression:
-        """This tree with each variable replaced."""
+        """Return this tree with variables replaced by subtrees. Variables that are not in the mapping stay."""
         if not self.args:
             return variables.get(self.op, self)
         return Expression(self.op, tuple([arg.substitute(variables) for arg in self.args]))
 
     def with_betas(self, numbers: Mapping[int, int]) -> Expression:
-        """This tree with its parameters renumbered."""
+        """Return this tree with its parameters renumbered: old number -> new number."""
 
         if not self.betas:
             return self
@@ -115,7 +135,7 @@ class Expression:
         return Expression(self.op, tuple([arg.with_betas(numbers) for arg in self.args]), self.value)
 
     def normal(self) -> Expression:
-        """This tree with its parameters numbered 1, 2, ... in order of appearance."""
+        """Return this tree with its parameters numbered 1, 2, ... in order of appearance."""
         betas = self.betas
         in_order = betas == tuple(range(1, len(betas) + 1))
         return self if in_order else self.with_betas({old: new for new, old in enumerate(betas, start=1)})
@@ -130,7 +150,11 @@ X = Expression("x")
 
 
 def number(value: float) -> Expression:
-    """A constant; a negative one is the negation of a positive one, as in the text."""
+    """Return a constant. A negative number becomes the negation of a positive constant, as the parser reads it.
+
+    Raises:
+        SpaceError: the value is infinite or NaN.
+    """
     if not math.isfinite(value):
         raise SpaceError(f"a constant must be finite, not {value!r}")
     return (
@@ -139,12 +163,17 @@ def number(value: float) -> Expression:
 
 
 def beta(index: int) -> Expression:
-    """The trainable parameter of that number."""
+    """Return the leaf of the trainable parameter with this number."""
     return Expression("beta", value=float(index))
 
 
 def _write(node: Expression, args: tuple[tuple[str, int], ...], bare: bool) -> tuple[str, int]:
-    """A node's text and how tightly it binds."""
+    """Return a node's text and its precedence.
+
+    Args:
+        args: the text and the precedence of each argument.
+        bare: write `beta` without a number.
+    """
 
     def enclosed(index: int, binding: int) -> str:
         text, tightness = args[index]
@@ -159,7 +188,7 @@ def _write(node: Expression, args: tuple[tuple[str, int], ...], bare: bool) -> t
         return "-" + enclosed(0, own), own
     if node.op == "^":
         return f"{enclosed(0, _ATOM)}^{enclosed(1, _ATOM)}", own
-    if own < _ATOM:  # + - * / group from the left
+    if own < _ATOM:  # + - * / are left-associative
         return f"{enclosed(0, own)} {node.op} {enclosed(1, own + 1)}", own
     if node.args:
         return f"{node.op}({', '.join(text for text, _ in args)})", _ATOM
@@ -192,21 +221,22 @@ def _tokens(text: str) -> list[_Token]:
 
 
 def _described(character: str) -> str:
-    """A look-alike of an ASCII character is told by its name: the minus sign of typeset formulas, a Cyrillic x."""
+    """Return a character for a message. Others than ASCII get their Unicode names, because a typographic minus or a
+    Cyrillic x looks like an ASCII character."""
     if character.isascii():
         return repr(character)
     return f"{character!a} ({unicodedata.name(character, 'no name')}); expressions are written in ASCII"
 
 
 class _Parser:
-    """Precedence climbing. Limits are checked before each step down, so that no text can exhaust the stack."""
+    """A precedence-climbing parser. It checks the limits before each recursion, so that no text overflows the stack."""
 
     def __init__(self, text: str, variables: tuple[str, ...]) -> None:
         self.text, self.variables = text, variables
         self.tokens = _tokens(text)
         self.at = self.nesting = 0
-        self.depths: dict[int, int] = {}  # of the nodes made so far, by id: asking each tree anew would be quadratic
-        self.fresh = 1_000  # the last bare beta; names go up to beta999
+        self.depths: dict[int, int] = {}  # id of a node -> its depth; `Expression.depth` would take quadratic time
+        self.fresh = 1_000  # number of the last `beta` without a number; those with a number go up to 999
 
     def parse(self) -> Expression:
         tree = self.level(1)
@@ -248,7 +278,7 @@ class _Parser:
         return tree
 
     def level(self, binding: int) -> Expression:
-        """Operators that bind at least so tightly, grouped from the left."""
+        """Parse operators of at least this precedence; they are left-associative."""
         left = self.sign()
         while (token := self.next).kind == "sign" and binding <= _BINDING.get(token.text, 0) < _BINDING["neg"]:
             self.at += 1
@@ -269,7 +299,7 @@ class _Parser:
     def power(self) -> Expression:
         base = self.atom()
         if token := self.take("^"):
-            return self.node(token, "^", base, self.sign())  # groups from the right; a^-b is allowed
+            return self.node(token, "^", base, self.sign())  # right-associative; a^-b is allowed
         return base
 
     def atom(self) -> Expression:
@@ -307,8 +337,10 @@ class _Parser:
         return self.node(token, token.text, *self.arguments(token, function.arity))
 
     def known(self, token: _Token) -> Expression:
-        """A known function, `swish` of x (`tanh` is tanh(x)) or `swish(...)`, written out: with parameters of its own
-        at each place."""
+        """Replace the name of a known function by its definition. `swish` alone means swish(x).
+
+        Each place gets new parameters.
+        """
         arg = self.arguments(token, 1)[0] if self.next.text == "(" else self.node(token, "x")
         if not set(self.variables).issuperset(leaf.op for leaf in arg.leaves() if leaf.op == "x"):
             raise self.error(f"{token.text} takes an argument here: {token.text}(...)", token)
@@ -339,10 +371,14 @@ def _known_body(name: str) -> Expression:
 
 
 def parse(text: str, variables: tuple[str, ...] = ("x",)) -> Expression:
-    """The expression that `text` writes.
+    """Read an expression.
+
+    Args:
+        text: at most 1,000 characters; the tree may have at most 128 nodes and a depth of 32.
+        variables: the names that may stand as variables.
 
     Raises:
-        ParseError: text over 1,000 characters, 32 nodes deep or 128 nodes, or that is no expression.
+        ParseError: the text is not an expression, or exceeds a limit.
     """
     if not isinstance(text, str):
         raise ParseError(f"an expression is a text, not of type {type(text).__name__}", repr(text)[:80], 0)
@@ -350,9 +386,9 @@ def parse(text: str, variables: tuple[str, ...] = ("x",)) -> Expression:
 
 
 def as_expression(expression: Expression | str) -> Expression:
-    """The tree, or that of a text.
+    """Return an expression as it is, and parse a text.
 
     Raises:
-        ParseError: text that is no expression, or something else.
+        ParseError: the text is not an expression, or the argument has another type.
     """
     return expression if isinstance(expression, Expression) else parse(expression)

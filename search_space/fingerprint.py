@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from search_space.activation import undisturbed
+from search_space.activation import default_modes
 from search_space.expression import Expression
 from search_space.primitives import EPS, FUNCTIONS
 
@@ -108,7 +108,7 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-@undisturbed()
+@default_modes()
 @_one_thread()
 def fingerprint(expression: Expression) -> str:
     """Return 64 hexadecimal digits that stand for the function, whatever its parameters are called. Parameters that

@@ -1,4 +1,4 @@
-"""Where values go in a network: which operations made a value of which others, and what becomes of it."""
+"""The data flow of one run of a network: which operation made which values from which, and where each value is used."""
 
 from __future__ import annotations
 
@@ -15,23 +15,30 @@ from search_space.axes import tensors
 from search_space.elementwise import is_pointwise
 
 _PRODUCTS = {"mul", "multiply", "mm", "bmm", "addmm", "baddbmm", "addcmul", "lerp"}
-_LAYERS = ("conv", "mm", "mv", "linear", "norm", "rnn", "lstm", "gru", "dot", "embedding")  # parts of their names
+_LAYERS = ("conv", "mm", "mv", "linear", "norm", "rnn", "lstm", "gru", "dot", "embedding")  # parts of operation names
 _SIGNS = {"gt", "ge", "lt", "le", "eq", "ne", "abs", "sign", "sgn", "heaviside", "signbit", "greater", "less"}
 _JOINS = {"where", "masked_fill", "index_put"}
 
 
 class Role(StrEnum):
-    """What an activation is for, by where its output goes."""
+    """The role of an activation in a network, which follows from where its output is used."""
 
-    HIDDEN = "hidden"
-    GATE = "gate"  # it multiplies another value
-    HEAD = "head"  # it comes out of the network, and no layer is behind it
-    OWN_FACTOR = "own factor"  # it multiplies its own input, as the sigmoid of a Swish written by hand
+    HIDDEN = "hidden"  # the output goes to another layer
+    GATE = "gate"  # the output multiplies another value
+    HEAD = "head"  # the output is an output of the network, and no layer uses it
+    OWN_FACTOR = "own factor"  # the output multiplies the input, as the sigmoid in x * sigmoid(x) does
 
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """An operation that took some values and made others. `inside`: the activation module that ran it, if one did."""
+    """One run of an operation.
+
+    Attributes:
+        name: the name of the operation, without a last underscore.
+        inputs, outputs: the numbers of the values.
+        layer: True if the operation combines data with weights, as a convolution does.
+        inside: the name of the activation module that ran it; empty if none did.
+    """
 
     name: str
     inputs: tuple[int, ...]
@@ -41,33 +48,37 @@ class Use:
 
 
 class Flow:
-    """The values of one run as numbers, in the order in which they came to be.
+    """The values of one run. Each value has a number; they are numbered in the order in which they are computed.
+
+    Args:
+        data: the tensors of the network's input.
+        weights: its parameters and buffers.
 
     Attributes:
         data: the values that depend on the network's input.
         weights: the values that depend on parameters or buffers, and not on the input.
-        origin: the value of which a value is a function element by element; itself if there is none.
+        origin: for each value, the earlier value of which it is an elementwise function; itself if there is none.
     """
 
     def __init__(self, data: Iterable[Tensor], weights: Iterable[Tensor]) -> None:
         self.data: set[int] = set()
         self.weights: set[int] = set()
-        self._layered: set[int] = set()
+        self._after_layer: set[int] = set()
         self.origin: list[int] = []
-        self._signs: set[int] = set()  # values that are constant between zeros of something: comparisons, |x|, sign(x)
+        self._signs: set[int] = set()  # values that switch where something changes its sign: comparisons, |x|, sign(x)
         self._uses: dict[int, list[Use]] = defaultdict(list)
         self._values = WeakTensorKeyDictionary()
-        self._written: dict[int, int] = {}  # memory that was written in place: the value after it
+        self._written: dict[int, int] = {}  # address of memory that was written in place -> the value it has since
         self.weights.update(self._new(x) for x in weights)
         self.data.update(self._new(x) for x in data)
-        self._seeded = bool(self.data)  # without a tensor in the example, nothing is known of where data come from
+        self._seeded = bool(self.data)  # if False, the example has no tensor, and it is unknown which values are data
 
     def values(self, value: object) -> tuple[int, ...]:
-        """Return the values of the tensors in an object, with what was written into their memory since."""
+        """Return the values of all tensors in an object, and values that were later written into their memory."""
         found: dict[int, None] = {}
         for x in tensors(value):
             own = self._values.get(x)
-            if own is None and isinstance(x, nn.Parameter):  # a lazy one that has been made
+            if own is None and isinstance(x, nn.Parameter):  # it was lazy, and has got its shape during the run
                 self.weights.add(own := self._new(x))
             written = self._written.get(_memory(x), -1)
             found |= {} if own is None else {own: None}
@@ -75,16 +86,29 @@ class Flow:
         return tuple(found)
 
     def constant(self, x: Tensor) -> bool:
+        """Return True if the tensor does not depend on the network's input."""
         return self._seeded and self.data.isdisjoint(self.values(x))
 
     def off_path(self, values: Iterable[int]) -> bool:
-        """Return True if these values are made of weights alone."""
+        """Return True if these values depend on weights, and not on the network's input."""
         given = set(values)
         return self._seeded and self.data.isdisjoint(given) and not self.weights.isdisjoint(given)
 
     def ran(self, name: str, func: Any, args: object, inputs: tuple[int, ...], result: object, inside: str) -> bool:
-        """Note an operation. Returns True if it joins values of one origin by cases, as where(v > 0, v, 0) does."""
-        if name.endswith("_like") or name.startswith("new_"):  # of the input, only its shape and type count
+        """Record an operation.
+
+        Args:
+            name: the name of the operation, without a last underscore.
+            func: the operation, an overload of torch.ops.
+            args: its positional arguments.
+            inputs: the values of its arguments before it ran.
+            result: what it returned.
+            inside: the name of the activation module that ran it, or an empty text.
+
+        Returns:
+            True if it computes an activation by cases, as where(v > 0, v, 0) does.
+        """
+        if name.endswith("_like") or name.startswith("new_"):  # only the input's shape and type matter
             inputs = ()
         outputs = tuple(self._new(x) for x in tensors(result))
         mutated = [x for x, argument in zip(_listed(args), func._schema.arguments, strict=False) if _written(argument)]
@@ -95,8 +119,8 @@ class Flow:
         data = [number for number in inputs if number in self.data]
         weights = not self.weights.isdisjoint(set(inputs) - self.data)
         layer = weights and bool(data) and any(part in name for part in _LAYERS)
-        if layer or not self._layered.isdisjoint(inputs):
-            self._layered.update(outputs)
+        if layer or not self._after_layer.isdisjoint(inputs):
+            self._after_layer.update(outputs)
         use = Use(name, inputs, outputs, layer, inside)
         for number in inputs:
             self._uses[number].append(use)
@@ -124,33 +148,40 @@ class Flow:
         return number
 
     def role(self, taken: tuple[int, ...], made: tuple[int, ...], results: Iterable[int]) -> Role:
-        """Return what an activation that took and made these values is for."""
+        """Return the role of an activation.
+
+        Args:
+            taken: its input values.
+            made: its output values.
+            results: the values that the network returned.
+        """
         if not self._seeded:
             return Role.HIDDEN
-        below, hidden, head = self._below(made), False, False
+        dependents, hidden, head = self._dependents(made), False, False
         for use, partners in self._followed(made, set(results)):
             if use is None:
                 head = True
-            elif not partners.isdisjoint(below):  # as of the image that a squeeze-and-excitation block scales
+            elif not partners.isdisjoint(dependents):  # such as the image that a squeeze-and-excitation block scales
                 hidden = True
             elif partners:
                 own = {self.origin[number] for number in taken} & {self.origin[number] for number in partners}
                 return Role.OWN_FACTOR if own else Role.GATE
             else:
                 hidden |= use.layer or bool(use.inside)
-        last = head and not hidden and not self._layered.isdisjoint(taken)
+        last = head and not hidden and not self._after_layer.isdisjoint(taken)
         return Role.HEAD if last else Role.HIDDEN
 
     def parallel(self, made: tuple[int, ...]) -> set[int]:
-        """Return the values that these are multiplied with and that they do not depend on."""
+        """Return the values that multiply these values and do not depend on them."""
         factors = {number for _, partners in self._followed(made, set()) for number in partners}
-        return {number for number in factors if self._below((number,)).isdisjoint(made)}
+        return {number for number in factors if self._dependents((number,)).isdisjoint(made)}
 
     def _followed(self, made: tuple[int, ...], results: set[int]) -> Iterator[tuple[Use | None, set[int]]]:
-        """Follow values through operations up to layers, activations and products; also say what they multiply.
+        """Follow values through operations up to the next layer, activation or product.
 
-        A value that was added to another one is followed to the end of the network, but is no factor any more.
-        None stands for the end.
+        Yields:
+            (operation, the data values that it multiplies these values with). (None, empty set) if the network returns
+            the value. After an addition to other data, a value is still followed, but its products do not count.
         """
         queue, seen = [(value, True) for value in made], set(made)
         while queue:
@@ -165,8 +196,8 @@ class Flow:
                     queue += [(number, factor and not others) for number in use.outputs if number not in seen]
                     seen.update(use.outputs)
 
-    def _below(self, made: tuple[int, ...]) -> set[int]:
-        """Return all values that depend on these."""
+    def _dependents(self, made: tuple[int, ...]) -> set[int]:
+        """Return all values that depend on these, and these themselves."""
         queue, found = list(made), set(made)
         while queue:
             for use in self._uses[queue.pop()]:
@@ -184,7 +215,8 @@ def _listed(args: object) -> list[object]:
 
 
 def _memory(x: Tensor) -> int:
+    """Return a number that is equal for all tensors that share their memory."""
     try:
         return int(x.untyped_storage()._cdata)
-    except (NotImplementedError, RuntimeError):  # a tensor without memory of its own, such as a sparse one
+    except (NotImplementedError, RuntimeError):  # some tensors have no storage, such as sparse ones
         return id(x)

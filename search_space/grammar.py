@@ -1,8 +1,8 @@
-"""The search space: core units of primitives, as a fixed list of categorical decisions.
+"""The search space: functions made of core units, described by a fixed list of categorical decisions.
 
-A core unit is `binary(unary1(input1), unary2(input2))`; an input is x or the output of an earlier unit; the last unit
-is the function (Ramachandran et al. 2017, section 2). The decisions stand in the order in which the paper's controller
-takes them, unit after unit: input 1, input 2, unary 1, unary 2, binary.
+A core unit is `binary(unary1(input1), unary2(input2))`. An input is x or the output of an earlier unit. The output of
+the last unit is the function (Ramachandran et al. 2017, section 2). The decisions have the order of the paper's
+controller, unit after unit: input 1, input 2, unary 1, unary 2, binary.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from functools import cached_property, lru_cache
 from itertools import islice
 from random import Random
 
-from search_space.canonical import canonical, key
 from search_space.expression import Expression, X
+from search_space.normal_form import canonical, key
 from search_space.primitives import BINARY, UNARY, SpaceError, nearest
 from search_space.reading import VARIABLES, Choices, Reader, parsed
 
 MAX_UNITS = 3
-MAX_READINGS = 100  # most rearranged readings of an expression that `encode` compares by key
+MAX_READINGS = 100  # `encode` compares at most so many rearranged readings of an expression by their keys
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One categorical choice: `unit2.binary` among `options`."""
+    """A categorical decision, such as `unit2.binary`, and the names of its options."""
 
     name: str
     options: tuple[str, ...]
@@ -33,15 +33,17 @@ class Decision:
 
 @dataclass(frozen=True)
 class Grammar:
-    """A search space: how many core units, made of which primitives.
+    """A search space: a number of core units, and the primitives that they are made of.
 
     Args:
-        unary, binary: names of primitives; options stand in this order.
-        unary_texts, binary_texts: what the names mean, name -> text; the paper's, unless a named space brings its own.
+        units: the number of core units, from 1 to 3.
+        unary, binary: the names of the primitives; this is also the order of the options.
+        unary_texts, binary_texts: name -> text of the primitive. A unary text is an expression of x, a binary one of a
+            and b. The default is the primitives of the paper.
 
     Raises:
-        SpaceError: no or too many units, an unknown or repeated primitive, an empty set of them, a primitive that is
-            no expression of its inputs or has more than one parameter.
+        SpaceError: the number of units is not accepted; a primitive is unknown or named twice; there is no primitive;
+            or the text of a primitive is not an expression of its inputs, or has more than one parameter.
     """
 
     units: int = 1
@@ -51,7 +53,7 @@ class Grammar:
     binary_texts: Mapping[str, str] = field(default_factory=lambda: BINARY, repr=False, hash=False)
 
     def __post_init__(self) -> None:
-        for name in ("unary_texts", "binary_texts"):  # the caller's may change
+        for name in ("unary_texts", "binary_texts"):  # copied, because the caller may change his mapping later
             object.__setattr__(self, name, dict(getattr(self, name)))
         if not isinstance(self.units, int) or not 1 <= self.units <= MAX_UNITS:
             raise SpaceError(f"units must be 1 to {MAX_UNITS}, not {self.units!r}")
@@ -82,7 +84,7 @@ class Grammar:
 
     @cached_property
     def decisions(self) -> tuple[Decision, ...]:
-        """Five decisions a unit, in the paper's order."""
+        """The decisions: five per unit, in the paper's order."""
         found = []
         for unit in range(1, self.units + 1):
             inputs = ("x", *(f"unit{earlier}" for earlier in range(1, unit)))
@@ -98,37 +100,44 @@ class Grammar:
 
     @cached_property
     def size(self) -> int:
-        """How many choices there are; several can be the same function."""
+        """The number of possible choices. Several choices can make the same function."""
         return math.prod(len(decision.options) for decision in self.decisions)
 
     def decode(self, choices: Sequence[int]) -> Expression:
-        """The expression that the choices make. Each primitive brings a parameter of its own; a unit that is used
-        twice is one function with one set of parameters.
+        """Return the expression that the choices make.
+
+        Each primitive has its own parameter. If the output of a unit is used twice, both uses share its parameters.
+
+        Args:
+            choices: for each decision, the index of an option.
 
         Raises:
-            SpaceError: not one valid option index for every decision.
+            SpaceError: the number of choices is wrong, or an index is not valid.
         """
         self._check_choices(choices)
         outputs = [X]
         for unit in range(self.units):
             input1, input2, unary1, unary2, binary = choices[5 * unit : 5 * unit + 5]
             place = 10 * unit
-            left = _placed(self._unary[unary1], place, outputs[input1])
-            right = _placed(self._unary[unary2], place + 1, outputs[input2])
-            outputs.append(_placed(self._binary[binary], place + 2, left, right))
+            left = _apply_primitive(self._unary[unary1], place, outputs[input1])
+            right = _apply_primitive(self._unary[unary2], place + 1, outputs[input2])
+            outputs.append(_apply_primitive(self._binary[binary], place + 2, left, right))
         return outputs[-1].normal()
 
     def encode(self, expression: Expression) -> Choices:
-        """Choices that make this function, unused units at 0: `decode(encode(e)) == e` if any choices make this very
-        tree. Otherwise some that make a tree of the same key are looked for, among rearranged readings of its normal
-        form; that search can miss one (the function may be spelt by a detour), so a refusal is about this spelling.
+        """Return choices that make this function. Decisions of unused units are 0.
+
+        If any choices make exactly this tree, then `decode(encode(e)) == e`. Otherwise the normal form of the
+        expression is rearranged in up to 100 ways, and the first choices that make a function with the same key are
+        returned. This does not find all choices, so another expression of the same function may be accepted although
+        this one is not.
 
         Raises:
-            SpaceError: none found; the message says why.
+            SpaceError: no choices were found; the message says why.
         """
         found = self._read(expression)
         if found is None:
-            raise SpaceError(f"{expression} is not in this space: {self._why_not(expression)}")
+            raise SpaceError(f"{expression} is not in this space: {self._reason_for_refusal(expression)}")
         return found
 
     def _read(self, expression: Expression) -> Choices | None:
@@ -141,7 +150,7 @@ class Grammar:
                 return choices
         return None
 
-    def _why_not(self, expression: Expression) -> str:
+    def _reason_for_refusal(self, expression: Expression) -> str:
         trees = [parsed(text, ("x",)) for text in self._unary] + [parsed(text, ("a", "b")) for text in self._binary]
         known = {"x"}.union(*map(_words, trees))
         if foreign := [word for word in _words(expression) if word not in known]:
@@ -149,13 +158,13 @@ class Grammar:
         for units in range(self.units + 1, MAX_UNITS + 1):
             if replace(self, units=units)._read(expression):
                 return f"it takes {units} core units, not {self.units}"
-        return f"{self.units} core unit{'s' * (self.units > 1)} of its primitives do not spell it"
+        return f"{self.units} core unit{'s' * (self.units > 1)} of its primitives do not make this expression"
 
     def rank(self, choices: Sequence[int]) -> int:
-        """Where the choices stand in the enumeration: `unrank(rank(c)) == c`.
+        """Return the position of the choices in the enumeration: `unrank(rank(c)) == c`.
 
         Raises:
-            SpaceError: not one valid option index for every decision.
+            SpaceError: the number of choices is wrong, or an index is not valid.
         """
         self._check_choices(choices)
         index = 0
@@ -164,10 +173,10 @@ class Grammar:
         return index
 
     def unrank(self, index: int) -> Choices:
-        """The choices at `index` of the enumeration 0 .. size-1 (the last decision turns fastest).
+        """Return the choices at a position of the enumeration, in which the last decision changes fastest.
 
         Raises:
-            SpaceError: no such index.
+            SpaceError: the index is not between 0 and `size` - 1.
         """
         if not 0 <= index < self.size:
             raise SpaceError(f"an index into this space is 0 to {self.size - 1}, not {index!r}")
@@ -178,8 +187,9 @@ class Grammar:
         return tuple(reversed(found))
 
     def enumerate_unique(self) -> Iterator[tuple[Choices, Expression]]:
-        """Each function once (by its key), with the first choices that make it, in the order of `unrank`. Lazy: what
-        it keeps is the keys seen so far.
+        """Yield each function once, with the first choices that make it, in the order of `unrank`.
+
+        Functions are the same if their keys are equal. The keys seen so far are kept in memory.
         """
         seen: set[str] = set()
         for index in range(self.size):
@@ -190,17 +200,21 @@ class Grammar:
                 yield choices, expression
 
     def sample(self, draw: Random) -> Choices:
-        """Choices drawn uniformly; several can be the same function, so functions are not drawn uniformly. Later
-        units may pass over earlier ones, so trees of all sizes come up.
+        """Draw choices uniformly.
+
+        Functions are not drawn uniformly, because some can be made by more choices than others. Trees of all sizes are
+        drawn, because a unit need not use the units before it.
         """
         return tuple(draw.randrange(len(decision.options)) for decision in self.decisions)
 
     def mutate(self, choices: Sequence[int], draw: Random) -> Choices:
-        """The choices with exactly one decision changed: drawn uniformly among those that have another option, and
-        then among its other options. The function can stay the same, if the decision belongs to an unused unit.
+        """Return the choices with exactly one decision changed.
+
+        The decision is drawn uniformly among those with more than one option, then one of its other options. The
+        function can stay the same, for example if the decision belongs to an unused unit.
 
         Raises:
-            SpaceError: not one valid option index for every decision; a space of one point.
+            SpaceError: the number of choices is wrong, an index is not valid, or no decision has a second option.
         """
         self._check_choices(choices)
         free = [place for place, decision in enumerate(self.decisions) if len(decision.options) > 1]
@@ -208,15 +222,20 @@ class Grammar:
             raise SpaceError("no decision of this space has a second option: there is nothing to mutate")
         place = draw.choice(free)
         other = draw.randrange(len(self.decisions[place].options) - 1)
-        changed = other + (other >= choices[place])  # the present option is skipped
+        changed = other + (other >= choices[place])  # skip the present option
         return (*choices[:place], changed, *choices[place + 1 :])
 
     def crossover(self, first: Sequence[int], second: Sequence[int], draw: Random) -> Choices:
-        """Each decision from one parent or the other by the toss of a coin. What a decision accepts depends on its
-        place alone, so every mixture is in the space.
+        """Take each decision from one of the two parents, with equal probability.
+
+        The options of a decision do not depend on the other decisions, so every result is in the space.
+
+        Args:
+            first, second: the choices of the parents.
+            draw: the source of random numbers.
 
         Raises:
-            SpaceError: not one valid option index for every decision, in either parent.
+            SpaceError: for one of the parents, the number of choices is wrong or an index is not valid.
         """
         self._check_choices(first)
         self._check_choices(second)
@@ -231,8 +250,8 @@ class Grammar:
 
 
 @lru_cache(maxsize=4_096)
-def _placed(template: str, place: int, *inputs: Expression) -> Expression:
-    """A primitive put on its inputs, its parameter (it has at most one) numbered by its place."""
+def _apply_primitive(template: str, place: int, *inputs: Expression) -> Expression:
+    """Return a primitive with its inputs inserted. Its parameter, if it has one, gets `place` as its number."""
     variables = VARIABLES[len(inputs)]
     return _template(template, variables, place).substitute(dict(zip(variables, inputs, strict=True)))
 
@@ -249,7 +268,7 @@ def _check_text(text: str, variables: tuple[str, ...]) -> None:
 
 
 def _words(tree: Expression) -> list[str]:
-    """The operations and constants of a tree, each once."""
+    """Return the operations and the leaves of a tree, each once."""
     leaves = (str(leaf) for leaf in tree.leaves())
     found: list[str] = []
     tree.fold(lambda node, _: found.append(node.op) if node.args else None)

@@ -1,11 +1,14 @@
-"""Torch's own kernels for forms that expressions write out: x * sigmoid(x) is one pass over memory as `F.silu`.
+"""Use torch's own kernels for parts of expressions. `F.silu` computes x * sigmoid(x) in one pass over memory.
 
-`KERNELS` is a table: a form, and what computes it. Every form is an identity of real functions, found by its shape
-alone, never by numbers, up to the order of the operands of +, *, max and min. Five things differ from evaluation
-operation by operation: rounding; overflow within a factor of 10 of the largest number of the type; GELU of infinity,
-which torch makes NaN on CPUs with AVX-512; the slope at a kink, which is torch's own: that of leaky_relu at 0 is its
-slope for x < 0, that of elu is 1, that of hardtanh is 0 at both ends; and the second derivative of hard_sigmoid, which
-torch has none of.
+`KERNELS` is a table of forms and the functions that compute them. The form and the function are equal for all real
+numbers. Forms are found by matching trees, never by comparing values. The operands of +, *, max and min may have any
+order. The results differ from a computation operation by operation in five ways:
+
+* They are rounded differently.
+* They overflow at other values, within a factor of 10 of the largest number of the type.
+* On CPUs with AVX-512, torch's GELU of infinity is NaN.
+* At a kink, the slope is torch's: at 0, leaky_relu has its slope for x < 0 and elu has 1; hardtanh has 0 at both ends.
+* Torch has no second derivative of hard_sigmoid.
 """
 
 from __future__ import annotations
@@ -23,20 +26,23 @@ from search_space.expression import Expression, parse
 from search_space.matching import match
 from search_space.primitives import FUNCTIONS, Value
 
-# In forms: a is any subtree with x; b and c are any but a number; p is one without x (a parameter, 0.25 * beta);
-# m and n are numbers.
+# In a form, a stands for any subtree that contains x; b and c for any subtree except a number; p for a subtree with
+# parameters and without x, such as 0.25 * beta; m and n for numbers.
 VARIABLES = ("a", "b", "c", "p", "m", "n")
 
 _NAMES = frozenset(VARIABLES)
-_LARGEST = 65_504.0  # of float16: kernels refuse a number beyond their type
+_LARGEST = 65_504.0  # the largest float16; kernels refuse numbers that their type cannot hold
 
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """One row: forms that are the same function, and what computes it.
+    """Forms of one function, and a fast way to compute it.
 
-    `apply` takes what the variables of the form stand for, in the order of `VARIABLES`; `when` takes the numbers among
-    them and says whether the identity holds for these.
+    Attributes:
+        name: the name of the operation in programs.
+        forms: texts in the expression language, with the variables of `VARIABLES`.
+        apply: computes the function from the values of the form's variables, in the order of `VARIABLES`.
+        when: takes the numbers among these, and returns True if the form equals the function for them.
     """
 
     name: str
@@ -46,8 +52,8 @@ class Kernel:
 
 
 def _prelu(a: Tensor, p: Tensor) -> Tensor:
-    lowered = torch.is_autocast_enabled(a.device.type)  # which would have F.prelu in another type
-    if lowered or (a.dim() < 2 and p.numel() > 1):  # F.prelu takes channels at dimension 1: a vector has none
+    lowered = torch.is_autocast_enabled(a.device.type)  # autocast would run F.prelu in another type
+    if lowered or (a.dim() < 2 and p.numel() > 1):  # F.prelu takes channels at dimension 1, which a vector lacks
         return torch.relu(a) + p * F.hardtanh(a, -math.inf, 0.0)
     dim = a.dim() - p.dim() if p.numel() > 1 else 1
     if dim != 1:
@@ -68,7 +74,7 @@ def _halved(gates: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(half.format(gate) for gate in gates for half in _HALVES)
 
 
-# The first row that fits is taken, larger subtrees before smaller ones.
+# The first row that matches is used. Larger subtrees are tried before smaller ones.
 _ROWS = (
     Kernel("silu", ("a * sigmoid(a)", "a / (1 + exp(-a))"), F.silu),
     Kernel("gelu", _halved(_ERF), F.gelu),
@@ -93,8 +99,8 @@ _ROWS = (
     Kernel("hardsigmoid", _HARD_SIGMOID, F.hardsigmoid),
     Kernel("hardtanh", ("min(max(a, m), n)",), F.hardtanh, lambda m, n: m < n),
     Kernel("hardtanh", ("max(min(a, n), m)",), F.hardtanh, lambda m, n: m < n),
-    # No known functions, but fewer passes over memory, in the backward pass above all: the slope of hardtanh is one
-    # pass where that of clamp is three, that of a product two where that of a power is three.
+    # These are not known activations, but need fewer passes over memory, mostly in the backward pass. The slope of
+    # hardtanh takes one pass and the slope of clamp three; the slope of a product takes two, and of a power three.
     Kernel("at_most", ("min(a, m)",), lambda a, m: F.hardtanh(a, -math.inf, m)),
     Kernel("at_least", ("max(a, m)",), lambda a, m: F.hardtanh(a, m, math.inf), lambda m: m != 0),
     Kernel("square", ("a^2",), lambda a: a * a),
@@ -106,7 +112,7 @@ _ROWS = (
 )
 KERNELS: Mapping[str, Kernel] = {row.name: row for row in _ROWS}
 
-# What each operation of a program computes, by its name: the words of the language, and the kernels.
+# Name of an operation of a program -> function: the functions of the language, and the kernels.
 OPERATIONS: dict[str, Callable[..., Value]] = {
     **{name: row.apply for name, row in FUNCTIONS.items()},
     **{name: row.apply for name, row in KERNELS.items()},
@@ -120,9 +126,11 @@ for _row in _ROWS:
 
 
 def with_kernels(tree: Expression, names: Container[str] = KERNELS) -> Expression:
-    """Return the tree with every form of the table, whose row is one of `names`, as one node with the row's name.
+    """Return the tree with every form of the table replaced by one node with the name of the kernel.
 
-    The tree's constants must be folded already.
+    Args:
+        tree: an expression whose constants have been folded.
+        names: the kernels that may be used.
     """
     done: dict[Expression, Expression] = {}
 
@@ -136,7 +144,7 @@ def with_kernels(tree: Expression, names: Container[str] = KERNELS) -> Expressio
 
 
 def _kernel(node: Expression, names: Container[str]) -> Expression | None:
-    """Return the node as one kernel of what its variables stand for; None if no row of these names fits."""
+    """Return the node as a kernel with its arguments; None if it matches no form of these kernels."""
     for form, row in _FORMS[node.op]:
         for found in match(form, node, _NAMES, _may_be):
             taken = [found[name] for name in VARIABLES if name in found]
@@ -146,8 +154,9 @@ def _kernel(node: Expression, names: Container[str]) -> Expression | None:
 
 
 def _may_be(variable: str, node: Expression) -> bool:
+    """Return True if a variable of a form may stand for this subtree."""
     if variable in ("m", "n"):
-        return node.op == "number" and abs(node.value) <= _LARGEST  # false for NaN
+        return node.op == "number" and abs(node.value) <= _LARGEST  # False for NaN
     if variable in ("b", "c"):
         return node.op != "number"
     has_x = any(leaf.op == "x" for leaf in node.leaves())

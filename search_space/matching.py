@@ -1,4 +1,4 @@
-"""Finding a form in an expression: where rewriting rules and kernels apply."""
+"""Match expressions with patterns. Rewriting rules (normal_form.py) and kernels (kernels.py) use it."""
 
 from __future__ import annotations
 
@@ -9,18 +9,24 @@ from typing import TypeAlias
 from search_space.expression import Expression
 
 COMMUTATIVE = frozenset({"+", "*", "max", "min"})
-_SAME = 4e-16  # relative: sqrt(0.5) and 1 / sqrt(2) differ by a rounding
+_SAME = 4e-16  # relative tolerance of constants: sqrt(0.5) and 1 / sqrt(2) differ by a rounding error
 
 Binding: TypeAlias = dict[str, Expression]
 Admits = Callable[[str, Expression], bool]
 
 
 def match(form: Expression, node: Expression, variables: frozenset[str], admits: Admits) -> Iterator[Binding]:
-    """Every way to read `node` as `form`; the operands of +, *, max and min are tried in both orders.
+    """Yield every way to match a tree with a form. Both orders of the operands of +, *, max and min are tried.
 
     Args:
-        variables: leaves of the form that stand for a subtree, the same at each place.
-        admits: whether a variable may stand for a subtree.
+        form: the pattern.
+        node: the root of the tree.
+        variables: names of the form's leaves that stand for a subtree. A variable that occurs twice must stand for
+            equal subtrees.
+        admits: called with a variable and a subtree; returns True if the variable may stand for it.
+
+    Yields:
+        Variable -> the subtree that it stands for.
     """
 
     def one(form: Expression, node: Expression, bound: Binding) -> Iterator[Binding]:

@@ -1,4 +1,4 @@
-"""Modules of a user's own, by name."""
+"""Find, import and identify Python modules that users name, such as `package.module:function`."""
 
 from __future__ import annotations
 
@@ -14,31 +14,34 @@ from typing import NamedTuple
 
 from search_space.primitives import SpaceError
 
-RESERVED = ("npz", "optuna", "table")  # what comes before the colon of a name that is no code
-OURS = ("search_space", "workers", "searcher", "cli")
+RESERVED = ("npz", "optuna", "table")  # prefixes of names that do not name code, such as npz:FILE
+OURS = ("search_space", "workers", "searcher", "cli")  # the top-level packages of this program
 
 
 class CodeName(NamedTuple):
-    """`package.module:function` in its two parts. Neither need exist, or be a possible name."""
+    """The two parts of `package.module:function`. They need not exist, and need not be valid names."""
 
     module: str
     attribute: str
 
 
 def code_name(text: str) -> CodeName | None:
-    """Split `package.module:function`. Every part of this program that imports such a name asks here first.
+    """Split `package.module:function`. Every part of this program that imports such a name calls this function first.
 
     Returns:
-        None for a name of another kind: one without a colon, or with a reserved prefix, as in `npz:FILE`. A module
-        called `npz` cannot be named, so that a file next to the user never becomes code by mistake.
+        The two parts. None if the text has no colon, or a reserved prefix as in `npz:FILE`. So nobody can name a module
+        called `npz`, and a file `npz.py` in the working directory is never run by mistake.
     """
     module, colon, attribute = text.partition(":")
     return None if not colon or module in RESERVED else CodeName(module, attribute)
 
 
 def look_into(folder: str) -> None:
-    """Let Python find modules in that folder too: last, so that a file there hides nothing that is installed. Our own
-    packages come before it even where an editable installation finds them after all folders."""
+    """Append a folder to Python's module search path.
+
+    It comes last, so that its files do not hide installed modules. The folder of this program is put before it, because
+    an editable installation may otherwise be searched after all folders.
+    """
     for place in (str(Path(__file__).resolve().parents[1]), folder):
         if place not in sys.path:
             sys.path.append(place)
@@ -46,10 +49,13 @@ def look_into(folder: str) -> None:
 
 
 def import_module(name: str) -> ModuleType:
-    """The module of that dotted name, looked for where Python looks, and then in the current directory.
+    """Import a module. Python's search path is searched first, then the current directory.
+
+    Args:
+        name: the dotted name.
 
     Raises:
-        SpaceError: no name of a module, no such module, one that fails at its import; the message names it.
+        SpaceError: the name is not valid, there is no such module, or it raises an exception when it is imported.
     """
     if not all(part.isidentifier() for part in name.split(".")) or name.endswith(".py"):
         raise SpaceError(f"{name!r} is no name of a module; write it as in package.module, not as a file")
@@ -58,41 +64,44 @@ def import_module(name: str) -> ModuleType:
         return importlib.import_module(name)
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # a module may raise anything, SystemExit for one
-        raise SpaceError(_why_not(name, error)) from error
+    except BaseException as error:  # a module may raise anything, even SystemExit
+        raise SpaceError(_import_failure(name, error)) from error
 
 
 def raised(error: BaseException) -> str:
-    """Return the class and the text of an exception that code of a user's own raised. Its `__str__` may raise too."""
+    """Return the class and the text of an exception that a user's code raised."""
     return f"{type(error).__name__}: {text_of(error)}"
 
 
 def text_of(error: BaseException) -> str:
-    """Return the text of an exception, or a remark if it has none that can be had."""
+    """Return the text of an exception, or a remark if its `__str__` raises an exception itself."""
     try:
         return str(error)
-    except BaseException as broken:  # a person's own exception may have any `__str__`
+    except BaseException as broken:  # `__str__` may raise anything
         return f"(its text cannot be had: {type(broken).__name__})"
 
 
 def source_digest(name: str) -> str:
-    """Tells a module's source from other versions of it; not what it imports. Empty where it has no file."""
+    """Import a module, and return a digest of its file: 16 hexadecimal digits, or an empty text if it has no file.
+
+    The digest does not cover the modules that it imports.
+    """
     file = import_module(name).__file__
     return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] if file else ""
 
 
 def source_files(name: str) -> list[Path]:
-    """List the files that `import_module(name)` would run. Nothing is imported for it.
+    """List the files that `import_module(name)` would run, without importing anything.
 
     Args:
         name: A module, or the path of a Python file.
 
     Returns:
-        The module, the packages around it and, of a module that is not installed, what it imports from its own folder.
-        Empty if there is no such module.
+        The files of the module and of the packages that contain it. If it is not installed, also the files that it
+        imports from its own folder. Empty if there is no such module.
 
     Raises:
-        SpaceError: a package around it has no `__init__.py`.
+        SpaceError: a package that contains it has no `__init__.py`.
     """
     if name.endswith(".py"):
         return _files_of_script(Path(name))
@@ -104,7 +113,7 @@ def source_files(name: str) -> list[Path]:
         try:
             finder.import_hook(name)
         except (ImportError, SyntaxError, ValueError, RecursionError):
-            return sorted(files)  # its import fails too, and says why
+            return sorted(files)  # its import will fail too, and give the reason
         except AttributeError as error:  # Python's finder does not know packages without an __init__.py
             raise SpaceError(
                 f"the files of {name!r} cannot be listed, so nobody can tell later whether they have changed; add an "
@@ -127,7 +136,7 @@ def _files_of_script(path: Path) -> list[Path]:
 
 
 def files_digest(name: str) -> str:
-    """Return a digest of `source_files(name)`: of their contents and file names, not of the folder they lie in."""
+    """Return a digest of the contents and the names of `source_files(name)`. Their folders do not matter."""
     digest = hashlib.sha256()
     for file in source_files(name):
         digest.update(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
@@ -135,12 +144,15 @@ def files_digest(name: str) -> str:
 
 
 def _specs(name: str) -> list[ModuleSpec]:
-    """Find the module and the packages around it, outermost first. `importlib.util.find_spec` would import these."""
+    """Find the module and the packages that contain it, outermost first, without importing the packages.
+
+    `importlib.util.find_spec` would import them.
+    """
     found: list[ModuleSpec] = []
     parts = name.split(".")
     for depth in range(1, len(parts) + 1):
         path = found[-1].submodule_search_locations if found else None
-        if found and path is None:  # a module, which holds no others
+        if found and path is None:  # it is not a package
             break
         specs = (finder.find_spec(".".join(parts[:depth]), path, None) for finder in sys.meta_path)
         if (spec := next(filter(None, specs), None)) is None:
@@ -150,7 +162,7 @@ def _specs(name: str) -> list[ModuleSpec]:
 
 
 def _own_folder(spec: ModuleSpec) -> Path | None:
-    """Return the folder that a top-level module lies in; None if it was installed or is a part of Python."""
+    """Return the folder of a top-level module; None if it is installed or part of Python's standard library."""
     places = [*(spec.submodule_search_locations or ()), *([spec.origin] if spec.has_location and spec.origin else ())]
     if not places:
         return None
@@ -160,7 +172,7 @@ def _own_folder(spec: ModuleSpec) -> Path | None:
     return None if installed else folder
 
 
-def _why_not(module: str, error: BaseException) -> str:
+def _import_failure(module: str, error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name:
         if f"{module}.".startswith(f"{error.name}."):
             return (

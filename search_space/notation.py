@@ -1,6 +1,6 @@
 """How other languages write an expression.
 
-A language is a table: how it writes each function, how tightly that binds, and how tightly the arguments have to.
+A language is a table: for each function, a template, its precedence, and the precedence that its arguments need.
 """
 
 from __future__ import annotations
@@ -14,30 +14,48 @@ from search_space.activation import fold_constants
 from search_space.expression import Expression, parse
 from search_space.kernels import with_kernels
 
-Text = tuple[str, int]  # and how tightly it binds
+Text = tuple[str, int]  # a text, and its precedence
 
 _SUM, _PRODUCT, _NEGATION, _POWER, _ATOM = 1, 2, 3, 4, 5
-_HALF_MAX = 65504  # the greatest float16
-_LONG = 72  # a longer part of a formula gets a line of its own
+_HALF_MAX = 65504  # the largest float16
+_LONG = 72  # characters; a longer part of a formula is assigned to a variable on a line of its own
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
+    """How a language writes one function.
+
+    Attributes:
+        template: for `str.format`, with one field per argument.
+        binding: the precedence of the text.
+        needs: for each argument, the lowest precedence that it may have without parentheses.
+    """
+
     template: str
     binding: int = _ATOM
-    needs: tuple[int, ...] = (0, 0, 0)  # an argument that binds less tightly is put in parentheses
+    needs: tuple[int, ...] = (0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Language:
+    """How a language writes expressions.
+
+    Attributes:
+        forms: name of a function -> how it is written.
+        number: returns the text of a constant.
+        beta: template of a parameter, with its number as the field.
+        parentheses: template of parentheses.
+        terms: name of a kernel (search_space/kernels.py) -> an expression that computes it.
+    """
+
     forms: Mapping[str, Form]
     number: Callable[[float], Text]
     beta: str = "beta{}"
     parentheses: str = "({})"
-    terms: Mapping[str, Expression] = field(default_factory=dict)  # of kernels
+    terms: Mapping[str, Expression] = field(default_factory=dict)
 
     def write(self, node: Expression, args: tuple[Text, ...]) -> Text:
-        """One node, its arguments written already."""
+        """Return the text of a node, given the texts of its arguments."""
         if node.op == "number":
             return self.number(node.value)
         if not node.args:
@@ -53,13 +71,18 @@ _CALLED = ["abs", "sign", "sqrt", "log", "exp", "expm1", *_CIRCULAR, "sigmoid", 
 
 
 def _calls(prefix: str, **named: str) -> dict[str, Form]:
-    """Functions that are called by their own name in the module `prefix`, and those with another `named` one."""
+    """Return the forms of functions written as calls.
+
+    Args:
+        prefix: what stands before each name, such as `torch.`.
+        named: our name -> the language's whole name, where it is not the prefix with our name.
+    """
     arguments = {name: "({0}, {1})" if name in ("max", "min") else "({0})" for name in _CALLED}
     return {name: Form(named.get(name, prefix + name) + arguments[name]) for name in _CALLED}
 
 
 def _literal(module: str, infinity: str = "inf") -> Callable[[float], Text]:
-    """Numbers in Python, where `module` names those that have no literal."""
+    """Return a function that writes numbers in Python. NaN and infinity are attributes of `module`."""
 
     def write(value: float) -> Text:
         if math.isnan(value):
@@ -86,8 +109,8 @@ _OPERATORS = {
     "neg": Form("-{0}", _NEGATION, (_POWER, 0)),
     "^": Form("{0}**{1}", _POWER, (_ATOM, _ATOM)),
 }
-# torch has a form or terms for each kernel (search_space/kernels.py). The other operations, which `_lower` makes, are
-# those of primitives.py: relu has the slope 0 at its kink, clamp has 1.
+# TORCH and TORCH_TERMS have an entry for each kernel (search_space/kernels.py). The other operations come from `_lower`
+# and are the same as in primitives.py: relu has the slope 0 at its kink, and clamp has 1.
 TORCH = {
     **_OPERATORS,
     **_calls("torch.", sqrt="_sqrt", sinc="_sinc", max="torch.maximum", min="torch.minimum"),
@@ -134,7 +157,7 @@ SYMPY = {
     "softplus": Form("sp.log(1 + sp.exp({0}))"),
 }
 LATEX = {
-    # A call binds as a power does: sin(x)^2 would be read both ways.
+    # A call has the precedence of a power, because sin(x)^2 is ambiguous.
     **{n: Form(rf"\{n}\left({{0}}\right)", _POWER) for n in ("sin", "cos", "sinh", "cosh", "tanh")},
     **{n: Form(rf"\operatorname{{{{{n}}}}}\left({{0}}\right)", _POWER) for n in ("sinc", "softplus", "erf")},
     **{n: Form(rf"\{n}\left({{0}}, {{1}}\right)", _POWER) for n in ("max", "min")},
@@ -154,7 +177,7 @@ LATEX = {
     "atan": Form(r"\arctan\left({0}\right)", _POWER),
     "sigmoid": Form(r"\sigma\left({0}\right)", _POWER),
 }
-# Kernels in terms of other operations. jax has only those whose text, written out, would overflow in the backward pass.
+# Kernels as expressions of other operations. For jax, only those whose own expression overflows in the backward pass.
 TORCH_TERMS = {
     "square": parse("a * a", ("a",)),
     "sqrt_above": Expression("root", (parse("a * a + m", ("a", "m")),)),
@@ -164,8 +187,8 @@ JAX_TERMS = {
     "silu": parse("a * sigmoid(a)", ("a",)),
     "elu": parse("max(a, 0) + expm1(min(a, 0))", ("a",)),
 }
-# Where ONNX has no node, the function in terms of others, so that no digits are lost near 0. It has a sigmoid, but
-# onnxruntime's is off by 4e-8, which x * sigmoid(x) multiplies.
+# Functions that ONNX lacks, as expressions of others that stay exact near 0. ONNX has a sigmoid, but in onnxruntime its
+# error is 4e-8, and x * sigmoid(x) multiplies this error by x.
 ONNX_TERMS = {
     "sigmoid": parse("1 / (1 + exp(-a))", ("a",)),
     "expm1": parse("tanh(a / 2) * (exp(a) + 1)", ("a",)),
@@ -183,32 +206,37 @@ LANGUAGES = {
 
 
 def distinct(tree: Expression) -> set[Expression]:
+    """Return the distinct subtrees of a tree."""
     found: set[Expression] = set()
     tree.fold(lambda node, _: found.add(node))
     return found
 
 
 def _lower(node: Expression, args: tuple[Expression, ...], forms: Mapping[str, Form]) -> Expression:
-    """Greater, smaller and powers of a tensor and a constant, as primitives.py computes them."""
+    """Return max, min and powers with a constant operand as the operations that primitives.py uses for them."""
     if node.op in ("max", "min") and f"{node.op}_constant" in forms:
         tensor, other = args if args[1].op == "number" else args[::-1]
         if other.op == "number" and other.value == 0:
             return Expression(f"{node.op}_zero", (tensor,))
         if other.op == "number":
-            return Expression(f"{node.op}_constant", (tensor, _held(other, forms)))
+            return Expression(f"{node.op}_constant", (tensor, _in_range(other, forms)))
     if node.op == "^":
-        return Expression("^", (args[0], _held(args[1], forms)))
+        return Expression("^", (args[0], _in_range(args[1], forms)))
     return Expression(node.op, args, node.value)
 
 
-def _held(node: Expression, forms: Mapping[str, Form]) -> Expression:
-    """A constant that some type cannot hold, where torch would refuse it."""
+def _in_range(node: Expression, forms: Mapping[str, Form]) -> Expression:
+    """Wrap a constant that some type cannot hold in `_within`, because torch would raise an error for it."""
     large = node.op == "number" and _HALF_MAX < abs(node.value) < math.inf
     return Expression("within", (node,)) if large and "within" in forms else node
 
 
 def statements(tree: Expression, to: str) -> tuple[list[str], str]:
-    """Assignments `t1 = ...` for subtrees that are used again or are long, and the text of the value."""
+    """Write an expression as statements.
+
+    Returns:
+        Assignments `t1 = ...` for subtrees that are long or used more than once; and the text of the whole value.
+    """
     language = LANGUAGES[to]
     kernels = with_kernels(tree.fold(fold_constants), {*language.forms, *language.terms})
     words = kernels.fold(lambda node, args: in_terms(node, args, language.terms))
@@ -231,7 +259,7 @@ def statements(tree: Expression, to: str) -> tuple[list[str], str]:
 
 
 def in_terms(node: Expression, args: tuple[Expression, ...], terms: Mapping[str, Expression]) -> Expression:
-    """Return the node with these arguments, in other operations if its own is one of `terms`."""
+    """Return the node with these arguments. If `terms` has an expression for its operation, use that instead."""
     if node.op in terms:
         return terms[node.op].substitute(dict(zip(("a", "m"), args, strict=False)))
     return Expression(node.op, args, node.value)

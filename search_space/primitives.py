@@ -1,10 +1,10 @@
-"""What an activation function may be made of.
+"""The functions of the expression language, and the primitives of the search space.
 
-`FUNCTIONS` are the words of the expression language: name -> torch function. `UNARY` and `BINARY` are the choices of
-the search space of Ramachandran, Zoph and Le 2017 (arXiv 1710.05941, section 2), each written as text in that language.
+`FUNCTIONS` are the functions of the language: name -> torch function. `UNARY` and `BINARY` are the primitives of
+Ramachandran, Zoph and Le 2017 (arXiv 1710.05941, section 2), written in that language.
 
-The paper leaves some things open; here they are decided so (docs/search-space.md): eps is 1e-6, sinc is sin(x)/x, the
-square root of a negative number is not a number, and every beta starts at 1.
+The paper does not define everything. Here eps is 1e-6, sinc is sin(x)/x, the square root of a negative number is NaN,
+and every beta starts at 1 (docs/search-space.md).
 """
 
 from __future__ import annotations
@@ -21,16 +21,23 @@ from search_space.sinc import sinc
 
 EPS = 1e-6
 
-Value = Any  # a Tensor, or a Python number where an operand is constant; at least one operand is a Tensor
+Value = Any  # a Tensor, or a Python number for a constant operand; at least one operand is a Tensor
 
 
 class SpaceError(ValueError):
-    """A request that the search space cannot serve; the message says what it accepts."""
+    """An argument is not accepted. The message names the value, and says what is accepted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """One word of the language: how it is written, how it is computed."""
+    """One function of the language.
+
+    Attributes:
+        name: how it is written.
+        arity: the number of operands, 1 or 2.
+        apply: computes it; for two operands, one may be a Python number.
+        meaning: a line for tables.
+    """
 
     name: str
     arity: int
@@ -39,7 +46,7 @@ class Function:
 
 
 def _within(number: float, tensor: Tensor) -> float:
-    """A constant as the tensor's type holds it: torch refuses one beyond its range; a tensor is infinite."""
+    """Return the number, or infinity if it is beyond the range of the tensor's type. Torch would raise an error."""
     return math.copysign(math.inf, number) if abs(number) > torch.finfo(tensor.dtype).max else number
 
 
@@ -47,7 +54,7 @@ def _maximum(a: Value, b: Value) -> Value:
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         return torch.maximum(a, b)
     tensor, number = (a, b) if isinstance(a, Tensor) else (b, a)
-    # relu's gradient at its kink is 0, clamp's is 1; the first is what everybody trains with.
+    # The gradient of relu at its kink is 0, and of clamp 1. ReLU networks are usually trained with relu.
     return torch.relu(tensor) if number == 0 else torch.clamp_min(tensor, _within(number, tensor))
 
 
@@ -63,14 +70,14 @@ def _power(a: Value, b: Value) -> Value:
 
 
 def _sqrt(a: Tensor) -> Tensor:
-    # The slope of sqrt at 0 is infinite and would turn the slope 0 of sqrt(max(x, 0)) at x < 0 into NaN: it is set
+    # The slope of sqrt at 0 is infinite. For x < 0, it would turn the slope 0 of sqrt(max(x, 0)) into NaN, so it is set
     # to 0.
     zero = a == 0
-    return torch.where(zero, 0.0, torch.sqrt(torch.where(zero, 1.0, a)))  # which keeps the memory format
+    return torch.where(zero, 0.0, torch.sqrt(torch.where(zero, 1.0, a)))  # torch.where keeps the memory format
 
 
 def _softplus(a: Tensor) -> Tensor:
-    # Past 40, log(1 + exp(a)) - a is below the resolution of float64 at 40.
+    # Above 40, the difference between log(1 + exp(a)) and a is smaller than the resolution of float64.
     return torch.nn.functional.softplus(a, threshold=40.0)
 
 
@@ -104,7 +111,7 @@ WORDS: dict[str, Function] = {
         Function("min", 2, _minimum, "the smaller of two"),
     )
 }
-FUNCTIONS: Mapping[str, Function] = WORDS  # to read; only search_space/registry.py adds words
+FUNCTIONS: Mapping[str, Function] = WORDS  # a read-only view; only search_space/registry.py adds functions
 
 # The paper's 25 unary functions of x, in its order: name -> text.
 UNARY: Mapping[str, str] = {
@@ -151,7 +158,7 @@ BINARY: Mapping[str, str] = {
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """`did you mean 'b'? accepted: a, b, c`: the tail of every message about an unknown name."""
+    """Return the end of a message about an unknown name, such as `did you mean 'b'? accepted: a, b, c`."""
     from difflib import get_close_matches
 
     names = list(known)

@@ -1,4 +1,4 @@
-"""From a tree back to choices: the readings of an expression as core units of given primitives."""
+"""Find the choices that make an expression: read its tree as core units of given primitives."""
 
 from __future__ import annotations
 
@@ -6,31 +6,39 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from search_space.canonical import canonical
 from search_space.expression import Expression, X, parse
 from search_space.matching import COMMUTATIVE
+from search_space.normal_form import canonical
 
-VARIABLES = {1: ("x",), 2: ("a", "b")}  # of a primitive, by its arity
+VARIABLES = {1: ("x",), 2: ("a", "b")}  # arity of a primitive -> its variables
 
-Choices = tuple[int, ...]  # one option index a decision
-Binding = dict[str, Expression]  # what stands for a primitive's variables and its parameter ("beta")
-Outputs = dict[int, Expression]  # which tree a unit makes; 0 is x
+Choices = tuple[int, ...]  # for each decision, the index of an option
+Binding = dict[str, Expression]  # a primitive's variable, or "beta" -> the subtree that it stands for
+Outputs = dict[int, Expression]  # number of a unit -> the tree that it makes; 0 -> x
 
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """One way to read a tree as a core unit. An input is None where the primitive makes no use of it."""
+    """One way to read a tree as a core unit.
+
+    Attributes:
+        inputs: the trees of the two inputs; None if the primitives do not use the input.
+        names: the indices of unary 1, unary 2 and binary.
+        betas: the parameters of the three primitives.
+    """
 
     inputs: tuple[Expression | None, Expression | None]
-    names: tuple[int, int, int]  # unary 1, unary 2, binary
+    names: tuple[int, int, int]
     betas: frozenset[float]
 
 
 class Reader:
     """Reads trees as core units, from the last unit to the first.
 
-    `rearranged` is for normal forms: against the normal forms of the primitives, with operands in any order, and any
-    tree t also as max(t, t) and the like.
+    Args:
+        unary, binary: the texts of the primitives.
+        rearranged: for trees in normal form. Compare with the normal forms of the primitives, accept operands in any
+            order, and read a tree t also as max(t, t), if `max` is one of the primitives, and the like.
     """
 
     def __init__(self, unary: tuple[str, ...], binary: tuple[str, ...], *, rearranged: bool) -> None:
@@ -41,11 +49,17 @@ class Reader:
         self._fitting: dict[tuple[Expression, int], bool] = {}
 
     def read(self, tree: Expression, units: int) -> Iterator[Choices]:
-        """Every choice of so many units that makes the tree, one for the units and inputs that do not matter."""
+        """Yield all choices of so many units that make the tree. Decisions that do not matter have one value only."""
         return self._units(units, {0: X, units: tree}, frozenset())
 
     def _units(self, unit: int, outputs: Outputs, taken: frozenset[float]) -> Iterator[Choices]:
-        """Choices for the units up to this one. `taken` are parameters of later units: each primitive has its own."""
+        """Yield the choices for the units up to this one.
+
+        Args:
+            unit: its number.
+            outputs: what the units must make.
+            taken: parameters that later units use. No primitive shares its parameter with another one.
+        """
         if unit == 0:
             yield ()
         elif unit not in outputs:
@@ -60,7 +74,7 @@ class Reader:
     def _sources(
         self, unit: int, inputs: tuple[Expression | None, ...], outputs: Outputs
     ) -> Iterator[tuple[Choices, Outputs]]:
-        """Where a unit's inputs can come from (x or a unit before it), and what those units then have to make."""
+        """Yield the possible sources of a unit's inputs (0 for x, or an earlier unit), and what each unit must make."""
         if not inputs:
             yield (), outputs
             return
@@ -73,7 +87,7 @@ class Reader:
                     yield (source, *sources), then
 
     def _fits(self, tree: Expression, units: int) -> bool:
-        """Whether so many units, or fewer, can make the tree, parameters aside: a quick look before the search."""
+        """Return False if so many units cannot make the tree, whatever its parameters. A quick test."""
         if tree == X or units == 0:
             return tree == X
         if (tree, units) not in self._fitting:
@@ -91,7 +105,7 @@ class Reader:
     def _read_unit(self, tree: Expression) -> Iterator[_Reading]:
         for binary, pattern in enumerate(self._binary):
             bindings = _match(pattern, tree, {}, self._rearranged)
-            if self._rearranged and _keeps_equals(pattern):
+            if self._rearranged and _is_idempotent(pattern):
                 bindings.append({"a": tree, "b": tree})
             for bound in bindings:
                 for unary1, left in self._read_unary(bound.get("a")):
@@ -112,19 +126,19 @@ class Reader:
 
 @lru_cache(maxsize=1_024)
 def parsed(text: str, variables: tuple[str, ...], rearranged: bool = False) -> Expression:
-    """A primitive's tree; `rearranged`: its normal form."""
+    """Return the tree of a primitive; with `rearranged`, its normal form."""
     tree = parse(text, variables)
     return canonical(tree) if rearranged else tree
 
 
 @lru_cache(maxsize=1_024)
-def _keeps_equals(binary: Expression) -> bool:
-    """Whether it makes x of x and x, as max does."""
+def _is_idempotent(binary: Expression) -> bool:
+    """Return True if the binary function of x and x is x, as for max."""
     return canonical(binary.substitute({"a": X, "b": X})) == X
 
 
 def _match(pattern: Expression, tree: Expression, bound: Binding, any_order: bool) -> list[Binding]:
-    """Every way to read the tree as the pattern, whose leaves, but for constants, stand for something."""
+    """Return every way to match a tree with a pattern. The pattern's leaves are variables, except its constants."""
     if not pattern.args and pattern.op not in ("number", "eps"):
         fits = bound.get(pattern.op, tree) == tree and (pattern.op != "beta" or tree.op == "beta")
         return [{**bound, pattern.op: tree}] if fits else []

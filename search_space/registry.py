@@ -1,8 +1,9 @@
-"""Primitives of a user's own, from a module of theirs (`searcher launch --primitives package.module`).
+"""Primitives that users define in a module of their own (`searcher launch --primitives package.module`).
 
-The module calls `register` when it is imported; a definition is tested there and then (search_space/checks.py). A text
-becomes a primitive. A function of tensors becomes a word of the language too, which is all that expressions know of it:
-whoever reads them imports the same module first, by `load_primitives`.
+The module calls `register` when it is imported, and `register` tests the definition (search_space/checks.py). A
+definition is a text in the expression language, or a function of tensors. A function also becomes a function of the
+language under its name. Expressions contain this name only, so every program that reads them must import the same
+module first, with `load_primitives`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from search_space.reading import VARIABLES, parsed
 
 _LEAVES = frozenset({"x", "a", "b", "eps", "number"})
 _LIMITS: tuple[tuple[Callable[[Expression], int], int, str], ...] = (
-    # Nodes first: the text of a tree beyond them could fill the memory.
+    # Nodes come first, because the text of a tree with too many nodes could fill the memory.
     (lambda tree: tree.size, MAX_NODES, "nodes"),
     (lambda tree: tree.depth, MAX_DEPTH, "levels"),
     (lambda tree: len(str(tree)), MAX_CHARACTERS, "characters"),
@@ -37,33 +38,45 @@ _LIMITS: tuple[tuple[Callable[[Expression], int], int, str], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """A primitive of a user's: `text` is of x where `arity` is 1, of a and b where it is 2."""
+    """A primitive that a user has defined.
+
+    Attributes:
+        name: of the primitive.
+        arity: the number of operands, 1 or 2.
+        text: an expression of x if `arity` is 1, of a and b if it is 2.
+    """
 
     name: str
     arity: int
     text: str
 
 
-# What a function computes is in WORDS and OPERATIONS; here is who brought a primitive.
-_REGISTERED: dict[str, dict[str, Registered]] = {}  # module -> name -> what it registered, in that order
+# Module -> name -> the primitive that it registered, in order. The functions themselves are in WORDS and OPERATIONS.
+_REGISTERED: dict[str, dict[str, Registered]] = {}
 
 
 def register(
     name: str, definition: str | Callable[..., Tensor], *, finite: Interval | None = DEFAULT, meaning: str = ""
 ) -> Registered:
-    """Makes `definition` a primitive, tested before anything is changed. To be called by a module at its import.
+    """Test a definition, and make it a primitive. A module calls this when it is imported.
 
-    The same definition again, as when the module is loaded anew, changes nothing.
+    Registering the same definition again changes nothing, so a module may be reloaded.
 
     Args:
-        name: letters, digits and _; not the name of anything else.
-        definition: a text of x, or of a and b, with at most one `beta`; or a function of one or two tensors, which
-            becomes the word `name` of the language. Its operands broadcast: one can be a constant or a parameter.
-        finite: where value and slopes are claimed to be finite, for each operand; None claims nothing.
+        name: letters, digits and _; no name that has a meaning already.
+        definition: a text of x, or of a and b, with at most one `beta`; or a function of one or two tensors. The
+            function can then be used in expressions under its name. Its operands must broadcast, because one can be a
+            constant or a parameter.
+        finite: (low, high), the interval of each operand on which the value and the slopes must be finite; None if
+            they need not be finite anywhere.
         meaning: a line about a function, for tables of the language.
 
+    Returns:
+        The primitive.
+
     Raises:
-        SpaceError: a name that is taken, a definition that fails a test; the message names the primitive and says how.
+        SpaceError: the name is taken or not valid, or the definition fails a test. The message names the primitive and
+            the test. Nothing is registered then.
     """
     module = str(sys._getframe(1).f_globals.get("__name__"))
     before = _find(name)
@@ -75,7 +88,7 @@ def register(
     if before is not None and not _is_same(before, row, candidate):
         raise SpaceError(
             f"primitive {name!r}: another definition has this name: {before.text}; give this one another name, or "
-            "start Python anew if it replaces that one"
+            "restart Python if it replaces that one"
         )
     if before is None and not isinstance(definition, str):
         WORDS[name] = Function(name, row.arity, function, meaning or f"registered by {module}")
@@ -85,27 +98,33 @@ def register(
 
 
 def load_primitives(modules: Iterable[str]) -> tuple[Registered, ...]:
-    """What these modules register, in order, whether they are imported now or were before. They are looked for where
-    Python looks, and then in the current directory.
+    """Import modules, and return the primitives that they register, in order.
+
+    Python's search path is searched first, then the current directory. A module that is imported already is not
+    imported again, but its primitives are returned.
+
+    Args:
+        modules: dotted names.
 
     Raises:
-        SpaceError: no such module, one that fails at its import or registers nothing; the message names it.
+        SpaceError: a module does not exist, raises an exception when it is imported, or registers nothing.
     """
     found: dict[str, Registered] = {}
     for module in modules:
         _import(module)
         rows = _REGISTERED.get(module)
         if not rows:
-            raise SpaceError(f"module {module!r} registers no primitive; {_where_instead(module)}")
+            raise SpaceError(f"module {module!r} registers no primitive; {_hint(module)}")
         found |= rows
     return tuple(found.values())
 
 
 def extended(grammar: Grammar, registered: Iterable[Registered]) -> Grammar:
-    """The grammar with these primitives after its own, in their order. The one given stays as it is.
+    """Return a grammar with these primitives after its own. The given grammar does not change.
 
     Raises:
-        SpaceError: a name that one of its primitives has; functions too large to be read.
+        SpaceError: the grammar has a primitive of the same name, or its largest functions would exceed the limits of
+            the parser.
     """
     more: dict[int, dict[str, str]] = {1: {}, 2: {}}
     for row in registered:
@@ -131,31 +150,39 @@ def _check_name(name: str) -> None:
 
 
 def _is_taken(name: str) -> bool:
-    """Whether the name has a meaning already; exports and programs have operations (`within`, `square`) that cannot be
-    written, but a word of that name would be mistaken for them."""
+    """Return True if the name has a meaning already.
+
+    Exports and programs use some names that no expression can contain (`within`, `square`). These are taken too,
+    because a function with such a name would be mistaken for the operation.
+    """
     exported = any(name in language.forms for language in LANGUAGES.values())
     known = any(name in table for table in (FUNCTIONS, KERNELS, KNOWN, ALIASES, _LEAVES))
     return known or exported or bool(re.fullmatch("beta[0-9]*", name))
 
 
 def _find(name: str) -> Registered | None:
+    """Return the registered primitive with this name, whichever module registered it."""
     return next((rows[name] for rows in _REGISTERED.values() if name in rows), None)
 
 
 def _is_same(before: Registered, row: Registered, candidate: Candidate) -> bool:
-    """Texts by their trees, functions by their numbers: a module that is loaded anew makes new functions."""
+    """Return True if the definition is the registered one.
+
+    Texts are compared as expressions. Functions are compared by their values, because reloading a module makes new
+    function objects.
+    """
     if before != row or row.name not in FUNCTIONS:
         return before == row
     return agree(candidate, Candidate(row.name, candidate.variables, FUNCTIONS[row.name].apply))
 
 
 def _read(name: str, definition: str | Callable[..., Tensor]) -> tuple[Registered, Apply]:
-    """The row, and what it computes, of tensors and (one of two) numbers."""
-    row, function = _of_text(name, definition) if isinstance(definition, str) else _of_function(name, definition)
-    return row, _taking_numbers(function) if row.arity == 2 else function
+    """Return the primitive, and the function that computes it. One of two operands may be a Python number."""
+    row, function = _from_text(name, definition) if isinstance(definition, str) else _from_function(name, definition)
+    return row, _accepting_numbers(function) if row.arity == 2 else function
 
 
-def _of_text(name: str, text: str) -> tuple[Registered, Apply]:
+def _from_text(name: str, text: str) -> tuple[Registered, Apply]:
     try:
         tree = parse(text, ("x", "a", "b"))
     except SpaceError as error:
@@ -170,7 +197,7 @@ def _of_text(name: str, text: str) -> tuple[Registered, Apply]:
 
 
 def _function_of(tree: Expression, variables: tuple[str, ...]) -> Apply:
-    """The tree as a function of tensors, its parameter at 1."""
+    """Return a function of tensors that evaluates the tree, with its parameter at 1."""
 
     def apply(*operands: Tensor) -> Tensor:
         given = dict(zip(variables, operands, strict=True))
@@ -187,13 +214,16 @@ def _function_of(tree: Expression, variables: tuple[str, ...]) -> Apply:
     return apply
 
 
-def _of_function(name: str, function: Callable[..., Tensor]) -> tuple[Registered, Apply]:
+def _from_function(name: str, function: Callable[..., Tensor]) -> tuple[Registered, Apply]:
     arity = _arity(name, function)
     return Registered(name, arity, f"{name}({', '.join(VARIABLES[arity])})"), function
 
 
-def _taking_numbers(function: Apply) -> Apply:
-    """The language hands constants on as Python numbers, which many functions of torch refuse."""
+def _accepting_numbers(function: Apply) -> Apply:
+    """Return the function for operands that may be Python numbers; they become tensors.
+
+    Expressions pass constants as Python numbers, which many torch functions do not accept.
+    """
 
     def apply(a: Value, b: Value) -> Value:
         like = a if isinstance(a, Tensor) else b
@@ -208,7 +238,7 @@ def _arity(name: str, function: Callable[..., Tensor]) -> int:
         raise SpaceError(f"primitive {name!r}: {function!r} is neither a text nor a function of tensors")
     try:
         parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError) as error:  # some functions written in C
+    except (TypeError, ValueError) as error:  # some functions written in C have no signature
         raise SpaceError(
             f"primitive {name!r}: Python does not know how many arguments {function!r} takes; wrap it: lambda a: f(a)"
         ) from error
@@ -223,21 +253,22 @@ def _arity(name: str, function: Callable[..., Tensor]) -> int:
 
 
 def _import(module: str) -> None:
+    """Import a module. If that fails, remove the primitives that it registered during this import."""
     before = set(_REGISTERED.get(module, ()))
     try:
         import_module(module)
     except SpaceError:
-        _forget(module, before)
+        _unregister(module, before)
         raise
 
 
-def _where_instead(module: str) -> str:
+def _hint(module: str) -> str:
     inside = [name for name in _REGISTERED if name.startswith(f"{module}.")]
     return f"name those that do: {', '.join(inside)}" if inside else "it must call search_space.register at its import"
 
 
-def _forget(module: str, but: Iterable[str] = ()) -> None:
-    """Takes back what the module registered: its import failed, and it may look different the next time."""
+def _unregister(module: str, but: Iterable[str] = ()) -> None:
+    """Remove the primitives of a module, except those named in `but`."""
     rows = _REGISTERED.pop(module, {})
     if kept := {name: rows[name] for name in but}:
         _REGISTERED[module] = kept
@@ -248,7 +279,10 @@ def _forget(module: str, but: Iterable[str] = ()) -> None:
 
 
 def _check_limits(grammar: Grammar, added: Iterable[str]) -> None:
-    """Each unit the largest on top of the largest so far: a larger input never makes a smaller tree."""
+    """Raise SpaceError if the largest function of the grammar exceeds a limit of the parser.
+
+    The largest function has the largest primitive in each place, because a larger input never makes a smaller tree.
+    """
     unary = [parsed(grammar.unary_texts[name], VARIABLES[1]) for name in grammar.unary]
     binary = [parsed(grammar.binary_texts[name], VARIABLES[2]) for name in grammar.binary]
     for measure, most, what in _LIMITS:
@@ -259,5 +293,5 @@ def _check_limits(grammar: Grammar, added: Iterable[str]) -> None:
         if measure(largest) > most:
             raise SpaceError(
                 f"with {', '.join(added)}, {grammar.units} core units make functions of up to {measure(largest)} "
-                f"{what}, over {most}; use fewer units, shorter texts, or functions of tensors, which are one word"
+                f"{what}, over {most}; use fewer units, shorter texts, or functions of tensors, which are one node"
             )

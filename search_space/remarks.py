@@ -1,4 +1,4 @@
-"""What a surgery reports: what it replaced, what it left as it was and why, and what a person should know."""
+"""The report of `replace_activations`: what was replaced, what was not and why, and notes for the user."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from search_space.dryrun import Site, Watch
+from search_space.dryrun import Recorder, Site
 from search_space.elementwise import has_own_parameters
 from search_space.flow import Role
 
@@ -28,12 +28,12 @@ SEVERAL_INPUTS = "it is called with more than one tensor"
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """An activation that stays.
+    """An activation that is not replaced.
 
     Attributes:
-        name: of the module; of the module that calls it if it is a function.
-        what: its class, or the function.
-        reason: why it stays, a sentence.
+        name: the name of the module; for a function, of the module that calls it.
+        what: the name of its class, or of the function.
+        reason: why it is not replaced; a sentence.
     """
 
     name: str
@@ -43,16 +43,17 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Surgery:
-    """What was done to a network; `str` of it is for reading.
+    """The report of a replacement. `str` makes a text for people.
 
     Attributes:
-        replaced: (name, class before, channels).
-        functional: (name of the module, function, calls): activations that are calls in its `forward` and so stayed;
-            the root's name is "".
-        notes: what a person should know, a line each.
-        kept: activations that would stay even if they could be replaced: gates, output heads, what makes weights.
+        expression: the text of the new activation function.
+        replaced: (name, class of the old module, number of channels) for each replaced module.
+        functional: (name of the module, function, number of calls) for activations that are function calls in a
+            `forward`, and so cannot be replaced. The name of the model itself is "".
+        notes: remarks for the user, one line each.
+        kept: activations that should not be replaced: gates, output heads, and what makes weights.
         last: names of the replaced modules whose channels are the last dimension of their input, not dimension 1.
-        in_place: names of the replaced modules that changed their input, where the network's output depended on it.
+        in_place: names of the replaced modules that changed their input, if the network's output depended on that.
     """
 
     expression: str
@@ -76,32 +77,32 @@ class Surgery:
 
     @property
     def unreachable(self) -> tuple[tuple[str, str, int], ...]:
-        """The rows of `functional` that are neither gates nor output heads: a search would leave them out silently."""
+        """The rows of `functional` that are neither gates nor output heads. A search should have replaced these."""
         kept = {(row.name, row.what) for row in self.kept}
         return tuple(row for row in self.functional if row[:2] not in kept)
 
 
-def kept_calls(seen: Watch) -> Iterator[Kept]:
-    """Return the calls of functions that would stay if they were modules."""
-    for (name, function), visits in seen.calls.items():
-        role = seen.role(visits)
-        if any(seen.flow.off_path(visit.taken) for visit in visits):
+def kept_calls(seen: Recorder) -> Iterator[Kept]:
+    """Yield the function calls that would not be replaced even if they were modules."""
+    for (name, function), calls in seen.function_calls.items():
+        role = seen.role(calls)
+        if any(seen.flow.off_path(call.taken) for call in calls):
             yield Kept(name, function, OFF_PATH)
         elif role in (Role.GATE, Role.HEAD):
             yield Kept(name, function, REASONS[role])
 
 
-def functional(seen: Watch, kept: Sequence[Kept]) -> Iterator[tuple[str, str, int]]:
-    """Return the activations that no exchange of modules reaches: calls, and modules that are parts of one by hand."""
-    for (name, function), visits in seen.calls.items():
-        yield name, function, len(visits)
+def functional(seen: Recorder, kept: Sequence[Kept]) -> Iterator[tuple[str, str, int]]:
+    """Yield the rows of `Surgery.functional`: function calls, and modules that multiply their own input."""
+    for (name, function), calls in seen.function_calls.items():
+        yield name, function, len(calls)
     for row in kept:
         if row.reason == REASONS[Role.OWN_FACTOR]:
-            yield row.name, f"x * {row.what}(x)", len(seen.visits[row.name])
+            yield row.name, f"x * {row.what}(x)", len(seen.module_calls[row.name])
 
 
-def said(kept: Sequence[Kept]) -> list[str]:
-    """Return one line for all that stay for the same reason."""
+def reason_lines(kept: Sequence[Kept]) -> list[str]:
+    """Return one line for all activations that stay for the same reason."""
     groups: dict[tuple[str, str], list[str]] = {}
     for row in kept:
         groups.setdefault((row.what, row.reason), []).append(row.name or "the model itself")
@@ -109,16 +110,24 @@ def said(kept: Sequence[Kept]) -> list[str]:
 
 
 def notes(
-    model: nn.Module, sites: Sequence[Site], seen: Watch | None, kept: Sequence[Kept], match: object
+    model: nn.Module, sites: Sequence[Site], seen: Recorder | None, kept: Sequence[Kept], match: object
 ) -> Iterator[str]:
-    """Return what a person should know of these sites, which are about to be replaced, and of those that stay."""
+    """Yield remarks for the user.
+
+    Args:
+        model: the model before the replacement.
+        sites: the modules that will be replaced.
+        seen: the recorded dry run; None if there was none.
+        kept: the activations that stay.
+        match: the argument of `replace_activations`.
+    """
     yield from _shared(sites)
     if seen is None:
         yield "without example=... calls such as F.relu(x) in a forward were not looked for, nor gates and output heads"
     else:
         yield from _named_by_match(sites, seen, match)
         yield from _bounded_among_others(sites, seen)
-    yield from said(kept)
+    yield from reason_lines(kept)
     yield from (_with_parameters(model, sites) if match is None else ())
     for site in sites:
         if count := sum(len(getattr(site.module, name)) for name in HOOKS[:4] if hasattr(site.module, name)):
@@ -126,6 +135,7 @@ def notes(
 
 
 def in_place(name: str) -> str:
+    """Return the remark on a replaced module that changed its input."""
     return (
         f"{name}: it worked in place, and the network's output depended on that (as in h + f(act(h))); the new module "
         "does not work in place, so the network computes something else, whatever the expression"
@@ -141,15 +151,15 @@ def _shared(sites: Sequence[Site]) -> Iterator[str]:
             yield f"{', '.join(found)} were one module and are now {len(found)}"
 
 
-def _named_by_match(sites: Sequence[Site], seen: Watch, match: object) -> Iterator[str]:
+def _named_by_match(sites: Sequence[Site], seen: Recorder, match: object) -> Iterator[str]:
     for site in sites if isinstance(match, str) else ():
-        if reason := REASONS.get(seen.role(seen.visits[site.name])):
+        if reason := REASONS.get(seen.role(seen.module_calls[site.name])):
             yield f"{site.name}: {kind(site.module)} is replaced, because match= names it, although {reason}"
 
 
-def _bounded_among_others(sites: Sequence[Site], seen: Watch) -> Iterator[str]:
-    """Note a bounded function among others that are not, such as the tanh of BERT's pooler."""
-    bounded = {site.name for site in sites if any(visit.range.bounded for visit in seen.visits[site.name])}
+def _bounded_among_others(sites: Sequence[Site], seen: Recorder) -> Iterator[str]:
+    """Yield remarks on bounded functions if most others are unbounded, such as the tanh of BERT's pooler."""
+    bounded = {site.name for site in sites if any(call.range.bounded for call in seen.module_calls[site.name])}
     others = Counter(kind(site.module) for site in sites if site.name not in bounded)
     usual, count = others.most_common(1)[0] if others else ("", 0)
     for site in sites if 2 <= count > len(bounded) else ():
@@ -168,9 +178,10 @@ def _with_parameters(model: nn.Module, sites: Sequence[Site]) -> Iterator[str]:
 
 
 def kind(module: nn.Module) -> str:
-    """Return the name of the module's class, also of one that torch.jit.script has compiled."""
+    """Return the name of the module's class. For a torch.jit.script module, this is the class that was compiled."""
     return str(getattr(module, "original_name", "") or type(module).__name__)
 
 
 def times(count: int, noun: str) -> str:
+    """Return a count with its noun: `1 module`, `2 modules`."""
     return f"{count} {noun}{'s' * (count != 1)}"

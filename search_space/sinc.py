@@ -1,7 +1,7 @@
 """sin(a)/a with derivatives of every order, also at 0 and in 16-bit types.
 
-The quotient rule subtracts numbers of size 1/a to get a slope of size a/3, and divides by 0 at 0. Below |a| = 1 the
-Taylor series in a^2 takes its place; there it needs few terms.
+Near 0, the quotient rule loses digits: it subtracts numbers of size 1/a, and the result has the size a/3. At 0, it
+divides by 0. Therefore the Taylor series in a^2 is used where |a| < 1; few terms are enough there.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ def sinc(a: Tensor) -> Tensor:
 
 
 def _is_transformed(a: Tensor) -> bool:
-    """Return whether torch.compile, torch.func or forward-mode differentiation has to see the operations."""
+    """Return True under torch.compile, torch.func or forward-mode differentiation, which need to see the operations."""
     transformed = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
     return transformed or unpack_dual(a).tangent is not None
 
 
 class _Sinc(Function):
-    """Compute value and slope directly, in fewer passes over memory than autograd takes through `_by_operations`."""
+    """sinc with its own slope. It takes fewer passes over memory than autograd takes for `_by_operations`."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ def _by_operations(a: Tensor) -> Tensor:
     near = a.abs() < 1
     square = torch.where(near, a * a, 0.0)
     series = square.new_ones(())
-    for k in range(_terms(a) + 1, 0, -1):  # one more, for autograd takes one slope more from it
+    for k in range(_terms(a) + 1, 0, -1):  # one term more, because autograd differentiates the series
         series = 1 - square / (2 * k * (2 * k + 1)) * series
     return torch.where(near, series, torch.sin(a) / torch.where(near, 1.0, a))
 
@@ -58,10 +58,10 @@ def _slope(a: Tensor, value: Tensor) -> Tensor:
     series = first
     for k in range(_terms(a), 0, -1):
         series = torch.addcmul(first, inside, series, value=-1 / (2 * k * (2 * k + 3)))
-    near = (square < 1).to(a.dtype)  # torch.where is slow on CPUs; both sides are finite everywhere
+    near = (square < 1).to(a.dtype)  # faster than torch.where on CPUs; both sides are finite
     return a * (near * series + (1 - near) * (torch.cos(a) - value) / square.clamp_min(1))
 
 
 def _terms(a: Tensor) -> int:
-    """Return how many terms of the series give value, slope and second derivative to all digits of the type."""
+    """Return how many terms of the series give the value and two derivatives to the precision of the type."""
     return 8 if a.dtype == torch.float64 else 4

@@ -1,4 +1,4 @@
-"""Named search spaces. A name once published keeps its meaning: a space that changes gets a new name (`small2`)."""
+"""Named search spaces. A published name keeps its meaning: a changed space gets a new name, such as `small2`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from search_space.primitives import BINARY, UNARY, SpaceError, nearest
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """A named space: its primitives (name -> text, in the order of the options), and how many core units it allows."""
+    """A named search space.
+
+    Attributes:
+        name: as `space` and `--space` take it.
+        title: a line for tables.
+        unary, binary: name -> text of the primitives, in the order of the options.
+        units: the numbers of core units that it allows.
+        reference: the source.
+    """
 
     name: str
     title: str
@@ -21,11 +29,13 @@ class Space:
     reference: str
 
 
-def _of(table: Mapping[str, str], names: str) -> dict[str, str]:
+def _select(table: Mapping[str, str], names: str) -> dict[str, str]:
+    """Return the rows with these names, which are separated by spaces."""
     return {name: table[name] for name in names.split()}
 
 
-# Parts of later functions: elu is max0 + expm1_min0, leaky_relu max0 + leaky_min0, prelu max0 + prelu_min0.
+# Parts of functions that are newer than the paper: elu is max0 + expm1_min0, leaky_relu is max0 + leaky_min0, and prelu
+# is max0 + prelu_min0.
 _MORE_UNARY: Mapping[str, str] = {
     "softsign": "x / (1 + abs(x))",
     "log1p_abs": "log(1 + abs(x))",
@@ -39,7 +49,8 @@ _MORE_UNARY: Mapping[str, str] = {
     "hard_sigmoid": "max(min(x / 6 + 0.5, 1), 0)",
 }
 
-# With both operands x these are mish, hard-swish, gelu and x * tanh(x); the last is a division that stays finite.
+# With x as both operands, the first four are mish, hard-swish, gelu and x * tanh(x). The last is a division whose
+# result is always finite.
 _MORE_BINARY: Mapping[str, str] = {
     "mish_gate": "tanh(softplus(a)) * b",
     "hard_gate": "max(min(a / 6 + 0.5, 1), 0) * b",
@@ -51,21 +62,21 @@ _MORE_BINARY: Mapping[str, str] = {
 SPACES: Mapping[str, Space] = {
     row.name: row
     for row in (
-        Space("swish2017", "the paper's", UNARY, BINARY, (1, 2, 3), "Ramachandran et al. 2017, section 2"),
+        Space("swish2017", "the paper's primitives", UNARY, BINARY, (1, 2, 3), "Ramachandran et al. 2017, section 2"),
         Space(
             "small1",
             "no function grows faster than linearly; holds the paper's six discoveries of one unit",
-            _of(UNARY, "x scale sin cos tanh sinc sigmoid softplus max0 min0"),
-            _of(BINARY, "add sub max min gate"),
+            _select(UNARY, "x scale sin cos tanh sinc sigmoid softplus max0 min0"),
+            _select(BINARY, "add sub max min gate"),
             (1, 2, 3),
             "this project",
         ),
         Space(
             "large1",
-            "the paper's and parts of later functions (elu, prelu, mish, gelu, hard-swish)",
+            "the paper's primitives, and parts of later functions (elu, prelu, mish, gelu, hard-swish)",
             {**UNARY, **_MORE_UNARY},
             {**BINARY, **_MORE_BINARY},
-            (1, 2),  # the largest functions of three units would be longer than the parser allows
+            (1, 2),  # the largest functions of three units would exceed the limits of the parser
             "this project",
         ),
     )
@@ -73,10 +84,16 @@ SPACES: Mapping[str, Space] = {
 
 
 def space(name: str, units: int = 1) -> Grammar:
-    """The named space with so many core units. To leave primitives out: `dataclasses.replace(grammar, unary=...)`.
+    """Return the grammar of a named space.
+
+    Use `dataclasses.replace(grammar, unary=...)` to leave primitives out.
+
+    Args:
+        name: one of `SPACES`.
+        units: the number of core units.
 
     Raises:
-        SpaceError: no such space, or not with so many units.
+        SpaceError: there is no such space, or it does not allow so many units.
     """
     found = SPACES.get(name)
     if found is None:

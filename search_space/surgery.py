@@ -1,8 +1,8 @@
-"""Put an expression in the place of the activation functions of any network.
+"""Replace the activation functions of a network by an expression.
 
-A network is changed in place: each activation module is replaced by an `Activation` of its own, with as many channels
-as a dry run on a copy saw there. The dry run (search_space/dryrun.py) also shows which modules are gates or output
-heads, and which activations are calls in a `forward` (`F.relu(x)`), which no exchange of modules can reach.
+The network is changed in place: each activation module is replaced by a new `Activation`. Its number of channels comes
+from a dry run on a copy (search_space/dryrun.py). The dry run also shows which modules are gates or output heads. Some
+activations are function calls in a `forward`, such as `F.relu(x)`. They are reported, but cannot be replaced.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import nn
 
 from search_space import remarks
 from search_space.activation import Activation
-from search_space.dryrun import Example, Site, Visit, Watch, dry_run, need_in_place
+from search_space.dryrun import Call, Example, Recorder, Site, dry_run, need_in_place
 from search_space.elementwise import ACTIVATIONS, CALLS, is_activation
 from search_space.expression import Expression, as_expression
 from search_space.primitives import SpaceError
@@ -33,17 +33,22 @@ from search_space.remarks import (
     kept_calls,
     kind,
     notes,
-    said,
+    reason_lines,
 )
 
 Match = type[nn.Module] | tuple[type[nn.Module], ...] | Callable[[str, nn.Module], bool] | str
 
-_NAME_IT = "name it in match= to replace it all the same"
+_MATCH_HINT = "name it in match= to replace it all the same"
 
 
 class NothingToReplace(SpaceError):
-    """A model without an activation. `found` is what it has instead; `how`, if there is something to say, which
-    arguments would name what to replace."""
+    """The model has no activation that can be replaced.
+
+    Attributes:
+        found: what was found in the model.
+        how: how to say with `match` what to replace; empty if that would not help.
+        kept: the activations that stay.
+    """
 
     def __init__(self, found: str, how: str = "", kept: Sequence[Kept] = ()) -> None:
         super().__init__(f"{found}{how}")
@@ -58,28 +63,32 @@ def replace_activations(
     match: Match | None = None,
     per_channel: bool = True,
 ) -> Surgery:
-    """Put `expression` in the place of activation modules, in `model` itself; make the optimiser afterwards.
+    """Replace activation modules of `model`, in place, by `expression`. Make the optimizer afterwards.
 
-    The example goes through a copy of the model (eval mode, no gradients; the state of the random numbers is put
-    back), so this needs the memory of a second model for a moment and changes nothing but the activations.
+    If there is an example, a copy of the model is run on it, in eval mode and without gradients. So memory for a second
+    model is needed for a short time. Nothing changes except the activations; the random state is restored.
 
     Args:
-        model: any module; what it computes between its modules does not matter.
+        model: any module.
         expression: a tree, or its text.
-        example: an input, a whole batch; a tuple of the arguments; or a dictionary of named arguments. It shows how
-            many channels there are, calls of functions, gates and output heads.
-        match: which modules. If not given: all activations of torch and all modules that compute one
-            (search_space/elementwise.py), except gates, output heads and what makes weights. A pattern such as
-            `layers.*.act`: the activations whose dotted names are like it, gates and heads among them. A class, a
-            tuple of classes or `(name, module) -> bool`: any modules.
-        per_channel: a parameter for each channel, where the dry run shows the dimension that channels have, 1 or -1;
-            if False, and elsewhere, one for all.
+        example: an input with a whole batch, a tuple of arguments, or a dictionary of named arguments. The numbers of
+            channels, function calls, gates and output heads are found with it.
+        match: the modules to replace. If not given, all activation modules (search_space/elementwise.py), except gates,
+            output heads and what makes weights. A pattern such as `layers.*.act` selects activations by their dotted
+            names; gates and heads can be among them. A class, a tuple of classes or a function `(name, module) -> bool`
+            selects any modules.
+        per_channel: if True, each channel has its own parameters, if the dry run shows which dimension (1 or -1) has
+            the channels; otherwise all channels share them. If False, all channels share them.
+
+    Returns:
+        A report of what was replaced, what was not, and why.
 
     Raises:
-        ParseError: text that is no expression.
-        SpaceError: an argument of another type; nothing matches; channels are asked for without an example; the
-            example does not go through; an activation inside a module of torch.jit.script. The model is then as it
-            was.
+        ParseError: the text is not an expression.
+        SpaceError: an argument has the wrong type; the expression has parameters, `per_channel` is True and there is no
+            example; the model cannot be copied or fails on the example; or a torch.jit.script module contains
+            activations. The model has not changed then.
+        NothingToReplace: no activation was found, or all stay. This is a SpaceError too.
     """
     _check(model, expression, match)
     tree = as_expression(expression)
@@ -88,17 +97,17 @@ def replace_activations(
     if match is None:
         _refuse_scripts(model)
     if not chosen:
-        raise _nothing(model, match, example, everything)
+        raise _nothing_to_replace(model, match, example, everything)
     if tree.betas and per_channel and example is None:
         raise SpaceError(
-            f"{str(tree)!r} has a parameter for each channel, and how many channels there are shows only when the "
+            f"{str(tree)!r} has a parameter for each channel, and the number of channels is known only when the "
             "model runs: give example=<an input, a batch>, or per_channel=False for one that all channels share"
         )
     seen = None if example is None else dry_run(model, chosen, example, {site.name for site in everything})
-    kept = [row for site in chosen if (row := _stays(site, seen, match)) is not None]
+    kept = [row for site in chosen if (row := _reason_to_keep(site, seen, match)) is not None]
     sites = [site for site in chosen if site.name not in {row.name for row in kept}]
     if not sites:
-        raise NothingToReplace(f"every activation stays: {'; '.join(said(kept))}", f"; {_NAME_IT}", kept)
+        raise NothingToReplace(f"every activation stays: {'; '.join(reason_lines(kept))}", f"; {_MATCH_HINT}", kept)
     return _replace(model, tree, sites, seen, kept, match=match, example=example, per_channel=per_channel)
 
 
@@ -106,7 +115,7 @@ def _replace(
     model: nn.Module,
     tree: Expression,
     sites: list[Site],
-    seen: Watch | None,
+    seen: Recorder | None,
     kept: list[Kept],
     *,
     match: Match | None,
@@ -116,22 +125,22 @@ def _replace(
     in_place = [] if seen is None or example is None else need_in_place(model, sites, example, seen)
     layouts = {site.name: _layout(site.name, seen, per_channel) if tree.betas else _Layout() for site in sites}
     calls = [] if seen is None else [*kept_calls(seen)]
-    told = [*notes(model, sites, seen, [*kept, *calls], match), *map(remarks.in_place, in_place)]
+    all_notes = [*notes(model, sites, seen, [*kept, *calls], match), *map(remarks.in_place, in_place)]
     if seen is not None:
-        told += [f"{name}: {layout.note}" for name, layout in layouts.items() if layout.note]
+        all_notes += [f"{name}: {layout.note}" for name, layout in layouts.items() if layout.note]
     report = Surgery(
         expression=str(tree),
         replaced=tuple((site.name, kind(site.module), layouts[site.name].channels) for site in sites),
         functional=() if seen is None else tuple(functional(seen, kept)),
-        notes=tuple(told),
+        notes=tuple(all_notes),
         kept=(*kept, *calls),
         last=tuple(name for name, layout in layouts.items() if layout.dim == -1),
         in_place=tuple(in_place),
     )
-    fresh = [_like(site, model, layouts[site.name].make(tree)) for site in sites]
+    fresh = [_prepared(site, model, layouts[site.name].make(tree)) for site in sites]
     for site, module in zip(sites, fresh, strict=True):
         setattr(site.parent, site.key, module)
-    _leave_fast_paths(model)
+    _disable_fast_paths(model)
     return report
 
 
@@ -149,23 +158,27 @@ def _check(model: object, expression: object, match: object) -> None:
 
 
 def _chosen(match: Match, activations: Sequence[Site]) -> Callable[[str, nn.Module], bool]:
+    """Return a function (name, module) -> bool that selects what `match` means."""
     if isinstance(match, type | tuple):
         return lambda _, module: isinstance(module, match)
-    if isinstance(match, str):  # '*' is every activation, not every module
+    if isinstance(match, str):  # '*' selects every activation, not every module
         modules = {id(site.module) for site in activations}
         return lambda name, module: id(module) in modules and fnmatchcase(name, match)
     return match
 
 
 def _sites(model: nn.Module, chosen: Callable[[str, nn.Module], bool]) -> Iterator[Site]:
-    """Return each place once, though its parent may have several names; nothing inside a chosen module."""
+    """Yield the sites of the chosen modules. Modules inside a chosen module are not searched.
+
+    A site is yielded once, even if its parent has several names.
+    """
     visited: set[nn.Module] = set()
 
     def walk(parent: nn.Module, prefix: str) -> Iterator[Site]:
         if parent in visited or isinstance(parent, torch.jit.ScriptModule):
             return
         visited.add(parent)
-        for key, module in parent._modules.items():  # named_children() leaves out a module's second name
+        for key, module in parent._modules.items():  # named_children() would omit the second name of a module
             if module is not None and chosen(prefix + key, module):
                 yield Site(prefix + key, parent, key, module)
             elif module is not None:
@@ -175,7 +188,7 @@ def _sites(model: nn.Module, chosen: Callable[[str, nn.Module], bool]) -> Iterat
 
 
 def _refuse_scripts(model: nn.Module) -> None:
-    """Raise SpaceError if a module of torch.jit.script or torch.jit.trace has activations inside."""
+    """Raise SpaceError if a module made by torch.jit.script or torch.jit.trace contains activations."""
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule) and not is_activation(module):
             operations = dict.fromkeys(re.findall(r"aten::(\w+)", str(module.inlined_graph)))
@@ -187,25 +200,31 @@ def _refuse_scripts(model: nn.Module) -> None:
                 )
 
 
-def _stays(site: Site, seen: Watch | None, match: Match | None) -> Kept | None:
-    """Return why an activation is not replaced, if it is not. What is asked for by name or class is."""
-    visits = [] if seen is None else seen.visits[site.name]
+def _reason_to_keep(site: Site, seen: Recorder | None, match: Match | None) -> Kept | None:
+    """Return why an activation is not replaced; None if it is. `match` overrides most reasons."""
+    calls = [] if seen is None else seen.module_calls[site.name]
     reason = ""
     if ".parametrizations." in f".{site.name}" and (match is None or isinstance(match, str | type | tuple)):
         reason = OFF_PATH
-    elif seen is not None and visits and match is None:
-        if any(seen.flow.off_path(visit.taken) for visit in visits):
+    elif seen is not None and calls and match is None:
+        if any(seen.flow.off_path(call.taken) for call in calls):
             reason = OFF_PATH
-        elif not all(visit.plain for visit in visits):
+        elif not all(call.plain for call in calls):
             reason = SEVERAL_INPUTS
         else:
-            reason = REASONS.get(seen.role(visits), "")
+            reason = REASONS.get(seen.role(calls), "")
     return Kept(site.name, kind(site.module), reason) if reason else None
 
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """How many channels a new activation has, in which dimension, and what to note about it."""
+    """The channels of a new activation.
+
+    Attributes:
+        channels: their number; 1 if all channels share each parameter.
+        dim: their dimension.
+        note: a remark for the user; empty if there is none.
+    """
 
     channels: int = 1
     dim: int = 1
@@ -215,42 +234,45 @@ class _Layout:
         return Activation(tree, self.channels, dim=self.dim)
 
 
-def _layout(name: str, seen: Watch | None, per_channel: bool) -> _Layout:
-    visits = [] if seen is None else seen.visits[name]
-    note = f"one module called {len(visits)} times, so the calls share its parameters" if len(visits) > 1 else ""
+def _layout(name: str, seen: Recorder | None, per_channel: bool) -> _Layout:
+    """Return the layout of the activation at a site, from the recorded calls of the old module."""
+    calls = [] if seen is None else seen.module_calls[name]
+    note = f"one module called {len(calls)} times, so the calls share its parameters" if len(calls) > 1 else ""
     if seen is None or not per_channel:
         return _Layout(note=note)
-    if not visits:
+    if not calls:
         return _Layout(note="the example does not come here, so all channels share each parameter")
-    dims = set.intersection(*(_dims(visit, seen) for visit in visits))
-    if len(dims) == 2 and any(len(visit.shape) > 2 for visit in visits):
+    dims = set.intersection(*(_dims(call, seen) for call in calls))
+    if len(dims) == 2 and any(len(call.shape) > 2 for call in calls):
         return _Layout(
             note="dimension 1 of the input and the last both look like channels, so all share each parameter"
         )
     if not dims:
         return _Layout(note="nothing shows which dimension of the input is channels, so all share each parameter")
     dim = max(dims)
-    counts = dict.fromkeys(visit.shape[dim] if len(visit.shape) > 1 else visit.shape[0] for visit in visits)
+    counts = dict.fromkeys(call.shape[dim] if len(call.shape) > 1 else call.shape[0] for call in calls)
     if len(counts) > 1:
-        # An error would shut out torchvision's Bottleneck, which calls its one ReLU with 64, 64 and 256 channels.
+        # This is not an error, because torchvision's Bottleneck calls its only ReLU with 64, 64 and 256 channels.
         numbers = " and ".join(map(str, counts))
         return _Layout(note=f"one module called with {numbers} channels, so all channels share each parameter")
     return _Layout(next(iter(counts)), dim, note)
 
 
-def _dims(visit: Visit, seen: Watch) -> set[int]:
-    """Return which of 1 and -1 is the dimension of the channels; both for (batch, features), without evidence."""
-    last = len(visit.shape) - 1
-    axes = seen.axes.channels(visit.nodes)
+def _dims(call: Call, seen: Recorder) -> set[int]:
+    """Return the possible dimensions of the channels, 1 and -1: both for (batch, features), unless the channels are
+    dimension 0."""
+    last = len(call.shape) - 1
+    axes = seen.axes.channels(call.nodes)
     if last == 1:
         return {1, -1} if 1 in axes or 0 not in axes else set()
     return {dim for dim, axis in ((1, 1), (-1, last)) if axis in axes}
 
 
-def _like(site: Site, model: nn.Module, fresh: Activation) -> Activation:
-    """Move it to the device and type of the nearest parameters before it, else of the parent's or the model's first.
+def _prepared(site: Site, model: nn.Module, fresh: Activation) -> Activation:
+    """Return the new activation with the device, dtype, mode and hooks that it needs at this site.
 
-    It takes over the hooks of the old module, so that the handles of those who registered them still remove them.
+    Device and dtype come from the nearest module before it that has parameters, else from the parent or the model. The
+    hooks are moved from the old module, so the handles that were returned at their registration still remove them.
     """
     siblings = list(site.parent._modules.items())
     before = [module for _, module in siblings[: [key for key, _ in siblings].index(site.key)] if module is not None]
@@ -265,16 +287,19 @@ def _like(site: Site, model: nn.Module, fresh: Activation) -> Activation:
     return fresh.train(site.module.training)
 
 
-def _leave_fast_paths(model: nn.Module) -> None:
-    """A transformer layer in eval mode computes the relu or gelu that it was made with, past its `activation`."""
-    for module in reversed([*model.modules()]):  # layers before what they are in
+def _disable_fast_paths(model: nn.Module) -> None:
+    """Turn off the fast paths of torch's transformer layers.
+
+    In eval mode, these compute the relu or gelu that the layer was made with, and do not call its `activation`.
+    """
+    for module in reversed([*model.modules()]):  # layers come before the encoder that contains them
         if isinstance(module, nn.TransformerEncoderLayer) and isinstance(module.activation, Activation):
             module.activation_relu_or_gelu = 0
-        if isinstance(module, nn.TransformerEncoder):  # its nested tensors go through that fast path only
+        if isinstance(module, nn.TransformerEncoder):  # it may use nested tensors only with the fast path
             module.use_nested_tensor &= all(getattr(layer, "activation_relu_or_gelu", 0) for layer in module.layers)
 
 
-def _nothing(
+def _nothing_to_replace(
     model: nn.Module, match: Match | None, example: Example | None, activations: Collection[Site]
 ) -> NothingToReplace:
     if isinstance(model, ACTIVATIONS):
@@ -285,7 +310,7 @@ def _nothing(
     if activations:
         names = ", ".join(f"{site.name} ({kind(site.module)})" for site in activations)
         return NothingToReplace(f"{what}; activations found: {names}")
-    if example is not None and (calls := dry_run(model, [], example).calls):
+    if example is not None and (calls := dry_run(model, [], example).function_calls):
         found = ", ".join(f"{call} in {name or 'the model itself'} ({len(n)})" for (name, call), n in calls.items())
         how = "self.act = nn.ReLU() and self.act(x), or activation=nn.ReLU() for torch's transformer layers"
         swap = "a call cannot be swapped: change the code to make a module of it"

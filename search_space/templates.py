@@ -1,4 +1,4 @@
-"""The texts of exported files (search_space/code.py). Names in braces are filled in by `str.format`."""
+"""Templates of exported files (search_space/export.py), for `str.format`."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from collections.abc import Mapping
 _SQRT = '''
 
 def _sqrt(a: {0}) -> {0}:
-    """The square root; its infinite slope at 0 is set to 0."""
+    """Return the square root. Its slope at 0 is infinite, and set to 0 here."""
     zero = a == 0
     return {1}
 '''
 _WITHIN = '''
 
 def _within(number: float, x: Tensor) -> float:
-    """A constant as the type of x holds it: infinite beyond its range."""
+    """Return the number, or infinity if the type of x cannot hold it."""
     return math.copysign(math.inf, number) if abs(number) > torch.finfo(x.dtype).max else number
 '''
 _ABS = '''
 
 def _abs(a: jax.Array) -> jax.Array:
-    """The absolute value; its slope at 0 is 0, where jax's own has 1."""
+    """Return the absolute value. Its slope at 0 is 0; jnp.abs has the slope 1 there."""
     return a * jnp.sign(a)
 '''
 _SINC = '''
 
 def _sinc(a: Tensor) -> Tensor:
-    """sin(a)/a, and 1 at 0; near 0 by the Taylor series, which has all derivatives there."""
+    """Return sin(a)/a, and 1 at 0. Near 0 the Taylor series is used, which has all derivatives there."""
     if a.dtype in (torch.bfloat16, torch.float16):
         return _sinc(a.float()).to(a.dtype)
     near = a.abs() < 1
@@ -39,7 +39,7 @@ def _sinc(a: Tensor) -> Tensor:
 _JAX_SINC = '''
 
 def _sinc(a: jax.Array) -> jax.Array:
-    """sin(a)/a, and 1 at 0; near 0 by the Taylor series, which has all derivatives there."""
+    """Return sin(a)/a, and 1 at 0. Near 0 the Taylor series is used, which has all derivatives there."""
     dtype = a.dtype
     a = jnp.asarray(a, jnp.promote_types(dtype, jnp.float32))
     near = jnp.abs(a) < 1
@@ -52,13 +52,13 @@ def _sinc(a: jax.Array) -> jax.Array:
 _SYMPY_SINC = '''
 
 def _sinc(a: sp.Expr) -> sp.Expr:
-    """sin(a)/a; at 0 the start of the Taylor series, which has the value and the first seven derivatives there."""
+    """Return sin(a)/a; at 0, the start of its Taylor series, which has the same value and seven derivatives there."""
     return sp.Piecewise((sp.sin(a) / a, sp.Ne(a, 0)), (1 - a**2 / 6 + a**4 / 120 - a**6 / 5040, True))
 '''
 _PRELU = '''
 
 def _prelu(a: Tensor, p: Tensor) -> Tensor:
-    """max(a, 0) + p * min(a, 0); torch's kernel takes channels at dimension 1, and no two types under autocast."""
+    """Return max(a, 0) + p * min(a, 0). F.prelu needs channels at dimension 1, and equal dtypes under autocast."""
     if torch.is_autocast_enabled(a.device.type) or (a.dim() < 2 and p.numel() > 1):
         return torch.relu(a) + p * F.hardtanh(a, -math.inf, 0)
     dim = a.dim() - p.dim() if p.numel() > 1 else 1
@@ -69,7 +69,7 @@ def _prelu(a: Tensor, p: Tensor) -> Tensor:
 _PLACED = '''
 
 def _placed(beta: ArrayLike | tuple[float, ...], x: jax.Array, dim: int) -> jax.Array:
-    """A parameter in the type of x, and in a shape that broadcasts with x."""
+    """Return a parameter with the dtype of x, and in a shape that broadcasts with x."""
     beta = jnp.asarray(beta, x.dtype)
     if jnp.size(beta) == 1:
         return beta.reshape(())
@@ -101,7 +101,7 @@ FILE = '''\
 
 {formula}
 
-Needs {needs} only. Made of an expression with the key {key}.
+It needs {needs} only. It was made from the expression with the key {key}.
 """
 
 {imports}
@@ -109,15 +109,15 @@ Needs {needs} only. Made of an expression with the key {key}.
 TORCH_CLASS = '''
 
 class {name}(nn.Module):
-    """{title}, element by element.
+    """Apply {title} to every element.
 
     {inner}
 
     Args:
-        channels: the size of dimension `dim` of the input, where each parameter has one value a channel; 1 shares the
-            parameters among all channels.
+        channels: the size of dimension `dim` of the input. Each parameter has one value per channel; with 1, all
+            channels share each parameter.
         inplace: accepted, because timm and others pass it, and ignored.
-        dim: where the channels are: 1 for `(batch, channels, ...)`, -1 for `(batch, ..., channels)`.
+        dim: the dimension of the channels: 1 for `(batch, channels, ...)`, -1 for `(batch, ..., channels)`.
 
     Shapes: input and output have the same shape, dtype and device; each parameter is `(channels,)`.
 
@@ -134,14 +134,14 @@ class {name}(nn.Module):
 {body}
 '''
 TORCH_START = """\
-        # Leave parameters out of weight decay: it would pull them to 0, which is no neutral value.
+        # Exclude these parameters from weight decay, which would pull them towards 0.
 """
 TORCH_PARAMETER = """\
         self.{symbol} = nn.Parameter(torch.tensor({start}).expand(channels).clone())
 """
 TORCH_SHAPE = '''
     def _broadcast_shape(self, x: Tensor) -> tuple[int, ...]:
-        """The shape in which a parameter broadcasts with x; an x of one dimension consists of channels alone."""
+        """Return the shape in which a parameter broadcasts with x. An x of one dimension is read as (channels,)."""
         if self.channels == 1:
             return ()
         dims, dim = x.dim(), self.dim if x.dim() != 1 else 0
@@ -160,7 +160,7 @@ JAX_FUNCTION = '''
 def {name}(
     x: jax.Array,{arguments}
 ) -> jax.Array:
-    """{title}, element by element.
+    """Apply {title} to every element.
 
     {inner}
 {channels_text}    """
@@ -169,8 +169,8 @@ def {name}(
 {casts}{body}
 '''
 JAX_CHANNELS = """
-    A parameter is a number, or has one value a channel: `(channels,)`. Leave it out of weight decay. `dim` says where
-    the channels are: -1 for `(batch, ..., channels)`, 1 for `(batch, channels, ...)`.
+    A parameter is a number, or has one value per channel: `(channels,)`. Do not apply weight decay to it. `dim` is the
+    dimension of the channels: -1 for `(batch, ..., channels)`, 1 for `(batch, channels, ...)`.
 """
 CARD = """\
 # {title}
@@ -180,7 +180,7 @@ $${latex}$$
 * expression: `{text}`, key `{key}`
 * parameters: {symbols}; values: {values}
 
-Save this module as `{title}.py`; then
+Save this module as `{title}.py`. Then:
 
 ```python
 from {title} import {name}

@@ -1,6 +1,6 @@
 """The mirror -f(-x) of a function, as studies know it.
 
-Why a mirror is worth as much as the function, and where it is not, is in search_space/mirror.py and
+Why a mirror is worth as much as the function, and where it is not, is in search_space/symmetry.py and
 docs/search-space.md. It holds for the distribution of results, not for one seed, so no function is ever given the
 result of its mirror.
 """

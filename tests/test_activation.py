@@ -1,4 +1,4 @@
-"""Expressions as modules: shapes, parameters, gradients, and the known functions against torch's own."""
+"""Expressions as modules: shapes, parameters and gradients; known functions compared with torch's own."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def test_parameters_start_at_one(text: str, count: int, channels: int) -> None:
 
 
 @pytest.mark.parametrize("shape", [(5, 3), (5, 3, 4, 7), (5, 3, 9), (3, 3), (3, 3, 3), (3, 3, 3, 3)])
-def test_one_value_a_channel(shape: tuple[int, ...]) -> None:
-    """Dimension 1 is the channel, whatever the sizes of the others."""
+def test_one_value_per_channel(shape: tuple[int, ...]) -> None:
+    """Dimension 1 has the channels, whatever the sizes of the other dimensions."""
     module = Activation("beta * x + beta", 3)
     factor, shift = module.betas
     factor.data, shift.data = torch.tensor([2.0, 3.0, 5.0]), torch.tensor([7.0, 11.0, 13.0])
@@ -96,7 +96,8 @@ def test_one_channel_is_shared_by_all(shape: tuple[int, ...]) -> None:
 )
 @pytest.mark.parametrize("text", ["beta * x + beta", SWISH, "max(x, 0) + beta * min(x, 0)", "beta"])
 def test_dim_says_where_the_channels_are(text: str, dim: int, shape: tuple[int, ...]) -> None:
-    """Row M7: inputs of transformers, `(batch, tokens, channels)`; also the kernel of PReLU and constants."""
+    """Row M7: inputs of transformers are `(batch, tokens, channels)`. The cases include the kernel of PReLU and
+    constants."""
     torch.manual_seed(0)
     module, other = Activation(text, 3, dim=dim), Activation(text, 3)
     for beta in module.betas:
@@ -133,8 +134,8 @@ def test_dim_is_a_whole_number(dim: Any) -> None:
         Activation(SWISH, 16, dim=dim)
 
 
-def test_weight_decay_by_the_usual_rule_spares_the_parameters() -> None:
-    """Row M8: `p.ndim < 2`, by which training scripts find biases and scales of norms, finds every beta too."""
+def test_the_usual_rule_excludes_the_parameters_from_weight_decay() -> None:
+    """Row M8: `p.ndim < 2`, by which training scripts find biases and scales of norms, is true for every beta."""
     for text in (SWISH, "beta * x + beta", KNOWN["prelu"].expression):
         parameters = list(Activation(text, 16).parameters())
         assert parameters and all(p.ndim < 2 and p.shape == (16,) for p in parameters)
@@ -155,7 +156,7 @@ def test_a_state_of_the_older_form_is_loaded(text: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8, torch.bool, torch.complex64], ids=str)
 @pytest.mark.parametrize("text", ["beta * x", "x", "max(x, 0)", "sin(x)", "1", "beta"])
 def test_only_floating_point_inputs(text: str, dtype: torch.dtype) -> None:
-    """Row M6: beta 0.9 became the integer 0, and all values zeros."""
+    """Row M6: beta 0.9 became the integer 0, and all values became 0."""
     for native in (True, False):
         with pytest.raises(SpaceError, match=f"floating-point input, not {dtype}; convert it: x.float()"):
             Activation(text, native=native)(torch.ones(2, 3).to(dtype))
@@ -181,7 +182,7 @@ def test_text_and_tree_alike() -> None:
 
 
 def test_parameter_groups_exempt_the_parameters_of_activations_and_no_other() -> None:
-    """Row M8. Every parameter is in one group, each once, also where a module is used twice."""
+    """Row M8: every parameter is in one group, once, even if a module is used twice."""
     model = nn.Sequential(nn.Conv2d(3, 4, 1), Activation(SWISH, 4), nn.Sequential(nn.BatchNorm2d(4), Activation("x^2")))
     model.append(Activation("beta + beta * x", 4))
     model.append(model[1])
@@ -193,8 +194,8 @@ def test_parameter_groups_exempt_the_parameters_of_activations_and_no_other() ->
     assert parameter_groups(nn.ReLU(), 0.1) == []
 
 
-def test_decay_pulls_no_parameter_of_an_activation() -> None:
-    """Row M8: beta stays where it is while nothing but decay moves the weights."""
+def test_weight_decay_changes_no_parameter_of_an_activation() -> None:
+    """Row M8: beta keeps its value while weight decay alone changes the weights."""
     model = nn.Sequential(nn.Linear(3, 4), Activation(SWISH, 4))
     optimizer = torch.optim.AdamW(parameter_groups(model, weight_decay=0.1), lr=0.1)
     before = model[0].weight.detach().clone()
@@ -258,7 +259,8 @@ def test_a_constant_lets_a_network_train() -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("form", ["{}", "x + {}", "x - {}", "{} * x", "{} / x", "x / {}", "{}^x", "x^{}", "beta * {}"])
 def test_constants_that_the_type_cannot_hold(form: str, dtype: torch.dtype) -> None:
-    """Bad mathematics is a result, infinite or not a number; an exception would be a broken machine."""
+    """The result is infinite or NaN, which marks the candidate as infeasible. An exception would look like a broken
+    machine."""
     x = torch.ones(2, 3, dtype=dtype, requires_grad=True)
     for constant in ("1e300", "1e39", "1e5", "exp(9e9)", "-1e300", "sqrt(-1)", "1e-300", "1e-39"):
         assert Activation(form.format(f"({constant})"), 3)(x).shape == x.shape
@@ -286,7 +288,7 @@ def test_a_constant_that_is_not_a_number_spoils_everything(form: str, constant: 
 
 
 def of_betas(module: Activation) -> Callable[..., Tensor]:
-    """The module as a function of its input and its parameters."""
+    """Return the module as a function of its input and its parameters."""
 
     def apply(x: Tensor, *betas: Tensor) -> Tensor:
         names = (name for name, _ in module.named_parameters())
@@ -317,7 +319,7 @@ def of_betas(module: Activation) -> Callable[..., Tensor]:
     ],
 )
 def test_gradients(text: str) -> None:
-    """torch's check by finite differences, of x and of every parameter, two channels."""
+    """Torch's check by finite differences, for x and every parameter, with two channels."""
     module = Activation(text, 2).double()
     torch.manual_seed(0)
     x = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
@@ -349,7 +351,7 @@ def test_every_subtree_is_computed_once_and_constants_beforehand(monkeypatch: py
 
 
 def drawn(count: int) -> list[str]:
-    """Expressions of two units, at random, that are smooth but at points that a normal number does not meet."""
+    """Return random expressions of two units that are smooth except at points that normal random numbers do not hit."""
     grammar, draw = Grammar(units=2), random.Random(5)
     found = (str(grammar.decode(grammar.unrank(draw.randrange(grammar.size)))) for _ in range(count))
     return [text for text in found if not re.search("sqrt|log|sinh|cosh|/", text)]
@@ -357,7 +359,8 @@ def drawn(count: int) -> list[str]:
 
 @pytest.mark.parametrize("text", [*(row.expression for row in KNOWN.values()), *drawn(40)])
 def test_gradients_of_known_and_of_random_functions(text: str) -> None:
-    """Kernels included. 0.35 to 2 on both sides: differences of values mean nothing at kinks, nor beyond 1e6."""
+    """Kernels are included. Points are 0.35 to 2 on both sides: at kinks and beyond 1e6, differences of values are no
+    approximation of slopes."""
     torch.manual_seed(1)
     x = ((0.35 + 1.6 * torch.rand(3, 2, dtype=torch.float64)) * torch.tensor([1, -1])).requires_grad_()
     module = Activation(text, 2).double()
@@ -608,10 +611,10 @@ def test_what_is_no_text_is_no_expression(expression: Any) -> None:
             use(expression)
 
 
-def test_maxout_is_asked_for_rightly() -> None:
+def test_maxout_checks_its_arguments() -> None:
     with pytest.raises(SpaceError, match=r"at least 2 pieces, not 2\.5"):
         Maxout(2.5)  # type: ignore[arg-type]
-    with pytest.raises(SpaceError, match=r"an input \(4,\); maxout needs a multiple of 2"):
+    with pytest.raises(SpaceError, match=r"the input is \(4,\); maxout needs a multiple of 2"):
         Maxout(2)(torch.zeros(4))
 
 
@@ -646,7 +649,7 @@ def test_the_input_is_called_as_torch_calls_it() -> None:
 
 
 def test_autocast_leaves_the_type_of_prelu() -> None:
-    """Seen to fail: F.prelu is among the functions that autocast runs in bfloat16."""
+    """Seen to fail: autocast runs F.prelu in bfloat16."""
     module, x = Activation("max(x, 0) + 0.25 * beta * min(x, 0)", 3), torch.randn(2, 3, 4)
     with torch.autocast("cpu", torch.bfloat16):
         found = module(x)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+
+import search_space
 
 from .architecture import SOURCES, broken_rules, module_name
 
@@ -40,6 +45,35 @@ def test_imports_go_one_way(path: Path) -> None:
 )
 def test_the_test_can_fail(module: str, source: str) -> None:
     assert broken_rules(module, source)
+
+
+def hidden_modules(package: ModuleType) -> list[str]:
+    """Return the modules of a package that its own names hide, and the public names that are modules."""
+    modules = {path.stem for path in Path(str(package.__file__)).parent.glob("*.py")} - {"__init__", "__main__"}
+    hidden = [
+        name for name in modules if getattr(package, name, None) is not import_module(f"{package.__name__}.{name}")
+    ]
+    return sorted(hidden + [name for name in package.__all__ if isinstance(getattr(package, name), ModuleType)])
+
+
+def test_no_function_of_the_search_space_hides_a_module() -> None:
+    """`import search_space.X` gives a module for every file X, and `search_space.f` is never a module."""
+    assert hidden_modules(search_space) == []
+
+
+def test_a_hidden_module_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "sample_package"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        "from sample_package.key import key\nimport sample_package.other\n__all__ = ['key', 'other']\n"
+    )
+    (package / "key.py").write_text("def key(): ...\n")
+    (package / "other.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = hidden_modules(import_module("sample_package"))
+    for name in [name for name in sys.modules if name.startswith("sample_package")]:
+        del sys.modules[name]
+    assert found == ["key", "other"]
 
 
 # What runs code that comes as data, and the few places where something like it is meant.

@@ -1,4 +1,4 @@
-"""Keys: equal ones must be equal functions, and the forms that searches and people write must meet."""
+"""Keys and normal forms. Equal keys must mean equal functions, and different ways of writing a function must meet."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Values = tuple[float, ...]
 
 
 def values(expression: Expression, places: Iterable[int] = range(4), rows: int = len(BETAS)) -> Values:
-    """On all points with the first rows of `BETAS`, the parameters taking the values at these places of it."""
+    """Return the values at all points, for the first rows of `BETAS`. Each parameter takes the values at its index."""
     module, order, found = Activation(expression).double(), list(places), []
     for row in BETAS[:rows]:
         for parameter, place in zip(module.betas, order, strict=False):
@@ -48,14 +48,14 @@ def orders(expression: Expression) -> Iterator[tuple[int, ...]]:
 
 
 def same(one: Values, other: Values) -> bool:
-    """Equal up to rounding, and not a number at the same points."""
+    """Return True if the values are equal up to rounding errors, and NaN at the same points."""
     left, right = torch.tensor([one, other], dtype=torch.float64)
     return torch.allclose(left, right, rtol=1e-9, atol=1e-11, equal_nan=True)
 
 
 def equal(one: Expression, other: Expression) -> bool:
-    """One function: there is a way to match the parameters, which the two may have in different orders. The first row
-    only: with others, sines of enormous numbers differ by rounding alone."""
+    """Return True if the two are one function: if their parameters, in some order, can be matched. Only the first row
+    of values is compared, because in others the sines of very large numbers differ by rounding errors."""
     wanted = values(one, rows=1)
     longer = max(one, other, key=lambda e: len(e.betas))
     return any(same(wanted, values(other, places, rows=1)) for places in orders(longer))
@@ -66,7 +66,7 @@ def equal(one: Expression, other: Expression) -> bool:
 
 @pytest.fixture(scope="module")
 def one_unit() -> dict[str, list[Expression]]:
-    """The 6,250 expressions of one unit, by key."""
+    """Return the 6,250 expressions of one unit, grouped by their keys."""
     grammar, found = Grammar(1), defaultdict(list)
     for index in range(grammar.size):
         expression = grammar.decode(grammar.unrank(index))
@@ -80,7 +80,8 @@ def test_the_small_space_has_4045_functions(one_unit: dict[str, list[Expression]
 
 
 def test_keys_agree_with_brute_force(one_unit: dict[str, list[Expression]]) -> None:
-    """Every expression against every other, by value, on other points and with other parameters than the keys use."""
+    """Compare every expression with every other, by their values at other points and for other parameters than the keys
+    use."""
     expressions = [(found, e) for found, same_key in one_unit.items() for e in same_key]
     table = np.array([values(e) for _, e in expressions])
     others = [(found, values(e, places)) for found, e in expressions for places in orders(e)]
@@ -253,7 +254,7 @@ def _trees(betas: st.SearchStrategy[Expression]) -> st.SearchStrategy[Expression
 
 
 def swapped(tree: Expression, rng: random.Random) -> Expression:
-    """The tree with the operands of commutative functions the other way round at random places."""
+    """Return the tree with the operands of commutative functions exchanged at random places."""
 
     def swap(node: Expression, args: tuple[Expression, ...]) -> Expression:
         if node.op in COMMUTATIVE and rng.random() < 0.5:
@@ -293,8 +294,8 @@ def test_canonical_of_canonical_of_any_tree(tree: Expression) -> None:
 
 @settings(deadline=None, max_examples=300)
 @given(_trees(st.integers(1, 2).map(beta)))
-def test_canonical_never_changes_which_parameters_are_one(tree: Expression) -> None:
-    """Rewriting may drop a parameter, never make two of one or one of two."""
+def test_canonical_neither_merges_nor_splits_parameters(tree: Expression) -> None:
+    """Rewriting may drop a parameter. It never makes two parameters of one, or one of two."""
     normal = canonical(tree)
     assert len(normal.betas) <= len(tree.betas)
     assert normal.betas == tuple(range(1, len(normal.betas) + 1))
@@ -314,8 +315,8 @@ def test_what_differs_by_more_than_a_millionth_differs_in_key(tree: Expression, 
 GOLDEN = json.loads((Path(__file__).parent / "keys.json").read_text())
 
 
-def test_keys_stay_what_they_are() -> None:
-    """Stores keep keys for ever: a change of this file makes every stored study forget what it knows."""
+def test_keys_do_not_change() -> None:
+    """Databases keep keys for ever. If keys change, the results of all stored studies can no longer be found."""
     assert len(GOLDEN) > 300
     assert {text: key(parse(text)) for text in GOLDEN} == GOLDEN
 
@@ -345,8 +346,8 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_what_a_user_has_set_for_other_things_does_not_matter(name: str) -> None:
-    """Seen to fail: under no_grad no parameter moved a function, and the wrong key was remembered."""
+def test_settings_of_torch_do_not_change_keys(name: str) -> None:
+    """Seen to fail: under no_grad no parameter changed a function's value, and the wrong key was cached."""
     texts = ["x * sigmoid(beta * x)", "sqrt(x) + x * 3", "max(x, -1)", "x / (x^2 + 0.5)"]
     key.cache_clear()
     wanted = [(key(parse(text)), preflight(text), profile(text), code(text, "torch")) for text in texts]
@@ -357,7 +358,7 @@ def test_what_a_user_has_set_for_other_things_does_not_matter(name: str) -> None
     assert str(found) == str(wanted)
 
 
-def test_a_parameter_that_moves_a_function_only_where_it_is_small_counts() -> None:
-    """Seen to fail with its share of the greatest value on the grid."""
+def test_a_parameter_that_changes_a_function_only_where_it_is_small_counts() -> None:
+    """Seen to fail when changes were compared with the largest value of the function."""
     texts = ["exp(x^2) + beta * x", "exp(x^2) + abs(beta) * x", "exp(x^2) + 0.7324168304915827 * x"]
     assert len({key(parse(text)) for text in texts}) == 3

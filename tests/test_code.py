@@ -1,4 +1,4 @@
-"""Exported files: each that can run is run, and computes what our module computes."""
+"""Exported files: each that can be run is run, and computes the same as `Activation`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from search_space import (
     notation,
     parse,
 )
-from search_space.code import TARGETS, code, onnx_bytes
+from search_space.export import TARGETS, code, onnx_bytes
 from search_space.kernels import KERNELS
 
 torch.set_num_threads(1)
@@ -93,7 +93,7 @@ def random_expressions(count: int) -> list[Expression]:
 
 
 def run_text(text: str, **shims: types.ModuleType) -> dict[str, Any]:
-    """What the exported file defines, nothing of this project in its names."""
+    """Run an exported file, and return its names. No module of this project is available to it."""
     assert "search_space" not in text and "searcher" not in text
     with pytest.MonkeyPatch.context() as patch:
         for name, shim in shims.items():
@@ -122,7 +122,7 @@ def values_of(module: Activation) -> Any:
 
 
 def with_gradients(module: torch.nn.Module, x: Tensor) -> list[Tensor]:
-    """The value, and the slopes of x and of the parameters."""
+    """Return the value, and the slopes by x and by the parameters."""
     module.zero_grad()
     x = x.clone().requires_grad_()
     value = module(x)
@@ -235,7 +235,7 @@ def test_jax_equals_ours() -> None:
 
 
 def test_jax_itself_has_our_values_and_finite_slopes() -> None:
-    """Row M3, with jax: its own maximum multiplies gradients by 0 where torch leaves them out."""
+    """Row M3, with jax: jax's own maximum multiplies gradients by 0 where torch omits them."""
     jax = pytest.importorskip("jax", reason="jax is no dependency of ours")
     x = torch.tensor([sign * size for size in FAR for sign in (1.0, -1.0)])
     for text in [*NAMED, *map(str, random_expressions(60))]:
@@ -272,8 +272,8 @@ def assert_finite_where_ours_is(found: list[Tensor], text: str, x: Tensor) -> No
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_exports_overflow_nowhere_where_ours_does_not(dtype: torch.dtype) -> None:
-    """Row M3: a gradient of 0 times infinity is not a number. Every named function, the forms of kernels, and random
-    functions of one and two units, up to +-10,000, in torch and jax."""
+    """Row M3: a gradient of 0 times infinity is NaN. The cases are all known functions, the forms of kernels, and
+    random functions of one and two units, for inputs up to +-10,000, in torch and jax."""
     x = torch.tensor([sign * size for size in FAR for sign in (1.0, -1.0)], dtype=dtype)
     for text in [*NAMED, *map(str, random_expressions(300))]:
         assert_finite_where_ours_is(slopes_of(exported(text), x), text, x)
@@ -284,7 +284,7 @@ def test_exports_overflow_nowhere_where_ours_does_not(dtype: torch.dtype) -> Non
     ("text", "at", "slope"), [("max(x, 0) + min(expm1(x), 0)", 100.0, 1.0), ("x / (1 + exp(-x))", -100.0, 0.0)]
 )
 def test_slopes_far_out(text: str, at: float, slope: float) -> None:
-    """Row M3, its two examples."""
+    """Row M3: its two examples."""
     for apply in (exported(text), exported_jax(text)):
         assert slopes_of(apply, torch.tensor([at]))[1].item() == pytest.approx(slope, abs=1e-40)
 
@@ -297,7 +297,7 @@ def test_slopes_far_out(text: str, at: float, slope: float) -> None:
 def test_exports_have_the_derivatives_of_sinc(
     made: Callable[[str], Callable[[Tensor], Tensor]], dtype: torch.dtype
 ) -> None:
-    """Rows M1 and M2, in exports; ours and the exact values: tests/test_primitives.py."""
+    """Rows M1 and M2 for exports. tests/test_primitives.py compares `Activation` with the exact values."""
     x = torch.tensor([0.0, 1e-6, 1e-3, 0.06, -0.06, 0.9, 1.1, -3.0, 30.0], dtype=dtype)
     for text in ("x + sinc(x)", "sinc(x) * cos(x)", "sinc(sin(2 * x))"):
         found, wanted = derivatives(made(text), x), derivatives(Activation(text).double(), x.double())
@@ -307,7 +307,7 @@ def test_exports_have_the_derivatives_of_sinc(
 
 
 def derivatives(apply: Callable[[Tensor], Tensor], x: Tensor) -> list[Tensor]:
-    """Value, slope and second derivative."""
+    """Return the value, the slope and the second derivative."""
     x = x.clone().requires_grad_()
     value = apply(x)
     (slope,) = torch.autograd.grad(value.sum(), x, create_graph=True)
@@ -315,7 +315,7 @@ def derivatives(apply: Callable[[Tensor], Tensor], x: Tensor) -> list[Tensor]:
 
 
 def test_sympy_has_the_derivatives_of_sinc() -> None:
-    """Row M1: sympy's own sinc has no number for them at 0."""
+    """Row M1: sympy's own sinc has no derivatives at 0."""
     sympy = pytest.importorskip("sympy", reason="sympy is no dependency of ours; torch usually brings it")
     names = run_text(code("x + sinc(2 * x)", "sympy"))
     f, x = names["f"], names["x"]
@@ -356,7 +356,7 @@ def test_an_exported_file_calls_the_kernel_of_torch(text: str) -> None:
 
 
 def test_every_kernel_of_ours_is_written_in_torch() -> None:
-    """Row M4: a file computes what `Activation` computes, in the same operations."""
+    """Row M4: a file runs the same operations as `Activation`."""
     assert set(KERNELS) <= {*notation.TORCH, *notation.TORCH_TERMS}
 
 
@@ -368,7 +368,7 @@ def test_every_kernel_of_ours_is_written_in_torch() -> None:
 )
 @pytest.mark.parametrize("text", ["beta * x + beta", SWISH, "max(x, 0) + beta * min(x, 0)", "beta"])
 def test_exports_take_channels_at_any_dimension(text: str, dim: int, shape: tuple[int, ...]) -> None:
-    """Row M7: `dim` as a default of the file and as an argument, in torch and jax."""
+    """Row M7: `dim` is a default of the file and an argument, in torch and jax."""
     ours = trained(text, 3, dim)
     x, betas = torch.randn(shape), values_of(ours)
     made = run_text(code(text, "torch", name="Exported", channels=3, dim=dim, betas=betas))["Exported"]
@@ -404,7 +404,8 @@ def test_exports_refuse_other_channels() -> None:
 
 
 def test_exported_parameters_are_vectors() -> None:
-    """Row M8: the usual rule of weight decay, `p.ndim < 2`, exempts them; states go both ways."""
+    """Row M8: the usual rule `p.ndim < 2` excludes them from weight decay. File and `Activation` load each other's
+    states."""
     for text in (SWISH, "beta * x + beta", "max(x, 0) + beta * min(x, 0)"):
         ours, other = trained(text, 3), exported(text, 3)
         assert all(parameter.shape == (3,) for parameter in other.parameters())
@@ -414,7 +415,7 @@ def test_exported_parameters_are_vectors() -> None:
 
 @pytest.mark.parametrize("names", [["beta"], ["beta1", "beta2"]])
 def test_a_state_of_an_older_file_is_split_as_documented(names: list[str]) -> None:
-    """Row M8: docs/search-space.md says it in this line."""
+    """Row M8: the line of code is in docs/search-space.md."""
     state, rows = {}, torch.randn(len(names), 3)
     state["beta"] = rows
     state |= dict(zip(names, state.pop("beta"), strict=True))
@@ -426,7 +427,7 @@ def test_a_state_of_an_older_file_is_split_as_documented(names: list[str]) -> No
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8, torch.bool, torch.complex64], ids=str)
 @pytest.mark.parametrize("text", ["beta * x", "x", "max(x, 0)", "1", "beta", "sin(x)"])
 def test_exports_take_floating_point_only(text: str, dtype: torch.dtype) -> None:
-    """Row M6: beta 0.9 became the integer 0, and all values zeros."""
+    """Row M6: beta 0.9 became the integer 0, and all values became 0."""
     for apply in (exported(text), exported_jax(text)):
         with pytest.raises(TypeError, match=f"a floating-point input is needed, not {dtype}"):
             apply(torch.ones(2, 3).to(dtype))
@@ -546,7 +547,7 @@ def test_every_target_can_write_every_function(table: str) -> None:
 def test_unknown_target() -> None:
     with pytest.raises(SpaceError, match="unknown target 'pytorch'; did you mean 'torch'"):
         code("x", "pytorch")
-    with pytest.raises(SpaceError, match="onnx_bytes; as text: torch, jax"):
+    with pytest.raises(SpaceError, match="onnx_bytes; targets with text: torch, jax"):
         code("x", "onnx")
     assert set(TARGETS) == {"torch", "onnx", "jax", "sympy", "latex", "markdown"}
 
@@ -558,7 +559,7 @@ def test_a_target_that_cannot_express_the_function_says_which_can(monkeypatch: p
         with pytest.raises(SpaceError, match=f"{target} cannot express erf; these can: torch, jax, onnx$"):
             code("erf(x) + sin(x)", target)
         code("sin(x)", target)
-    with pytest.raises(SpaceError, match="one value a parameter, not one a channel; torch, jax and onnx have both"):
+    with pytest.raises(SpaceError, match="one value per parameter, not one per channel; torch, jax and onnx have both"):
         code("beta * x", "sympy", channels=2, betas=[[1, 2]])
 
 
@@ -596,14 +597,14 @@ def test_bad_text_and_channels() -> None:
     ],
 )
 def test_the_comparison_can_fail(op: str, text: str, template: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A module that is wrong in one function, in one slope or by a pair of parentheses is found."""
+    """The comparison finds a module with one wrong function, one wrong slope or a missing pair of parentheses."""
     monkeypatch.setitem(notation.TORCH, op, replace(notation.TORCH[op], template=template))
     with pytest.raises(AssertionError):
         assert_equal(exported(text), Activation(text), torch.tensor([*POINTS, 7.0]))
 
 
 def test_an_exported_class_refuses_other_channels_than_it_has() -> None:
-    """Seen to fail: one channel became four."""
+    """Seen to fail: an input of one channel was broadcast to four."""
     module = exported("x * sigmoid(beta * x)", channels=4)
     with pytest.raises(ValueError, match=r"dimension 1 must be the 4 channels, not \(2, 1, 5, 5\)"):
         module(torch.randn(2, 1, 5, 5))

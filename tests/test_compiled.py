@@ -1,4 +1,4 @@
-"""torch.compile: the same numbers, one compile for all activations of an expression, and only where it pays."""
+"""torch.compile: the same numbers, one compile for all activations of an expression, and only if that saves time."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_a_single_kernel_is_never_compiled() -> None:
 def test_the_saving_must_exceed_the_cost() -> None:
     long, short = (plan(SWISH, 4096, passes, known=CHEAP) for passes in (10**9, 0))
     assert long.compile and long.compiled_ns == CHEAP.floor_ns < long.eager_ns
-    assert not short.compile and "it would save 0 s over the run, a compile takes 0.001 s" in short.reason
+    assert not short.compile and "it would save 0 s over the run, and a compile takes 0.001 s" in short.reason
     saved = (long.eager_ns - long.compiled_ns) * 1e-9 * 4096 * 10**9
     assert f"it saves {saved:.3g} s over the run" in long.reason
     assert not plan(SWISH, 4096, 10**6, known=DEAR).compile
@@ -114,7 +114,7 @@ def test_the_saving_must_exceed_the_cost() -> None:
 def test_a_run_shorter_than_any_compile_asks_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("search_space.compiled.host", lambda _: pytest.fail("a compile was measured"))
     found = plan(SWISH, 4096, 10)
-    assert not found.compile and found.reason.endswith("s in all, a compile some seconds")
+    assert not found.compile and found.reason.endswith("s in total, and a compile takes some seconds")
 
 
 def test_more_operations_save_more() -> None:
@@ -134,7 +134,7 @@ def test_without_a_compiler_everything_goes_on_as_before(no_compiler: None) -> N
 
 
 def test_a_model_gets_a_plan_for_each_expression(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Elements are counted over all places; what is compiled is measured."""
+    """Elements are counted over all activations. Times of compiled expressions are measured."""
     monkeypatch.setattr(compiled, "host", lambda device="cpu": CHEAP)
     asked: dict[str, int] = {}
 
@@ -169,8 +169,9 @@ def test_a_host_is_measured_by_one_real_compile() -> None:
     assert compile_activations(model) is None and model[0].compiled
 
 
-def test_measuring_draws_nothing_from_the_random_numbers_of_others() -> None:
-    """Seen to fail with inputs from torch's generator: what a training drew depended on what was compiled before it."""
+def test_measuring_does_not_change_the_state_of_random_generators() -> None:
+    """Seen to fail with inputs from torch's generator: the random numbers of a training depended on what was compiled
+    before it."""
     host.cache_clear()
     before = torch.get_rng_state(), random.getstate()
     compile_where_it_pays(nn.Sequential(Activation("tanh(x) * cos(beta * x)")), torch.zeros(64, 8, 32, 32), 10**7)

@@ -1,4 +1,4 @@
-"""Which modules count as activations, by what they compute."""
+"""Which modules count as activations, because of what they compute."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from search_space.elementwise import ACTIVATIONS, has_own_parameters, is_activat
 
 
 def script(what: Any, compiler: Any = torch.jit.script, *args: Any) -> Any:
-    """Compile with torch.jit, which torch calls deprecated and many people use."""
+    """Compile with torch.jit, which torch calls deprecated, but many people use."""
     with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
         return compiler(what, *args)
 
 
 class Wrapped(nn.Module):
-    """A module of a user's own around a function."""
+    """A user's own module around a function."""
 
     def __init__(self, function: Callable[..., Any], **held: Any) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Wrapped(nn.Module):
 
 
 class HandWritten(nn.Module):
-    """A Swish that has its sigmoid as a module: the whole is the activation."""
+    """A Swish with a sigmoid module. The whole module is the activation."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class HandWritten(nn.Module):
 
 
 class OnImages(nn.Module):
-    """An activation that insists on images."""
+    """An activation that accepts images only."""
 
     def forward(self, x: Tensor) -> Tensor:
         n, c, h, w = x.shape
@@ -53,7 +53,7 @@ class OnImages(nn.Module):
 
 
 class Counting(nn.Module):
-    """Scales by how often it has been called."""
+    """Scales by the number of its calls."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Counting(nn.Module):
 
 
 class InTraining(nn.Module):
-    """Adds noise in training alone."""
+    """Adds noise in training mode only."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x) + (torch.rand_like(x) if self.training else 0)
@@ -123,7 +123,7 @@ OTHERS: dict[str, nn.Module] = {
 
 @pytest.mark.parametrize("name", ALIKE)
 def test_a_module_that_maps_every_element_alike_is_an_activation(name: str) -> None:
-    """Row S3: whoever wrote it, by its answers."""
+    """Row S3: it is recognised by its outputs, whoever wrote it."""
     assert is_activation(ALIKE[name])
 
 
@@ -134,7 +134,7 @@ def test_other_modules_are_no_activations(name: str) -> None:
 
 @pytest.mark.parametrize("cls", ACTIVATIONS[:-1], ids=lambda cls: cls.__name__)
 def test_the_activations_of_torch_map_every_element_alike(cls: type[nn.Module]) -> None:
-    """Except RReLU, which draws random numbers: that is why they are known by class."""
+    """RReLU is an exception, because it draws random numbers. So torch's activations are recognised by their class."""
     assert is_activation(cls()) and maps_alike(cls()) == (cls is not nn.RReLU)
 
 
@@ -144,8 +144,8 @@ def test_asking_changes_nothing() -> None:
     assert module.calls == 0 and not module.training and torch.equal(torch.get_rng_state(), random)
 
 
-def test_numbers_of_its_own() -> None:
-    """One trained number is seen, and not taken for an activation that another can replace unasked."""
+def test_a_module_with_numbers_of_its_own_is_no_activation() -> None:
+    """A module with one trained number is noticed, but it is not an activation that is replaced unasked."""
     swish = Wrapped(lambda x: x, beta=nn.Parameter(torch.tensor(1.5)))
     swish.function = lambda x: x * torch.sigmoid(swish.beta * x)
     assert has_own_parameters(swish) and not is_activation(swish)

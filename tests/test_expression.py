@@ -1,4 +1,4 @@
-"""The expression language: text to tree, tree to text, and every way a text can be wrong."""
+"""The expression language: text to tree, tree to text, and all errors of texts."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_examples_of_the_paper() -> None:
 
 @pytest.mark.parametrize("text", ["(1e14+1e14)", "(.1234567890123+beta)", "x^-(beta/beta)"])
 def test_whatever_is_accepted_can_be_read_back(text: str) -> None:
-    """The written form is longer than what a person typed: it must not grow over a limit of its own reader."""
+    """`str` may write more characters than a person typed, but never more than `parse` accepts."""
     while True:
         try:
             tree = parse(text)
@@ -334,8 +334,8 @@ def test_any_soup_of_tokens_gives_a_tree_or_a_parse_error(tokens: list[str], sep
 
 @settings(deadline=None, max_examples=300)
 @given(TREES, st.data())
-def test_any_slip_of_the_pen_gives_a_tree_or_a_parse_error(tree: Expression, data: st.DataObject) -> None:
-    """Texts that are almost right reach further into the parser than noise does."""
+def test_nearly_correct_texts_give_a_tree_or_a_parse_error(tree: Expression, data: st.DataObject) -> None:
+    """Texts that are nearly right reach more of the parser than random characters do."""
     pieces = re.findall(r"\w+|\W", str(tree))
     at = data.draw(st.integers(0, len(pieces) - 1))
     new = data.draw(st.sampled_from(["", *TOKENS, pieces[at] * 2]))
@@ -360,7 +360,7 @@ def test_known_names_are_written_out(text: str, written: str) -> None:
 
 
 def test_nested_known_names_keep_to_the_limits() -> None:
-    """Each gelu doubles its argument: forty of them would have a million million nodes."""
+    """Each gelu doubles its argument: with forty of them the tree would have 10^12 nodes."""
     with pytest.raises(ParseError, match="at most 128 nodes"):
         parse("gelu(" * 28 + "x" + ")" * 28)
     with pytest.raises(ParseError, match="mish takes 1 argument"):

@@ -25,7 +25,7 @@ def choices_of(grammar: Grammar) -> st.SearchStrategy[Choices]:
 
 
 def choose(grammar: Grammar, *names: str) -> Choices:
-    """The choices with these names, in the order of the decisions."""
+    """Return the choices with these names, in the order of the decisions."""
     return tuple(decision.options.index(name) for decision, name in zip(grammar.decisions, names, strict=True))
 
 
@@ -115,7 +115,7 @@ def test_any_choices_read_back(drawn: tuple[int, Choices]) -> None:
 
 @pytest.mark.parametrize("binary", BINARY)
 def test_the_largest_functions_stay_within_the_limits_of_the_parser(binary: str) -> None:
-    """All units made of one primitive, each taking the unit before it twice: no function of this space is larger."""
+    """All units have the same primitive, and each uses the unit before it twice. No function of the space is larger."""
     grammar = SPACES[3]
     for unary in UNARY:
         unit = (unary, unary, binary)
@@ -237,7 +237,7 @@ FEW = Grammar(3, unary=("x", "shift", "beta"), binary=("sub", "mul", "mix"))
 @settings(deadline=None, max_examples=300)
 @given(choices_of(FEW))
 def test_few_primitives_with_many_shared_units_encode(choices: Choices) -> None:
-    """Here units are used twice, parameters stand in many places, and most trees can be read in several ways."""
+    """Units are used twice and parameters stand in several places, so most trees can be read in several ways."""
     tree = FEW.decode(choices)
     assert FEW.decode(FEW.encode(tree)) == tree
 
@@ -273,7 +273,7 @@ def test_other_spellings_encode_by_key(units: int, text: str) -> None:
 
 
 def test_operands_in_any_order() -> None:
-    """The normal form puts the smaller operand first, so the gate can stand on either side."""
+    """The normal form puts the smaller operand first, so the gate can be on either side."""
     grammar = Grammar(1, unary=("x", "log_abs"), binary=("gate",))
     assert grammar.encode(parse("log(abs(x) + eps) * sigmoid(x)")) == choose(grammar, "x", "x", "x", "log_abs", "gate")
     tree = parse("x * sigmoid(log(abs(x) + eps))")
@@ -298,8 +298,8 @@ def test_a_normal_form_encodes_to_its_key_or_not_at_all(data: st.DataObject) -> 
         ("0.5 * x", "none of its primitives has 0.5$"),
         ("sin(cos(x)) + x", "it takes 2 core units, not 1"),
         ("sin(cos(tanh(x))) + x", "it takes 3 core units, not 1"),
-        ("sin(cos(tanh(sin(x)))) + x", "1 core unit of its primitives do not spell it"),
-        ("beta1 * x + (x + beta1)", "1 core unit of its primitives do not spell it"),
+        ("sin(cos(tanh(sin(x)))) + x", "1 core unit of its primitives do not make this expression"),
+        ("beta1 * x + (x + beta1)", "1 core unit of its primitives do not make this expression"),
     ],
 )
 def test_encode_says_why_not(text: str, reason: str) -> None:
@@ -330,7 +330,7 @@ def test_sampled_trees_are_not_all_full_trees() -> None:
 
 
 def _used(choices: Choices) -> set[int]:
-    """Units, from 0, that the last unit is made of."""
+    """Return the indices of the units that the last unit depends on."""
     used, wanted = set[int](), [len(choices) // 5]
     while wanted:
         if unit := wanted.pop():
@@ -429,7 +429,7 @@ def test_a_variable_in_two_places_is_one_tree() -> None:
     grammar = Grammar(2, ("x", "softsign"), ("add",), {"x": "x", "softsign": "x / (1 + abs(x))"}, {"add": "a + b"})
     tree = parse("(x + x) / (1 + abs(x + x)) + x")
     assert grammar.decode(grammar.encode(tree)) == tree
-    with pytest.raises(SpaceError, match="do not spell it"):
+    with pytest.raises(SpaceError, match="do not make this expression"):
         grammar.encode(parse("(x + x) / (1 + abs(x)) + x"))
 
 
@@ -456,7 +456,7 @@ def test_impossible_primitives(unary: str, binary: str, message: str) -> None:
 
 
 def test_a_grammar_stays_what_it_was_made_of() -> None:
-    """Seen to fail with the caller's dictionary kept."""
+    """Seen to fail when the caller's dictionary was kept instead of a copy."""
     texts = dict(UNARY)
     grammar = Grammar(1, unary_texts=texts)
     texts["x"] = "sin(x)"

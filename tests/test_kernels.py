@@ -1,4 +1,4 @@
-"""Kernels: which forms are recognised, which are not, and that they are the same function."""
+"""Kernels: which forms are recognised and which are not, and that they compute the same function."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def test_values_and_slopes_are_those_of_the_operations(text: str, dtype: torch.d
 
 
 def test_slopes_at_kinks_are_torchs_own() -> None:
-    """The function's one slope where it has one (elu at 0), else one of both sides; all finite."""
+    """At a kink the slope is the slope of one side; elu has only one slope at 0. All are finite."""
     wanted = {
         ("max(x, 0)", 0.0): 0.0,
         ("min(x, 0)", 0.0): 0.0,
@@ -239,7 +239,7 @@ def test_a_parameter_stands_where_the_tree_has_it() -> None:
 
 
 def test_errors_are_those_of_the_language() -> None:
-    """A kernel is no word: nobody can write one."""
+    """The name of a kernel is not a function of the language, so no text can contain it."""
     for text in ("at_most(x, 1)", "silu_(x)"):
         with pytest.raises(SpaceError, match=r"unknown name|unexpected character"):
             parse(text)

@@ -1,4 +1,4 @@
-"""Keys against an evaluator that shares no code with them (benchmarks/keys.py), and the faults that keys once had."""
+"""Compare keys with an evaluator that shares no code with them (benchmarks/keys.py), and test faults of older keys."""
 
 from __future__ import annotations
 
@@ -68,9 +68,9 @@ DIFFERENT = {
 
 @pytest.mark.parametrize("pair", [pair for pairs in DIFFERENT.values() for pair in pairs], ids=" ~ ".join)
 def test_functions_that_differ_have_different_keys(pair: tuple[str, str]) -> None:
-    """Rows K1, K2, K3, K4, K7: a key was made of values and slopes at 24 points, rounded relative to themselves. Covers
-    each function that can hide a parameter (max, min, abs, sign, saturated ones), each hole between those points, and
-    functions that are tiny because of a factor or of an exponent. Random functions are below."""
+    """Rows K1, K2, K3, K4, K7: keys were made from values and slopes at 24 points, rounded relative to themselves. The
+    cases cover each function that can hide a parameter (max, min, abs, sign, saturated ones), each interval between
+    those points, and functions that are tiny because of a factor or an exponent. Random functions are below."""
     one, other = keys_of(*pair)
     assert one != other
 
@@ -85,7 +85,7 @@ LARGE_OR_UNDEFINED = [
 
 @pytest.mark.parametrize("pair", LARGE_OR_UNDEFINED, ids=" ~ ".join)
 def test_functions_that_are_mostly_large_or_undefined_differ(pair: tuple[str, str]) -> None:
-    """Values beyond the limit are compared if most of the values are so large; a parameter matters if a value is
+    """Values beyond the limit are compared if most of the values are so large. A parameter matters if a value is
     defined for some of its values only. Both were seen to fail."""
     one, other = keys_of(*pair)
     assert one != other
@@ -125,15 +125,16 @@ EQUAL = {
 
 @pytest.mark.parametrize("pair", [pair for pairs in EQUAL.values() for pair in pairs], ids=" ~ ".join)
 def test_functions_that_are_equal_have_equal_keys(pair: tuple[str, str]) -> None:
-    """Rows K5, K6: noise was rounded relative to itself, and slopes overflowed in branches that were not selected.
-    Covers cancellation to 0, to 1 and to a function of a parameter, max and min. Random functions are below."""
+    """Rows K5, K6: rounding errors were rounded relative to themselves, and slopes overflowed in branches that were not
+    selected. The cases cover cancellation to 0, to 1 and to a function of a parameter, max and min. Random functions
+    are below."""
     one, other = keys_of(*pair)
     assert one == other
 
 
 @pytest.mark.parametrize("text", ["x * 1e-400", "1e-400", "x + 0.0e-1 + 3e-332", "x ^ 1e-330"])
 def test_a_number_too_small_for_a_float_is_refused(text: str) -> None:
-    """Row K8: it became 0. Covers a number alone, in a sum and as an exponent."""
+    """Row K8: such a number became 0. The cases are a number alone, in a sum and as an exponent."""
     with pytest.raises(ParseError, match="is too small for a number"):
         parse(text)
 
@@ -148,8 +149,8 @@ def test_zero_and_small_numbers_are_read(text: str) -> None:
 
 @pytest.mark.parametrize(("name", "units"), [("swish2017", 2), ("small1", 2), ("large1", 2), ("swish2017", 3)])
 def test_no_merged_pair_of_random_functions_differs(name: str, units: int) -> None:
-    """Rows K1 to K4 on random expressions; `python -m benchmarks.keys` does this with 20,000 in each space. Of small1,
-    more than of the others fit in the time; the old keys merged one pair in 150 of it wrongly."""
+    """Rows K1 to K4 for random expressions. `python -m benchmarks.keys` does this with 20,000 in each space. The
+    space small1 gets more expressions than the others, because older keys wrongly merged one pair in 150 of it."""
     found = merges(name, units, count=2_500 if name == "small1" else 500, seed=7)
     assert found.merged_pairs > 0 and found.not_judged == 0
     assert found.false == []
@@ -164,15 +165,15 @@ def test_the_evaluator_sees_a_narrow_difference() -> None:
 
 
 def test_rewritten_functions_keep_their_keys() -> None:
-    """Row K5 on random expressions; `python -m benchmarks.keys` does this with 20,000 in each space."""
+    """Row K5 for random expressions. `python -m benchmarks.keys` does this with 20,000 in each space."""
     found = splits("small1", 2, count=400, seed=3)
     assert found.split == 0, found.examples
     found = splits("swish2017", 2, count=300, seed=3)
     assert found.split <= 3, found.examples  # the benchmark states the rate
 
 
-def test_every_identity_is_one() -> None:
-    """The table of the benchmark says nothing false: both sides agree where both are numbers."""
+def test_both_sides_of_every_identity_are_equal() -> None:
+    """The table of identities in the benchmark is right: both sides are equal wherever both are numbers."""
     for left, right in IDENTITIES:
         assert left != right
         fill = {"a": parse("x"), "b": parse("sin(2 * x) + 1.5"), "c": parse("x^2 - 1")}
@@ -188,7 +189,7 @@ expressions = st.integers(0, 156_249_999).map(lambda index: space("swish2017", u
 @settings(max_examples=60, deadline=None)
 @given(expressions, st.integers(0, 2**31))
 def test_equal_functions_have_the_same_verdict(choices: tuple[int, ...], seed: int) -> None:
-    """Row M5 and part of K6: the verdict of the pre-flight belongs to the function, not to the way of writing it."""
+    """Row M5 and part of K6: the result of `preflight` depends on the function, not on the way of writing it."""
     tree = Grammar(2).decode(choices)
     step = rewritten(tree, random.Random(seed))
     if step is None or key(tree) != key(step[0]):
@@ -212,12 +213,12 @@ def test_equal_functions_have_the_same_verdict(choices: tuple[int, ...], seed: i
     ],
 )
 def test_a_pole_is_refused_however_it_is_written(text: str) -> None:
-    """Row M5: only a denominator, or the base of a power with a minus sign, was looked at."""
+    """Row M5: only denominators and bases of negative powers were examined."""
     assert "pole" in str(preflight(text))
 
 
-def test_a_form_that_breaks_is_told_from_its_function() -> None:
-    """Row K6: `min(x, exp(exp(x)))` is x, and has a slope that is not a number."""
+def test_a_form_that_fails_is_distinguished_from_its_function() -> None:
+    """Row K6: `min(x, exp(exp(x)))` is x, but its slope is NaN."""
     assert preflight("min(x, exp(exp(x)))") is None
     assert breakdown("min(x, exp(exp(x)))") == "as it is written, its slope is nan at x = 4.49219"
     assert breakdown("x") is None

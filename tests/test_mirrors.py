@@ -1,4 +1,4 @@
-"""Mirrors: -f(-x) as an expression, in profiles and rankings, and in searches that leave them untrained."""
+"""Mirrors: -f(-x) as an expression, in profiles and rankings, and in searches that leave mirrors untrained."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def store(sqlite_url: str) -> Iterator[Store]:
 
 
 def values(expression: Expression, x: torch.Tensor, betas: tuple[float, ...]) -> torch.Tensor:
-    """The function on `x` in float64, its parameters, in order of appearance, at these values."""
+    """Return the function's values at `x` in float64. `betas`: of the parameters, in order of appearance."""
     module = Activation(expression).double()
     for parameter, value in zip(module.betas, betas, strict=False):
         torch.nn.init.constant_(parameter, value)
@@ -93,7 +93,7 @@ def test_the_mirror_of_the_mirror_is_the_function(expression: Expression) -> Non
 @settings(max_examples=150, derandomize=True)
 @given(functions)
 def test_the_mirror_has_the_values_of_minus_f_of_minus_x(expression: Expression) -> None:
-    """The normal form numbers parameters anew, so one of their orders must fit."""
+    """The normal form numbers parameters again, so the values must agree for one of their orders."""
     wanted = -values(expression, -POINTS, BETAS)
     orders = permutations(BETAS[: len(expression.betas)])
     found = (values(mirror(expression), POINTS, order) for order in orders)
@@ -126,7 +126,7 @@ def test_odd_functions_are_their_own_mirrors(text: str) -> None:
 
 @pytest.mark.parametrize("text", NOT_ODD)
 def test_other_functions_are_not_their_own_mirrors(text: str) -> None:
-    """`x + beta` has all mirrors `x - beta` among its own values, but not with the same beta, which starts at 1."""
+    """The mirror of `x + beta` is `x - beta`. They are equal if beta changes its sign, but both start with beta = 1."""
     assert not is_own_mirror(text) and key(mirror(text)) != key(parse(text))
 
 
@@ -137,7 +137,7 @@ def perceptron(text: str) -> nn.Sequential:
 
 
 def trained(model: nn.Sequential) -> list[float]:
-    """The losses of a few steps on data that are always the same."""
+    """Return the losses of a few training steps on fixed data."""
     source = torch.Generator().manual_seed(5)
     x, y = torch.randn(32, 4, generator=source).double(), torch.randint(3, (32,), generator=source)
     optimizer, losses = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), []
@@ -154,7 +154,7 @@ def trained(model: nn.Sequential) -> list[float]:
     "text", ["max(x, 0)", "swish", "x + beta", "beta1 * max(x, 0) + (1 - beta1) * sin(beta2 * x)", "celu", "gelu"]
 )
 def test_a_mirrored_network_is_trained_alike_parameters_too(text: str) -> None:
-    """The first and last weights and the biases negated. Seen to fail with f in place of its mirror."""
+    """The first and last weights and the biases are negated. Seen to fail with f instead of its mirror."""
     model, mirrored = perceptron(text), perceptron(str(mirror(text)))
     with torch.no_grad():
         for n, layer in enumerate(layer for layer in mirrored if isinstance(layer, nn.Linear)):
@@ -200,7 +200,7 @@ def test_show_says_it_in_a_line(cli: Cli) -> None:
 
 
 def ranked(store: Store, *rows: tuple[str, str, float], objective: str = "val_loss") -> Study:
-    """A study with a finished trial for each (name, expression, val_loss); names are of baselines."""
+    """Return a study with one finished trial for each (name, expression, val_loss). Only baselines have names."""
     trials = []
     for number, (name, text, loss) in enumerate(rows):
         found = text if text.startswith("maxout") else key(parse(text))
@@ -220,7 +220,7 @@ def marks(store: Store, study: Study, limit: int | None = None) -> dict[str, str
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_one_row_of_each_pair_is_marked(store: Store, objective: str) -> None:
-    """The one that ranks lower; the candidate if the other is a baseline, though it ranks higher."""
+    """The lower row is marked. If one of the two is a baseline, the candidate is marked, even if it ranks higher."""
     study = ranked(
         store,
         ("relu", "max(x, 0)", 0.5),
@@ -302,14 +302,14 @@ class NotingJudge(CountingJudge):
 
     @property
     def pairs(self) -> set[str]:
-        """Keys that were trained and whose mirror, another function, was trained too."""
+        """Return keys that were trained, and whose mirror, a different function, was trained too."""
         texts = {key(parse(text)): text for text in self.texts}
         return {found for found, text in texts.items() if (other := key(mirror(text))) != found and other in texts}
 
 
 @pytest.mark.parametrize("pool", [InlinePool, ThreadPool])
 def test_of_a_function_and_its_mirror_one_is_trained(store: Store, pool: Any) -> None:
-    """Seen to fail in threads where a candidate did not wait for its mirror that was being trained."""
+    """Seen to fail with threads, when a candidate did not wait for its mirror that was running."""
     judged = NotingJudge(seconds=0.003)
     _, trials = completed(store, SKIPPING, pool=pool(run=judged))
     assert not judged.pairs
@@ -355,8 +355,8 @@ def test_baselines_are_trained_though_they_are_mirrors(store: Store) -> None:
 def test_interrupted_and_resumed_is_the_same_as_uninterrupted(
     store: Store, sampler: str, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What samplers were told of mirrors is told again. Seen to fail for rnn where a resume told them
-    the trials as they are stored."""
+    """After a resume, samplers are told the same about mirrors again. Seen to fail for rnn when a resume told them the
+    trials as they are stored."""
     settings = replace(SKIPPING, sampler=sampler, study_name="whole", n_trials=60)
     _, whole = completed(store, settings)
     assert sum(trial.left_untrained for trial in whole) > 3
@@ -366,7 +366,7 @@ def test_interrupted_and_resumed_is_the_same_as_uninterrupted(
 
 
 class Scripted:
-    """Proposes these choices in turn, and keeps what it is told."""
+    """Proposes these choices in turn, and records what it is told."""
 
     def __init__(self, *choices: Choices) -> None:
         self.choices, self.told = choices, list[Observation]()
@@ -379,7 +379,7 @@ class Scripted:
 
 
 def scripted(store: Store, texts: list[str], pool: InlinePool) -> tuple[list[Trial], list[Observation]]:
-    """The trials of a search that proposes these functions of one unit, and what its sampler was told."""
+    """Run a search that proposes these functions of one unit. Return its trials, and what its sampler was told."""
     grammar = Grammar(1)
     sampler = Scripted(*(grammar.encode(parse(text)) for text in texts))
     settings = replace(SETTINGS, baselines=("none",), skip_mirrors=True, max_retries=0)
@@ -421,8 +421,8 @@ def test_a_space_is_exhausted_although_mirrors_are_left_untrained(store: Store) 
     assert any(trial.left_untrained for trial in trials)
 
 
-def test_a_mirror_whose_twin_is_no_longer_known_is_told_nothing(store: Store) -> None:
-    """As where keys have changed since: nothing is made up."""
+def test_without_a_known_result_of_the_function_its_mirror_is_told_nothing(store: Store) -> None:
+    """This happens if keys have changed since. No result is invented."""
     study, trials = completed(store, SKIPPING)
     left = next(trial for trial in trials if trial.left_untrained)
     assert Mirrors(SearchState(study), skip=True).told(left) is None

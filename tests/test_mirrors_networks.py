@@ -1,10 +1,10 @@
-"""The mirror law: a network of f and a network of its mirror, -f(-x), are trained alike.
+"""The mirror rule: a network with f and a network with its mirror, -f(-x), are trained alike.
 
 If every hidden signal is negated, -f(-x) gives the negated output of f. Linear layers, normalisation, sums and average
-pooling pass a negation on. So the network of the mirror computes what the network of f computes, when some weights have
-the other sign: the first layer's and the last layer's weights, and all biases but the last layer's. Initial weights are
-drawn symmetrically about 0, so those weights are as likely: a function and its mirror have the same distribution of
-results. For one seed their results differ.
+pooling map negated inputs to negated outputs. So the network with the mirror computes the same as the network with f,
+if some weights have the other sign: the weights of the first and the last layer, and all biases except the last
+layer's. Initial weights are drawn symmetrically around 0, so the negated weights have the same probability. Therefore a
+function and its mirror have the same distribution of results. With the same seed, their results differ.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ NEITHER = (nn.MaxPool2d(2), StochasticPool().eval(), FractionalPool().eval(), Sp
 
 
 def mirror(text: str) -> str:
-    """-f(-x), operation by operation."""
+    """Return -f(-x), operation by operation."""
 
     def negated(node: Expression, args: tuple[Expression, ...]) -> Expression:
         return Expression("neg", (node,)) if node.op == "x" else Expression(node.op, args, node.value)
@@ -79,9 +79,10 @@ def child(variant: Variant, function: str) -> _Child:
 
 
 def mirror_weights(source: nn.Module, target: nn.Module) -> set[str]:
-    """Give the target the source's weights with the signs of the mirror; return the names of those that change.
+    """Give the target the source's weights, with signs changed as the mirror requires. Return the names of the negated
+    weights.
 
-    Lp pooling forgets signs. So what it gives is not negated, and the layer after it must have the other sign again.
+    Lp pooling ignores signs. So its output is not negated, and the layer after it must have the other sign too.
     """
     layers = [(name, m) for name, m in target.named_modules() if isinstance(m, nn.Conv2d | nn.Linear | LpPool)]
     linear = [name for name, module in layers if not isinstance(module, LpPool)]
@@ -100,7 +101,7 @@ def mirror_weights(source: nn.Module, target: nn.Module) -> set[str]:
 
 
 def losses(trained: _Child) -> list[float]:
-    """Of each training step, and of the validation part at the end."""
+    """Return the loss of each training step, and of the validation part at the end."""
     trained.model.train()
     found = []
     for step in range(STEPS):
@@ -123,14 +124,15 @@ def both(variant: Variant, function: str) -> tuple[list[float], list[float]]:
 @pytest.mark.parametrize("variant", HOLDS, ids=named)
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_a_mirror_is_trained_like_its_function(variant: Variant, function: str) -> None:
-    """Step by step: gradients, momentum, weight decay and clipping keep the signs, and running statistics follow."""
+    """The losses agree step by step. Gradients, momentum, weight decay and clipping keep the signs, and running
+    statistics change their signs."""
     original, image = both(variant, function)
     assert image == pytest.approx(original, rel=1e-5)
 
 
 @pytest.mark.parametrize("function", MORE_FUNCTIONS)
 def test_it_holds_for_functions_of_all_kinds(function: str) -> None:
-    """With kinks, with a part that is even, bounded, and of a constant."""
+    """With kinks, with an even part, bounded, and with a constant."""
     original, image = both(("resnet8", SMALL["resnet8"]), function)
     assert image == pytest.approx(original, rel=1e-5)
 
@@ -154,7 +156,8 @@ def test_every_network_and_pooling_is_judged() -> None:
 
 @pytest.mark.parametrize("layer", [*ODD, *EVEN, *NEITHER], ids=repr)
 def test_what_layers_make_of_negated_signals(layer: nn.Module) -> None:
-    """An odd layer passes the negation on; the linear layer after an even one can have it; otherwise it is lost."""
+    """An odd layer negates its output. After an even layer, the next linear layer can be negated instead. After other
+    layers, the rule does not hold."""
     x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     once, negated = layer(x), layer(-x)
     assert torch.equal(negated, -once) == (layer in ODD)
@@ -163,7 +166,7 @@ def test_what_layers_make_of_negated_signals(layer: nn.Module) -> None:
 
 @pytest.mark.parametrize("variant", HOLDS, ids=named)
 def test_initial_weights_are_drawn_symmetrically(variant: Variant) -> None:
-    """So both signs of what the mirror negates are as likely. The biases of normalisation are 0: they have no sign."""
+    """So negated weights have the same probability. The biases of normalisation are 0, which has no sign."""
     drawn: dict[str, list[Tensor]] = {}
     name, options = variant
     for seed in range(8):
@@ -182,7 +185,7 @@ def test_initial_weights_are_drawn_symmetrically(variant: Variant) -> None:
 
 
 def test_for_one_seed_the_results_differ() -> None:
-    """The law is one of distributions. So a mirror's result is never that of its function."""
+    """The rule is about distributions. So the result of a function is never cited for its mirror."""
     variant = ("resnet8", SMALL["resnet8"])
     original, image = losses(child(variant, "max(x, 0)")), losses(child(variant, mirror("max(x, 0)")))
     assert max(abs(one - other) for one, other in zip(original, image, strict=True)) > 1e-3

@@ -1,5 +1,5 @@
-"""Expressions against a second evaluator that shares nothing with ours: Python's own parser reads the text, mpmath
-computes with 40 digits, and slopes are carried along as dual numbers."""
+"""Compare expressions with a second evaluator that shares no code with the first one. Python's own parser reads the
+text, mpmath computes with 40 digits, and dual numbers carry the slopes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LARGE = mpf("1e250")  # beyond it float64 overflows somewhere on the way
 
 
 class Skip(ArithmeticError):
-    """A point where there is nothing to compare: a kink, a number beyond float64, outside the domain."""
+    """Raised at points that cannot be compared: a kink, a number beyond float64, or a point outside the domain."""
 
 
 @dataclass
@@ -154,14 +154,14 @@ NAMES: dict[str, Any] = {
 
 
 class Number(Dual):
-    """A literal as Python's parser finds it."""
+    """A literal as Python's parser reads it."""
 
     def __init__(self, text: str) -> None:
         super().__init__(mpf(float(text)), mpf(0))
 
 
 def oracle(text: str, point: float, digits: int) -> Dual:
-    """Value and slope in x."""
+    """Return the value and the slope by x."""
     with mpmath.workdps(digits):
         names = {**NAMES, "N": Number, "x": Dual(mpf(point), mpf(1)), "eps": Number("1e-6"), "beta": Number("0.7")}
         names |= {f"beta{i}": Number(str(value)) for i, value in enumerate(BETAS, start=1)}
@@ -172,7 +172,7 @@ def oracle(text: str, point: float, digits: int) -> Dual:
 
 
 def free_tree(draw: random.Random, depth: int) -> Expression:
-    """A tree of any function of the language."""
+    """Return a random tree of any functions of the language."""
     if depth == 0 or draw.random() < 0.2:
         leaves = [X, X, X, Expression("eps"), number(draw.choice([0.0, 0.5, 1.0, 2.0, 3.0, 1.25]))]
         return draw.choice([*leaves, beta(draw.randint(1, 3))])
@@ -181,7 +181,7 @@ def free_tree(draw: random.Random, depth: int) -> Expression:
 
 
 def random_trees() -> Iterator[Expression]:
-    """Half from the named spaces with one to three units, half free."""
+    """Return random trees: half from the named spaces with one to three units, half from `free_tree`."""
     draw = random.Random(2017)
     grammars = [space(row.name, units) for row in SPACES.values() for units in row.units]
     made = 0
@@ -205,9 +205,9 @@ def ours(tree: Expression, points: tuple[float, ...]) -> tuple[list[float], list
 
 
 def agreement(text: str, tree: Expression) -> int:
-    """At how many points both evaluators could be compared. Fails where they differ by more than float64 explains: the
-    oracle with 16 digits in place of 40 shows how much rounding the formula suffers. (torch's kernel of
-    hard_sigmoid has 1/6 in float32 whatever the type, hence 1e-7.)"""
+    """Compare both evaluators, and return the number of points at which this was possible. It fails if they differ by
+    more than rounding in float64 explains: the second evaluator with 16 instead of 40 digits shows how much the formula
+    suffers from rounding. (Torch's kernel of hard_sigmoid uses 1/6 in float32 for every type, hence 1e-7.)"""
     values, slopes = ours(tree, POINTS)
     compared = 0
     for point, value, slope in zip(POINTS, values, slopes, strict=True):

@@ -1,4 +1,4 @@
-"""Every primitive against a second implementation: mpmath with 40 digits, written out here from the paper."""
+"""Compare every primitive with a second implementation: mpmath with 40 digits, written here from the paper."""
 
 from __future__ import annotations
 
@@ -109,7 +109,8 @@ PAPER_BINARY: dict[str, Real] = {
 
 
 def slope(function: Real, point: tuple[float, ...], index: int) -> Any:
-    """The partial derivative, by central difference: an error near 1e-22 (no kink is nearer than the step)."""
+    """Return the partial derivative by central differences. Its error is near 1e-22, because no kink is nearer than the
+    step."""
     step = mpf(10) ** -12
     values = [mpf(p) for p in point]
     up, down = list(values), list(values)
@@ -172,7 +173,7 @@ def test_function_of_one(name: str) -> None:
 
 @pytest.mark.parametrize("name", TWO)
 def test_function_of_two(name: str) -> None:
-    """Two tensors, and a number on either side."""
+    """The operands are two tensors, or a tensor and a number on either side."""
     exact, left, right = TWO[name]
     for p in left:
         for q in right:
@@ -200,7 +201,7 @@ def test_unary_primitive(name: str) -> None:
 
 @pytest.mark.parametrize("name", BINARY)
 def test_binary_primitive(name: str) -> None:
-    """On two curves that run through both orders of a and b; the chain rule reaches both."""
+    """a and b are two curves, on which a < b and a > b occur. The chain rule gives a slope through both."""
     exact = PAPER_BINARY[BINARY[name]]
     inner = {"sin(x)": mpmath.sin, "0.5 * x + 0.2": lambda x: x / 2 + mpf(0.2)}
     (left, f), (right, g) = inner.items()
@@ -214,7 +215,7 @@ def test_binary_primitive(name: str) -> None:
 
 
 def compare(text: str, exact: Real, point: float) -> None:
-    """Value, slope in x and slope in beta."""
+    """Compare the value, the slope by x and the slope by beta."""
     module = Activation(text).double()
     for beta in module.betas:
         torch.nn.init.constant_(beta, BETA)
@@ -258,7 +259,8 @@ CURVES: dict[str, Real] = {
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("text", CURVES)
 def test_hard_points(text: str, dtype: torch.dtype) -> None:
-    """Finite value and slopes wherever the mathematics is finite and the type can hold it; values near the truth."""
+    """Value and slopes are finite wherever the exact ones are finite and within the range of the type. Values are close
+    to the exact ones."""
     limit = torch.finfo(dtype).max / 2
     tolerance = {torch.float32: 1e-5, torch.bfloat16: 0.05}[dtype]
     for point in (sign * p for p in HARD for sign in (1, -1)):
@@ -287,7 +289,7 @@ TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def derivatives(apply: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, order: int) -> list[torch.Tensor]:
-    """The value and the first derivatives by x."""
+    """Return the value and the first derivatives by x."""
     x = x.clone().requires_grad_()
     found = [apply(x)]
     for _ in range(order):
@@ -299,7 +301,7 @@ def derivatives(apply: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, 
 
 
 def sinc_derivative(point: float, order: int) -> float:
-    """By the power series, which converges everywhere; 80 digits, for it cancels."""
+    """Compute it from the power series, which converges everywhere, with 80 digits because of cancellation."""
     with mpmath.workdps(80):
         return float(
             mpmath.fsum(
@@ -312,8 +314,8 @@ def sinc_derivative(point: float, order: int) -> float:
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
 @pytest.mark.parametrize("transformed", [False, True])
 def test_sinc_has_value_and_derivatives_to_the_digits_of_its_type(dtype: torch.dtype, transformed: bool) -> None:
-    """Rows M1 and M2: the slope in bfloat16 near 0.06, the second derivative at 0; the third too. Transformed: as
-    torch.func and torch.compile compute it. Exports: tests/test_code.py."""
+    """Rows M1 and M2: the slope in bfloat16 near 0.06, and the second and third derivatives at 0. `transformed`
+    computes them with torch.func and torch.compile. tests/test_code.py tests exports."""
     sizes = [
         0.0,
         1e-30,
@@ -352,7 +354,7 @@ JIT = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
 @JIT
 @pytest.mark.parametrize("text", ["sinc(x)", "x + sinc(x)", "sinc(x)^2 * x", "exp(-sinc(2 * x))", "sinc(sinc(x) - 1)"])
 def test_second_derivatives_of_what_contains_sinc(text: str) -> None:
-    """Row M1: by differences, of reverse and of forward mode, at 0 and close to it."""
+    """Row M1: compared with differences, in reverse and forward mode, at 0 and close to it."""
     x = torch.tensor([[0.0, 1e-3, -0.4, 1.7]], dtype=torch.float64, requires_grad=True)
     module = Activation(text).double()
     assert torch.autograd.gradcheck(module, x, check_forward_ad=True, check_batched_grad=True)
@@ -361,7 +363,7 @@ def test_second_derivatives_of_what_contains_sinc(text: str) -> None:
 
 @JIT
 def test_sinc_under_every_transformation() -> None:
-    """Row M1: forward over forward mode too, where an autograd function would be differentiated once only."""
+    """Row M1: also forward over forward mode, in which an autograd function would be differentiated only once."""
     func, x = torch.func, torch.tensor([0.0, 0.5, -2.0], dtype=torch.float64)
     wanted = torch.tensor([sinc_derivative(point, 2) for point in x.tolist()], dtype=torch.float64)
 
@@ -398,7 +400,8 @@ WORDS_OF_ONE += [
 @pytest.mark.parametrize("dtype", TYPES[1:], ids=str)
 @pytest.mark.parametrize("text", WORDS_OF_ONE)
 def test_slopes_in_types_of_few_digits(text: str, dtype: torch.dtype) -> None:
-    """Row M2: of every word, as close to float64 as the type allows; that of sinc was wrong by 0.1 in bfloat16."""
+    """Row M2: the slope of every function is as close to float64 as the type allows. The slope of sinc was wrong by 0.1
+    in bfloat16."""
     low = 1e-3 if text in ("log(x)", "sqrt(x)", "x^0.5", "x^beta", "1 / x") else -8.0
     x = torch.cat([torch.linspace(low, 8, 801), torch.logspace(-3, 0, 100), -torch.logspace(-3, 0, 100)])
     x = x[x >= low].to(dtype)
@@ -412,8 +415,8 @@ def test_slopes_in_types_of_few_digits(text: str, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("text", [*PAPER_UNARY, "sqrt(max(x, 0))", "x * sigmoid(x)", "x * tanh(softplus(x))"])
 def test_second_derivatives(text: str) -> None:
-    """Row M1: of every primitive of the paper, by differences of slopes away from kinks, and finite at 0. The slope of
-    sqrt at 0 is infinite and taken as 0, and so is what follows from it."""
+    """Row M1: every primitive of the paper, compared with differences of slopes away from kinks, and finite at 0. The
+    slope of sqrt at 0 is infinite and taken as 0, which also affects functions made with it."""
     module = Activation(text).double()
     x = torch.tensor([[-3.1, -0.7, 0.4, 2.3, 39.0, 41.0]], dtype=torch.float64)
     x = x[x > 0] if text == "sqrt(x)" else x
@@ -426,8 +429,8 @@ def test_second_derivatives(text: str) -> None:
         assert bool(at_zero.isfinite().all()) or (text == "log(abs(x) + eps)" and dtype == torch.float16)
 
 
-def test_softplus_has_no_seam() -> None:
-    """torch's own leaves the true curve at 20 unless told otherwise."""
+def test_softplus_is_exact_beyond_20() -> None:
+    """With its default threshold, torch's softplus is inexact beyond 20."""
     x = torch.linspace(-50, 60, 2_001, dtype=torch.float64)
     wanted = torch.tensor([float(softplus(mpf(p))) for p in x.tolist()], dtype=torch.float64)
     torch.testing.assert_close(FUNCTIONS["softplus"].apply(x), wanted, rtol=1e-14, atol=0)

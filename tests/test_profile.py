@@ -1,4 +1,4 @@
-"""What is measured of a function without training, against closed forms, and what is refused before training."""
+"""Properties measured without training, compared with closed forms; and which functions are refused before training."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from search_space import BASELINES, Expression, Grammar, ParseError, parse
 from search_space.expression import X
-from search_space.preflight import breakdown, preflight
-from search_space.profile import Profile, cost_per_element, profile
+from search_space.properties import Profile, cost_per_element, profile
+from search_space.trainability import breakdown, preflight
 
 torch.set_num_threads(1)
 
@@ -130,20 +130,21 @@ def test_every_baseline_is_known() -> None:
 
 
 def test_fixed_point_of_erf() -> None:
-    """Its map is 2/pi asin(2q / (1 + 2q)) (Williams 1998); 0 is a fixed point too, but not where q = 1 leads."""
+    """The map is 2/pi asin(2q / (1 + 2q)) (Williams 1998). 0 is a fixed point too, but the iteration from q = 1 does
+    not converge to it."""
     q = profile("erf(x)").depth.fixed_point
     assert q is not None and q > 0.1
     assert q == pytest.approx(2 / PI * math.asin(2 * q / (1 + 2 * q)), rel=1e-6)
 
 
 def test_fixed_point_of_scaled_selu_is_reached_from_elsewhere() -> None:
-    """3 selu(x/3) has SELU's fixed point, scaled: 9."""
+    """3 selu(x/3) has the fixed point of SELU, scaled to 9."""
     selu = parse(BASELINES["selu"].expression).substitute({"x": parse("x / 3")})
     assert profile(Expression("*", (parse("3"), selu))).depth.fixed_point == pytest.approx(9, rel=1e-6)
 
 
 def test_linear_mass() -> None:
-    """|f''| = 6|x| < 0.05; up to two cells of 1/512, each 0.4/512 of the mass."""
+    """|f''| = 6|x| < 0.05. An error of two cells of width 1/512 is allowed; each has the mass 0.4/512."""
     assert profile("x^3").linear == pytest.approx(2 * PHI(0.05 / 6) - 1, abs=1.6e-3)
     assert profile("0.024 * x^2").linear == pytest.approx(1) and profile("0.026 * x^2").linear == 0
 
@@ -256,8 +257,8 @@ def test_cost() -> None:
     assert 0 < cheap < dear < 1e5
 
 
-def test_what_overflows_far_out_is_not_said_to_be_bounded() -> None:
-    """SiLU written out is no number from 710 on. Seen to fail: bounded by its value at 230."""
+def test_a_function_that_overflows_is_not_reported_as_bounded() -> None:
+    """SiLU as an expression is NaN beyond 710. Seen to fail: its value at 230 was reported as its bound."""
     found = profile("x * exp(x) / (1 + exp(x))")
     assert found.supremum is None and not found.bounded_above and found.right.limit is None
     assert found.infimum is None or found.infimum == pytest.approx(profile("x * sigmoid(x)").infimum, abs=1e-6)
@@ -286,7 +287,8 @@ UNBOUNDED = [
 
 @pytest.mark.parametrize("text", UNBOUNDED)
 def test_a_slope_without_bound_has_no_lipschitz_constant(text: str) -> None:
-    """Row M9: vertical tangents, logarithms and poles, at 0 and elsewhere, at edges of the domain and of [-5, 5]."""
+    """Row M9: vertical tangents, logarithms and poles, at 0 and elsewhere, and at the edges of the domain and of [-5,
+    5]."""
     assert profile(text).lipschitz == INF
 
 
@@ -307,7 +309,7 @@ STEEP = {
 
 @pytest.mark.parametrize("text", STEEP)
 def test_a_steep_slope_is_bounded(text: str) -> None:
-    """Row M9: what grows on the way to a bound keeps its number."""
+    """Row M9: a slope that grows up to a bound has a finite constant."""
     assert profile(text).lipschitz == pytest.approx(STEEP[text], rel=2e-3)
 
 
@@ -315,7 +317,7 @@ def test_a_steep_slope_is_bounded(text: str) -> None:
     "text", ["log(1 + x^2) / x", "(1 - cos(x)) / x", "sin(x) / x", "exp(-1 / abs(x))", "exp(exp(x^2))"]
 )
 def test_rounding_and_overflow_are_no_slope_without_bound(text: str) -> None:
-    """Row M9: what is no number somewhere has no constant that is known."""
+    """Row M9: for a function that is NaN somewhere, the constant is unknown."""
     assert profile(text).lipschitz is None
 
 

@@ -1,4 +1,4 @@
-"""Primitives of a user's own: each test that a definition has to pass, and what becomes of one that does."""
+"""Primitives of users: each test that a definition has to pass, and how accepted primitives are used."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ torch.set_num_threads(1)
 
 @pytest.fixture(autouse=True)
 def nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Takes back what a test registered, and the modules that it loaded."""
+    """Remove what a test registered, and the modules that it imported."""
     words, paths, loaded = list(FUNCTIONS), list(sys.path), set(sys.modules)
     yield
     for module in list(module_under_test._REGISTERED):
-        module_under_test._forget(module)
+        module_under_test._unregister(module)
     sys.path[:] = paths
     for name in set(sys.modules) - loaded:
         if name.startswith("mine"):
@@ -126,13 +126,13 @@ def test_equal_functions_have_equal_keys() -> None:
 
 
 def test_a_word_may_be_undefined_somewhere() -> None:
-    """log(x) - log(x) is no 0 below 0; of my_log nobody can know."""
+    """log(x) - log(x) is not 0 for x < 0. The same may hold for any registered function, so no rule drops it."""
     register("my_log", lambda a: torch.log(a), finite=(0.1, 10))
     assert str(canonical(parse("my_log(x) - my_log(x)"))) != "0"
     assert key(parse("my_log(x) - my_log(x)")) == key(parse("log(x) - log(x)")) != key(parse("0"))
 
 
-def test_a_text_can_leave_and_a_function_cannot() -> None:
+def test_a_text_can_be_exported_and_a_function_cannot() -> None:
     register("my_bent", bent)
     row = register("bump", "x * exp(-beta * x^2)")
     assert "torch.exp" in code(row.text, "torch", name="Bump")
@@ -145,7 +145,7 @@ def test_a_text_can_leave_and_a_function_cannot() -> None:
 
 
 class Rounded(torch.autograd.Function):
-    """Claims the slope 1, and has 0."""
+    """Its gradient is 1, but its slope is 0."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor) -> Tensor:
@@ -204,11 +204,14 @@ REFUSED: dict[str, tuple[Any, str]] = {
     ),
     "in place": (lambda a: a.mul_(2), "changes its operand in place; work on a copy"),
     "random": (lambda a: F.dropout(a), "returns another value each time"),
-    "infinite": (lambda a: 1 / a, "its value is inf at x = 0 in float64; claim less"),
-    "no number": (lambda a: a.log(), r"claimed finite on \[-10.0, 10.0\], but its value is nan at x = -10 in float64"),
+    "infinite": (lambda a: 1 / a, "its value is inf at x = 0 in float64; give a smaller interval"),
+    "no number": (lambda a: a.log(), r"must be finite on \[-10.0, 10.0\], but its value is nan at x = -10 in float64"),
     "infinite slope": (lambda a: torch.sqrt(a * a), "its slope by x is nan at x = 0 in float64"),
     "overflow": (lambda a: a.exp() * 1e36 * a.exp(), "its value is inf at x = .* in float32"),
-    "a step": (lambda a: a.sign(), r"cannot be trained through: its slope by x is 0, .* all over \[-10.0, 10.0\]"),
+    "a step": (
+        lambda a: a.sign(),
+        r"cannot be trained through: its slope by x is 0 or not a number everywhere on \[-10.0, 10.0\]",
+    ),
     "detached": (lambda a: a.detach().sin(), "cannot be trained through"),
     "one side only": (lambda a, b: a.sin() + 0 * b, "cannot be trained through: its slope by b is 0"),
     "straight through": (lambda a: Rounded.apply(a), "by x autograd has 1, differences 0 at x = "),
@@ -231,7 +234,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "a constant": ("1 + beta", "must be a function of x, or of both a and b"),
     "two parameters": ("beta1 * x + beta2", "one parameter at most; .* has 2"),
     "text with a step": ("sign(x)", "cannot be trained through"),
-    "text not finite": ("log(x)", "claimed finite"),
+    "text not finite": ("log(x)", "must be finite"),
     "text of two not finite": ("a / b", "its value is nan|its value is -?inf"),
 }
 
@@ -302,7 +305,7 @@ def test_a_name_is_one_word(name: str) -> None:
 )
 @pytest.mark.parametrize("definition", ["x * sin(x)", bent], ids=["text", "function"])
 def test_a_name_has_one_meaning(name: str, definition: Any) -> None:
-    """A leaf has the name number and an export within, though neither can be written."""
+    """A leaf has the name `number` and an export `within`, although no text can contain them."""
     with pytest.raises(SpaceError, match=f"primitive '{name}': the name has a meaning in the language already"):
         register(name, definition)
 
@@ -390,7 +393,7 @@ Write = Callable[[str, str], Path]
 
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
-    """Writes a module into the current directory, which is not among those where Python looks."""
+    """Write a module into the current directory, which is not on Python's search path."""
     monkeypatch.chdir(tmp_path)
 
     def write(name: str, text: str) -> Path:
@@ -402,7 +405,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     return write
 
 
-def test_modules_are_loaded_once_and_asked_as_often_as_one_likes(write: Write) -> None:
+def test_modules_are_imported_once_and_can_be_loaded_repeatedly(write: Write) -> None:
     write("mine.py", BOTH)
     write("mine_too.py", "from search_space.registry import register\nregister('tamed', 'a / (1 + abs(b))')")
     assert load_primitives(["mine"]) == load_primitives(["mine"]) == ROWS
@@ -424,7 +427,7 @@ def test_two_modules_may_register_the_same(write: Write) -> None:
     write("mine.py", BOTH)
     write("mine_too.py", BOTH)
     assert load_primitives(["mine", "mine_too"]) == load_primitives(["mine_too"]) == ROWS
-    module_under_test._forget("mine")
+    module_under_test._unregister("mine")
     assert str(parse("my_bent(x)")) == "my_bent(x)"
 
 
@@ -455,8 +458,9 @@ def test_a_module_that_cannot_be_used(text: str, message: str, write: Write) -> 
     assert "my_bent" not in FUNCTIONS
 
 
-def test_a_module_that_failed_can_be_mended(write: Write) -> None:
-    """What it registered before it failed is taken back, so that it may register something else under the name."""
+def test_a_module_that_failed_can_be_repaired_and_imported_again(write: Write) -> None:
+    """What a module registered before its import failed is removed, so that it can register another definition under
+    the name."""
     path = write("mine.py", BOTH + "1 / 0")
     with pytest.raises(SpaceError, match="ZeroDivisionError") as caught:
         load_primitives(["mine"])
@@ -482,6 +486,6 @@ def test_a_file_is_no_module(name: str, write: Write) -> None:
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_the_name_of_a_kernel_is_taken(name: str) -> None:
-    """Seen to fail: `x^2` was computed by a user's `square`, under its old key."""
+    """Seen to fail: `x^2` was computed by a user's `square`, and kept its key."""
     with pytest.raises(SpaceError, match="has a meaning in the language already"):
         register(name, lambda a: a * torch.sigmoid(a))

@@ -1,4 +1,4 @@
-"""The named spaces: exact sizes, fixed meanings, and what their titles promise."""
+"""The named spaces: their exact sizes, their fixed meanings, and what their titles promise."""
 
 from __future__ import annotations
 
@@ -62,7 +62,8 @@ def test_names() -> None:
     ("name", "meaning"), [("swish2017", "dbbb6e0754fb"), ("small1", "8a5ea6b3e1cb"), ("large1", "9e20e1e12da7")]
 )
 def test_a_published_name_keeps_its_meaning(name: str, meaning: str) -> None:
-    """Studies name their space. If this fails, do not change the number: give the new space a new name."""
+    """Studies record the name of their space. If this fails, do not change the number here: give the new space a new
+    name."""
     row = SPACES[name]
     texts = repr((list(row.unary.items()), list(row.binary.items())))
     assert hashlib.sha256(texts.encode()).hexdigest()[:12] == meaning
@@ -90,7 +91,7 @@ MEASURES: list[tuple[Callable[[Expression], int], int]] = [
 def test_the_largest_functions_stay_within_the_limits_of_the_parser(
     name: str, measure: Callable[[Expression], int], most: int
 ) -> None:
-    """Each unit the largest on top of the largest so far: a larger input never makes a smaller tree."""
+    """The largest function has the largest primitives in each unit: a larger input never makes a smaller tree."""
     row, largest = SPACES[name], parse("x")
     for _ in row.units:
         sides = [parse(text).substitute({"x": largest}) for text in row.unary.values()]

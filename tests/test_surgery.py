@@ -1,4 +1,4 @@
-"""Networks with their activations swapped: what they compute, which parameters they get, what the report says."""
+"""Networks with replaced activations: what they compute, which parameters they have, and what the report says."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WORDS = torch.randn(2, 7, 8, generator=torch.Generator().manual_seed(0))
 
 
 class Block(nn.Module):
-    """A residual block as torchvision writes it: one ReLU, called twice, in place."""
+    """A residual block as in torchvision: one ReLU, called twice, in place."""
 
     def __init__(self, inner: int, outer: int) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Block(nn.Module):
 
 
 class Functional(nn.Module):
-    """Activations that are calls: a function, a method, one in place, one inside a module of its own."""
+    """Activations that are function calls: a function, a method, one in place, and one inside a module of its own."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Gate(nn.Module):
 
 
 class Names(nn.Module):
-    """One activation under two names, of different widths."""
+    """One activation with two names, used at different widths."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 def test_relu_for_relu_changes_no_bit(
     build: Callable[[], nn.Module], example: Tensor, training: bool, expression: str
 ) -> None:
-    """Also in the layers that would compute relu themselves in eval mode, and with parameters that are 1."""
+    """The cases include layers that compute relu themselves in eval mode, and expressions with parameters at 1."""
     model = built(build)
     model(example.clone())  # running statistics that are not those of the first day, and lazy modules that are ready
     other = copy.deepcopy(model)
@@ -137,7 +137,7 @@ def test_relu_for_relu_changes_no_bit(
 @pytest.mark.parametrize("activation", [nn.ReLU(), nn.GELU()])
 @pytest.mark.parametrize("padded", [False, True])
 def test_a_transformer_in_eval_mode_uses_the_new_function(activation: nn.Module, padded: bool) -> None:
-    """Its fast path would go on with the old one, silently."""
+    """Without a change, its fast path would silently compute the old function."""
     model = nn.TransformerEncoder(built(lambda: transformer(activation)), 2)  # type: ignore[arg-type]
     mask = torch.arange(7) >= torch.tensor([[7], [4]]) if padded else None
     report = replace_activations(model, "0 * x")
@@ -237,7 +237,7 @@ def test_type_device_and_mode_are_those_of_the_neighbours(dtype: torch.dtype) ->
 
 
 def test_channels_of_any_number_of_dimensions() -> None:
-    """Rows need no evidence; of an input of more dimensions nothing is known."""
+    """Inputs (batch, features) need no evidence. For inputs with more dimensions, no layer here shows the channels."""
     for shape, channels in [((2, 6), 6), ((2, 6, 3), 1), ((2, 6, 3, 3), 1), ((2,), 1), ((), 1)]:
         report = replace_activations(nn.Sequential(nn.ReLU()), SWISH, torch.randn(shape))
         assert report.replaced == (("0", "ReLU", channels),)
@@ -257,7 +257,7 @@ class Calls(nn.Module):
 
 
 class Scale(nn.Module):
-    """A number for all, of as many dimensions as the input."""
+    """Multiplies the input by one trained number, which has as many dimensions as the input."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -314,7 +314,7 @@ NO_CHANNELS: dict[str, nn.Module] = {
 
 @pytest.mark.parametrize("name", WORD_MODELS)
 def test_channels_are_found_in_the_dimension_where_layers_have_them(name: str) -> None:
-    """Row M7 of surgery: in transformers, and behind recurrent layers, each channel has its own parameter too."""
+    """Row M7 for surgery: each channel has its own parameter, also in transformers and after recurrent layers."""
     model, channels, dim = WORD_MODELS[name]
     model = copy.deepcopy(model)
     report = replace_activations(model, SWISH, WORDS)
@@ -329,7 +329,8 @@ def test_channels_are_found_in_the_dimension_where_layers_have_them(name: str) -
 
 @pytest.mark.parametrize("name", NO_CHANNELS)
 def test_dimension_1_is_no_channels_without_evidence(name: str) -> None:
-    """It is a sequence, whose length may change; `unbatched` is an image (C, H, W), `heads` are channels in parts."""
+    """Dimension 1 is a sequence, whose length may change. `unbatched` is an image (C, H, W), and `heads` has its
+    channels split into heads."""
     model = copy.deepcopy(NO_CHANNELS[name])
     report = replace_activations(model, SWISH, WORDS)
     note = "nothing shows which dimension of the input is channels, so all share each parameter"
@@ -401,7 +402,7 @@ def test_dimension_1_is_channels_where_a_convolution_or_norm_shows_it(name: str)
 
 
 class Restless(nn.Module):
-    """Changes itself and its input whenever it runs, and draws random numbers even in eval mode."""
+    """Changes itself and its input at each run, and draws random numbers even in eval mode."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -697,13 +698,13 @@ def test_channels_need_an_example() -> None:
 def test_a_model_that_cannot_be_copied() -> None:
     model = mlp()
     model.generator = (step for step in range(3))
-    with pytest.raises(SpaceError, match=r"cannot be copied for a dry run \(TypeError: .*per_channel=False none is"):
+    with pytest.raises(SpaceError, match=r"cannot be copied for a dry run \(TypeError: .*give per_channel=False to do"):
         replace_activations(model, SWISH, ROWS)
     replace_activations(model, SWISH, per_channel=False)
 
 
 def test_parameters_are_where_those_before_them_are() -> None:
-    """Seen to fail with the device of the parent's first."""
+    """Seen to fail when the device of the parent's first parameter was used."""
     model = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3, device="meta"), nn.ReLU())
     replace_activations(model, SWISH, per_channel=False)
     assert [model[i].beta.device.type for i in (1, 3)] == ["cpu", "meta"]

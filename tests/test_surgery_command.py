@@ -1,4 +1,4 @@
-"""`searcher surgery`: what a search would replace, shown before it begins."""
+"""`searcher surgery` shows what a search would replace, before it begins."""
 
 from __future__ import annotations
 
@@ -68,14 +68,14 @@ print("loaded")
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A directory with the module `mine`; other test files have others of that name."""
+    """A directory with the module `mine`. Other test files have other modules with that name."""
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delitem(sys.modules, "mine", raising=False)
     (tmp_path / "mine.py").write_text(SOURCE)
     yield tmp_path
     sys.modules.pop("mine", None)
     for module in ("bends", "prints0", "prints1"):
-        registry._forget(module)
+        registry._unregister(module)
 
 
 def test_a_table_of_what_is_replaced_and_what_stays(folder: Path) -> None:
@@ -108,7 +108,8 @@ def test_the_same_as_json_and_csv(folder: Path) -> None:
 
 
 def test_the_data_and_the_words_of_a_search(folder: Path) -> None:
-    """Rows S4, D4: what `launch` takes of one's own. What the code prints is no part of the output."""
+    """Rows S4, D4: it takes the same data sets and options as `launch`. What a user's code prints does not become
+    output."""
     (folder / "bends.py").write_text(WORD.replace("NAME", "bend"))
     flags = ("--primitives", "bends", "--dataset", "mine:tokens", "-f", "json")
     done = called(folder, "surgery", "mine:Tokens", "bend(beta * x)", *flags, "--no-standardise")

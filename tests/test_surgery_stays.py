@@ -1,4 +1,4 @@
-"""What a surgery leaves as it is or cannot reach, and what it says about that."""
+"""Activations that a replacement leaves as they are or cannot reach, and what the report says about them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ IMAGES = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 
 
 def script(what: Any, compiler: Any = torch.jit.script, *args: Any) -> Any:
-    """Compile with torch.jit, which torch calls deprecated and many people use."""
+    """Compile with torch.jit, which torch calls deprecated, but many people use."""
     with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
         return compiler(what, *args)
 
@@ -54,7 +54,7 @@ def replaced(model: nn.Module, example: Any = ROWS, expression: str = SWISH, **o
 
 
 class InPlace(nn.Module):
-    """A Swish of a user's own that works in place."""
+    """A user's own Swish that works in place."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.mul_(x.sigmoid())
@@ -84,9 +84,11 @@ def chained(self: Any, x: Tensor) -> Any:
 @pytest.mark.parametrize("act", [nn.ReLU(inplace=True), InPlace(), nn.Hardswish(inplace=True), nn.ELU(inplace=True)])
 @pytest.mark.parametrize("forward", [residual, ignored, in_part])
 @pytest.mark.parametrize("example", [ROWS, torch.zeros(5, 6)], ids=["noise", "zeros"])
-def test_what_must_work_in_place_is_noticed(act: nn.Module, forward: Callable[..., Any], example: Tensor) -> None:
-    """Row S1: the outputs with and without it differ; also for a custom class, a view, an answer that is ignored,
-    and an example of zeros without biases, for which both are zeros."""
+def test_modules_that_must_be_in_place_are_reported(
+    act: nn.Module, forward: Callable[..., Any], example: Tensor
+) -> None:
+    """Row S1: the outputs with and without it differ. The cases include a custom class, a view, an ignored return
+    value, and an example of zeros without biases, for which both outputs are zeros."""
     bias = bool(example.any())
     first, second = nn.Linear(6, 6, bias=bias), nn.Linear(6, 6, bias=bias)
     report = replace_activations(Net(forward, first=first, act=act, second=second), RELU, example)
@@ -117,14 +119,14 @@ def test_a_network_that_draws_random_numbers_is_not_blamed() -> None:
 
 @dataclass
 class Result:
-    """What some networks return."""
+    """A dataclass, as some networks return."""
 
     found: Tensor
     chosen: Tensor
 
 
 def test_outputs_of_any_kind_are_compared() -> None:
-    """Tables, dataclasses and whole numbers; a network on the meta device has no numbers to compare."""
+    """Outputs can be mappings, dataclasses and integers. A network on the meta device has no numbers to compare."""
     outputs: list[Callable[[Tensor], Any]] = [
         lambda y: {"out": [y]},
         lambda y: Result(y, y.argmax(1)),
@@ -158,7 +160,7 @@ def scripted_relu(x: Tensor) -> Tensor:
 
 
 class Clipped(torch.autograd.Function):
-    """ReLU with a backward of its own."""
+    """A ReLU with its own backward function."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -193,7 +195,7 @@ CALLS: dict[str, Callable[[Tensor], Any]] = {
 
 @pytest.mark.parametrize("name", CALLS)
 def test_activations_below_python_are_calls(name: str) -> None:
-    """Row S2: in torch.jit.script, torch.ops and torch.autograd.Function, and by cases, as where(v > 0, v, 0)."""
+    """Row S2: in torch.jit.script, torch.ops and torch.autograd.Function, and by cases, as in where(v > 0, v, 0)."""
     call = CALLS[name]
     model = Net(lambda self, x: self.last(call(self.act(self.first(x)))), first=linear(), act=nn.ReLU(), last=linear())
     report = replace_activations(model, SWISH, ROWS)
@@ -225,7 +227,7 @@ def test_other_calls_are_not_reported(name: str) -> None:
 
 
 class Gelu(nn.Module):
-    """As transformers has it: the function is an attribute."""
+    """The class of transformers: the function is an attribute."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -241,7 +243,7 @@ class OwnSwish(nn.Module):
 
 
 class Trained(nn.Module):
-    """A Swish with a number of its own."""
+    """A Swish with a trained number of its own."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -253,7 +255,7 @@ class Trained(nn.Module):
 
 @pytest.mark.parametrize("act", [Gelu(), OwnSwish(), InPlace(), script(OwnSwish())])
 def test_activations_of_any_author_are_replaced(act: nn.Module) -> None:
-    """Row S3: and what is called inside them goes with them."""
+    """Row S3: the functions that they call are not reported."""
     model = nn.Sequential(linear(), act, linear())
     before = model(ROWS)
     report = replace_activations(model, "0 * x", ROWS)
@@ -316,7 +318,8 @@ class HardGate(nn.Module):
 @pytest.mark.parametrize("gate", [nn.Sigmoid(), nn.Hardsigmoid(), HardGate(), nn.Tanh(), script(nn.Sigmoid())])
 @pytest.mark.parametrize("act", [nn.ReLU6(), nn.SiLU()])
 def test_gates_stay_and_what_they_scale_is_replaced(gate: nn.Module, act: nn.Module) -> None:
-    """Row S4: squeeze-and-excitation, by where the output goes, whatever function the main path has."""
+    """Row S4: the gates of squeeze-and-excitation are recognised by where their output goes, whatever function the main
+    path has."""
     model = nn.Sequential(nn.Conv2d(3, 8, 3), act, SqueezeExcite(gate), nn.Conv2d(8, 4, 3))
     report = replace_activations(model, SWISH, IMAGES)
     assert [name for name, _, _ in report.replaced] == ["1", "2.act"]
@@ -349,7 +352,7 @@ def test_gates_of_other_forms(name: str) -> None:
 
 
 def test_an_unbounded_factor_is_an_activation() -> None:
-    """As in SwiGLU and GEGLU, the feed-forward layers of Llama and T5."""
+    """SwiGLU and GEGLU have one, in the feed-forward layers of Llama and T5."""
     for act in (nn.SiLU(), nn.GELU(), Gelu()):
         model = Net(
             lambda self, x: self.down(self.act(self.gate(x)) * self.up(x)),
@@ -362,7 +365,7 @@ def test_an_unbounded_factor_is_an_activation() -> None:
 
 
 def test_of_a_tanh_and_a_sigmoid_the_sigmoid_is_the_gate() -> None:
-    """As in WaveNet, and in a recurrent cell that is written out."""
+    """WaveNet has such a pair, and so has a recurrent cell written as a module."""
     model = Net(
         lambda self, x: self.last(self.tanh(self.first(x)) * self.sigmoid(self.second(x))),
         first=linear(),
@@ -379,7 +382,7 @@ def test_of_a_tanh_and_a_sigmoid_the_sigmoid_is_the_gate() -> None:
     "after", [nn.Identity(), nn.Flatten(), nn.Dropout(), nn.Softmax(1)], ids=lambda m: type(m).__name__
 )
 def test_heads_stay(head: nn.Module, after: nn.Module) -> None:
-    """Row S4: what makes probabilities, or other bounded or positive numbers, of the last layer's output."""
+    """Row S4: they make probabilities, or other bounded or positive numbers, from the last layer's output."""
     model = nn.Sequential(linear(), nn.ReLU(), linear(), head, after)
     report = replace_activations(model, SWISH, ROWS)
     assert [name for name, _, _ in report.replaced] == ["1"] and model[3] is head
@@ -394,7 +397,7 @@ def test_the_last_of_a_feature_extractor_is_replaced() -> None:
 
 
 def test_several_outputs() -> None:
-    """An actor and a critic: the tanh of the action is a head, that of the body is not."""
+    """An actor and a critic: the tanh of the action is an output head, and the tanh of the body is not."""
     model = Net(
         lambda self, x: (lambda h: {"action": self.squash(self.actor(h)) * 2, "value": self.critic(h)})(
             self.act(self.body(x))
@@ -409,7 +412,7 @@ def test_several_outputs() -> None:
 
 
 def test_gates_and_heads_are_replaced_where_match_names_them() -> None:
-    """Row S4: asked for by a pattern, a class or a predicate."""
+    """Row S4: `match` is a pattern, a class or a predicate."""
 
     def make() -> Any:
         return nn.Sequential(linear(), nn.ReLU(), linear(), nn.Sigmoid())
@@ -445,8 +448,8 @@ def test_calls_that_are_gates_or_heads_do_not_count_as_out_of_reach() -> None:
     assert report.unreachable == () and len(report.kept) == 2
 
 
-def test_a_part_of_an_activation_by_hand_is_out_of_reach() -> None:
-    """`h * sigmoid(h)` with a module in a forward that does more: a Swish, of which half could be replaced."""
+def test_a_part_of_an_activation_is_not_replaced() -> None:
+    """In `h * sigmoid(h)` with a sigmoid module, only a part of the Swish could be replaced."""
     model = Net(
         lambda self, x: (lambda h: self.last(h * self.s(h)))(self.act(self.first(x))),
         first=linear(),
@@ -460,8 +463,8 @@ def test_a_part_of_an_activation_by_hand_is_out_of_reach() -> None:
     assert any(note.startswith("s: Sigmoid stays, because it is part of an activation") for note in report.notes)
 
 
-def test_a_bounded_function_among_others_is_replaced_and_said() -> None:
-    """As the tanh of BERT's pooler, before the classifier."""
+def test_a_bounded_function_among_others_is_replaced_and_reported() -> None:
+    """BERT's pooler has such a tanh, before the classifier."""
     model = nn.Sequential(linear(), Gelu(), linear(), Gelu(), linear(), nn.Tanh(), linear())
     report = replace_activations(model, SWISH, ROWS)
     assert len(report.replaced) == 3
@@ -486,7 +489,7 @@ class Positive(nn.Module):
 @pytest.mark.parametrize("options", [{}, {"match": "*"}, {"match": (nn.Softplus, Positive, nn.ReLU)}], ids=str)
 @pytest.mark.parametrize("example", [ROWS, None], ids=["example", "none"])
 def test_parametrizations_stay(module: nn.Module, options: dict[str, Any], example: Tensor | None) -> None:
-    """Row S5: it is not on the path of the data."""
+    """Row S5: they are not on the path of the data."""
     model = nn.Sequential(parametrized(module), nn.ReLU(), linear())
     before = [type(m) for m in model[0].modules()]
     report = replace_activations(model, RELU, example, **options)
@@ -518,8 +521,8 @@ def test_norms_of_weights_change_nothing() -> None:
 # Hooks and shared modules
 
 
-def test_hooks_go_on_on_the_new_module() -> None:
-    """Row S6: forward, pre-forward and backward hooks, with keywords too; a handle still removes its own."""
+def test_hooks_are_moved_to_the_new_module() -> None:
+    """Row S6: forward, pre-forward and backward hooks, also with keywords. A handle still removes its own hook."""
     seen: list[str] = []
     act = nn.ReLU()
     handles = [
@@ -555,8 +558,8 @@ def test_a_hook_that_changes_the_output_still_does() -> None:
     torch.testing.assert_close(model(ROWS), before)
 
 
-def test_one_module_at_several_widths_is_said() -> None:
-    """Row S6: one parameter for all."""
+def test_one_module_at_several_widths_is_reported() -> None:
+    """Row S6: all channels share one parameter."""
     model = Net(
         lambda self, x: self.c(self.act(self.b(self.act(self.a(x))))),
         a=linear(6, 3),
@@ -581,7 +584,8 @@ def blocks() -> nn.Sequential:
 )
 @pytest.mark.parametrize("example", [ROWS, None], ids=["example", "none"])
 def test_activations_in_a_compiled_module_are_one_error(compiled: Any, example: Tensor | None) -> None:
-    """Row S7: also deep in the network, traced, and without an example; the advice of match= works."""
+    """Row S7: also if the module is deep in the network or traced, and without an example. The advice to use match=
+    works."""
     model = nn.Sequential(linear(), nn.Sequential(compiled(blocks())), nn.ReLU(), linear())
     with pytest.raises(SpaceError, match=r"^1\.0: this module is compiled by torch.jit.*\(relu\).*match="):
         replace_activations(model, RELU, example)
@@ -620,7 +624,7 @@ def test_an_example_of_named_arguments() -> None:
 
 
 def test_data_that_is_written_into_memory_is_still_data() -> None:
-    """A buffer that a forward fills, as for padding; what comes of it is on the path."""
+    """A forward writes data into a buffer, as for padding. Values computed from it are on the path of the data."""
 
     def filled(self: Any, x: Tensor) -> Any:
         room = torch.zeros(5, 8)

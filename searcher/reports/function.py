@@ -26,8 +26,8 @@ from search_space import (
     preflight,
     profile,
 )
-from search_space.activation import gradients, undisturbed
-from search_space.profile import CURVED, LAYERS, Tail
+from search_space.activation import default_modes, gradients
+from search_space.properties import CURVED, LAYERS, Tail
 
 REACH = 5.0  # curves are drawn on [-REACH, REACH]
 SHOWN = 6  # kinks or jumps that are listed
@@ -35,7 +35,7 @@ SHOWN = 6  # kinks or jumps that are listed
 Array = NDArray[np.float64]
 
 
-@undisturbed()
+@default_modes()
 def sampled(expression: Expression, x: Array) -> tuple[Array, Array]:
     """f and f' at each x in float64, NaN where they are no finite number."""
     module = Activation(expression).double().requires_grad_(False)

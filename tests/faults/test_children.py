@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from search_space import parse
-from search_space.canonical import key
+from search_space.normal_form import key
 from searcher.driver import leases, session
 from searcher.records import Kind, Trial, TrialState
 from searcher.reports import report

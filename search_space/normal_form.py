@@ -1,8 +1,11 @@
-"""When two expressions are the same function: a key made of its values, and a normal form by rewriting, to be read.
+"""Recognise expressions that are the same function: by a key, and by a normal form.
 
-Equal keys are equal functions, up to rounding (search_space/fingerprint.py). The normal form is a shorter way of
-writing a function. Every rule is an identity of real functions, and parameters keep their places. Two forms of one
-function can have different normal forms: no rule sees that sinh(x) + cosh(x) is exp(x).
+The key is computed from the function's values (search_space/fingerprint.py). Expressions with equal keys are the same
+function, up to rounding.
+
+The normal form is a shorter way of writing a function, made by rewriting rules. It is meant for reading. Every rule is
+an identity of real functions, and parameters keep their places. Two expressions of the same function can have different
+normal forms: no rule says that sinh(x) + cosh(x) is exp(x).
 """
 
 from __future__ import annotations
@@ -18,15 +21,15 @@ from search_space.matching import COMMUTATIVE, match
 from search_space.primitives import FUNCTIONS
 
 _EVEN = frozenset({"abs", "cos", "cosh", "sinc"})
-# Defined everywhere. Of words that are registered later nobody knows.
+# Functions that are defined for every real number. Functions that users register later are not counted among them.
 _TOTAL = frozenset(FUNCTIONS) - {"sqrt", "log", "/"}
 _WILD = frozenset({"a", "b", "c"})
 
 MAX_RENUMBERED = 4
-KEY_RULES = 2  # the number of the rules by which keys are made; a study records it, and a change of any key changes it
+KEY_RULES = 2  # the version of the rules that make keys; a study records it, and any change of a key increases it
 
-# (pattern, replacement), both sides with a, b, c for any subtree. Differences become sums; signs move out of products
-# and odd functions, vanish in even ones, and move into sums.
+# (pattern, replacement), where a, b and c stand for any subtree. Differences become sums. Signs move out of products
+# and odd functions, disappear in even functions, and move into sums.
 _RULES_TEXT: tuple[tuple[str, str], ...] = (
     ("a - b", "a + -b"),
     ("--a", "a"),
@@ -76,8 +79,8 @@ _RULES_TEXT: tuple[tuple[str, str], ...] = (
 class _Rule:
     pattern: Expression
     replacement: Expression
-    needs: frozenset[str]  # operations that the arguments must have: a quick look before matching
-    lost: frozenset[str]  # wild cards that only the pattern has
+    needs: frozenset[str]  # operations that must be among the node's arguments: a quick test before matching
+    lost: frozenset[str]  # variables that are in the pattern, but not in the replacement
 
 
 def _rule(pattern: Expression, replacement: Expression) -> _Rule:
@@ -94,15 +97,19 @@ for _pattern, _replacement in _RULES_TEXT:
 
 @lru_cache(maxsize=65_536)
 def key(expression: Expression) -> str:
-    """Return 16 hexadecimal digits, equal for expressions that are the same function with the same free parameters."""
+    """Return 16 hexadecimal digits that are equal for expressions of the same function.
+
+    Expressions are the same function if they have the same value for every x and every value of their parameters. The
+    names and the order of the parameters do not matter.
+    """
     return fingerprint(expression)[:16]
 
 
 def canonical(expression: Expression) -> Expression:
-    """The normal form: no rule applies anywhere, and the operands of +, *, max and min are in order.
+    """Return the normal form: no rewriting rule applies, and the operands of +, *, max and min are sorted.
 
-    Where a parameter stands in several places, the order of operands can depend on the parameters' numbers: then all
-    numberings are tried and the first of their normal forms is taken, up to four parameters.
+    If a parameter stands in several places, the order of the operands can depend on how the parameters are numbered.
+    Then all numberings of up to four parameters are tried, and the first normal form in sorting order is returned.
     """
     places = [leaf.value for leaf in expression.leaves() if leaf.op == "beta"]
     betas = expression.betas
@@ -133,7 +140,7 @@ def _normalise(node: Expression) -> Expression:
 
 
 def _is_total(node: Expression) -> bool:
-    """Whether a subtree is a number for every x: only then may it be dropped (sqrt(x) - sqrt(x) is not 0 at -1)."""
+    """Return True if a subtree is a number for every x. Rules may drop only these: sqrt(x) - sqrt(x) is not 0 at -1."""
 
     def total(node: Expression, args: tuple[bool, ...]) -> bool:
         if node.op == "^":
@@ -146,7 +153,7 @@ def _is_total(node: Expression) -> bool:
 
 @lru_cache(maxsize=65_536)
 def _order(node: Expression) -> tuple[int, str, tuple[float, ...]]:
-    """Small before large, then by the text without the parameters' numbers, then by these."""
+    """Return the sorting key of a subtree: its size, its text without the parameters' numbers, and these numbers."""
     blank = node.with_betas(dict.fromkeys(node.betas, 0)) if node.betas else node
     return node.size, str(blank), tuple(leaf.value for leaf in node.leaves())
 

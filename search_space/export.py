@@ -1,4 +1,4 @@
-r"""An expression as a file of its own, for people and programs that do not have this project.
+r"""Export an expression as a file that works without this project: for torch, jax, sympy, LaTeX, Markdown and ONNX.
 
 >>> print(code("x * sigmoid(beta * x)", "latex"), end="")
 f(x) = x \cdot \sigma\left(\beta \cdot x\right)
@@ -24,27 +24,27 @@ from search_space.activation import (
     beta_names,
     checked_channels,
     checked_dim,
+    default_modes,
     fold_constants,
-    undisturbed,
 )
-from search_space.canonical import key
 from search_space.expression import Expression, X, as_expression, beta
+from search_space.normal_form import key
 from search_space.notation import LANGUAGES, ONNX, ONNX_TERMS, distinct, in_terms, statements
 from search_space.primitives import EPS, SpaceError, nearest
 
 Array = npt.NDArray[np.float32]
-Betas = Sequence[Sequence[float]]  # one row a parameter, one value a channel
+Betas = Sequence[Sequence[float]]  # one row per parameter, one value per channel
 
-_OPSET, _IR = 20, 10  # ONNX 1.16, 2024: what runs it is older than what writes it
+_OPSET, _IR = 20, 10  # ONNX 1.16 of 2024, because programs that read ONNX are often older than the onnx package
 
-# Names that the files use for other things.
+# Names that exported files use for other things, so that no class or function can have them.
 _TAKEN = frozenset(
     {"F", "Tensor", "float", "jax", "jnp", "math", "sympy", "torch", "tuple"}
     | {"_abs", "_placed", "_prelu", "_sinc", "_sqrt", "_within"}
 )
 
 
-@undisturbed()
+@default_modes()
 def code(
     expression: Expression | str,
     to: str,
@@ -54,37 +54,38 @@ def code(
     dim: int | None = None,
     betas: Betas | None = None,
 ) -> str:
-    """Return the text of a file that defines this function in another language; it needs nothing of this project.
+    """Return the text of a file that defines this function in another language. The file works without this project.
 
     Args:
         expression: a tree, or its text.
-        to: one of `TARGETS`, but "onnx", which is no text: `onnx_bytes` makes it.
-        name: what the class (as `MyName` also from `my_name`) or function is called; made of the key otherwise.
-        channels: how many channels the input has; the default of the torch module.
-        dim: where the channels are, as in `Activation`; the default of the torch module (1 if not given) and of the
-            jax function (-1 if not given).
-        betas: trained values, as `[beta.tolist() for beta in activation.betas]`; all 1 otherwise. LaTeX has the
-            symbols only.
+        to: one of `TARGETS` except "onnx", whose files are not text: see `onnx_bytes`.
+        name: the name of the class or function. Class names are capitalised: `my_name` becomes `MyName`. If empty, a
+            name is made from the key.
+        channels: the number of channels of the input; the torch module has it as its default.
+        dim: the dimension of the channels, as in `Activation`; the torch module (1 if not given) and the jax function
+            (-1 if not given) have it as their default.
+        betas: the trained values, as `[beta.tolist() for beta in activation.betas]`; all 1 if not given. LaTeX shows
+            symbols instead of values.
 
     Raises:
         ParseError: the text is not an expression.
-        SpaceError: the target is unknown or cannot express the function, the name cannot be one, or betas have another
-            shape.
+        SpaceError: the target is unknown or cannot express the function, the name is not a valid name, or `betas` has
+            another shape than (parameters, channels).
     """
     if to not in TARGETS:
         raise SpaceError(f"unknown target {to!r}; {nearest(str(to), TARGETS)}")
     if to == "onnx":
-        raise SpaceError(f"onnx is no text but bytes: use onnx_bytes; as text: {', '.join(_WRITERS)}")
+        raise SpaceError(f"onnx files are not text: use onnx_bytes; targets with text: {', '.join(_WRITERS)}")
     tree = _tree(expression, to)
     dim = (-1 if to == "jax" else 1) if dim is None else checked_dim(dim)
-    export = _Export(tree, to, name, channels, dim, _starting(tree, channels, betas))
-    export.identifier(camel=False)  # the name stands in every file
+    export = _Export(tree, to, name, channels, dim, _start_values(tree, channels, betas))
+    export.identifier(camel=False)  # check the name, because every file contains it
     return _WRITERS[to](export)
 
 
 @dataclass(frozen=True, slots=True)
 class _Export:
-    """What is asked for, checked, and the texts that several files have in common."""
+    """The checked arguments of `code`, and the texts that files for several targets have in common."""
 
     tree: Expression
     to: str
@@ -102,10 +103,10 @@ class _Export:
         return beta_names(len(self.tree.betas))
 
     def identifier(self, camel: bool) -> str:
-        """The name as a class's or a function's.
+        """Return the name of the class (`camel`) or of the function.
 
         Raises:
-            SpaceError: it cannot be one, or the file needs it for something else.
+            SpaceError: it is not a valid name in Python, or the file uses it for something else.
         """
         parts = self.title.split("_")
         name = "".join(part[:1].upper() + part[1:] for part in parts) if camel else self.title
@@ -114,33 +115,43 @@ class _Export:
         return name
 
     def filled(self, template: str, **more: object) -> str:
+        """Return a template of search_space/templates.py with its names filled in."""
         formula = fill(f"f(x) = {self.tree}", 110, break_long_words=False)
         inner = formula.replace("\n", "\n    ")
         common = {"title": self.title, "formula": formula, "inner": inner, "key": key(self.tree)}
         return template.format(**common, channels=self.channels, dim=self.dim, **more)
 
     def helpers(self, definition: str) -> str:
-        """Return the functions that the definition calls and that its language lacks."""
+        """Return the definitions of the helper functions that the definition calls."""
         return "".join(text for name, text in templates.HELPERS[self.to].items() if f"{name}(" in definition)
 
     def file(self, about: str, imports: str, definition: str) -> str:
+        """Return a whole file: a docstring, the imports, the helper functions and the definition."""
         more = {"about": about, "needs": self.to, "imports": imports, "definition": definition}
         return self.filled(templates.FILE, helpers=self.helpers(definition), **more)
 
     def shape(self, rank: int, other: int) -> list[int]:
-        """Return the shape of an input with channels at `dim`, and more than `rank` dimensions if `dim` needs them."""
+        """Return the shape of an input: the channels at `dim`, and `other` for each other dimension.
+
+        It has `rank` dimensions, or more if `dim` requires them.
+        """
         rank = max(rank, self.dim + 1, -self.dim)
         return [self.channels if axis == self.dim % rank else other for axis in range(rank)]
 
     def body(self, constant: str, result: str = "return {}") -> str:
-        """The statements that end in the `result`; `constant` is for a value that does not depend on x."""
+        """Return the statements that compute the function.
+
+        Args:
+            constant: a template that gives a value the shape of x; for functions that do not depend on x.
+            result: a template of the last statement.
+        """
         lines, value = statements(self.tree, self.to)
         constants = all(leaf.op != "x" for leaf in self.tree.leaves())
         return "\n".join([*lines, result.format(constant.format(value) if constants else value)])
 
 
-def _starting(tree: Expression, channels: int, betas: Betas | None) -> Betas:
-    """One row of values a parameter; values that all channels share stand once."""
+def _start_values(tree: Expression, channels: int, betas: Betas | None) -> Betas:
+    """Check the start values, and return one row per parameter. A row has one value if all channels share it."""
     checked_channels(channels)
     count = len(tree.betas)
     if betas is None:
@@ -152,7 +163,11 @@ def _starting(tree: Expression, channels: int, betas: Betas | None) -> Betas:
 
 
 def _tree(expression: Expression | str, to: str) -> Expression:
-    """The tree to export; SpaceError names the targets that can, where `to` lacks one of the functions."""
+    """Return the tree to export.
+
+    Raises:
+        SpaceError: the target lacks one of its functions. The message names the targets that have all of them.
+    """
     tree = as_expression(expression).normal()
     tables = {**{name: {*language.forms} for name, language in LANGUAGES.items()}, "onnx": {*ONNX, *ONNX_TERMS}}
     tables["markdown"] = tables["torch"] & tables["latex"]
@@ -193,12 +208,12 @@ def _torch(export: _Export) -> str:
 
 
 def _row(values: Sequence[float]) -> str:
-    """Numbers and commas, in lines of a good length where there is one value a channel."""
+    """Return the values as text, separated by commas and wrapped to short lines."""
     return fill(", ".join(map(str, values)), 64, subsequent_indent=" " * 12)
 
 
 def _example(export: _Export, name: str) -> str:
-    """A doctest with what our own module computes."""
+    """Return a doctest with values that `Activation` computes."""
     module = Activation(export.tree, export.channels)
     for parameter, row in zip(module.betas, export.betas, strict=True):
         parameter.data = torch.tensor(row).expand(export.channels)
@@ -239,7 +254,7 @@ def _jax(export: _Export) -> str:
 
 def _sympy(export: _Export) -> str:
     if any(len(row) > 1 for row in export.betas):
-        raise SpaceError("sympy has one value a parameter, not one a channel; torch, jax and onnx have both")
+        raise SpaceError("sympy can have one value per parameter, not one per channel; torch, jax and onnx have both")
     symbols = "".join(f'{symbol} = sp.Symbol("{symbol}", real=True)\n' for symbol in ["x", *export.symbols])
     start = ", ".join(f"{symbol}: {row[0]}" for symbol, row in zip(export.symbols, export.betas, strict=True))
     formula = export.body("sp.sympify({})", "f = {}")
@@ -278,7 +293,7 @@ _WRITERS: Mapping[str, Callable[[_Export], str]] = {
 TARGETS = (*_WRITERS, "onnx")
 
 
-@undisturbed()
+@default_modes()
 def onnx_bytes(
     expression: Expression | str,
     *,
@@ -287,12 +302,20 @@ def onnx_bytes(
     betas: Betas | None = None,
     rank: int = 4,
 ) -> bytes:
-    """Return an ONNX model: float32 input `x` of `rank` dimensions, output `y`, parameters as initialisers.
+    """Return an ONNX model as bytes. It has a float32 input `x`, an output `y` of the same shape, and the parameters as
+    initialisers.
+
+    Args:
+        expression: a tree, or its text.
+        channels: the number of channels; with 1, all channels share each parameter.
+        dim: the dimension of the channels, as in `Activation`.
+        betas: the trained values, as `[beta.tolist() for beta in activation.betas]`; all 1 if not given.
+        rank: the number of dimensions of the input.
 
     Raises:
         ParseError: the text is not an expression.
-        SpaceError: the package onnx is missing, ONNX cannot express the function, betas have another shape, or an
-            input of this rank has no dimension `dim`.
+        SpaceError: the package onnx is missing, ONNX cannot express the function, `betas` has another shape than
+            (parameters, channels), or an input of this rank has no dimension `dim`.
     """
     try:
         import onnx
@@ -300,7 +323,7 @@ def onnx_bytes(
     except ImportError:
         raise SpaceError(f"onnx files need a package: pip install onnx; without: {', '.join(_WRITERS)}") from None
     tree = _tree(expression, "onnx")
-    starting, least = _starting(tree, channels, betas), max(2, dim + 1, -checked_dim(dim)) if channels > 1 else 0
+    starting, least = _start_values(tree, channels, betas), max(2, dim + 1, -checked_dim(dim)) if channels > 1 else 0
     if rank < least:
         raise SpaceError(f"rank must be at least {least}, not {rank!r}: dimension {dim} is the channels")
     axes: list[int | str] = [f"axis{i}" if i else "batch" for i in range(rank)]
@@ -323,7 +346,7 @@ def onnx_bytes(
 def _graph(
     tree: Expression, betas: Betas, shape: Sequence[int]
 ) -> tuple[list[tuple[str, tuple[str, ...], str]], dict[str, Array]]:
-    """Return nodes (operation, inputs, output) in order, and the initialisers; `shape` is a parameter's."""
+    """Return the nodes (operation, inputs, output) in order, and the initialisers. `shape`: of a parameter."""
     values: dict[str, Array] = {}
     for i, row in enumerate(betas, start=1):
         values[f"beta{i}"] = np.broadcast_to(np.array(row, np.float32), math.prod(shape)).reshape(shape)
@@ -341,6 +364,6 @@ def _graph(
         return names[node]
 
     last = tree.fold(fold_constants).fold(lambda node, args: in_terms(node, args, ONNX_TERMS)).fold(place)
-    # A value that does not depend on x has the shape of x all the same.
+    # Expand gives the shape of x to a value that does not depend on x.
     nodes += [("Shape", ("x",), "shape"), ("Expand", (last, "shape"), "y")]
     return nodes, values
