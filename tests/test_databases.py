@@ -464,8 +464,8 @@ TRIGGERS = {  # on a point of a learning curve in the target: one that changes i
         "(SELECT 1 UNION ALL SELECT n + 1 FROM t WHERE n < 2000000) SELECT n FROM t); END",
     ),
     "postgresql": (
-        "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN new.metrics = replace(new.metrics::text, "
-        "'':'', '': 1'')::json; RETURN new; END'; "
+        "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN new.metrics = json_build_object("
+        "''train_loss'', (new.metrics ->> ''train_loss'')::float8 + 1e-15); RETURN new; END'; "
         "CREATE TRIGGER tamper BEFORE INSERT ON searcher_point FOR EACH ROW EXECUTE FUNCTION f()",
         "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.2); RETURN new; END'; "
         "CREATE TRIGGER slow BEFORE INSERT ON searcher_point FOR EACH ROW EXECUTE FUNCTION f()",

@@ -35,7 +35,12 @@ EDITS: dict[str, tuple[str, tuple[str, ...]]] = {
     "settings that are no JSON": (f"{SET} config = '{{'", READING),
     "settings that are deep": (f"{SET} config = '{DEEP}'", READING),
     "versions that are a list": (f"{SET} versions = '[1]'", READING),
-    "an unknown objective": (f"{SET} objective = 'nope'", READING),
+    "an unknown kind of study": (f"{SET} kind = 'nope'", READING),
+    "no task configuration": ("DELETE FROM searcher_task_config", READING),
+    "an unknown objective": ("UPDATE searcher_task_config SET objective = 'nope'", READING),
+    "an unknown direction": ("UPDATE searcher_task_config SET direction = 'up'", READING),
+    "a declaration of another kind": ("UPDATE searcher_task_config SET declaration = '[1]'", READING),
+    "a task that is no JSON": ("UPDATE searcher_task_config SET config = '{{'", READING),
     "a total that is a text": (f"{SET} n_trials = 'many'", ("status", "resume")),
     "a date that is none": (f"{SET} created_at = 'yesterday'", READING),
     "no lease": ("DELETE FROM searcher_lease", ("status", "resume", "stop")),
@@ -128,7 +133,7 @@ def test_an_edited_lease_is_said(made: Path, tmp_path: Path, sql: str, words: st
 
 def test_a_trial_that_was_opened_by_hand_is_said(made: Path, tmp_path: Path) -> None:
     """Row R12: the trial keeps its learning curve, so its new one has no room. The way out is named."""
-    sql = "state = 'WAITING', finish_order = NULL, val_loss = NULL, val_acc = NULL WHERE number = 1"
+    sql = "state = 'WAITING', finish_order = NULL, value = NULL, merit = NULL WHERE number = 1"
     edited(made, tmp_path, f"UPDATE searcher_trial SET {sql}")
     done = called(tmp_path, *COMMANDS["resume"])
     assert is_one_line(done, "resume") and "see: searcher db check" in done.stderr.splitlines()[-1], done.stderr

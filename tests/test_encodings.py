@@ -154,14 +154,14 @@ def test_a_copy_keeps_every_digit(losses: list[float], postgresql_url: str, sqli
             connection.execute(f"ALTER DATABASE {connection.info.dbname} SET {setting}")
     assert cli("db", "copy", postgresql_url, sqlite_url).returncode == 0
     copy = Store(sqlite_url)
-    assert [repr(trial.metrics["val_loss"]) for trial in copy.trials(copy.study("s"))] == [
-        repr(loss + 0.0) for loss in losses
-    ]
+    trials = copy.trials(copy.study("s"))
+    assert [repr(trial.value) for trial in trials] == [repr(loss + 0.0) for loss in losses]
+    assert [repr(trial.metrics["val_loss"]) for trial in trials] == [repr(loss) for loss in losses]
     again = Store(postgresql_url)
     assert again.trials(again.study("s")) == copy.trials(copy.study("s"))
     assert again.study("s").created_at == copy.study("s").created_at
-    first = run_query(postgresql_url, "SELECT val_loss FROM searcher_trial WHERE number = 0")
-    assert repr(first) == repr([{"val_loss": losses[0]}])
+    first = run_query(postgresql_url, "SELECT value FROM searcher_trial WHERE number = 0")
+    assert repr(first) == repr([{"value": losses[0]}])
     copy.close()
     again.close()
 

@@ -34,7 +34,7 @@ _CITED = f"""
       AND cited.state IN ({_JUDGED}) AND cited.finish_order < searcher_trial.finish_order
       AND cited.task_config = searcher_trial.task_config AND cited.seed = searcher_trial.seed
       AND COALESCE(cited.value, -1) = COALESCE(searcher_trial.value, -1)
-      AND COALESCE(CAST(cited.metrics AS TEXT), '') = COALESCE(CAST(searcher_trial.metrics AS TEXT), '')
+      AND COALESCE(cited.tie_merit, -1) = COALESCE(searcher_trial.tie_merit, -1)
 """
 _FINISHED = f"""
     SELECT 1 FROM searcher_trial
@@ -227,6 +227,7 @@ def _studies(engine: Engine, store: Store) -> Iterator[Finding]:
             f"it has {trials} trials, more than its total of {total}": trials > total,
         }
         wrong = [*found.pop(study_id, []), *(text for text, so in broken.items() if so)]
+        wrong = wrong or list(_unreadable(store, name))
         if not wrong:
             driver = store.driver(store.study(name))
             driven = "nobody drives it"
@@ -237,6 +238,14 @@ def _studies(engine: Engine, store: Store) -> Iterator[Finding]:
         yield from (Finding(f"study {name}", False, text) for text in wrong)
     for study_id, wrong in found.items():
         yield from (Finding(f"study with id {study_id}, which is not there", False, text) for text in wrong)
+
+
+def _unreadable(store: Store, name: str) -> Iterator[str]:
+    """Say why a study cannot be read, if it cannot."""
+    try:
+        store.study(name)
+    except (StoreError, ValueError) as error:
+        yield str(error)
 
 
 def _violations(engine: Engine) -> dict[int, list[str]]:
