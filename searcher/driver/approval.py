@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from search_space.modules import code_name, files_digest, source_files
 from searcher import SearcherError
 from searcher.driver.journal import folder
 from searcher.settings.config import Config
+from workers.contract import TaskConfig
 
 LOCAL = "local"  # the only address at which no other machine, and nobody else's Ray, is reached
 
@@ -58,10 +59,11 @@ class _Claim:
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def remember(settings: Config) -> None:
-    """Note that this user wants the code that the settings name, with these options, and their cluster."""
+def remember(settings: Config, tasks: Sequence[TaskConfig] = ()) -> None:
+    """Note that this user wants the code that the settings and the task configurations of a design name, with these
+    options, and their cluster."""
     known = _known()
-    digests = [digest for claim in _claims(settings) if (digest := claim.digest()) not in known]
+    digests = [digest for claim in _claims(settings, tasks) if (digest := claim.digest()) not in known]
     if not digests:
         return
     file = _file()
@@ -73,15 +75,16 @@ def remember(settings: Config) -> None:
         log.warning("%s cannot be written (%s): a resume will need --trust-code", file, error.strerror)
 
 
-def check(study: str, typed: str, settings: Config) -> None:
-    """Raise CodeNotTrusted if the stored settings name code or a cluster that this user has not trusted before.
+def check(study: str, typed: str, settings: Config, tasks: Sequence[TaskConfig] = ()) -> None:
+    """Raise CodeNotTrusted if what is stored names code or a cluster that this user has not trusted before.
 
     Args:
         study, typed: the study's name, and the name as it is typed in a command.
+        tasks: the task configurations of a design. Those of a search follow from its settings.
     """
-    claims = list(_claims(settings))
+    claims = list(_claims(settings, tasks))
     known = _known() if claims else frozenset[str]()
-    if unknown := [str(claim) for claim in claims if claim.digest() not in known]:
+    if unknown := dict.fromkeys(str(claim) for claim in claims if claim.digest() not in known):
         raise CodeNotTrusted(
             f"study {study!r} would run what its database names and what was not launched from here, or has changed "
             f"since: {'; '.join(unknown)}. If you know it, and who can write to the database: "
@@ -89,20 +92,31 @@ def check(study: str, typed: str, settings: Config) -> None:
         )
 
 
-def _claims(settings: Config) -> Iterator[_Claim]:
-    named = {
-        "task": (settings.task, settings.task_kwargs),
-        "model": (settings.model, settings.model_kwargs),
-        "dataset": (settings.dataset, {}),
-        "sampler": (settings.sampler, settings.sampler_kwargs),
-    }
-    for what, (name, options) in named.items():
-        if code := code_name(name):
-            yield _Claim(what, name, code.module, tuple(options.items()))
-    for module in settings.primitives:
+def _claims(settings: Config, tasks: Sequence[TaskConfig]) -> Iterator[_Claim]:
+    yield from _named(
+        task=(settings.task, settings.task_kwargs),
+        model=(settings.model, settings.model_kwargs),
+        dataset=(settings.dataset, {}),
+        sampler=(settings.sampler, settings.sampler_kwargs),
+    )
+    for task in tasks:
+        found = task.parameters
+        yield from _named(
+            task=(task.task, found.get("options", {})),
+            model=(found.get("model", ""), found.get("model_kwargs", {})),
+            dataset=(found.get("dataset", ""), {}),
+        )
+    for module in dict.fromkeys((*settings.primitives, *(name for task in tasks for name in task.primitives))):
         yield _Claim("primitives", module, module)
     if settings.pool == "ray" and settings.address != LOCAL:
         yield _Claim("cluster", settings.address)
+
+
+def _named(**named: tuple[str, Mapping[str, Any]]) -> Iterator[_Claim]:
+    """Yield the claims of settings by name, each with what the code is called with."""
+    for what, (name, options) in named.items():
+        if code := code_name(name):
+            yield _Claim(what, name, code.module, tuple(options.items()))
 
 
 def _known() -> frozenset[str]:

@@ -30,6 +30,7 @@ from searcher.settings.config import Config
 from searcher.settings.plan import baseline_trials, grammar_of, left_out, study_task, task_config_of, training_seed
 from searcher.store.database import StoreError
 from searcher.store.lease import Lease
+from searcher.store.rows import edited
 from searcher.store.store import Store, StudyExists
 from workers.contract import Declaration, Job, Verdict, WorkersError
 from workers.failure import failure
@@ -278,6 +279,7 @@ def stored_settings(study: Study, experiment: Path | None, changes: Mapping[str,
     stored.pop("design", None)
     with blamed_on(study):
         before = config.load(None, {}, before=stored)
+    _check_task_config(study, before)
     asked = config.load(experiment, changes, preset, before=stored)
     with blamed_on(study):
         config.check_runtime(asked)
@@ -288,6 +290,17 @@ def stored_settings(study: Study, experiment: Path | None, changes: Mapping[str,
             f"{lines}\n  leave that out, or start another study: searcher launch --study-name NAME"
         )
     return asked
+
+
+def _check_task_config(study: Study, settings: Config) -> None:
+    """Raise StoreError if a search would run another task than its settings say: these are what a user approves."""
+    if study.kind is StudyKind.DESIGN:
+        return
+    stored, expected = study.task.config, task_config_of(settings)
+    meant = [name for name in {*stored.parameters, *expected.parameters} if name not in ("digest", "objective")]
+    same = all(stored.parameters.get(name) == expected.parameters.get(name) for name in meant)
+    if not same or (stored.task, stored.primitives) != (expected.task, expected.primitives):
+        raise edited(study.name, f"its task configuration is not the one that its settings say: {stored}")
 
 
 @contextmanager
