@@ -461,7 +461,7 @@ TRIGGERS = {  # on a point of a learning curve in the target: one that changes i
         "metrics = json_set(metrics, '$.train_loss', (metrics ->> 'train_loss') + 1e-15) "
         "WHERE study_id = new.study_id AND number = new.number; END",
         "CREATE TRIGGER slow AFTER INSERT ON searcher_point BEGIN SELECT COUNT(*) FROM (WITH RECURSIVE t(n) AS "
-        "(SELECT 1 UNION ALL SELECT n + 1 FROM t WHERE n < 2000000) SELECT n FROM t); END",
+        "(SELECT 1 UNION ALL SELECT n + 1 FROM t WHERE n < 500000) SELECT n FROM t); END",
     ),
     "postgresql": (
         "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN new.metrics = json_build_object("

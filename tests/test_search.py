@@ -513,6 +513,32 @@ def test_a_proposal_need_not_have_the_grammars_shape(store: Store) -> None:
     assert [t.expression for t in Free.told][:2] == texts[:2] and Free.told[0].merit == Free.told[2].merit
 
 
+def test_a_sampler_that_proposes_what_is_known_is_asked_again(store: Store) -> None:
+    """Its earlier answers are among the pending trials. Seen to fail with one question for each trial."""
+    texts = ["sin(x)", "tanh(x)", "cos(x)", "x * sigmoid(x)"]
+
+    class Avoiding:
+        any_expression = True
+        asked: ClassVar[Counter[int]] = Counter()
+
+        def ask(self, number: int, pending: Sequence[Pending] = ()) -> Expression | None:
+            self.asked[number] += 1
+            rejected = sum(trial.number == number for trial in pending)
+            return parse(texts[min(rejected, len(texts) - 1)])  # the last of them again and again
+
+        def tell(self, observation: Observation) -> None: ...
+
+    settings = replace(SETTINGS, baselines=("none",), n_trials=6)
+    study = session.create_study(store, settings)
+    pool = InlinePool(run=judge)
+    with leases.held_lease(store, study) as lease:
+        list(Search(store, lease, study, settings, proposing(Avoiding(), settings), pool, never).run())
+    pool.close()
+    assert [t.expression for t in store.trials(study)] == [*texts, texts[-1], texts[-1]]
+    assert [t.cites for t in store.trials(study)] == [None, None, None, None, 3, 3]
+    assert list(Avoiding.asked.values()) == [1, 2, 3, 4, 5, 5]
+
+
 def test_an_exhausted_sampler_ends_the_search(store: Store) -> None:
     small = replace(SETTINGS, sampler="optuna:bruteforce", unary=("x", "sin"), binary=("add", "max"))
     _, trials = completed(store, small)

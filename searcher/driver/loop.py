@@ -22,9 +22,9 @@ from searcher.driver.keys import PresentKeys
 from searcher.driver.mirrors import Mirrors
 from searcher.driver.outage import Outage, Outbox
 from searcher.driver.state import SearchState
-from searcher.proposers import WAIT, Proposer
+from searcher.proposers import WAIT, Proposal, Proposer, Wait
 from searcher.records import REFUSED, Kind, Study, StudyKind, StudyTask, Trial, TrialState
-from searcher.samplers.contract import observation_of
+from searcher.samplers.contract import Pending, observation_of
 from searcher.settings.config import Config
 from searcher.store import replay
 from searcher.store.lease import Lease
@@ -38,6 +38,7 @@ log = logging.getLogger("searcher")
 
 WAKE_SECONDS = 1.0  # the longest that the loop waits for children before it renews the lease and asks whether to stop
 AT_ONCE = 100  # most trials placed in one transaction
+MOST_ASKED = 100  # times that a sampler is asked for one trial, if it proposes what the study has already
 AHEAD = 8  # most proposals made while children train, so that a free worker does not wait for the sampler
 
 
@@ -361,7 +362,7 @@ class Search:
         if not self._may_propose():
             return None
         number = self._next_number()
-        proposal = self._proposer.ask(number, tuple(self._state.pending.values()))
+        proposal = self._ask(number)
         if proposal is WAIT:
             if not self._state.pending:
                 raise SearcherError(
@@ -384,6 +385,21 @@ class Search:
         self._state.propose(trial)
         refusal = self._refusal(trial)
         return replace(trial, state=TrialState.INFEASIBLE, reason=REFUSED + refusal) if refusal else trial
+
+    def _ask(self, number: int) -> Proposal | Wait | None:
+        """Return what the proposer answers. A sampler that proposes what the study has already is asked again, with
+        that proposal among the pending ones, until it repeats itself or has been asked `MOST_ASKED` times. One that
+        does not look at pending trials repeats itself at once, and its proposal becomes a citation."""
+        pending, rejected = tuple(self._state.pending.values()), list[Pending]()
+        for _ in range(MOST_ASKED):
+            proposal = self._proposer.ask(number, (*pending, *rejected))
+            if not isinstance(proposal, Proposal) or self._state.study.kind is StudyKind.DESIGN:
+                break
+            repeated = bool(rejected) and proposal.expression == rejected[-1].expression
+            if repeated or proposal.key not in self._state.functions:
+                break
+            rejected.append(Pending(number, proposal.expression, proposal.choices, proposal.key))
+        return proposal
 
     def _refusal(self, trial: Trial) -> str:
         """Say why a candidate of a search is not worth training; empty if it may be, or is known."""

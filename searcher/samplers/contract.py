@@ -110,7 +110,9 @@ class Sampler(Protocol):
 
         Args:
             number: the number of the trial, from 0; baselines have the first numbers.
-            pending: trials that have not been judged yet, by number.
+            pending: trials that have not been judged yet, by number. A sampler that has proposed what the study knows
+                already, or what is pending, is asked again for the same number, up to 100 times; its earlier answers
+                for it are then at the end. If it repeats itself, the trial cites the known result.
         """
 
     def tell(self, observation: Observation) -> None:
