@@ -469,7 +469,7 @@ def unpinned(constraints: str) -> set[str]:
     """Distributions of the environment that the constraints do not pin, or not to what is installed."""
     pinned = dict(re.findall(r"^([\w.-]+)==([\w.+!-]+)$", constraints, re.MULTILINE))
     pins = {canonicalize_name(name): version for name, version in pinned.items()}
-    everything = set(needed("activation-searcher", frozenset({"dev", "onnx", "plot"}))) - {"activation-searcher"}
+    everything = set(needed("activation-searcher", frozenset({"dev"}))) - {"activation-searcher"}
     public = {name: distribution(name).version.partition("+")[0] for name in everything}  # torch's says +cpu
     return {name for name, version in public.items() if pins.get(name) != version}
 

@@ -1,4 +1,5 @@
-"""The numbers of a running search for Prometheus, over HTTP. Imported where they are asked for only."""
+"""The metrics of a running search for Prometheus, over HTTP. Only a search with `--metrics-port` imports this module:
+it needs the extra `metrics`."""
 
 from __future__ import annotations
 
@@ -12,21 +13,24 @@ from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Histogram,
-    ProcessCollector,
-    disable_created_metrics,
-    make_wsgi_app,
-)
-from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, Metric
-from prometheus_client.registry import Collector
-
 from searcher import SearcherError, __version__
 from searcher.driver.loop import Progress
 from searcher.records import Study, TrialState
 from searcher.store.lease import Lease
+
+try:
+    from prometheus_client import (
+        CollectorRegistry,
+        Counter,
+        Histogram,
+        ProcessCollector,
+        disable_created_metrics,
+        make_wsgi_app,
+    )
+    from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, Metric
+    from prometheus_client.registry import Collector
+except ImportError:
+    raise SearcherError("--metrics-port needs prometheus-client: pip install 'activation-searcher[metrics]'") from None
 
 COMMIT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)  # seconds
 MOST_CONNECTIONS = 8  # at a time, so that the search keeps the process's descriptors and threads
