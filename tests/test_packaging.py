@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
+import importlib
 import json
 import re
 import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import tomllib
 import zipfile
 from collections.abc import Iterable, Mapping
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -217,3 +221,39 @@ def test_the_wheel_holds_the_packages_and_is_the_same_from_the_sdist(built: Path
     packages = {name for name in tracked() if name.startswith(("search_space/", "workers/", "searcher/"))}
     assert {name for name in contents[0] if ".dist-info/" not in name} == packages | {"cli.py"}
     assert {"searcher/py.typed", "searcher/store/migrations/script.py.mako"} <= packages
+
+
+# Benchmarks -----------------------------------------------------------------------------------------------------------
+
+BENCHMARKS = [
+    module_name(path).removesuffix(".__main__")
+    for path in (*sorted((ROOT / "benchmarks").glob("*.py")), ROOT / "benchmarks" / "gpu" / "__main__.py")
+    if "argparse" in path.read_text()
+]
+
+
+class Parsed(Exception):
+    """Ends a program as soon as it has read its arguments."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_benchmarks_write_outside_the_checkout_by_default(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: dict[str, Any] = {}
+
+    def parse(parser: argparse.ArgumentParser, words: object = None) -> None:
+        found.update(vars(parse_args(parser, [])))
+        raise Parsed
+
+    parse_args = argparse.ArgumentParser.parse_args
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
+    module = importlib.import_module(f"{name}.__main__" if name == "benchmarks.gpu" else name)
+    with pytest.raises(Parsed):
+        module.main()
+    files = [str(value).removeprefix("sqlite:///") for value in found.values() if is_a_place(value)]
+    assert all(Path(file).is_relative_to(tempfile.gettempdir()) for file in files), files
+    assert "cwd" not in Path(str(module.__file__)).read_text()
+
+
+def is_a_place(value: object) -> bool:
+    return isinstance(value, Path) or str(value).startswith("sqlite:")
