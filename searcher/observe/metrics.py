@@ -55,6 +55,7 @@ class _Server(ThreadingMixIn, WSGIServer):
     never finish a request take neither the process's descriptors nor the endpoint from others."""
 
     daemon_threads = True
+    request_queue_size = 128  # with the default of 5, a client that comes in a crowd tries again after a second
 
     def __init__(self, address: tuple[str, int], handler: type[_Handler]) -> None:
         self.address_family = socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
