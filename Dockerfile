@@ -16,8 +16,9 @@ WORKDIR /opt/searcher
 
 # The dependencies take gigabytes and change seldom: a layer of their own, which a change of the source leaves alone.
 COPY pyproject.toml constraints.txt ./
-RUN python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
-        > requirements.txt \
+RUN python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+        extras = [project["optional-dependencies"][extra] for extra in ("cluster", "metrics", "parquet", "postgres")]; \
+        print(*project["dependencies"], *sum(extras, []), sep="\n")' > requirements.txt \
     && pip install --requirement requirements.txt --constraint constraints.txt
 
 # By name, so that nothing else that lies in the directory, secrets above all, can get into the image.

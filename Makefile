@@ -1,7 +1,7 @@
 # The commands of CI, by name. `make setup` first.
 PYTHON := .venv/bin/python
 
-.PHONY: setup fast test lint format types architecture build
+.PHONY: setup fast test lint format types architecture build package
 
 setup:
 	python3 -m venv .venv
@@ -28,4 +28,7 @@ architecture:
 	$(PYTHON) -m tests.architecture
 
 build:
-	$(PYTHON) -m pip wheel -q --no-deps -w dist .
+	$(PYTHON) -m build --no-isolation
+
+package:
+	.ci/package $(PYTHON)

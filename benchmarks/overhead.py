@@ -162,11 +162,17 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[2])
     parser.add_argument("--child-seconds", type=float, default=0.05, help="with several numbers of workers")
     parser.add_argument("--rounds", type=int, default=5, help="of each measurement")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path(tempfile.gettempdir()),
+        help="make the databases here and delete them again; the speed of this disk counts (default: %(default)s)",
+    )
     arguments = parser.parse_args()
     packages = ", ".join(f"{name} {version(name)}" for name in ("ray", "torch", "sqlalchemy"))
     print(f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, Python {platform.python_version()}")
     print(packages, flush=True)
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as name:
+    with tempfile.TemporaryDirectory(dir=arguments.folder.resolve()) as name:
         if len(arguments.workers) > 1:
             growth(arguments, Path(name))
         else:

@@ -10,7 +10,7 @@ guessing, says so. That is the same as training them, for a child that is stoppe
 A line says how many epochs were trained of those of the search without a pruner, and how many of its best five
 functions came to the end.
 
-    python -m benchmarks.pruning --storage sqlite:///pruning.db --seeds 3 --epochs 4 12
+    python -m benchmarks.pruning --storage sqlite:////tmp/pruning.db --seeds 3 --epochs 4 12
 
 The full trainings take an hour or two on two cores; what is in the database is not trained again, so the command can be
 stopped and run again. Fashion-MNIST: see docs/children.md.
@@ -153,7 +153,11 @@ def best(store: Store, study: Study) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--storage", default="sqlite:///pruning.db", help="keeps the trainings without a pruner")
+    parser.add_argument(
+        "--storage",
+        default=f"sqlite:///{tempfile.gettempdir()}/pruning.db",
+        help="keeps the trainings without a pruner (default: %(default)s)",
+    )
     parser.add_argument("--epochs", type=int, nargs="+", default=[4, 12])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=0)

@@ -109,7 +109,12 @@ def main() -> None:
     parser.add_argument("--sampler", default="random")
     parser.add_argument("--units", type=int, default=2, help="of the search space")
     parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
-    parser.add_argument("--folder", type=Path, default=Path(), help="where the database is made, and deleted again")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path(tempfile.gettempdir()),
+        help="make the database here and delete it again; the speed of this disk counts (default: %(default)s)",
+    )
     arguments = parser.parse_args()
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "optuna", "sqlalchemy", "psycopg"))
     print(f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, Python {platform.python_version()}, {packages}")

@@ -1,6 +1,6 @@
 """Faults in large numbers, on both databases: what the tests in tests/faults do a few times, for an hour or more.
 
-    python -m benchmarks.soak --out soak.json                    # everything
+    python -m benchmarks.soak --out /tmp/soak.json                    # everything
     python -m benchmarks.soak --parts workers drivers --kills 500 --driver-kills 50
     python -m benchmarks.soak --parts parser --parser-seconds 600
 
@@ -215,7 +215,10 @@ def main() -> None:
         "holds": all(fact["holds"] for fact in found),
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "cores": os.cpu_count(),
-        "versions": {"python": platform.python_version(), **{p: version(p) for p in ("searcher", "ray", "sqlalchemy")}},
+        "versions": {
+            "python": platform.python_version(),
+            **{p: version(p) for p in ("activation-searcher", "ray", "sqlalchemy")},
+        },
         "facts": found,
     }
     text = json.dumps(verdict, indent=2)

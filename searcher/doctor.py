@@ -11,7 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from searcher import SearcherError, __version__
 from searcher.findings import Finding
 
-PACKAGES = ("torch", "ray", "optuna", "sqlalchemy", "alembic", "typer", "scikit-learn", "psycopg", "pyarrow")
+PACKAGES = ("torch", "ray", "optuna", "sqlalchemy", "alembic", "typer", "scikit-learn")
+OPTIONAL = {"psycopg": "postgres", "pyarrow": "parquet", "prometheus-client": "metrics"}  # and the extra that has it
 
 
 def examine(storage: str) -> Iterator[Finding]:
@@ -22,6 +23,12 @@ def examine(storage: str) -> Iterator[Finding]:
             yield Finding(package, True, version(package))
         except PackageNotFoundError:
             yield Finding(package, False, f"not installed; pip install {package}")
+    for package, extra in OPTIONAL.items():
+        try:
+            yield Finding(package, True, version(package))
+        except PackageNotFoundError:
+            note = f"not installed, which is fine unless you need it: pip install 'activation-searcher[{extra}]'"
+            yield Finding(package, True, note)
     for what, look in (("devices", _devices), ("ray cluster", _ray), ("ray folder", _folder), ("datasets", _datasets)):
         yield _examined(what, look)
     yield _examined("storage", lambda: _storage(storage))

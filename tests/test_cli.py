@@ -25,13 +25,14 @@ from searcher.commands.console import Format, print_rows
 from searcher.records import Trial, TrialState
 from searcher.store.store import Store
 
-from .conftest import ROOT, Cli
+from .conftest import ROOT, Cli, called
 
 pytestmark = pytest.mark.slow
 
 RESUME = ("resume", "s", "--n-trials", "6", "--pool", "inline")
 
 QUICK = ("--pool", "inline", "--epochs", "1", "--sampler", "random", "--threads", "1", "-q")
+SMALL = ("--threads", "1", "--limit-train", "300", "-q")
 STATES = {state.value for state in TrialState}
 
 
@@ -51,8 +52,7 @@ def environment() -> dict[str, str]:
 
 
 def call(directory: Path, *args: str) -> str:
-    command = [sys.executable, "-m", "cli", *args]
-    done = subprocess.run(command, cwd=directory, env=environment(), capture_output=True, text=True, timeout=120)
+    done = called(directory, *args)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -164,8 +164,7 @@ def test_primitives_of_a_user_reach_the_workers_and_the_next_session(tmp_path: P
         "1",
         "--workers",
         "1",
-        "--threads",
-        "1",
+        *SMALL,
     )
 
     def searcher(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -214,7 +213,7 @@ def test_names_and_dates_are_not_folded(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_the_same_seed_inline_gives_the_same_table(cli: Cli) -> None:
     for name in ("a", "b"):
-        done = cli("launch", "--study-name", name, "--n-trials", "8", "--sampler", "rnn", *QUICK[:4], "-q")
+        done = cli("launch", "--study-name", name, "--n-trials", "8", "--sampler", "rnn", *QUICK[:4], *SMALL)
         assert done.returncode == 0, done.stderr
     tables = [json.loads(cli("top", name, "-f", "json").stdout) for name in ("a", "b")]
     assert tables[0] == tables[1]
@@ -539,7 +538,7 @@ def test_a_second_driver_is_refused_and_told_who_drives(tmp_path: Path, cli: Cli
 def test_with_ray_workers_and_the_driver_may_be_killed(tmp_path: Path) -> None:
     """A worker is killed in the middle of a trial, later the driver; the study still ends with its exact total. Ray's
     own words about the worker do not get among the results. Seen to fail without `logs.Printed`."""
-    arguments = ("--sampler", "random", "--workers", "2", "--n-trials", "40", "--epochs", "2")
+    arguments = ("--sampler", "random", "--workers", "2", "--n-trials", "40", "--epochs", "2", "--limit-train", "300")
     process = start(tmp_path, *arguments)
     wait_for(tmp_path, 2, process)
     workers = {int(trial.worker.rsplit(":", 1)[1]) for trial in read(tmp_path) if trial.worker}
@@ -547,7 +546,15 @@ def test_with_ray_workers_and_the_driver_may_be_killed(tmp_path: Path) -> None:
     wait_for(tmp_path, 7, process)
     process.send_signal(signal.SIGKILL)
     assert process.communicate(timeout=120)[0] == ""
-    call(tmp_path, "resume", "k")  # a process of its own: workers find the package by PYTHONPATH
+    resume = [
+        sys.executable,
+        "-m",
+        "cli",
+        "resume",
+        "k",
+    ]  # a process of its own: workers find the package by PYTHONPATH
+    resumed = subprocess.run(resume, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120)
+    assert resumed.returncode == 0, resumed.stderr
     assert_exact(tmp_path, 40)
     trials = read(tmp_path)
     assert not [trial for trial in trials if trial.state is TrialState.FAILED]

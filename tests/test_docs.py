@@ -9,16 +9,19 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 
 from search_space import registry
 from search_space.__main__ import tables
 from searcher.records import TrialState
 from searcher.settings.config import Config
+from workers.pools import ray_cluster
 from workers.tasks.images.config import Recipe
 
 from .conftest import ROOT, called
@@ -29,17 +32,12 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def run(directory: Path, command: str) -> str:
-    """Searches in a process of their own, for they start Ray."""
+    """Run a command in this process, and return what it prints."""
     words = shlex.split(command)
     assert words[0] == "searcher"
-    if words[1] in ("launch", "resume", "doctor"):
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        call = [sys.executable, "-m", "cli", *words[1:]]
-        done: Any = subprocess.run(call, cwd=directory, env=environment, capture_output=True, text=True)
-    else:
-        done = called(directory, *words[1:])
+    done = called(directory, *words[1:])
     assert done.returncode == 0, f"{command}\n{done.stderr}"
-    return str(done.stdout)
+    return done.stdout
 
 
 def commands(document: Path) -> list[str]:
@@ -53,8 +51,19 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory in which the README's first command has run as it stands."""
     directory = tmp_path_factory.mktemp("reader")
     shutil.copytree(ROOT / "examples", directory / "examples")
-    (directory / "launch.txt").write_text(run(directory, "searcher launch"))
+    words, environment = [sys.executable, "-m", "cli", "launch"], {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, cwd=directory, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (directory / "launch.txt").write_text(done.stdout)
     return directory
+
+
+@pytest.fixture(scope="module")
+def started_ray() -> Iterator[None]:
+    """A Ray in this process, which its searches share: they start one only where there is none."""
+    ray_cluster.connect("local", 2)
+    yield
+    ray.shutdown()
 
 
 def test_the_main_job(launched: Path) -> None:
@@ -72,7 +81,7 @@ def test_the_main_job(launched: Path) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_commands_run(launched: Path, document: Path) -> None:
+def test_commands_run(launched: Path, started_ray: None, document: Path) -> None:
     for command in commands(document):
         run(launched, command)
 

@@ -191,7 +191,7 @@ def test_a_client_that_says_nothing_is_not_waited_for(monkeypatch: pytest.Monkey
 
 def test_a_search_outlives_half_sent_requests(tmp_path: Path) -> None:
     """Row R8: as a process with 256 descriptors."""
-    command = [sys.executable, "-m", "cli", "launch", "--study-name", "s", *FAST, "--n-trials", "400"]
+    command = [sys.executable, "-m", "cli", "launch", "--study-name", "s", *FAST, "--n-trials", "100"]
     limited = ["sh", "-c", 'ulimit -n 256 && exec "$@"', "sh", *command, "--metrics-port", "0"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with (

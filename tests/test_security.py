@@ -20,8 +20,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from functools import cache
 from importlib.metadata import distribution
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -71,8 +72,8 @@ class Guarded(Server):
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    made = Guarded(tmp_path_factory.mktemp("guarded"))
+def server(new_folder: Callable[[], Path]) -> Iterator[Guarded]:
+    made = Guarded(new_folder())
     yield made
     made.close()
 
@@ -470,9 +471,14 @@ def unpinned(constraints: str) -> set[str]:
     """Distributions of the environment that the constraints do not pin, or not to what is installed."""
     pinned = dict(re.findall(r"^([\w.-]+)==([\w.+!-]+)$", constraints, re.MULTILINE))
     pins = {canonicalize_name(name): version for name, version in pinned.items()}
-    everything = set(needed("activation-searcher", frozenset({"dev", "onnx", "plot"}))) - {"activation-searcher"}
-    public = {name: distribution(name).version.partition("+")[0] for name in everything}  # torch's says +cpu
-    return {name for name, version in public.items() if pins.get(name) != version}
+    return {name for name, version in installed().items() if pins.get(name) != version}
+
+
+@cache
+def installed() -> dict[str, str]:
+    """Return the versions of all distributions that the tests need."""
+    everything = set(needed("activation-searcher", frozenset({"dev"}))) - {"activation-searcher"}
+    return {name: distribution(name).version.partition("+")[0] for name in everything}  # torch's says +cpu
 
 
 def test_everything_that_is_installed_is_pinned() -> None:

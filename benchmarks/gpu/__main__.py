@@ -1,7 +1,7 @@
 """Measure everything that needs a GPU, the most valuable figures first, and draw the results.
 
-    python -m benchmarks.gpu --minutes 8 --out gpu.jsonl
-    python -m benchmarks.gpu --plot gpu.jsonl -o gpu/
+    python -m benchmarks.gpu --minutes 8 --out /tmp/gpu.jsonl
+    python -m benchmarks.gpu --plot /tmp/gpu.jsonl -o /tmp/gpu
 
 Needs torch and NumPy; pictures need matplotlib. Every figure is on disk as soon as it is there: a run that is killed
 leaves all that it has measured.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 # Asked whether there is a GPU, torch would otherwise open CUDA, which processes that are forked from this one then
@@ -34,13 +35,19 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    temporary = Path(tempfile.gettempdir())
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gpu",
         description=str(__doc__).partition("\n\n")[0],
         epilog="Measurements: loop, paper, captured, streams, processes, mps, activations, compile, memory, precision.",
     )
     parser.add_argument("--minutes", type=float, default=8.0, help="for all measurements together (default: 8)")
-    parser.add_argument("--out", type=Path, default=Path("gpu.jsonl"), help="a new file for the results, JSON lines")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=temporary / "gpu.jsonl",
+        help="a new file for the results, JSON lines (default: %(default)s)",
+    )
     parser.add_argument("--only", nargs="+", metavar="MEASUREMENT", help="measure these alone")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--small", action="store_true", help="tiny sizes: a test of this program, not of a machine")
@@ -51,7 +58,13 @@ def _parser() -> argparse.ArgumentParser:
         help="of processes; fork (default) is faster, and spawn is used by itself where fork does not work",
     )
     parser.add_argument("--plot", nargs="+", type=Path, metavar="FILE", help="measure nothing: draw these results")
-    parser.add_argument("-o", "--output", type=Path, default=Path("gpu"), help="the folder for pictures and tables")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=temporary / "gpu",
+        help="the folder for pictures and tables (default: %(default)s)",
+    )
     return parser
 
 

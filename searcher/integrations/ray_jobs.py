@@ -18,13 +18,17 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-import aiohttp
-import requests
 from ray.exceptions import AuthenticationError, RayError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from searcher import SearcherError, UsageError
 from workers.pools.ray_cluster import check_port
+
+try:  # Ray's job client lets their exceptions through
+    import aiohttp
+    import requests
+except ImportError:
+    raise SearcherError("`searcher jobs` needs ray[default]: pip install 'activation-searcher[cluster]'") from None
 
 ANSWER_SECONDS = 15.0  # how long the job server may take to answer
 STOP_SECONDS = 30  # between SIGTERM, at which a driver finishes cleanly, and SIGKILL; Ray's own is 3

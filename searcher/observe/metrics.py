@@ -1,4 +1,5 @@
-"""The numbers of a running search for Prometheus, over HTTP. Imported where they are asked for only."""
+"""The metrics of a running search for Prometheus, over HTTP. Only a search with `--metrics-port` imports this module:
+it needs the extra `metrics`."""
 
 from __future__ import annotations
 
@@ -12,21 +13,24 @@ from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Histogram,
-    ProcessCollector,
-    disable_created_metrics,
-    make_wsgi_app,
-)
-from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, Metric
-from prometheus_client.registry import Collector
-
 from searcher import SearcherError, __version__
 from searcher.driver.loop import Progress
 from searcher.records import Study, TrialState
 from searcher.store.lease import Lease
+
+try:
+    from prometheus_client import (
+        CollectorRegistry,
+        Counter,
+        Histogram,
+        ProcessCollector,
+        disable_created_metrics,
+        make_wsgi_app,
+    )
+    from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, Metric
+    from prometheus_client.registry import Collector
+except ImportError:
+    raise SearcherError("--metrics-port needs prometheus-client: pip install 'activation-searcher[metrics]'") from None
 
 COMMIT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)  # seconds
 MOST_CONNECTIONS = 8  # at a time, so that the search keeps the process's descriptors and threads
@@ -51,6 +55,7 @@ class _Server(ThreadingMixIn, WSGIServer):
     never finish a request take neither the process's descriptors nor the endpoint from others."""
 
     daemon_threads = True
+    request_queue_size = 128  # with the default of 5, a client that comes in a crowd tries again after a second
 
     def __init__(self, address: tuple[str, int], handler: type[_Handler]) -> None:
         self.address_family = socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]

@@ -150,7 +150,8 @@ def export(rows: Sequence[Row], path: Path) -> None:
     """Writes rows to a `.csv`, `.json` or `.parquet` file.
 
     Raises:
-        UsageError: another ending. ReportError: a file that cannot be written.
+        UsageError: another ending.
+        ReportError: the file cannot be written, or it is a Parquet file and pyarrow is missing.
     """
     writers = {".csv": _export_text, ".json": _export_text, ".parquet": _export_parquet}
     if path.suffix not in writers:
@@ -223,9 +224,11 @@ def _export_text(rows: Sequence[Row], path: Path) -> None:
 
 
 def _export_parquet(rows: Sequence[Row], path: Path) -> None:
-    import pyarrow
-    import pyarrow.parquet
-
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise ReportError("a .parquet file needs pyarrow: pip install 'activation-searcher[parquet]'") from None
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist([dict(row) for row in rows]), path)
 
 

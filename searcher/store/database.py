@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ def engine_of(url: str | URL, *, create: bool) -> Engine:
     """An engine on a database that may have no tables of ours; `create` admits a SQLite file that is not there yet.
 
     Raises:
-        StoreError: the file is not there, or cannot be made.
+        StoreError: the file is not there, or cannot be made; or psycopg is missing for PostgreSQL.
     """
     parsed = parse_url(url)
     if parsed.get_backend_name() == "sqlite":
@@ -243,6 +244,8 @@ def _check_file(url: URL, create: bool) -> None:
 
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() == "postgresql":
+        if not find_spec("psycopg"):
+            raise StoreError("a PostgreSQL database needs psycopg: pip install 'activation-searcher[postgres]'")
         engine = sa.create_engine(url, pool_pre_ping=True, connect_args=postgresql.ARGUMENTS)
         event.listen(engine, "do_connect", _connect_postgresql)
         event.listen(engine, "begin", _begin_postgresql)

@@ -149,7 +149,7 @@ def test_a_worker_whose_children_leak_is_replaced(monkeypatch: pytest.MonkeyPatc
     pool = RayPool(1, 0, "local", 1, run=leaking_child, leak_bytes=30 * MIB)
     outcomes: list[Outcome] = []
     try:
-        for number in range(0, 30, QUEUE):
+        for number in range(0, 20, QUEUE):
             pool.submit(*(Job(number + n, "x") for n in range(QUEUE)))
             while len(outcomes) < number + QUEUE:
                 outcomes += [outcome for _, outcome in pool.wait(10.0)]
@@ -158,4 +158,4 @@ def test_a_worker_whose_children_leak_is_replaced(monkeypatch: pytest.MonkeyPatc
     assert all(outcome.verdict is Verdict.COMPLETE for outcome in outcomes)
     sizes = [outcome.parameters or 0 for outcome in outcomes]
     assert max(sizes) - min(sizes) <= 50
-    assert 4 <= len({outcome.worker for outcome in outcomes}) <= 6, "each keeps 35 MiB at most"
+    assert 2 <= len({outcome.worker for outcome in outcomes}) <= 4, "each keeps 35 MiB at most"

@@ -19,12 +19,13 @@ from workers.pools.ray_actors import RayPool
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def ray_pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[RayPool]:
-    monkeypatch.setenv("PYTHONPATH", str(harness.ROOT))  # of the workers
-    pool = RayPool(3, 0, "local", 1, run=harness.child)
-    yield pool
-    pool.close()
+@pytest.fixture(scope="module")
+def ray_pool() -> Iterator[RayPool]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(harness.ROOT))  # of the workers
+        pool = RayPool(3, 0, "local", 1, run=harness.child)
+        yield pool
+        pool.close()
 
 
 def test_workers_that_are_killed(database_url: str, tmp_path: Path, ray_pool: RayPool) -> None:

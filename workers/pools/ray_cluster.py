@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,12 +30,15 @@ def connect(address: str, workers: int) -> None:
     """Join the cluster at `address`, or start one here for that many workers.
 
     Raises:
-        RayUnavailable: nobody answers there within 15 s; or Ray cannot be started here with so many workers.
+        RayUnavailable: nobody answers there within 15 s; Ray cannot be started here with so many workers; or the
+            address is `ray://` and grpc is missing.
     """
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
         ray_local.start(workers, **quiet)
         return
+    if address.startswith("ray://") and not find_spec("grpc"):
+        raise RayUnavailable(f"{address} needs ray[default]: pip install 'activation-searcher[cluster]'")
     check_port(address)
     os.environ.setdefault("RAY_CLIENT_RECONNECT_GRACE_PERIOD", f"{SILENT_SECONDS:.0f}")  # read for ray:// only
     if not address.startswith("ray://"):  # whose server does the same

@@ -59,9 +59,18 @@ def _parquet(file: Path, columns: Columns) -> Arrays:
 
 
 def _columns(file: Path, columns: Columns) -> tuple[Any, Any]:
-    """Read the bytes of the pictures, and the labels; no other column."""
-    import pyarrow.parquet as pq
+    """Read the bytes of the pictures, and the labels; no other column.
 
+    Raises:
+        WorkersError: the columns are not there, the file does not fit into memory, or a package is missing.
+    """
+    try:
+        import PIL.Image  # noqa: F401 (here, so that whichever package is missing gives the same message)
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise WorkersError(
+            f"{file}: Parquet files need pyarrow and pillow: pip install 'activation-searcher[parquet]'"
+        ) from None
     with pq.ParquetFile(file) as parquet:
         names = parquet.schema_arrow.names
         wanted = [next((n for n in known if n in names), None) for known in (PICTURES, columns.labels)]
