@@ -43,6 +43,7 @@ from typing import Any
 import psutil
 import sqlalchemy as sa
 
+from search_space import KEY_RULES
 from searcher.driver import leases, session
 from searcher.records import Kind, Study, Trial, TrialState
 from searcher.reports import report
@@ -227,7 +228,9 @@ def table(sizes: Sequence[int], kinds: Sequence[str], studies: int, rounds: int,
         for url in urls:
             store = Store(url, create=True)
             names = [f"study{n}" for n in range(studies)]
-            made = [create(store, name, 0, "val_loss", SETTINGS.to_dict(), {}) for name in names]
+            made = [
+                create(store, name, 0, config=SETTINGS.to_dict(), versions={"keys": str(KEY_RULES)}) for name in names
+            ]
             for size in sorted(sizes):
                 start = time.perf_counter()
                 for study in made:

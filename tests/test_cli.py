@@ -192,7 +192,7 @@ def test_what_a_small_study_has_no_room_for_is_said(cli: Cli) -> None:
     assert done.returncode == 0, done.stderr
     assert "there are 1000 training images, --batch-size is 1001: an epoch is one step" in done.stderr
     assert "half of 5 trials are for baselines; left out: elu" in done.stderr
-    assert "the sampler has nothing more to propose: 4 of 5 trials are decided" in done.stderr
+    assert "there is nothing more to propose: 4 of 5 trials are decided" in done.stderr
     assert "4 of 5 trials: " in done.stdout
     assert f"searcher resume 'a b' --storage {OTHER}\n" in done.stdout, "as it can be typed"
     lines = [line for line in done.stderr.splitlines() if "proposed" in line]
@@ -227,7 +227,15 @@ def test_an_experiment_file_is_read_and_flags_override_it(cli: Cli, tmp_path: Pa
     )
     done = cli("launch", "e.toml", "--n-trials", "3", "--epochs", "1")
     assert done.returncode == 0, done.stderr
-    (row,) = json.loads(cli("query", "SELECT config, n_trials, objective FROM searcher_study", "-f", "json").stdout)
+    (row,) = json.loads(
+        cli(
+            "query",
+            "SELECT study.config, n_trials, objective FROM searcher_study AS study "
+            "JOIN searcher_task_config AS task ON task.study_id = study.id",
+            "-f",
+            "json",
+        ).stdout
+    )
     config = json.loads(row["config"])
     assert (row["n_trials"], row["objective"]) == (3, "val_acc")
     assert config["recipe"]["epochs"] == 1

@@ -74,7 +74,8 @@ def test_the_main_job(launched: Path) -> None:
     assert sum(t["kind"] == "candidate" for t in complete) >= 40
     assert sum(t["kind"] == "baseline" for t in complete) == 12
     text = (launched / "launch.txt").read_text()
-    stored = {(f"{t['val_loss']:.4f}", f"{t['val_acc']:.4f}") for t in complete}
+    results = [json.loads(t["metrics"]) for t in complete]
+    stored = {(f"{found['val_loss']:.4f}", f"{found['val_acc']:.4f}") for found in results}
     shown = re.findall(r"(\d+\.\d{4})\s+(\d\.\d{4})\s+\d+\s*$", text, re.MULTILINE)
     assert len(shown) >= 15
     assert set(shown) <= stored

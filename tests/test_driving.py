@@ -184,6 +184,8 @@ def test_a_study_beyond_todays_bounds_goes_on(sqlite_url: str, cli: Cli) -> None
     with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as connection, connection:
         change = "json_set(config, '$.recipe.cutout', 5000, '$.timeout', 1e12, '$.study_name', ?)"
         connection.execute(f"UPDATE searcher_study SET name = ?, config = {change}", (name, name))
+        meant = "json_set(config, '$.parameters.recipe.cutout', 5000)"
+        connection.execute(f"UPDATE searcher_task_config SET config = {meant}")
     refused = cli("resume", name, *storage, "--n-trials", "3")
     assert refused.returncode == 1 and "--timeout must be at most 1000000000" in refused.stderr, refused.stderr
     assert "give another" in refused.stderr

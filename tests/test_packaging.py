@@ -95,7 +95,7 @@ def test_the_search_space_needs_torch_and_numpy_alone() -> None:
     """The exception is onnx, where an ONNX file is written: test_a_missing_extra_is_named_in_one_line."""
     own = {module: source for module, source in TEXTS.items() if module.startswith("search_space")}
     assert undeclared(own, {"torch", "numpy", "onnx"}) == []
-    assert [module for module, source in own.items() if "onnx" in imported(source)] == ["search_space.code"]
+    assert [module for module, source in own.items() if "onnx" in imported(source)] == ["search_space.export"]
     assert undeclared({**own, "search_space.new": "import scipy.special"}, {"torch", "numpy", "onnx"})
 
 

@@ -6,7 +6,6 @@ import atexit
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import Protocol
@@ -80,8 +79,6 @@ def warm_up() -> None:
     import workers.tasks.images.train  # noqa: F401
     from workers.tasks.images.models import default_device
 
-    with suppress(ImportError):  # only the digits need it
-        import sklearn.datasets  # noqa: F401
     # The first optimiser imports torch's compiler, the first tensor on a GPU opens it.
     torch.optim.SGD([torch.zeros(1, device=default_device(), requires_grad=True)], fused=True)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -265,16 +266,25 @@ def _together(train: Arrays, test: Arrays | None) -> Stored:
 
 
 def _digits() -> Raw:
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
+    """The cache holds them, because importing scikit-learn takes longer than a small training."""
+    found = find_spec("sklearn")
+    if found is None or found.origin is None:
         raise WorkersError(
             "dataset 'digits' lies in scikit-learn, which is not installed here; install it, or name another data set: "
             f"{OWN}"
-        ) from error
+        )
+    try:
+        stored = cache.through_cache("digits", [Path(found.origin)], _digits_of_sklearn)
+    except WorkersError:  # no cache can be written or read here: they are slower, and need none
+        stored = _digits_of_sklearn()
+    return Raw(KNOWN["digits"].title, 10, stored, "inside scikit-learn")
+
+
+def _digits_of_sklearn() -> Stored:
+    from sklearn.datasets import load_digits
+
     bunch = load_digits()
-    images, labels = bunch.images[:, None].astype(np.float32), bunch.target.astype(np.int64)
-    return Raw(KNOWN["digits"].title, 10, Stored(images, labels), "inside scikit-learn")
+    return Stored(bunch.images[:, None].astype(np.float32), bunch.target.astype(np.int64))
 
 
 def _npz(name: str, standardise: bool | None) -> Raw:
