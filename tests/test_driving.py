@@ -10,15 +10,16 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from searcher.driver import leases, session
-from searcher.driver.process import holder, is_dead
+from searcher.driver.process import identity, is_dead
 from searcher.settings.config import Config
-from searcher.store.lease import StudyBusy, in_words
+from searcher.store.lease import ProcessId, StudyBusy
 from searcher.store.store import Store
 from workers.tasks.images.data import load
 
@@ -113,7 +114,7 @@ def test_a_lease_is_kept_while_workers_start(sqlite_url: str, monkeypatch: pytes
 def test_only_a_process_that_is_gone_is_dead() -> None:
     """Seen to fail with start times by the wall clock, which may be set back."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        ours, theirs = holder(), holder(process.pid)
+        ours, theirs = identity(), identity(process.pid)
         assert not is_dead(ours) and not is_dead(theirs)
         process.kill()
         end = time.monotonic() + 60
@@ -121,13 +122,9 @@ def test_only_a_process_that_is_gone_is_dead() -> None:
             assert time.monotonic() < end
             time.sleep(0.01)
     assert is_dead(theirs)
-    words = ours.split()
-    place, began = words[6].strip("()").split("-")
-    assert is_dead(" ".join([*words[:6], f"({place}-{int(began) + 1})"])), "its number is another's now"
-    assert in_words(ours) == " ".join(words[:6]), "which is all that people are told"
-    elsewhere = f"({'0' * 8}-{began})"
-    for words_of in (" ".join([*words[:6], elsewhere]), " ".join(words[:6]), "process 1 on here", "me"):
-        assert not is_dead(words_of), "its lease runs out"
+    assert is_dead(replace(ours, began=str(int(ours.began) + 1))), "its number is another's now"
+    for unknown in (replace(theirs, boot="0" * 8), replace(theirs, boot="", began=""), ProcessId(1, "here")):
+        assert not is_dead(unknown), "its lease runs out"
 
 
 def launched(place: Path, *flags: str) -> subprocess.Popen[str]:
@@ -194,14 +191,15 @@ def test_a_study_beyond_todays_bounds_goes_on(sqlite_url: str, cli: Cli) -> None
     assert "3 trials" in gone_on.stdout
 
 
-def judged_in(wrapper: tuple[str, ...], prepare: str, holder: str) -> bool:
-    """What `is_dead` says of that holder in a process that is started by that command and prepared so."""
-    asked = f"import os, subprocess, sys\nfrom searcher.driver.process import is_dead\n{prepare}\n"
-    asked += "print(is_dead(sys.argv[1]))"
+def judged_in(wrapper: tuple[str, ...], prepare: str, driver: ProcessId) -> bool:
+    """What `is_dead` says of that driver in a process that is started by that command and prepared so."""
+    asked = "import os, subprocess, sys\nfrom searcher.driver.process import is_dead\n"
+    asked += f"from searcher.store.lease import ProcessId\n{prepare}\n"
+    asked += "print(is_dead(ProcessId(int(sys.argv[1]), *sys.argv[2:])))"
     tried = subprocess.run([*wrapper, "true"], capture_output=True, text=True)
     if tried.returncode:
         pytest.skip(f"this machine does not let us do that: {tried.stderr.strip()}")
-    command = [*wrapper, sys.executable, "-c", asked, holder]
+    command = [*wrapper, sys.executable, "-c", asked, *map(str, astuple(driver))]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return {"True": True, "False": False}[subprocess.check_output(command, env=environment, text=True).strip()]
 
@@ -228,14 +226,14 @@ os.setuid(65534)
 def test_a_live_driver_is_not_taken_for_dead(wrapper: tuple[str, ...], prepare: str) -> None:
     """Row R3: `/proc` mounted with hidepid=2 and another user; a driver in another time namespace. Covers another
     process-number namespace, with the old /proc and with its own, and a machine of another name."""
-    assert not judged_in(wrapper, prepare, holder())
+    assert not judged_in(wrapper, prepare, identity())
 
 
 def test_a_driver_behind_another_proc_is_no_proof(monkeypatch: pytest.MonkeyPatch) -> None:
     """Row R3: where nothing can be read, or the process is another user's, its lease runs out. Covers the words that
     such a driver leaves for others."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        theirs = holder(process.pid)
+        theirs = identity(process.pid)
         process.kill()
         process.wait()
     assert is_dead(theirs), "the number is free"
@@ -248,7 +246,7 @@ def test_a_driver_behind_another_proc_is_no_proof(monkeypatch: pytest.MonkeyPatc
         assert not is_dead(theirs)
     with monkeypatch.context() as patch:
         patch.setattr(Path, "read_text", lambda self: (_ for _ in ()).throw(FileNotFoundError))
-        assert not is_dead(theirs) and "(" not in holder()
+        assert not is_dead(theirs) and identity().boot == ""
 
 
 def test_a_watch_ends_with_the_search(sqlite_url: str, cli: Cli) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from searcher.driver.process import holder, is_dead
+from searcher.driver.process import holder, identity, is_dead
 from searcher.observe import logs
 from searcher.records import Study
 from searcher.store.database import StoreUnavailable
@@ -99,8 +99,8 @@ def _acquire(store: Store, study: Study, patience: Callable[[StudyBusy], None] |
 def _take(store: Store, study: Study) -> Lease:
     """Take the lease if it is free, or its holder is dead."""
     try:
-        return store.acquire(study, holder())
+        return store.acquire(study, holder(), identity())
     except StudyBusy as busy:
-        if not is_dead(busy.holder):
+        if busy.process is None or not is_dead(busy.process):
             raise
-        return store.acquire(study, holder(), evict=busy.generation)
+        return store.acquire(study, holder(), identity(), evict=busy.generation)

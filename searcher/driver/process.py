@@ -11,23 +11,30 @@ from pathlib import Path
 
 import psutil
 
+from searcher.store.lease import ProcessId
+
 ENDED = "ended"
 
 
-def holder(pid: int | None = None) -> str:
-    """Describe a process, this one if none is named, in words from which `is_dead` knows it again."""
-    pid = os.getpid() if pid is None else pid
+def holder() -> str:
+    """Return this process in words, for people."""
     try:
-        since = psutil.Process(pid).create_time()
+        since = psutil.Process().create_time()
     except psutil.Error:  # /proc is missing, or shows another namespace
         since = time.time()
     started = datetime.fromtimestamp(round(since), UTC)
-    place, began = _place(), _began(pid)
-    known_by = f" ({place}-{began})" if place and began and began != ENDED else ""
-    return f"process {pid} on {socket.gethostname()}, started {started:%Y-%m-%dT%H:%M:%SZ}{known_by}"
+    return f"process {os.getpid()} on {socket.gethostname()}, started {started:%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _place() -> str:
+def identity(pid: int | None = None) -> ProcessId:
+    """Return what `is_dead` knows a process by: this one, if none is named."""
+    pid = os.getpid() if pid is None else pid
+    boot, began = _boot(), _began(pid)
+    known = bool(boot and began and began != ENDED)
+    return ProcessId(pid, socket.gethostname(), boot if known else "", began if known else "")
+
+
+def _boot() -> str:
     """Return what tells where a process number means the same process: the boot, and the namespaces of process numbers
     and of times, in which start times are counted. Empty where that is not known: without Linux, or where /proc shows
     the processes of another namespace."""
@@ -52,21 +59,17 @@ def _began(pid: int) -> str:
     return ENDED if facts[0] == "Z" else facts[19]
 
 
-def is_dead(holder: str) -> bool:
-    """Return True only if it is proven that the driver of those words is gone. Where nothing proves it, the lease is
-    waited for: a driver on another machine or in another namespace, and a process that this user may not see.
+def is_dead(process: ProcessId) -> bool:
+    """Return True only if it is proven that a driver's process is gone. Where nothing proves it, the lease is waited
+    for: a driver on another machine or in another namespace, and a process that this user may not see.
     """
-    words, here = holder.split(), _place()
-    if len(words) != 7 or not here or not words[1].isdecimal():  # another version's words
-        return False
-    pid, machine, (place, _, began) = int(words[1]), words[3].rstrip(","), words[6].strip("()").partition("-")
-    if place != here or machine != socket.gethostname():
+    if not process.boot or (process.boot, process.machine) != (_boot(), socket.gethostname()):
         return False
     try:
-        os.kill(pid, 0)  # only asks whether it is there
+        os.kill(process.pid, 0)  # only asks whether it is there
     except ProcessLookupError:
         return True
     except (OSError, OverflowError):  # it is there, and another user's
         return False
-    now = _began(pid)
-    return bool(now) and now != began  # its number may be another process's now
+    now = _began(process.pid)
+    return bool(now) and now != process.began  # its number may be another process's now

@@ -9,7 +9,7 @@ from searcher import SearcherError
 
 
 def in_words(holder: str) -> str:
-    """A driver without what only programs know it by."""
+    """A driver without what older searchers wrote behind it for programs."""
     return holder.partition(" (")[0]
 
 
@@ -18,15 +18,35 @@ def process_of(holder: str) -> str:
     return holder.partition(", started ")[0]
 
 
-class StudyBusy(SearcherError):
-    """Another live driver holds the study."""
+@dataclass(frozen=True, slots=True)
+class ProcessId:
+    """What tells a process from all others.
 
-    def __init__(self, study: str, typed: str, holder: str, generation: int, expires_in: float) -> None:
+    Attributes:
+        pid: Its number.
+        machine: The name of its machine.
+        boot: Stands for the boot of the machine and the namespaces in which numbers and times of processes are counted.
+            Empty where that is not known.
+        began: When it began, in ticks since the boot; empty where that is not known.
+    """
+
+    pid: int
+    machine: str
+    boot: str = ""
+    began: str = ""
+
+
+class StudyBusy(SearcherError):
+    """Another live driver holds the study. `process` is None if an older searcher drives it."""
+
+    def __init__(
+        self, study: str, typed: str, holder: str, process: ProcessId | None, generation: int, expires_in: float
+    ) -> None:
         super().__init__(
             f"study {study!r} is being driven by {in_words(holder)}; end that first: searcher stop {typed}, or wait "
             "for it"
         )
-        self.holder, self.generation, self.expires_in = holder, generation, expires_in
+        self.holder, self.process, self.generation, self.expires_in = holder, process, generation, expires_in
 
 
 class LeaseLost(SearcherError):

@@ -66,15 +66,21 @@ task_config = Table(
     CheckConstraint("direction IN ('minimize', 'maximize')", name="ck_searcher_task_config_direction"),
 )
 
-# One row a study: who may write to it. `generation` grows with each driver; `acquired_at` and `expires_at` are in
-# seconds since 1970 by the database's clock. `serial` counts the batches written, `writer` is the number of who wrote
-# the last: by these a batch whose acknowledgement was lost is known. `stop_generation` was asked to stop.
+# One row a study: who may write to it. `holder` names the driver's process in words; by `pid`, `machine`, `boot` and
+# `began` another process on that machine knows whether it has ended (searcher/driver/process.py). `generation` grows
+# with each driver; `acquired_at` and `expires_at` are in seconds since 1970 by the database's clock. `serial` counts
+# the batches written, `writer` is the number of who wrote the last: by these a batch whose acknowledgement was lost is
+# known. `stop_generation` was asked to stop.
 lease = Table(
     "searcher_lease",
     metadata,
     Column("study_id", Integer, ForeignKey("searcher_study.id"), primary_key=True),
     Column("generation", Integer, nullable=False),
     Column("holder", Text, nullable=False),
+    Column("pid", Integer),
+    Column("machine", Text),
+    Column("boot", String(16)),
+    Column("began", String(32)),
     Column("expires_at", Float, nullable=False),
     Column("acquired_at", Float, nullable=False, server_default="0"),
     Column("serial", Integer, nullable=False, server_default="0"),

@@ -19,7 +19,7 @@ from searcher import SearcherError
 from searcher.records import Study, StudyKind, StudyTask, Trial, TrialState
 from searcher.store import database, ranking, schema
 from searcher.store.database import Prepared, StoreConflict, StoreError, plain_errors
-from searcher.store.lease import Driver, Lease, LeaseLost, NotDriven, Position, StudyBusy, in_words
+from searcher.store.lease import Driver, Lease, LeaseLost, NotDriven, Position, ProcessId, StudyBusy, in_words
 from searcher.store.rows import (
     NEW_STATE,
     NEW_TALLY,
@@ -281,11 +281,14 @@ class Store:
 
     # The lease --------------------------------------------------------------------------------------------------------
 
-    def acquire(self, study: Study, holder: str, *, evict: int | None = None) -> Lease:
+    def acquire(
+        self, study: Study, holder: str, process: ProcessId | None = None, *, evict: int | None = None
+    ) -> Lease:
         """Takes the study's lease.
 
         Args:
             holder: who asks, in words.
+            process: the process that asks.
             evict: a generation whose holder is known to be dead, so that its lease need not run out.
 
         Raises:
@@ -302,6 +305,10 @@ class Store:
                 .values(
                     generation=c.generation + 1,
                     holder=holdable(holder, self._codec),
+                    pid=process.pid if process else None,
+                    machine=holdable(process.machine, self._codec) if process else None,
+                    boot=process.boot if process else None,
+                    began=process.began if process else None,
                     acquired_at=self._now(),
                     expires_at=self._now(plus_seconds=LEASE_SECONDS),
                 )
@@ -311,13 +318,20 @@ class Store:
                 self._tally(connection, study.id)
                 return Lease(study.id, taken)
             row = connection.execute(
-                sa.select(c.holder, c.generation, (c.expires_at - self._now()).label("left")).where(
-                    c.study_id == study.id
-                )
+                sa.select(
+                    c.holder,
+                    c.pid,
+                    c.machine,
+                    c.boot,
+                    c.began,
+                    c.generation,
+                    (c.expires_at - self._now()).label("left"),
+                ).where(c.study_id == study.id)
             ).first()
         if row is None:
             raise edited(study.name, "it has no lease, by which drivers take turns")
-        raise StudyBusy(study.name, self.typed(study.name), row.holder, row.generation, row.left)
+        known = None if row.pid is None else ProcessId(row.pid, row.machine or "", row.boot or "", row.began or "")
+        raise StudyBusy(study.name, self.typed(study.name), row.holder, known, row.generation, row.left)
 
     def _tally(self, connection: Connection, study_id: int) -> None:
         """Counts the trials anew: a driver of an older searcher, or a hand, may have changed them beside the tally."""

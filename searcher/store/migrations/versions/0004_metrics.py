@@ -1,4 +1,5 @@
-"""Results with any metrics: task configurations, values and merits of trials, learning curves of any metrics.
+"""Results with any metrics: task configurations, values and merits of trials, learning curves of any metrics. Also the
+identity of a driver's process, in columns.
 
 The studies of older revisions are image searches that measured a loss and an accuracy.
 """
@@ -101,6 +102,10 @@ RECIPE_DEFAULTS = {
 
 def upgrade() -> None:
     op.execute("DROP VIEW leaderboard")
+    for column in (sa.Column("pid", sa.Integer), sa.Column("machine", sa.Text)):
+        op.add_column("searcher_lease", column)
+    for name, length in (("boot", 16), ("began", 32)):
+        op.add_column("searcher_lease", sa.Column(name, sa.String(length)))
     _task_config()
     for index in ("key", "val_loss", "val_acc", "failed", "baseline"):
         op.drop_index(f"ix_searcher_trial_{index}", "searcher_trial")
