@@ -93,7 +93,7 @@ def made_up(number: int, known: Sequence[int], draw: Random) -> Trial:
 
 
 def curve(trial: Trial) -> tuple[Point, ...]:
-    loss = trial.metrics["val_loss"] or 0.0
+    loss = trial.metrics.get("val_loss", 0.0)
     return tuple(point(epoch, loss / epoch, loss, 0.5) for epoch in range(1, EPOCHS + 1))
 
 

@@ -93,7 +93,7 @@ class Desk:
         self.folder, self.gate = folder, folder / "gate"
 
     def job(self, action: str, timeout_seconds: float = 0.0) -> Job:
-        return replace(
+        return changed(
             QUICK,
             number=next(NUMBERS),
             expression=action,

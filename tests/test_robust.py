@@ -80,10 +80,10 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 SMALL = changed(QUICK, width=4, limit_train=300)
 AUGMENTED = Recipe(epochs=1, crop=1, flip=True, cutout=3, label_smoothing=0.1, clip_norm=1.0)
 JOBS = [
-    replace(SMALL, number=1, expression="x * sigmoid(beta * x)", recipe=AUGMENTED),
-    replace(SMALL, number=2, recipe=replace(RECIPES["onecycle"], epochs=1, batch_size=50)),
-    replace(SMALL, number=3, expression="maxout", recipe=Recipe(epochs=1, schedule="cosine", precision="bfloat16")),
-    replace(SMALL, number=4, model="lecture", model_kwargs={"pooling": "stochastic"}),  # draws from torch
+    changed(SMALL, number=1, expression="x * sigmoid(beta * x)", recipe=AUGMENTED),
+    changed(SMALL, number=2, recipe=replace(RECIPES["onecycle"], epochs=1, batch_size=50)),
+    changed(SMALL, number=3, expression="maxout", recipe=Recipe(epochs=1, schedule="cosine", precision="bfloat16")),
+    changed(SMALL, number=4, model="lecture", model_kwargs={"pooling": "stochastic"}),  # draws from torch
 ]
 
 

@@ -106,9 +106,9 @@ def fingerprint(roles: Roles) -> str:
 
 ATTACKS = """
 INSERT INTO searcher_study SELECT * FROM searcher_study
-INSERT INTO searcher_point VALUES (1, 0, 99, 1, 1, 0.5)
+INSERT INTO searcher_point VALUES (1, 0, 99, '{}')
 INSERT INTO searcher_version VALUES ('9999')
-UPDATE searcher_trial SET val_loss = 0
+UPDATE searcher_trial SET value = 0
 UPDATE searcher_lease SET generation = generation + 1
 UPDATE pg_authid SET rolsuper = true WHERE rolname = 'searcher_reader'
 DELETE FROM searcher_trial

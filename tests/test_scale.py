@@ -24,7 +24,7 @@ from searcher.records import Kind, Study, Trial, TrialState
 from searcher.reports.mirrors import marked
 from searcher.reports.status import status
 from searcher.settings.config import Config
-from searcher.store import database, replay, schema
+from searcher.store import replay
 from searcher.store.lease import Lease, LeaseLost
 from searcher.store.rows import Batch
 from searcher.store.store import Store
@@ -138,7 +138,14 @@ def test_the_first_of_the_leaderboard_are_those_of_the_view(
     store = hasty(tmp_path_factory.mktemp("rank"))
     study = create(store, "s", 0, objective, {}, {})
     trials = [
-        Trial(n, Kind.CANDIDATE, key, key, 0, "", None, state, "", 0 if cites else None, 0, loss, acc, finish_order=n)
+        result(
+            Trial(n, Kind.CANDIDATE, key, key, 0, cites=0 if cites else None),
+            loss,
+            acc,
+            objective,
+            state=state,
+            finish_order=n,
+        )
         for n, (key, state, loss, acc, cites) in enumerate(results)
     ]
     store.commit(store.acquire(study, "me"), Batch(added=trials))
@@ -213,27 +220,6 @@ def test_tallies_are_what_counting_gives(tmp_path_factory: pytest.TempPathFactor
             assert store.counts(study) == counted(store, study)
     assert store.counts(other) == {WAITING: 1} and store.studies()[0].counts == {WAITING: 1}
     store.close()
-
-
-def test_a_migration_counts_what_is_there(database_url: str) -> None:
-    """Seen to fail when states that no trial is in were left out: a later trial in one of them was not counted."""
-    engine = database.connect(database_url, create=True)
-    store = Store(database_url)
-    study = filled(store, 300)
-    store.close()
-    with engine.execution_options(writes=True).begin() as connection:
-        schema.tally.drop(connection)
-        for name in ("val_loss", "val_acc", "failed", "baseline"):
-            connection.exec_driver_sql(f"DROP INDEX ix_searcher_trial_{name}")
-        connection.exec_driver_sql("CREATE INDEX ix_searcher_trial_state ON searcher_trial (study_id, state)")
-        connection.exec_driver_sql("UPDATE searcher_version SET version_num = '0002'")
-    engine.dispose()
-    with_tallies = Store(database_url, create=True)
-    assert with_tallies.counts(study) == counted(with_tallies, study)
-    with leases.held_lease(with_tallies, study) as lease:
-        with_tallies.commit(lease, Batch(added=[Trial(300, Kind.CANDIDATE, "x", "k", 0)]))
-    assert with_tallies.counts(study) == counted(with_tallies, study)
-    with_tallies.close()
 
 
 def cost(store: Store, study: Study, lease: Lease) -> int:

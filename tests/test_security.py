@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict
 from functools import cache
 from importlib.metadata import distribution
 from pathlib import Path
@@ -37,6 +38,7 @@ from packaging.utils import canonicalize_name
 from searcher.driver.journal import Journal
 from searcher.records import Kind, Trial
 from searcher.settings import config
+from searcher.settings.plan import task_config_of
 from searcher.store.database import masked
 from searcher.store.lease import Lease
 from searcher.store.query import opened_query
@@ -306,15 +308,11 @@ def test_code_that_a_database_names_is_not_run_unasked(
     small = ("--pool", "inline", *FAST)
     assert cli("launch", "--study-name", "s", *small, "--n-trials", "1").returncode == 0
     attack = {"model": "os:system", "model_kwargs": {"command": "touch owned"}}
-    with closing(sqlite3.connect("searcher.db")) as connection, connection:
-        (text,) = connection.execute("SELECT config FROM searcher_study").fetchone()
-        connection.execute("UPDATE searcher_study SET config = ?", [json.dumps(json.loads(text) | attack)])
+    edited(attack)
     refused = cli("resume", "s", "--n-trials", "2", "--pool", "inline")
     assert refused.returncode == 1 and "model os:system, with {'command': 'touch owned'}" in refused.stderr
     assert not (tmp_path / "owned").exists()
-    with closing(sqlite3.connect("searcher.db")) as connection, connection:
-        away = json.loads(text) | {"pool": "ray", "address": "ray://127.0.0.1:9"}
-        connection.execute("UPDATE searcher_study SET config = ?", [json.dumps(away)])
+    edited({"model": "resnet8", "model_kwargs": {}, "pool": "ray", "address": "ray://127.0.0.1:9"})
     refused = cli("resume", "s", "--n-trials", "2")
     assert refused.returncode == 1 and "cluster ray://127.0.0.1:9" in refused.stderr, "which can run anything here"
     asked = cli("resume", "s", "--n-trials", "2", "--address", "127.0.0.1:9")
@@ -339,8 +337,10 @@ def edited(changes: dict[str, object], name: str = "s") -> None:
     """Changes the stored settings of a study, as whoever can write to the database may."""
     with closing(sqlite3.connect("searcher.db")) as connection, connection:
         (text,) = connection.execute("SELECT config FROM searcher_study WHERE name = ?", [name]).fetchone()
-        row = [json.dumps(json.loads(text) | changes), name]
-        connection.execute("UPDATE searcher_study SET config = ? WHERE name = ?", row)
+        changed = json.loads(text) | changes
+        connection.execute("UPDATE searcher_study SET config = ? WHERE name = ?", [json.dumps(changed), name])
+        task = json.dumps(asdict(task_config_of(config.load(None, {}, before=changed))))
+        connection.execute("UPDATE searcher_task_config SET config = ?", [task])  # both agree, as an attacker sees to
 
 
 @pytest.mark.parametrize("prefix", ["npz", "optuna", "table"])
