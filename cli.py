@@ -52,6 +52,7 @@ from searcher.commands import jobs as jobs_commands
 from searcher.commands import space as space_commands
 from searcher.commands import sql as sql_commands
 from searcher.commands import surgery as surgery_commands
+from searcher.commands import task as task_commands
 from searcher.commands.console import (
     Format,
     Output,
@@ -88,6 +89,7 @@ app.add_typer(sql_commands.app)
 app.add_typer(surgery_commands.app)
 app.add_typer(data_commands.app, name="data")
 app.add_typer(jobs_commands.app, name="jobs")
+app.add_typer(task_commands.app, name="task")
 
 log = logging.getLogger("searcher")
 

@@ -532,7 +532,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(
     cli: Cli, write: Write, source: str, flags: tuple[str, ...], message: str
 ) -> None:
     refused(launch(cli, write(source, declared=False), *flags), message)
-    assert "no study" in cli("top", "s").stderr or "no database" in cli("top", "s").stderr
+    assert cli("top", "s").returncode == 1
 
 
 @slow
@@ -638,3 +638,97 @@ def test_a_search_with_a_pruner(cli: Cli, write: Write) -> None:
     assert done.returncode == 0, done.stderr
     states = [row["state"] for row in json.loads(cli("query", "SELECT state FROM searcher_trial", "-f", "json").stdout)]
     assert "PRUNED" in states and "COMPLETE" in states
+
+
+# searcher task check
+
+
+def checked(cli: Cli, task: str, *args: str) -> tuple[int, dict[str, Any], str]:
+    """Return the exit status, what was found, and stderr."""
+    done = cli("task", "check", task, *args, "-f", "json")
+    return done.returncode, json.loads(done.stdout)[0], done.stderr
+
+
+def test_a_task_is_checked(cli: Cli, write: Write) -> None:
+    task = write(GOOD, declared=False)
+    status, found, errors = checked(cli, task, "--task-kwargs", '{"width": 3}', "--expression", "swish")
+    assert (status, errors) == (0, "")
+    assert found["ready"] and not found["problems"] and not found["remarks"]
+    assert found["metrics"] == [{"name": "val_mse", "direction": "minimize", "unit": ""}]
+    assert (found["objective"], found["options"]) == ("val_mse", {"width": 3})
+    assert (found["steps_declared"], found["steps_reported"]) == (6, 6)
+    assert found["same_seed_same_result"] is True and found["other_seed_same_result"] is False
+    assert (found["activations_made"], found["first_inputs"]) == (1, [[16, 3]])
+    assert found["seconds"] > 0
+    text = cli("task", "check", task).stdout
+    for line in ("val_mse minimize", "the same result to the last bit", "1 made, 1 called", "(16, 4)", "yes"):
+        assert line in text
+
+
+COUNTING = (
+    "runs = []\ndef train(activation, report):\n    runs.append(1)\n    return fit(activation, report) + len(runs)\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        (COUNTING, "the same seed gives another result (val_mse is "),
+        (f"{USE}    return 'good'\n", "the training ended as FAILED: task "),
+        (f"{USE}    return float('nan')\n", "the training ended as INFEASIBLE: val_mse that the task returned is not"),
+        ("def train(activation): return 0.5\n", "made no activation"),
+        (f"{USE}    raise SystemExit(4)\n", "the training ended as FAILED: SystemExit: 4"),
+        (f"{USE}    return 0.5 if report.seed == 0 else 'good'\n", "another seed ended as FAILED: task "),
+    ],
+)
+def test_a_task_is_not_ready(cli: Cli, write: Write, source: str, problem: str) -> None:
+    status, found, errors = checked(cli, write(source))
+    assert status == 1 and not found["ready"]
+    assert problem in found["problems"][0] and found["problems"][0] in errors
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "remark"),
+    [
+        ("def train(activation): return float(activation(3)(torch.rand(2, 3)).sum())\n", "it never calls report"),
+        (f"{USE}    return random.random()\n", "it does not declare its steps, which a pruner needs: train.steps = 6"),
+        (f"{USE}    return random.random()\ntrain.steps = 5\n", "its last report is of step 6, and it declares 5"),
+        (f"{USE}    activation(3)\n    return random.random()\n", "1 of 2 activations were made and never called"),
+        ("def train(activation): return float(activation(3)(torch.ones(2, 3)).sum())\n", "another seed gives the same"),
+    ],
+)
+def test_what_may_not_be_meant_is_remarked_on(cli: Cli, write: Write, source: str, remark: str) -> None:
+    status, found, _ = checked(cli, write(source))
+    assert status == 0 and found["ready"]
+    assert any(remark in text for text in found["remarks"])
+
+
+def test_a_check_shows_where_the_function_raised(cli: Cli, write: Write) -> None:
+    done = cli("task", "check", write(f"{USE}    raise RuntimeError('mine')\n"))
+    assert done.returncode == 1
+    assert "line 20, in train" in done.stdout and "RuntimeError: mine" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("task", "flags", "status", "message"),
+    [
+        ("nowhere.py:train", (), 1, "nowhere.py of the task cannot be read"),
+        ("images", (), 2, "the task `images` is this program's own"),
+        ("GOOD", ("--objective", "val_mes"), 2, "unknown objective 'val_mes'"),
+        ("GOOD", ("--direction", "maximize"), 2, "contradicts the task"),
+        ("GOOD", ("--task-kwargs", "{"), 2, "--task-kwargs is not JSON"),
+        ("GOOD", ("--task-kwargs", '{"w": 1}'), 1, "has no option 'w'"),
+        ("GOOD", ("--expression", "rleu"), 2, "did you mean 'relu'?"),
+    ],
+)
+def test_a_check_of_what_cannot_be_checked(
+    cli: Cli, write: Write, task: str, flags: tuple[str, ...], status: int, message: str
+) -> None:
+    refused(cli("task", "check", write(GOOD, declared=False) if task == "GOOD" else task, *flags), message, status)
+
+
+def test_a_check_of_a_task_that_declares_no_metrics(cli: Cli, write: Write) -> None:
+    task = write("def train(activation, report):\n    return fit(activation, report)\n", declared=False)
+    status, found, _ = checked(cli, task, "--objective", "val_mse", "--direction", "minimize")
+    assert status == 0 and found["objective"] == "val_mse"

@@ -74,13 +74,15 @@ def _text(error: BaseException) -> str:
 
 
 def _where(error: BaseException) -> str:
-    """Return the last frames of the traceback. If a person's own code is in none of them, because torch was called
-    there and calls itself many times, its last frame comes first."""
-    frames = traceback.extract_tb(error.__traceback__)
-    last = frames[-FRAMES:]
-    if not any(map(_is_own, last)):
-        last = [frame for frame in frames if _is_own(frame)][-1:] + last
-    return ("\n" + "".join(traceback.format_list(last))).rstrip()
+    """Return the last frames of the traceback. If a person's own code raised it, they begin there; and if torch was
+    called there and calls itself many times, the last frame of that code comes before them."""
+    frames = list(traceback.extract_tb(error.__traceback__))
+    own = [number for number, frame in enumerate(frames) if _is_own(frame)]
+    first = max(own[0] if own else 0, len(frames) - FRAMES)
+    shown = frames[first:]
+    if own and own[-1] < first:
+        shown = [frames[own[-1]], *shown]
+    return ("\n" + "".join(traceback.format_list(shown))).rstrip()
 
 
 def _is_own(frame: traceback.FrameSummary) -> bool:

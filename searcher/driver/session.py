@@ -141,8 +141,7 @@ def declared(settings: Config, pool: Pool) -> Declaration:
     """
     if settings.task == IMAGES:
         return DECLARATION
-    asked = replace(task_config_of(settings), parameters={"options": settings.task_kwargs} | _direction(settings))
-    pool.submit(Job(0, "", task=asked, describe=True))
+    pool.submit(Job(0, "", task=task_config_of(settings), describe=True))
     while not (answers := pool.wait(1.0)):
         pass
     [(_, answer)] = answers
@@ -153,11 +152,6 @@ def declared(settings: Config, pool: Pool) -> Declaration:
     if reason.startswith(ours):
         raise config.ConfigError(reason.removeprefix(ours))
     raise WorkersError(f"task {settings.task} cannot be asked what it measures: {reason}")
-
-
-def _direction(settings: Config) -> dict[str, Any]:
-    """Return the metric that a person has named for a task that declares none."""
-    return {"objective": [settings.objective, settings.direction]} if settings.objective and settings.direction else {}
 
 
 def create_study(store: Store, settings: Config, digest: str = "", declaration: Declaration = DECLARATION) -> Study:

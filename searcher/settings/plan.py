@@ -69,13 +69,14 @@ def task_config_of(config: Config, declared: Declaration | None = None) -> TaskC
     """Return what the trainings of a search mean.
 
     Args:
-        declared: what a task of one's own has declared.
+        declared: what a task of one's own has declared; None before it was asked. If it declares no metrics, the
+            objective and direction of the settings are its only one.
     """
     if config.task == IMAGES:
         return image_config(config).task_config(config.primitives)
     parameters: dict[str, Any] = {"options": config.task_kwargs, "digest": declared.digest if declared else ""}
-    if declared and declared.asked:
-        parameters["objective"] = [declared.objective, str(declared.metrics[0].direction)]
+    if declared.asked if declared else config.objective and config.direction:
+        parameters["objective"] = [config.objective, config.direction]
     return TaskConfig(config.task, parameters, config.primitives)
 
 
