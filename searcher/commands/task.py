@@ -39,6 +39,8 @@ def check(
     output: Output = Format.table,
 ) -> None:
     """Train it three times with one activation, and say what a search would see. Exit status 1: it is not ready."""
+    import torch
+
     from searcher.settings import config
     from searcher.settings.plan import study_task, task_config_of
     from workers.tasks import checking, own
@@ -49,6 +51,7 @@ def check(
     if settings.task == IMAGES:
         raise UsageError("the task `images` is this program's own; give yours, as in: searcher task check my.py:train")
     own.check_name(settings.task)
+    torch.set_num_threads(1)  # as a worker among others has
     with no_result():
         found = checking.check(task_config_of(settings), _text_of(expression), seed)
     ranked = study_task(settings, found.declared)
