@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -23,7 +26,7 @@ from workers.tasks import own
 from workers.tasks.base import run
 from workers.validation import validated
 
-from .conftest import Cli, Done
+from .conftest import ROOT, Cli, Done
 
 MSE = Metric("val_mse", Direction.MINIMIZE)
 NUMBERS = count()
@@ -441,6 +444,10 @@ def train(activation, report):
             raise RuntimeError("the machine dies")
     return {"val_mse": best}
 """
+KILLED = """\
+        if step == 4 and Path("begun").read_text() == "1 ":
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 def test_a_training_goes_on_from_its_checkpoint_to_the_same_bits(write: Write, tmp_path: Path) -> None:
@@ -621,6 +628,28 @@ def test_a_task_that_has_changed_is_shown_on_resume(cli: Cli, write: Write) -> N
     assert "digest: " in done.stderr and "put it back as it was, or start another study" in done.stderr
     file.write_text(before)
     assert cli("resume", "s", "--n-trials", "6", "-q").returncode == 0
+
+
+@slow
+def test_a_training_that_was_killed_goes_on_when_the_search_is_resumed(cli: Cli, write: Write, tmp_path: Path) -> None:
+    """The first training ends its process with `kill -9` after step 4; the next session begins it at step 5."""
+    begun = tmp_path / "begun"
+    dies = '        if step == DIES_AT:\n            raise RuntimeError("the machine dies")\n'
+    note = '    with open("begun", "a") as file:\n        file.write(f"{first} ")\n'
+    assert dies in SAVING
+    source = SAVING.replace(dies, KILLED).replace("    for step in", f"{note}    for step in")
+    task = write(f"import os, signal\nfrom pathlib import Path\n{source}")
+    (tmp_path / "s.toml").write_text(f"checkpoint_seconds = 0\ncheckpoint_dir = '{tmp_path}/kept'\n")
+    command = [sys.executable, "-m", "cli", "launch", "s.toml", "--study-name", "s", "--task", task, *SEARCH]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    killed = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert begun.read_text() == "1 " and len(list((tmp_path / "kept").iterdir())) == 1
+    resumed = cli("resume", "s", "-q")
+    assert resumed.returncode == 0, resumed.stderr
+    assert begun.read_text().split()[:2] == ["1", "5"]
+    (trial,) = json.loads(cli("trial", "s", "0", "-f", "json").stdout)
+    assert trial["state"] == "COMPLETE" and [point["step"] for point in trial["curve"]] == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
 @slow
