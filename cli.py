@@ -52,7 +52,18 @@ from searcher.commands import jobs as jobs_commands
 from searcher.commands import space as space_commands
 from searcher.commands import sql as sql_commands
 from searcher.commands import surgery as surgery_commands
-from searcher.commands.console import Format, Output, Row, Storage, opened, print_findings, print_rows, print_text
+from searcher.commands import task as task_commands
+from searcher.commands.console import (
+    Format,
+    Output,
+    Row,
+    Storage,
+    no_result,
+    opened,
+    print_findings,
+    print_rows,
+    print_text,
+)
 from searcher.commands.running import check_trust, checked, say_waiting, search, served
 from searcher.display import measured, shown
 from searcher.observe import logs, streams
@@ -78,6 +89,7 @@ app.add_typer(sql_commands.app)
 app.add_typer(surgery_commands.app)
 app.add_typer(data_commands.app, name="data")
 app.add_typer(jobs_commands.app, name="jobs")
+app.add_typer(task_commands.app, name="task")
 
 log = logging.getLogger("searcher")
 
@@ -372,7 +384,9 @@ def _begin(storage: str, settings: Config, digest: str, quiet: bool, registry: C
     from searcher.driver import leases, session
 
     with closing(session.make_pool(settings)) as children, opened(storage, create=True) as store:
-        study = session.create_study(store, settings, digest, session.declared(settings, children))
+        with no_result():  # a task of a person's own may print when it is imported
+            declared = session.declared(settings, children)
+        study = session.create_study(store, settings, digest, declared)
         with leases.held_lease(store, study) as lease:
             search(store, lease, study, settings, children, quiet, registry)
         _conclude(store, study)
@@ -409,7 +423,8 @@ def _resume(
             with leases.renewed(store, lease):
                 workers = session.make_pool(settings)
             with closing(workers):
-                session.check_task(study, settings, workers)
+                with no_result():
+                    session.check_task(study, settings, workers)
                 search(store, lease, study, settings, workers, quiet, registry)
         _conclude(store, study)
 

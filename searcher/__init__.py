@@ -39,6 +39,7 @@ class SearcherError(RuntimeError):
     |- RekeyRefused: a study cannot be keyed anew; nothing was written
     |- QueryStopped: a query takes too long, or too much memory
     |- ReportError: a report cannot be written
+    |- TaskNotReady: `searcher task check` found that a task does not keep its contract
     |- LogError: a log file cannot be written
     |- MetricsUnavailable: the metrics cannot be served
     `- JobsError: a cluster's job server cannot be reached, or refuses

@@ -99,6 +99,14 @@ def test_links_lead_somewhere(document: Path) -> None:
             assert (document.parent / target).exists(), f"{document.name}: {target}"
 
 
+def test_the_task_of_the_document_on_tasks_is_ready(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "tasks.md").read_text()
+    (source,) = re.findall(r"^```python\n(# my_task.py\n.*?)^```", text, re.DOTALL | re.MULTILINE)
+    (tmp_path / "my_task.py").write_text(source)
+    (found,) = json.loads(run(tmp_path, "searcher task check my_task.py:train -f json"))
+    assert found["ready"] and not found["remarks"]
+
+
 def test_every_setting_is_documented() -> None:
     text = (ROOT / "docs" / "experiments.md").read_text()
     for name in [field.name for field in (*fields(Config), *fields(Recipe))]:

@@ -12,6 +12,7 @@ import json
 import logging
 import math
 import os
+import random
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,6 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -113,9 +115,10 @@ class Checkpoint:
 
 
 class SavedState:
-    """The checkpoint of a task of a person's own: a state that the task gives, torch's generators, and the curve.
+    """The checkpoint of a task of a person's own: a state that the task gives, the curve, and the generators of torch,
+    numpy and Python.
 
-    One that cannot be written or read costs a warning and the time that it would have saved.
+    If it cannot be written or read, a warning is logged and the training begins anew.
     """
 
     def __init__(self, job: Job, device: torch.device) -> None:
@@ -123,6 +126,7 @@ class SavedState:
         self._path = place / f"{_digest(job, '', device)}.safetensors"
         self._device, self._every = device, job.checkpoint_seconds
         self._last = time.monotonic()
+        self._checked = False  # whether one state has been found to be of the right kind
 
     def save_if_due(self, state: object, curve: Sequence[Point]) -> None:
         """Write, if the last time, or the beginning, is `checkpoint_seconds` ago.
@@ -130,28 +134,34 @@ class SavedState:
         Raises:
             WorkersError: The state holds something else than tensors and plain values.
         """
-        if time.monotonic() - self._last < self._every or not find_spec("safetensors"):
+        due = time.monotonic() - self._last >= self._every and find_spec("safetensors")
+        if self._checked and not due:
             return
-        from safetensors import SafetensorError
-        from safetensors.torch import save
-
         tensors: dict[str, Tensor] = {}
         try:
-            text = json.dumps(_without_tensors(state, tensors), allow_nan=False)
+            text = json.dumps(_without_tensors(state, tensors))
         except (TypeError, ValueError, RecursionError) as error:
             raise WorkersError(
                 f"report.save takes nested dictionaries with texts as keys, lists, tensors, numbers and texts: {error}"
             ) from error
-        kept = tensors | {
-            f"generator.{name}": value for name, value in _states(torch.Generator(), self._device).items()
-        }
+        self._checked = True
+        if due:
+            self._write(text, tensors, curve)
+            self._last = time.monotonic()
+            _sweep(folder() / "checkpoints")
+
+    def _write(self, state: str, tensors: dict[str, Tensor], curve: Sequence[Point]) -> None:
+        from safetensors import SafetensorError
+        from safetensors.torch import save
+
+        generators = _states(torch.Generator(), self._device)
+        kept = tensors | {f"generator.{name}": value for name, value in generators.items()}
         plain = {name: value.detach().to("cpu").contiguous().clone() for name, value in kept.items()}
+        points = json.dumps([asdict(point) for point in curve])
         try:
-            _write(self._path, save(plain, {"state": text, "curve": json.dumps([asdict(point) for point in curve])}))
+            _write(self._path, save(plain, {"state": state, "curve": points, "generators": _plain_generators()}))
         except (OSError, SafetensorError) as error:
             log.warning("no checkpoint could be written to %s: %s", self._path, error)
-        self._last = time.monotonic()
-        _sweep(folder() / "checkpoints")
 
     def restore(self) -> tuple[Any, list[Point]]:
         """Return the state, whose tensors are on the CPU, and the curve; None and an empty curve if there is none."""
@@ -167,6 +177,7 @@ class SavedState:
             curve = [Point(**point) for point in json.loads(facts["curve"])]
             generator = torch.Generator()
             _set_states(generator, self._device, [read[f"generator.{n}"] for n in _states(generator, self._device)])
+            _set_plain_generators(facts["generators"])
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             log.warning("the checkpoint %s is not used: %s", self._path, error)
             return None, []
@@ -186,7 +197,7 @@ def _without_tensors(value: Any, tensors: dict[str, Tensor]) -> Any:
         tensors[name] = value
         return {TENSOR: name}
     if isinstance(value, dict):
-        if wrong := [key for key in value if not isinstance(key, (str, int)) or key == TENSOR]:
+        if wrong := [key for key in value if not isinstance(key, (str, int))]:
             raise TypeError(f"{wrong[0]!r} is no key")
         # Optimizers have whole numbers as keys, which JSON has not.
         return {"pairs": [[key, _without_tensors(inner, tensors)] for key, inner in value.items()]}
@@ -224,6 +235,20 @@ def _set_states(draw: torch.Generator, device: torch.device, states: Sequence[Te
     torch.set_rng_state(states[1])
     if device.type == "cuda":
         torch.cuda.set_rng_state(states[2], device)
+
+
+def _plain_generators() -> str:
+    """Return the states of the generators of Python and numpy as JSON."""
+    algorithm, keys, *rest = np.random.get_state(legacy=True)
+    return json.dumps({"python": random.getstate(), "numpy": [str(algorithm), np.asarray(keys).tolist(), *rest]})
+
+
+def _set_plain_generators(text: str) -> None:
+    """Do the reverse of `_plain_generators`."""
+    states = json.loads(text)
+    version, numbers, gauss = states["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    np.random.set_state(tuple(states["numpy"]))
 
 
 def _sweep(place: Path) -> None:

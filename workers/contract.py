@@ -77,6 +77,7 @@ class Declaration:
         steps: the last step that a whole training reports; 0: not known before.
         options: the keywords that it takes, with their defaults.
         digest: of the task's own source code; empty for a task of this package.
+        asked: the task declares no metrics; its only one is the objective that a person has named.
     """
 
     metrics: tuple[Metric, ...]
@@ -86,6 +87,7 @@ class Declaration:
     steps: int = 0
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     digest: str = ""
+    asked: bool = False
 
     def metric(self, name: str) -> Metric | None:
         """Return the metric of that name, if there is one."""
@@ -237,6 +239,7 @@ class Outcome:
         seconds: the worker's wall-clock time; the pool enters it.
         worker: where it ran.
         declaration: the answer to a job that asks for it.
+        permanent: a FAILED job that would fail in the same way if it ran again.
     """
 
     verdict: Verdict
@@ -249,6 +252,7 @@ class Outcome:
     worker: str = ""
     health: Health = Health.SOUND
     declaration: Declaration | None = None
+    permanent: bool = False
 
     def __post_init__(self) -> None:
         # An exception's text may be anything, of any length, and not every database takes it.

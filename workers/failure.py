@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import errno
 import re
+import sysconfig
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 
 from workers.contract import Health, Outcome, Verdict, WorkersError
 from workers.text import LIMIT, limited
 
 FRAMES = 5  # of a traceback, the last ones
+HERE = Path(__file__).resolve().parents[1]
+OTHERS = (HERE / "workers", HERE / "search_space", Path(sysconfig.get_path("stdlib")))  # of no person's own
 
 _NO_MEMORY = re.compile(r"out of memory|can't allocate memory|ALLOC_FAILED", re.IGNORECASE)
 _GPU_LOST = re.compile(r"\b(CUDA|HIP) error:|Triton Error \[CUDA\]")
@@ -70,5 +74,19 @@ def _text(error: BaseException) -> str:
 
 
 def _where(error: BaseException) -> str:
-    frames = "".join(traceback.format_tb(error.__traceback__)[-FRAMES:])
-    return f"\n{frames}".rstrip()
+    """Return the last frames of the traceback. If a person's own code raised it, they begin there; and if torch was
+    called there and calls itself many times, the last frame of that code comes before them."""
+    frames = list(traceback.extract_tb(error.__traceback__))
+    own = [number for number, frame in enumerate(frames) if _is_own(frame)]
+    first = max(own[0] if own else 0, len(frames) - FRAMES)
+    shown = frames[first:]
+    if own and own[-1] < first:
+        shown = [frames[own[-1]], *shown]
+    return ("\n" + "".join(traceback.format_list(shown))).rstrip()
+
+
+def _is_own(frame: traceback.FrameSummary) -> bool:
+    """Return whether a frame is of neither this program nor an installed package nor Python itself."""
+    path = Path(frame.filename)
+    others = any(map(path.is_relative_to, OTHERS)) or {"site-packages", "dist-packages"} & set(path.parts)
+    return path.is_absolute() and not others

@@ -19,9 +19,10 @@ class EveryTrialFails(SearcherError):
 class Failures:
     """Decides what becomes of runs that failed.
 
-    A failed trial runs again until its retries are used up. After that it is FAILED, unless it is a suspect: while
-    nothing has worked in this session and all runs failed in the same way, the machine may be to blame. Suspects stay
-    open. They become FAILED once something has worked, or has failed in another way, or nothing else is left to try.
+    A failed trial runs again until its retries are used up, unless its failure is permanent. After that it is FAILED,
+    unless it is a suspect: while nothing has worked in this session and all runs failed in the same way, the machine
+    may be to blame. Suspects stay open. They become FAILED once something has worked, or has failed in another way, or
+    nothing else is left to try.
 
     Args:
         max_retries: how often a trial runs again.
@@ -44,7 +45,7 @@ class Failures:
 
     def retried(self, trial: Trial, outcome: Outcome) -> Trial | None:
         """Return the trial as it waits to run again; None if the outcome stands."""
-        if outcome.verdict is not Verdict.FAILED or trial.retries >= self._max_retries:
+        if outcome.verdict is not Verdict.FAILED or outcome.permanent or trial.retries >= self._max_retries:
             return None
         return replace(trial, state=TrialState.WAITING, retries=trial.retries + 1, reason=outcome.reason)
 

@@ -22,12 +22,20 @@ from searcher.display import shown
 from searcher.driver.journal import Journal
 from searcher.driver.loop import Progress, Search
 from searcher.proposers import Design, Proposer, SamplerProposer
-from searcher.records import Study, StudyKind, StudyTask
+from searcher.records import Study, StudyKind, StudyTask, Trial
 from searcher.samplers.contract import Sampler
 from searcher.samplers.registry import make_sampler
 from searcher.settings import config
 from searcher.settings.config import Config
-from searcher.settings.plan import baseline_trials, grammar_of, left_out, study_task, task_config_of, training_seed
+from searcher.settings.plan import (
+    baseline_trials,
+    check_pruner,
+    grammar_of,
+    left_out,
+    study_task,
+    task_config_of,
+    training_seed,
+)
 from searcher.store.database import StoreError
 from searcher.store.lease import Lease
 from searcher.store.rows import edited
@@ -62,7 +70,7 @@ def check(settings: Config) -> str:
     first = baseline_trials(settings)
     _sampler(settings).ask(0)
     if settings.task != IMAGES:
-        _check_own(settings)
+        _check_own(settings, first)
         return ""
     try:
         check_name(settings.dataset)
@@ -75,14 +83,17 @@ def check(settings: Config) -> str:
     return ""
 
 
-def _check_own(settings: Config) -> None:
-    """Check the name of a task of one's own. Its code is run by workers only."""
+def _check_own(settings: Config, first: Iterable[Trial]) -> None:
+    """Check the name of a task of one's own, and its baselines. Its code is run by workers only."""
+    from workers.tasks.own import MAXOUT
     from workers.tasks.own import check_name as check_task_name
 
     try:
         check_task_name(settings.task)
     except WorkersError as error:
         raise config.ConfigError(str(error)) from error
+    if any(trial.name == "maxout" for trial in first):
+        raise config.ConfigError(f"--baselines maxout: {MAXOUT}, which only the image task provides; leave it out")
 
 
 def _check_images(settings: Config, expressions: Iterable[str]) -> str:
@@ -127,22 +138,21 @@ def declared(settings: Config, pool: Pool) -> Declaration:
 
     Raises:
         ConfigError: The task cannot be imported, or does not keep its contract.
+        WorkersError: The worker could not answer.
     """
     if settings.task == IMAGES:
         return DECLARATION
-    asked = replace(task_config_of(settings), parameters={"options": settings.task_kwargs} | _direction(settings))
-    pool.submit(Job(0, "", task=asked, describe=True))
+    pool.submit(Job(0, "", task=task_config_of(settings), describe=True))
     while not (answers := pool.wait(1.0)):
         pass
     [(_, answer)] = answers
-    if answer.verdict is not Verdict.COMPLETE or answer.declaration is None:
-        raise config.ConfigError(answer.reason.removeprefix("WorkersError: "))
-    return answer.declaration
-
-
-def _direction(settings: Config) -> dict[str, Any]:
-    """Return the metric that a person has named for a task that declares none."""
-    return {"objective": [settings.objective, settings.direction]} if settings.objective and settings.direction else {}
+    if answer.verdict is Verdict.COMPLETE and answer.declaration:
+        return answer.declaration
+    reason = answer.reason.partition("\n")[0]
+    ours = f"{WorkersError.__name__}: "
+    if reason.startswith(ours):
+        raise config.ConfigError(reason.removeprefix(ours))
+    raise WorkersError(f"task {settings.task} cannot be asked what it measures: {reason}")
 
 
 def create_study(store: Store, settings: Config, digest: str = "", declaration: Declaration = DECLARATION) -> Study:
@@ -328,6 +338,7 @@ def check_task(study: Study, settings: Config, pool: Pool) -> None:
     """
     if study.kind is StudyKind.DESIGN or settings.task == IMAGES:
         return
+    check_pruner(settings, study.task.declared)
     old, new = study.task.declared, declared(settings, pool)
     changed = [
         f"\n  {name}: {_declared(before)} in the study, {_declared(after)} now"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import Any
 
 from search_space import BASELINES, Grammar, baseline, extended, key, load_primitives, nearest, parse, space
 from searcher.records import Kind, StudyTask, Trial
@@ -64,15 +65,19 @@ def image_config(config: Config) -> ImageConfig:
     return ImageConfig(**{field.name: getattr(config, field.name) for field in fields(ImageConfig)})
 
 
-def task_config_of(config: Config, code_digest: str = "") -> TaskConfig:
+def task_config_of(config: Config, declared: Declaration | None = None) -> TaskConfig:
     """Return what the trainings of a search mean.
 
     Args:
-        code_digest: of the source of a task of one's own.
+        declared: what a task of one's own has declared; None before it was asked. If it declares no metrics, the
+            objective and direction of the settings are its only one.
     """
     if config.task == IMAGES:
         return image_config(config).task_config(config.primitives)
-    return TaskConfig(config.task, {"options": config.task_kwargs, "digest": code_digest}, config.primitives)
+    parameters: dict[str, Any] = {"options": config.task_kwargs, "digest": declared.digest if declared else ""}
+    if declared.asked if declared else config.objective and config.direction:
+        parameters["objective"] = [config.objective, config.direction]
+    return TaskConfig(config.task, parameters, config.primitives)
 
 
 def study_task(config: Config, declared: Declaration, data_digest: str = "", number: int = 0) -> StudyTask:
@@ -80,11 +85,17 @@ def study_task(config: Config, declared: Declaration, data_digest: str = "", num
 
     Raises:
         ConfigError: The objective is not one of the task's metrics, or a `test_` metric, which a search must not see;
-            or the direction contradicts the task's.
+            or the direction contradicts the task's; or the pruner needs steps that the task does not declare.
     """
+    check_pruner(config, declared)
     accepted = [metric.name for metric in declared.metrics if metric.split != "test"]
     name = config.objective or declared.objective
     objective = declared.metric(name)
+    if not accepted:
+        raise ConfigError(
+            f"task {config.task} declares metrics of the test split only; a search needs one that begins with val_ or "
+            "train_"
+        )
     if objective is None or name not in accepted:
         raise ConfigError(f"unknown objective {name!r} of task {config.task}; {nearest(name, accepted)}")
     if config.direction and config.direction != objective.direction:
@@ -94,4 +105,15 @@ def study_task(config: Config, declared: Declaration, data_digest: str = "", num
         )
     other = declared.tie_breaker if declared.tie_breaker != name else declared.objective
     tie_breaker = declared.metric(other) if other != name else None
-    return StudyTask(number, task_config_of(config, declared.digest), declared, objective, tie_breaker, data_digest)
+    return StudyTask(number, task_config_of(config, declared), declared, objective, tie_breaker, data_digest)
+
+
+def check_pruner(config: Config, declared: Declaration) -> None:
+    """Raise ConfigError if the settings name a pruner and the task is one's own and does not say how long it is."""
+    if config.pruner != "none" and config.task != IMAGES and not declared.steps:
+        function = config.task.rpartition(":")[2]
+        raise ConfigError(
+            f"--pruner {config.pruner} needs the number of steps of a whole training, which task {config.task} does "
+            f"not declare; write below the function: {function}.steps = 20 (the last step that it reports), or choose "
+            "--pruner none"
+        )

@@ -21,11 +21,12 @@ class Ended(BaseException):
     Attributes:
         verdict: how the job ended.
         reason: the same in words.
+        permanent: whether the training would end in the same way if it ran again.
     """
 
-    def __init__(self, verdict: Verdict, reason: str) -> None:
+    def __init__(self, verdict: Verdict, reason: str, permanent: bool = False) -> None:
         super().__init__(reason)
-        self.verdict, self.reason = verdict, reason
+        self.verdict, self.reason, self.permanent = verdict, reason, permanent
 
 
 class Task(Protocol):

@@ -21,7 +21,10 @@ import inspect
 import json
 import random
 import sys
+import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -30,8 +33,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from search_space import load_primitives, nearest
-from search_space.modules import code_name, import_module, look_into, raised, source_digest
+from search_space import SpaceError, load_primitives, nearest
+from search_space.modules import code_name, files_digest, import_module, look_into, raised
 from workers.checkpoint import SavedState
 from workers.contract import (
     SPLITS,
@@ -49,10 +52,11 @@ from workers.tasks.base import Ended, check_cutoffs, interrupter
 from workers.tasks.images.models import default_device
 from workers.tasks.images.networks.sites import Activations, activation_of
 from workers.text import limited
-from workers.validation import LARGEST_INTEGER, checked_metrics
+from workers.validation import LARGEST, LARGEST_INTEGER, checked_metrics
 
 FORM = "package.module:function or path/to/file.py:function"
 METRICS = 'train.metrics = {"val_mse": "minimize"}'  # an example, for messages
+MAXOUT = "maxout takes several inputs a channel"
 GIVEN = ("activation", "report")  # what a training function is called with, besides its options
 
 
@@ -68,25 +72,47 @@ def describe(config: TaskConfig) -> Declaration:
 
     Raises:
         WorkersError: The function cannot be imported, or what it declares is not accepted.
-        SpaceError: The module cannot be imported.
     """
+    try:
+        return _declaration(config)
+    except SpaceError as error:  # of a module that cannot be imported
+        raise WorkersError(f"task {config.task}: {error}") from error
+
+
+def _declaration(config: TaskConfig) -> Declaration:
     function = _function(config.task)
     options = _options(function, config)
-    metrics = _metrics(function, config)
+    metrics, asked = _metrics(function, config)
     names = [metric.name for metric in metrics]
     objective = getattr(function, "objective", None) or next((n for n in names if n.startswith("val_")), names[0])
     tie_breaker = getattr(function, "tie_breaker", "")
     for what, name in (("objective", objective), ("tie_breaker", tie_breaker or objective)):
         if name not in names:
             raise WorkersError(
-                f"{config.task}: its {what} {name!r} is not one of its metrics; {nearest(str(name), names)}"
+                f"task {config.task}: its {what} {name!r} is not one of its metrics; {nearest(str(name), names)}"
             )
     steps = getattr(function, "steps", 0)
     if isinstance(steps, bool) or not isinstance(steps, int) or not 0 <= steps <= LARGEST_INTEGER:
         raise WorkersError(
-            f"{config.task}: its steps are {steps!r}; accepted: whole numbers, of the last step reported"
+            f"task {config.task}: its steps are {limited(repr(steps), 200)}; accepted: the number of the last step "
+            "that it reports, as in: train.steps = 20"
         )
-    return Declaration(metrics, objective, tie_breaker, (), steps, options, _digest(config.task))
+    return Declaration(metrics, objective, tie_breaker, (), steps, options, _digest(config.task), asked)
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """A training, and how it used the activation.
+
+    Attributes:
+        outcome: How the training ended.
+        made: How many activations the function made.
+        shapes: The shape of the first input of each activation that was called, in the order of the first calls.
+    """
+
+    outcome: Outcome
+    made: int
+    shapes: tuple[tuple[int, ...], ...]
 
 
 def train(job: Job, device: torch.device | None = None, stopped: Callable[[], bool] = lambda: False) -> Outcome:
@@ -94,11 +120,16 @@ def train(job: Job, device: torch.device | None = None, stopped: Callable[[], bo
 
     Args:
         device: `report.device`: CUDA if there is one, else the CPU, if not given.
-        stopped: asked at each report; true ends the training as FAILED.
+        stopped: Asked at each report; true ends the training as FAILED.
 
     Raises:
-        WorkersError: The task is not the one that the study began with, or did not keep its contract.
+        WorkersError: The task is not the one that the study began with.
     """
+    return observe(job, device, stopped).outcome
+
+
+def observe(job: Job, device: torch.device | None = None, stopped: Callable[[], bool] = lambda: False) -> Observation:
+    """Call the function once, and return how it ended and how it used the activation. See `train`."""
     declared = describe(job.task)
     if (began := job.task.parameters.get("digest", "")) not in ("", declared.digest):
         raise WorkersError(
@@ -106,24 +137,42 @@ def train(job: Job, device: torch.device | None = None, stopped: Callable[[], bo
             f"{began}); put it back as it was, or start another study"
         )
     load_primitives(job.task.primitives)
-    activation = _Factory(activation_of(job.expression))
+    activation = ActivationFactory(activation_of(job.expression))
     report = Report(job, declared, device or default_device(), interrupter(job, stopped))
     _set_seeds(job.seed)
-    given = {"activation": activation, "report": report}
-    function = _function(job.task.task)
-    taken = {name: value for name, value in given.items() if name in inspect.signature(function).parameters}
+    outcome = _outcome(job, report, activation)
+    if outcome.verdict is not Verdict.FAILED or outcome.permanent:
+        report.state.remove()
+    return Observation(outcome, activation.made, tuple(activation.shapes.values()))
+
+
+def _outcome(job: Job, report: Report, activation: ActivationFactory) -> Outcome:
+    """Call the function, and judge what it returns."""
+    verdict, reason, permanent, metrics = Verdict.COMPLETE, "", False, dict[str, float]()
     try:
-        found = function(**taken, **job.task.parameters.get("options", {}))
+        found = _called(job, report, activation)
         report.end()
         _check_used(job, activation)
         metrics = report.result(found)
+    except WorkersError as error:  # the function does not keep the contract, and will not the next time
+        verdict, reason, permanent = Verdict.FAILED, str(error), True
     except Ended as ended:
-        verdict, reason, metrics = ended.verdict, ended.reason, report.latest if ended.verdict is Verdict.PRUNED else {}
-    else:
-        verdict, reason = Verdict.COMPLETE, ""
-    if verdict is not Verdict.FAILED:
-        report.state.remove()
-    return Outcome(verdict, reason, metrics, tuple(report.curve))
+        verdict, reason, permanent = ended.verdict, ended.reason, ended.permanent
+        metrics = report.latest if verdict is Verdict.PRUNED else {}
+    return Outcome(verdict, reason, metrics, tuple(report.curve), permanent=permanent)
+
+
+def _called(job: Job, report: Report, activation: ActivationFactory) -> object:
+    """Return what the function returns. If a report has ended the training, what the function raises after it does not
+    count."""
+    function = _function(job.task.task)
+    given = {"activation": activation, "report": report}
+    taken = {name: value for name, value in given.items() if name in _parameters(function)}
+    try:
+        return function(**taken, **job.task.parameters.get("options", {}))
+    except BaseException:
+        report.end()
+        raise
 
 
 class Report:
@@ -150,17 +199,23 @@ class Report:
         report is not accepted. The verdict stands even if the function catches it.
         """
         self.end()
-        with self._remembered():
-            last = self.curve[-1].step if self.curve else -1
-            if isinstance(step, bool) or not isinstance(step, int) or not last < step <= LARGEST_INTEGER:
-                raise Ended(Verdict.FAILED, f"report({step!r}) after step {last}; accepted: whole numbers that grow")
-            self.curve.append(Point(step, self._values(metrics, f" of step {step}", whole=False)))
+        try:
+            self._enter(step, metrics)
             self._interrupt()
             check_cutoffs(self._job.cutoffs, self.curve)
+        except Ended as ended:
+            self._ended = ended
+            raise
 
     def save(self, state: Any) -> None:
-        """Write a checkpoint: nested dictionaries and lists of tensors, numbers and texts. At most one in
-        `--checkpoint-seconds`, so it can be called at every step."""
+        """Write a checkpoint: nested dictionaries and lists of tensors, numbers and texts.
+
+        It is written once in `checkpoint_seconds` (a setting; 60 if nothing is said), so this can be called at every
+        step.
+
+        Raises:
+            WorkersError: The state holds something else.
+        """
         self.state.save_if_due(state, self.curve)
 
     def load(self) -> Any:
@@ -177,14 +232,31 @@ class Report:
 
     @property
     def latest(self) -> dict[str, float]:
-        """The values that were reported last."""
-        return dict(self.curve[-1].metrics) if self.curve else {}
+        """The value of each metric that was reported last."""
+        return {name: value for point in self.curve for name, value in point.metrics.items()}
 
     def result(self, found: object) -> dict[str, float]:
         """Return what the function has returned as the metrics of a result. A single number is the objective's."""
-        if isinstance(found, (int, float)) and not isinstance(found, bool):
-            found = {self._declared.objective: found}
-        return self._values(found, " that the task returned", whole=True)
+        name = self._declared.objective
+        if isinstance(found, Real) and not isinstance(found, bool):
+            found = {name: found}
+        metrics = self._values(found, " that the task returned", whole=True)
+        if name not in metrics:  # a metric of the training split may be missing elsewhere
+            raise Ended(Verdict.FAILED, f"task {self._job.task.task} returned no {name}, its objective", True)
+        return metrics
+
+    def _enter(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Add a point to the curve."""
+        least = self.curve[-1].step + 1 if self.curve else 0
+        if isinstance(step, bool) or not isinstance(step, Integral) or not least <= step <= LARGEST_INTEGER:
+            before = f" after step {least - 1}" if self.curve else ""
+            raise Ended(
+                Verdict.FAILED,
+                f"task {self._job.task.task} reported step {limited(repr(step), 200)}{before}; accepted: whole numbers "
+                f"from {least} to {LARGEST_INTEGER}",
+                permanent=True,
+            )
+        self.curve.append(Point(int(step), self._values(metrics, f" of step {step}", whole=False)))
 
     def _values(self, metrics: object, where: str, whole: bool) -> dict[str, float]:
         if isinstance(metrics, Mapping):
@@ -192,63 +264,51 @@ class Report:
         try:
             return checked_metrics(metrics, self._declared, where, whole)
         except ValueError as error:
-            advice = " (write float(value))" if _has_tensor(metrics) else ""
-            raise Ended(Verdict.FAILED, f"{self._job.task.task}: {error}{advice}") from error
+            advice = " (of a tensor, give float(value))" if _has_tensor(metrics) else ""
+            raise Ended(Verdict.FAILED, f"task {self._job.task.task}: {error}{advice}", permanent=True) from error
 
     def _check_finite(self, metrics: Mapping[Any, Any], where: str) -> None:
+        """A value that is not finite, or too large for any table, says that the mathematics is bad, not the code."""
         for name, value in metrics.items():
-            if isinstance(value, (float, np.floating)) and not np.isfinite(value) and self._declared.metric(str(name)):
-                raise Ended(Verdict.INFEASIBLE, f"{name}{where} is not finite")
-
-    def _remembered(self) -> _Remembered:
-        return _Remembered(self)
+            number = isinstance(value, (float, np.floating)) and self._declared.metric(str(name)) is not None
+            if number and not abs(float(value)) <= LARGEST:
+                raise Ended(Verdict.INFEASIBLE, f"{name}{where} is not finite: {float(value):g}")
 
 
-class _Remembered:
-    """Keeps what ends a training, so that it stands even if the function catches it."""
-
-    def __init__(self, report: Report) -> None:
-        self._report = report
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        if isinstance(error, Ended):
-            self._report._ended = error
-
-
-class _Factory:
+class ActivationFactory:
     """`activation(channels, dim=1)` makes the activation of one place in a network.
 
     Attributes:
         made: How many were made.
-        places: The shapes of the first input of each that has been called.
+        shapes: The shape of the first input of each that has been called, by its number.
     """
 
     def __init__(self, activations: Activations) -> None:
-        if activations.expansion > 1:
-            raise WorkersError("maxout takes several inputs a channel, which a task of one's own does not prepare")
         self._make = activations
         self.made = 0
-        self.places: list[tuple[int, ...]] = []
+        self.shapes: dict[int, tuple[int, ...]] = {}
 
     def __call__(self, channels: int, dim: int = 1) -> nn.Module:
+        if self._make.expansion > 1:
+            raise WorkersError(f"{MAXOUT}; a task of your own has as many as there are channels")
         if isinstance(channels, Tensor):
-            raise WorkersError("activation(channels) makes a module, to be called with tensors; it was given a tensor")
+            raise WorkersError(
+                "activation(channels) makes a module, which is then called with a tensor; it was given a tensor: write "
+                "activation(channels)(tensor), and make the module where the network is made"
+            )
         module = self._make(channels, dim)
-        self.made += 1
-        handle = module.register_forward_pre_hook(lambda _, inputs: seen(inputs))
+        number, self.made = self.made, self.made + 1
 
-        def seen(inputs: tuple[Any, ...]) -> None:
-            self.places.append(tuple(inputs[0].shape))
-            handle.remove()
+        def note_shape(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+            self.shapes.setdefault(number, tuple(inputs[0].shape))
+            handle.remove()  # not from a deep copy of the module, whose first call is no news
 
+        handle = module.register_forward_pre_hook(note_shape)
         return module
 
 
-def _check_used(job: Job, activation: _Factory) -> None:
-    if not activation.places:
+def _check_used(job: Job, activation: ActivationFactory) -> None:
+    if not activation.shapes:
         what = "called none of the modules that activation(channels) made" if activation.made else "made no activation"
         raise WorkersError(
             f"task {job.task.task} {what}: its result says nothing about the function. Use activation(channels) in "
@@ -264,8 +324,9 @@ def _function(task: str) -> Callable[..., Any]:
     function = getattr(module, code.attribute, None)
     if not callable(function):
         there = [n for n, v in vars(module).items() if inspect.isfunction(v) and v.__module__ == module.__name__]
-        raise WorkersError(f"task {task}: there is no function {code.attribute!r}; {nearest(code.attribute, there)}")
-    parameters = inspect.signature(function).parameters
+        functions = nearest(code.attribute, there) if there else "it has none"
+        raise WorkersError(f"task {task}: {code.module} has no function {code.attribute!r}; {functions}")
+    parameters = _parameters(function)
     if "activation" not in parameters:
         raise WorkersError(
             f"task {task} takes no argument `activation`; write: def {code.attribute}(activation, report)"
@@ -273,6 +334,14 @@ def _function(task: str) -> Callable[..., Any]:
     if fixed := [n for n, p in parameters.items() if p.kind is p.POSITIONAL_ONLY]:
         raise WorkersError(f"task {task}: its argument {fixed[0]!r} is positional only; leave out the /")
     return cast("Callable[..., Any]", function)
+
+
+def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """Return the arguments of a function; none of a function of C, which does not tell them."""
+    try:
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return {}
 
 
 def _file_module(path: Path) -> ModuleType:
@@ -296,21 +365,27 @@ def _file_module(path: Path) -> ModuleType:
         raise
     except BaseException as error:  # a file may raise anything, SystemExit for one
         del sys.modules[name]
-        raise WorkersError(f"the file {path} of the task cannot be imported: {raised(error)}") from error
+        reason = raised(error).partition("\n")[0]
+        raise WorkersError(f"the file {path} of the task cannot be imported: {reason}{_line(path, error)}") from error
     return module
 
 
+def _line(path: Path, error: BaseException) -> str:
+    """Say which line of a file an exception came from; Python says that of a syntax error itself."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    return f" (line {lines[-1]})" if lines else ""
+
+
 def _digest(task: str) -> str:
+    """Return a digest of the file of the function, and of what it imports from its own folder."""
     code = code_name(task)
     assert code is not None  # noqa: S101 - the function has been imported
-    if code.module.endswith(".py"):
-        return hashlib.sha256(Path(code.module).read_bytes()).hexdigest()[:16]
-    return source_digest(code.module)
+    return files_digest(code.module)[:16]
 
 
 def _options(function: Callable[..., Any], config: TaskConfig) -> dict[str, Any]:
     """Return the options that the function takes, with the values given or its defaults, as plain values."""
-    parameters = inspect.signature(function).parameters
+    parameters = _parameters(function)
     taken = {n: p for n, p in parameters.items() if n not in GIVEN and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
     given = config.parameters.get("options", {})
     any_name = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -334,16 +409,19 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _metrics(function: Callable[..., Any], config: TaskConfig) -> tuple[Metric, ...]:
+def _metrics(function: Callable[..., Any], config: TaskConfig) -> tuple[tuple[Metric, ...], bool]:
+    """Return the metrics that the function declares and False; or, if it declares none, the one that was asked for and
+    True."""
     named = getattr(function, "metrics", None)
-    if named is None and (asked := config.parameters.get("objective")):
+    asked = config.parameters.get("objective") if named is None else None
+    if asked:
         named = dict([asked])
     if not isinstance(named, Mapping) or not named:
         raise WorkersError(
             f"task {config.task} declares no metrics; write for example: {METRICS}, or give --objective NAME "
             "--direction minimize"
         )
-    return tuple(_metric(config.task, name, facts) for name, facts in named.items())
+    return tuple(_metric(config.task, name, facts) for name, facts in named.items()), bool(asked)
 
 
 def _metric(task: str, name: object, facts: object) -> Metric:
@@ -368,4 +446,5 @@ def _set_seeds(seed: int) -> None:
 
 
 def _has_tensor(metrics: object) -> bool:
-    return isinstance(metrics, Mapping) and any(isinstance(value, Tensor) for value in metrics.values())
+    values = metrics.values() if isinstance(metrics, Mapping) else [metrics]
+    return any(isinstance(value, Tensor) for value in values)

@@ -1,0 +1,131 @@
+"""`searcher task check`: whether a task of a person's own is ready to be searched."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from searcher import SearcherError, UsageError
+from searcher.commands.console import Format, Output, no_result, print_rows, print_text
+from searcher.display import metrics_line
+
+if TYPE_CHECKING:
+    from searcher.records import StudyTask
+    from workers.tasks.checking import Check
+
+app = typer.Typer(help="Tasks of your own: training functions that judge the candidates.", no_args_is_help=True)
+
+
+class TaskNotReady(SearcherError):
+    """A task of a person's own does not keep its contract."""
+
+
+@app.callback()
+def _task() -> None:
+    """Tasks of your own: training functions that judge the candidates."""
+
+
+@app.command()
+def check(
+    task: Annotated[str, typer.Argument(help="The function: package.module:function or path/to/file.py:function.")],
+    task_kwargs: Annotated[str | None, typer.Option(help="Its options as JSON: '{\"width\": 32}'.")] = None,
+    expression: Annotated[str, typer.Option(help="The activation to train with: a known name, or a formula.")] = "relu",
+    objective: Annotated[str | None, typer.Option(help="The metric to rank by.")] = None,
+    direction: Annotated[
+        str | None, typer.Option(help="minimize or maximize the objective of a task that declares no metrics.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 2, help="Seed of the first training.")] = 0,
+    output: Output = Format.table,
+) -> None:
+    """Train it three times with one activation, and say what a search would see. Exit status 1: it is not ready."""
+    import torch
+
+    from searcher.settings import config
+    from searcher.settings.plan import study_task, task_config_of
+    from workers.tasks import checking, own
+    from workers.tasks.base import IMAGES
+
+    flags = {"task": task, "task_kwargs": task_kwargs, "objective": objective, "direction": direction}
+    settings = config.load(None, config.from_flags(flags))
+    if settings.task == IMAGES:
+        raise UsageError("the task `images` is this program's own; give yours, as in: searcher task check my.py:train")
+    own.check_name(settings.task)
+    torch.set_num_threads(1)  # as a worker among others has
+    with no_result():
+        found = checking.check(task_config_of(settings), _text_of(expression), seed)
+    ranked = study_task(settings, found.declared)
+    if output is Format.table:
+        rows = _lines(found, ranked)
+        print_rows([{"": key, " ": value} for key, value in rows.items() if value not in ("", ())], output)
+        _, _, traceback = found.first.outcome.reason.partition("\n")
+        if traceback:
+            print_text(traceback)
+    else:
+        print_rows([_facts(found, ranked)], output)
+    if problems := found.problems():
+        raise TaskNotReady(f"task {task} is not ready: {'; '.join(problems)}")
+
+
+def _text_of(expression: str) -> str:
+    """Return a known function, or the formula itself, as canonical text."""
+    from search_space import baseline, parse
+
+    return str(
+        parse(baseline(expression).expression if expression.isidentifier() and expression != "x" else expression)
+    )
+
+
+def _facts(found: Check, ranked: StudyTask) -> dict[str, Any]:
+    """Return what was found as plain values."""
+    outcome, declared = found.first.outcome, found.declared
+    return {
+        "task": ranked.config.task,
+        "ready": not found.problems(),
+        "problems": found.problems(),
+        "remarks": found.remarks(),
+        "metrics": [{"name": m.name, "direction": str(m.direction), "unit": m.unit} for m in declared.metrics],
+        "objective": ranked.objective.name,
+        "options": dict(declared.options),
+        "steps_declared": declared.steps,
+        "steps_reported": found.last_step,
+        "verdict": str(outcome.verdict),
+        "reason": outcome.reason,
+        "result": dict(outcome.metrics),
+        "seconds": round(found.seconds, 3),
+        "parameters": outcome.parameters,
+        "device": found.device.type,
+        "same_seed_same_result": found.same_seed_is_equal,
+        "other_seed_same_result": found.other_seed_is_equal,
+        "activations_made": found.first.made,
+        "activations_called": len(found.first.shapes),
+        "first_inputs": [list(shape) for shape in found.first.shapes],
+    }
+
+
+def _lines(found: Check, ranked: StudyTask) -> dict[str, Any]:
+    """Return what was found in words."""
+    from workers.tasks.checking import described
+
+    outcome, declared, made = found.first.outcome, found.declared, found.first.made
+    reported = "none reported" if found.last_step is None else f"the last one reported is {found.last_step}"
+    same, other = (
+        {None: "", True: "gives the same result to the last bit", False: "gives another result"}[equal]
+        for equal in (found.same_seed_is_equal, found.other_seed_is_equal)
+    )
+    return {
+        "task": ranked.config.task,
+        "metrics": tuple(map(described, declared.metrics)),
+        "objective": ranked.objective.name,
+        "options": ", ".join(f"{name} = {value!r}" for name, value in declared.options.items()) or "none",
+        "steps": f"{reported}, {declared.steps or 'none'} declared",
+        "result": f"{outcome.verdict} {metrics_line(outcome.metrics)}".strip(),
+        "seconds": f"{found.seconds:.2f} on {found.device.type}",
+        "parameters": "" if outcome.parameters is None else str(outcome.parameters),
+        "same seed": same,
+        "another seed": other,
+        "activation": f"{made} made, {len(found.first.shapes)} called" if found.again else "",
+        "first inputs": tuple(map(str, found.first.shapes[:20])),
+        "remarks": tuple(found.remarks()),
+        "ready": "no" if found.problems() else "yes",
+    }
