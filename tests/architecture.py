@@ -29,6 +29,11 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "searcher.observe": ("workers.text", "searcher.driver", "searcher.store.lease", *BASE),
     "searcher.integrations": ("workers", *BASE),
     "searcher.doctor": ("workers", "searcher.store", *BASE),
+    "searcher.sessions": ("workers", "searcher.driver", "searcher.settings", "searcher.store", *BASE),
+    "searcher.api": (
+        *("search_space", "workers", "searcher.sessions", "searcher.driver", "searcher.settings", "searcher.store"),
+        *("searcher.reports", "searcher.observe", *BASE),
+    ),
     "searcher.commands": ("search_space", "workers", "searcher"),
     "searcher": ("workers.text", "workers.contract"),  # BASE
     "cli": ("search_space", "workers", "searcher"),

@@ -21,6 +21,7 @@ from search_space.modules import code_name, files_digest, source_files
 from searcher import SearcherError
 from searcher.driver.journal import folder
 from searcher.settings.config import Config
+from workers.tasks.own import names_object
 
 LOCAL = "local"  # the only address at which no other machine, and nobody else's Ray, is reached
 
@@ -97,6 +98,8 @@ def _claims(settings: Config) -> Iterator[_Claim]:
         "sampler": (settings.sampler, settings.sampler_kwargs),
     }
     for what, (name, options) in named.items():
+        if what == "task" and names_object(name):
+            continue  # a function object of this process, or nothing that can be imported
         if code := code_name(name):
             yield _Claim(what, name, code.module, tuple(options.items()))
     for module in settings.primitives:

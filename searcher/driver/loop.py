@@ -67,6 +67,7 @@ class Progress:
         again: trials whose run failed since the last progress, and that run again.
         mirrors: trials that `--skip-mirrors` left untrained.
         commits: seconds that each transaction took since the last progress.
+        study: the name of the study.
     """
 
     total: int
@@ -85,6 +86,7 @@ class Progress:
     again: tuple[Trial, ...] = ()
     mirrors: int = 0
     commits: tuple[float, ...] = ()
+    study: str = ""
 
     @property
     def done(self) -> int:
@@ -432,4 +434,5 @@ class Search:
             again=again,
             mirrors=state.mirrors,
             commits=self._outbox.commits(),
+            study=state.study.name,
         )
