@@ -435,14 +435,13 @@ class _Wanted:
         function = task if callable(task) else None
         # What the command line reads from the environment.
         known = {"address": os.environ.get("SEARCHER_RAY_ADDRESS") or None, **settings}
-        if not callable(task):
-            known["task"] = task
-        elif known.get("pool") is None:
+        known["task"] = f"{own.OBJECTS}:{getattr(task, '__name__', '')}" if callable(task) else task
+        if function and known.get("pool") is None:
             known["pool"] = "inline"
         with _in_keywords():
             file = None if experiment is None else Path(experiment)
             request = Request(storage or _storage(), config.from_keywords(known), file, preset, trust_code)
-            if resume and not request.settings().study_name:
+            if not request.settings().study_name and resume:
                 raise ConfigError("resume=True needs study_name, to find the study")
         return cls(request, resume, function)
 
