@@ -7,8 +7,6 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import closing
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -58,22 +56,17 @@ from searcher.commands.console import (
     Output,
     Row,
     Storage,
-    no_result,
     opened,
     print_findings,
     print_rows,
     print_text,
 )
-from searcher.commands.running import check_trust, checked, say_waiting, search, served
+from searcher.commands.running import caller, search, served
 from searcher.display import measured, shown
 from searcher.observe import logs, streams
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
-
     from searcher.records import Study
-    from searcher.settings.config import Config
-    from searcher.store.store import Store
 
 app = typer.Typer(
     name="searcher",
@@ -244,26 +237,18 @@ def launch(
     quiet: Quiet = False,
 ) -> None:
     """Start a new study: search, and print the ranked functions."""
-    from searcher.driver import approval
+    from searcher import sessions
     from searcher.settings import config
-    from searcher.store.store import StudyExists
 
     if quiet:
         logs.hush()
-    given = config.from_flags(locals())
-    settings = config.load(experiment, given, preset)
-    digest = checked(settings)
-    approval.remember(settings)
-    with served(metrics_host, metrics_port) as registry:
-        try:
-            if typed := _existing(storage, settings.study_name):
-                raise StudyExists(settings.study_name, typed)
-            _begin(storage, settings, digest, quiet, registry)
-        except StudyExists:  # another process may have made it since we looked
-            if not skip_if_exists or not settings.study_name:
-                raise
-            log.warning("study %r exists: going on with its stored settings", settings.study_name)
-            _resume(storage, settings.study_name, experiment, given, quiet, False, registry, preset, wait=True)
+    request = sessions.Request(storage, config.from_flags(locals()), experiment, preset)
+    with (
+        served(metrics_host, metrics_port) as registry,
+        sessions.launched(request, caller(), resume=skip_if_exists) as session,
+    ):
+        search(session, quiet, registry)
+    _conclude(storage, session.study)
 
 
 @app.command()
@@ -293,13 +278,15 @@ def resume(
     quiet: Quiet = False,
 ) -> None:
     """Go on with a study that was stopped or killed, or extend one that is done."""
+    from searcher import sessions
     from searcher.settings import config
 
     if quiet:
         logs.hush()
-    changes = config.from_flags(locals())
-    with served(metrics_host, metrics_port) as registry:
-        _resume(storage, name, experiment, changes, quiet, trust_code, registry)
+    request = sessions.Request(storage, config.from_flags(locals()), experiment, trust_code=trust_code)
+    with served(metrics_host, metrics_port) as registry, sessions.resumed(request, name, caller()) as session:
+        search(session, quiet, registry)
+    _conclude(storage, session.study)
 
 
 @app.command()
@@ -379,69 +366,20 @@ def doctor(storage: Storage = DEFAULT_STORAGE) -> None:
         raise typer.Exit(1)
 
 
-def _begin(storage: str, settings: Config, digest: str, quiet: bool, registry: CollectorRegistry | None) -> None:
-    """Make a new study and search."""
-    from searcher.driver import leases, session
-
-    with closing(session.make_pool(settings)) as children, opened(storage, create=True) as store:
-        with no_result():  # a task of a person's own may print when it is imported
-            declared = session.declared(settings, children)
-        study = session.create_study(store, settings, digest, declared)
-        with leases.held_lease(store, study) as lease:
-            search(store, lease, study, settings, children, quiet, registry)
-        _conclude(store, study)
-
-
-def _resume(
-    storage: str,
-    name: str,
-    experiment: Path | None,
-    changes: dict[str, Any],
-    quiet: bool,
-    trust_code: bool,
-    registry: CollectorRegistry | None,
-    preset: str = "quick",
-    wait: bool = False,
-) -> None:
-    from searcher.driver import approval, leases, session
-
-    with opened(storage, create=True, existing=True) as store:
-        study = store.study(name)
-        settings = session.stored_settings(study, experiment, changes, preset)
-        if trust_code:
-            approval.remember(settings)
-        given = changes.get("address") or settings.address != study.config.get("address")  # the person's own, here
-        check_trust(
-            study.name, store.typed(study.name), replace(settings, address=approval.LOCAL) if given else settings
-        )
-        session.check_total(store, study, settings.n_trials)  # once more under the lease; this is before it is taken
-        with session.blamed_on(study):
-            digest = checked(settings)
-        session.check_comparable(study, digest)
-        with leases.held_lease(store, study, say_waiting, wait=wait) as lease:
-            study = session.extended(store, lease, study, settings.n_trials)
-            with leases.renewed(store, lease):
-                workers = session.make_pool(settings)
-            with closing(workers):
-                with no_result():
-                    session.check_task(study, settings, workers)
-                search(store, lease, study, settings, workers, quiet, registry)
-        _conclude(store, study)
-
-
-def _conclude(store: Store, study: Study) -> None:
+def _conclude(storage: str, study: Study) -> None:
     """The ranked table, the best function against ReLU, and what to type next."""
     from searcher.reports import report
     from searcher.reports.mirrors import marked
 
-    rows = marked(store, study, store.leaderboard(study, 15, baselines=True))
-    print_rows(_for_table(study, rows), Format.table)
-    print_text(report.conclusion(store, study, rows))
-    typed = shown(store.typed(study.name))
-    print_text(f"Next: searcher top {typed}")
-    done = sum(n for state, n in store.counts(study).items() if state.finished)
-    longer = f" --n-trials {2 * study.n_trials}" if done >= study.n_trials else ""
-    print_text(f"      searcher resume {typed}{longer}")
+    with opened(storage) as store:
+        rows = marked(store, study, store.leaderboard(study, 15, baselines=True))
+        print_rows(_for_table(study, rows), Format.table)
+        print_text(report.conclusion(store, study, rows))
+        typed = shown(store.typed(study.name))
+        print_text(f"Next: searcher top {typed}")
+        done = sum(n for state, n in store.counts(study).items() if state.finished)
+        longer = f" --n-trials {2 * study.n_trials}" if done >= study.n_trials else ""
+        print_text(f"      searcher resume {typed}{longer}")
 
 
 def _in_short(study: Row) -> dict[str, Any]:
@@ -474,22 +412,6 @@ def _for_table(study: Study, rows: Sequence[Row]) -> list[dict[str, Any]]:
         }
         for row in rows
     ]
-
-
-def _existing(storage: str, name: str) -> str:
-    """The study as one types it, empty if there is none. Opens the database if there is one, so that what is wrong with
-    it is said before workers are started."""
-    from searcher.store.database import is_there
-    from searcher.store.store import UnknownStudy
-
-    if not is_there(storage):
-        return ""
-    with opened(storage, create=True) as store:
-        try:
-            store.study(name)
-        except UnknownStudy:
-            return ""
-        return store.typed(name)
 
 
 def main() -> None:

@@ -1,12 +1,64 @@
-"""Search for activation functions: samplers propose, workers judge, a SQL store keeps the evidence."""
+"""Search for activation functions: samplers propose, workers judge, a SQL store keeps the evidence.
+
+`search` runs a search, `iter_search` yields its progress, `open_store` reads results. docs/python.md is the guide.
+"""
 
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from searcher.api import (
+        ConfigError,
+        Metric,
+        Point,
+        Progress,
+        RankedFunction,
+        SpaceError,
+        StopAsked,
+        StoreError,
+        StoreView,
+        Study,
+        StudyBusy,
+        StudyExists,
+        Trial,
+        TrialState,
+        UnknownStudy,
+        WorkersError,
+        iter_search,
+        open_store,
+        search,
+    )
 
 try:
     __version__ = version("activation-searcher")
 except PackageNotFoundError:  # run from a source tree that is not installed
     __version__ = "0+source"
 
+
+__all__ = [
+    "ConfigError",
+    "Metric",
+    "Point",
+    "Progress",
+    "RankedFunction",
+    "SearcherError",
+    "SpaceError",
+    "StopAsked",
+    "StoreError",
+    "StoreView",
+    "Study",
+    "StudyBusy",
+    "StudyExists",
+    "Trial",
+    "TrialState",
+    "UnknownStudy",
+    "UsageError",
+    "WorkersError",
+    "__version__",
+    "iter_search",
+    "open_store",
+    "search",
+]
 
 DEFAULT_STORAGE = "sqlite:///searcher.db"
 
@@ -48,3 +100,19 @@ class SearcherError(RuntimeError):
 
 class UsageError(SearcherError):
     """Something was asked for wrongly: the command line exits with 2 instead of 1."""
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """Import the Python API when it is first used: it needs torch and SQLAlchemy, which `searcher --help` does not
+        wait for."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from searcher import api
+
+        return getattr(api, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -6,6 +6,8 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+import searcher
+
 ROOT = Path(__file__).parents[1]
 SOURCES = [ROOT / "cli.py", *(f for d in ("search_space", "workers", "searcher") for f in (ROOT / d).rglob("*.py"))]
 
@@ -29,10 +31,17 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "searcher.observe": ("workers.text", "searcher.driver", "searcher.store.lease", *BASE),
     "searcher.integrations": ("workers", *BASE),
     "searcher.doctor": ("workers", "searcher.store", *BASE),
+    "searcher.sessions": ("workers", "searcher.driver", "searcher.settings", "searcher.store", *BASE),
+    "searcher.api": (
+        *("search_space", "workers", "searcher.sessions", "searcher.driver", "searcher.settings", "searcher.store"),
+        *("searcher.reports", "searcher.observe", *BASE),
+    ),
     "searcher.commands": ("search_space", "workers", "searcher"),
     "searcher": ("workers.text", "workers.contract"),  # BASE
     "cli": ("search_space", "workers", "searcher"),
 }
+# What `searcher` exports from `searcher.api` is not for the parts below that.
+EXPORTED = {f"searcher.{name}" for name in searcher.__all__ if name not in vars(searcher)}
 # Packages of others that only a part of ours may import.
 ONLY_IN: dict[str, tuple[str, ...]] = {
     "sqlalchemy": ("searcher.store",),
@@ -91,6 +100,8 @@ def _allowed(module: str, name: str) -> bool:
     if first not in ("cli", "search_space", "workers", "searcher"):
         return within(module, ONLY_IN.get(first, (module,)))
     owner = owner_of(module)
+    if name in EXPORTED:
+        name = "searcher.api"
     if name.count(".") == 1 and not _is_module(name):
         name = first  # a class or function of the package itself
     base = name == "searcher" and owner.startswith("searcher")

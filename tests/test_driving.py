@@ -149,7 +149,7 @@ def test_a_study_that_was_made_since_we_looked_goes_on(sqlite_url: str, cli: Cli
     launch = ("launch", "--study-name", "s", "--storage", sqlite_url, *FAST, "--n-trials")
     assert cli(*launch, "2").returncode == 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cli._existing", lambda storage, name: "")
+        patch.setattr("searcher.sessions._existing", lambda storage, name: "")
         late = cli(*launch, "4", "--skip-if-exists")
         assert late.returncode == 0 and "study 's' exists: going on with its stored settings" in late.stderr
         refused = cli(*launch, "5")

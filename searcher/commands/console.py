@@ -53,18 +53,10 @@ def finite(value: float) -> float:
 @contextmanager
 def opened(storage: str, *, create: bool = False, existing: bool = False) -> Iterator[Store]:
     """The store at a URL. `create` makes or upgrades tables, `existing` insists that the database is there."""
-    from searcher.store.checking import blamed
-    from searcher.store.database import require
-    from searcher.store.store import Store
+    from searcher.store import checking
 
-    if existing:
-        require(storage)
-    with blamed(storage):
-        store = Store(storage, create=create)
-        try:
-            yield store
-        finally:
-            store.close()
+    with checking.opened(storage, create=create, existing=existing) as store:
+        yield store
 
 
 def no_result() -> redirect_stdout[logs.Printed]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, redirect_stdout
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
+from searcher.commands.console import no_result
 from searcher.observe import logs
 
 if TYPE_CHECKING:
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
     from searcher.driver.loop import Progress
     from searcher.records import Study
+    from searcher.sessions import Caller, Session
     from searcher.settings.config import Config
     from searcher.store.lease import Lease, StudyBusy
     from searcher.store.store import Store
-    from workers.pools.base import Pool
+    from workers.contract import TaskConfig
 
 log = logging.getLogger("searcher")
 
@@ -47,16 +48,16 @@ def checked(settings: Config) -> str:
     """`session.check`, which builds a user's own network; what that prints is no result."""
     from searcher.driver import session
 
-    with redirect_stdout(logs.Printed()):
+    with no_result():
         return session.check(settings)
 
 
-def check_trust(study: str, typed: str, settings: Config) -> None:
+def check_trust(study: str, typed: str, settings: Config, tasks: Sequence[TaskConfig]) -> None:
     """`approval.check`; at a terminal the user is asked, and a yes is remembered."""
     from searcher.driver import approval
 
     try:
-        approval.check(study, typed, settings)
+        approval.check(study, typed, settings, tasks)
     except approval.CodeNotTrusted as error:
         at_terminal = sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
         if logs.structured() or not at_terminal:
@@ -64,39 +65,29 @@ def check_trust(study: str, typed: str, settings: Config) -> None:
         logs.say(str(error), logging.WARNING)
         if not typer.confirm("Run it?", err=True):
             raise typer.Exit(1) from None
-        approval.remember(settings)
+        approval.remember(settings, tasks)
 
 
-def search(
-    store: Store,
-    lease: Lease,
-    study: Study,
-    settings: Config,
-    pool: Pool,
-    quiet: bool,
-    registry: CollectorRegistry | None,
-) -> None:
-    """One session of a study, shown on stderr, until it is done, stopped or failed."""
-    from searcher.driver import session
+def caller() -> Caller:
+    """Return what a command does in another way than a Python program: it asks, and keeps stdout for results."""
+    from searcher.sessions import Caller
+
+    return Caller(checked, check_trust, say_waiting, no_result)
+
+
+def search(session: Session, quiet: bool, registry: CollectorRegistry | None) -> None:
+    """Run a session, shown on stderr, until its study is done, stopped or failed."""
     from searcher.driver.loop import StopAsked
+    from searcher.driver.signals import StopSignal
     from searcher.observe.progress import Display
-    from workers.tasks.base import IMAGES
-    from workers.tasks.images.models import mirror_caveat
 
-    stop, progress = _StopSignal(), None
-    observe = _observer(registry, study, lease)
-    log.info("study %s: %d trials, sampler %s, in %s", study.name, study.n_trials, settings.sampler, store.shown_url)
-    if settings.primitives:
-        log.info("with the primitives of %s: %s", ", ".join(settings.primitives), session.own_primitives(settings))
-    if (
-        settings.skip_mirrors
-        and settings.task == IMAGES
-        and (why := mirror_caveat(settings.model, settings.model_kwargs))
-    ):
-        log.warning("--skip-mirrors: a function and its mirror -f(-x) need not do equally well here: %s", why)
+    stop, progress = StopSignal(), None
+    store, study = session.store, session.study
+    observe = _observer(registry, study, session.lease)
+    searching = session.run(stop.requested)
     with stop, redirect_stdout(logs.Printed()), Display(study.name, quiet) as display:
         try:
-            with closing(session.search(store, lease, study, settings, pool, stop.requested)) as searching:
+            with closing(searching):
                 for progress in searching:
                     observe(progress)
                     display.update(progress)
@@ -129,28 +120,3 @@ def _observer(registry: CollectorRegistry | None, study: Study, lease: Lease) ->
 
 def _how_to_go_on(store: Store, study: Study) -> str:
     return f"Go on with: searcher resume {store.typed(study.name)}"
-
-
-class _StopSignal:
-    """Turns the first Ctrl-C (or SIGTERM) into a wish to stop; the second ends the process as usual."""
-
-    def __init__(self) -> None:
-        self._requested = False
-        self._former: dict[int, Any] = {}
-
-    def requested(self) -> bool:
-        return self._requested
-
-    def __enter__(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._former[number] = signal.signal(number, self._request)
-
-    def __exit__(self, *_: object) -> None:
-        for number, former in self._former.items():
-            signal.signal(number, former)
-
-    def _request(self, number: int, _: object) -> None:
-        if self._requested:
-            raise KeyboardInterrupt
-        self._requested = True
-        log.warning("stopping (%s); once more to stop at once", signal.Signals(number).name)

@@ -22,6 +22,7 @@ from searcher import SearcherError
 from searcher.driver.journal import folder
 from searcher.settings.config import Config
 from workers.contract import TaskConfig
+from workers.tasks.own import names_object
 
 LOCAL = "local"  # the only address at which no other machine, and nobody else's Ray, is reached
 
@@ -115,6 +116,8 @@ def _claims(settings: Config, tasks: Sequence[TaskConfig]) -> Iterator[_Claim]:
 def _named(**named: tuple[str, Mapping[str, Any]]) -> Iterator[_Claim]:
     """Yield the claims of settings by name, each with what the code is called with."""
     for what, (name, options) in named.items():
+        if what == "task" and names_object(name):
+            continue  # a function object of this process, or nothing that can be imported
         if code := code_name(name):
             yield _Claim(what, name, code.module, tuple(options.items()))
 

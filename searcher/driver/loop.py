@@ -68,6 +68,7 @@ class Progress:
         again: trials whose run failed since the last progress, and that run again.
         mirrors: trials that `--skip-mirrors` left untrained.
         commits: seconds that each transaction took since the last progress.
+        study: the name of the study.
     """
 
     total: int
@@ -86,6 +87,7 @@ class Progress:
     again: tuple[Trial, ...] = ()
     mirrors: int = 0
     commits: tuple[float, ...] = ()
+    study: str = ""
 
     @property
     def done(self) -> int:
@@ -448,4 +450,5 @@ class Search:
             again=again,
             mirrors=state.mirrors,
             commits=self._outbox.commits(),
+            study=state.study.name,
         )

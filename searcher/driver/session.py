@@ -50,6 +50,8 @@ from workers.tasks.images.data import Dataset, check_name, load
 from workers.tasks.images.doubts import doubts
 from workers.tasks.images.models import build, check_model
 from workers.tasks.images.networks.sites import activation_of
+from workers.tasks.own import MAXOUT, is_given, names_object
+from workers.tasks.own import check_name as check_task_name
 
 MATTERS = ("searcher", "torch", "scikit-learn")  # whose version can change what a training comes to
 
@@ -85,15 +87,33 @@ def check(settings: Config) -> str:
 
 def _check_own(settings: Config, first: Iterable[Trial]) -> None:
     """Check the name of a task of one's own, and its baselines. Its code is run by workers only."""
-    from workers.tasks.own import MAXOUT
-    from workers.tasks.own import check_name as check_task_name
-
     try:
         check_task_name(settings.task)
     except WorkersError as error:
         raise config.ConfigError(str(error)) from error
     if any(trial.name == "maxout" for trial in first):
         raise config.ConfigError(f"--baselines maxout: {MAXOUT}, which only the image task provides; leave it out")
+    check_function(settings)
+
+
+def check_function(settings: Config) -> None:
+    """Check where the task is a function object of a Python program.
+
+    Raises:
+        ConfigError: This is another program, or its workers are other processes.
+    """
+    if not names_object(settings.task):
+        return
+    if not is_given(settings.task):
+        raise config.ConfigError(
+            f"the task {settings.task} is a function of a Python program and cannot be imported here; go on with the "
+            "study in that program: searcher.search(task=FUNCTION, study_name=NAME, resume=True)"
+        )
+    if settings.pool != "inline":
+        raise config.ConfigError(
+            f"the task {settings.task} is a function object, which only --pool inline can call; to train it with "
+            "--pool ray put it into a file and name it: --task FILE.py:FUNCTION"
+        )
 
 
 def _check_images(settings: Config, expressions: Iterable[str]) -> str:

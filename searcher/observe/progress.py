@@ -1,10 +1,11 @@
-"""A running search on a terminal (a bar) or in a log (a line now and then). Everything goes to stderr."""
+"""A running search: a bar on a terminal or in a notebook, a line now and then in a log. All goes to stderr."""
 
 from __future__ import annotations
 
 import logging
 import sys
 import time
+from importlib.util import find_spec
 from types import TracebackType
 from typing import Any, Self
 
@@ -42,8 +43,9 @@ class Display:
         self._printed: SearchProgress | None = None
 
     def __enter__(self) -> Self:
-        if sys.stderr and sys.stderr.isatty() and not self._quiet and not logs.structured():
-            self._live = Live(self._bar, console=Console(stderr=True), refresh_per_second=4, redirect_stdout=False)
+        console = Console(stderr=True)
+        if sys.stderr and not self._quiet and not logs.structured() and _shows_bars(console):
+            self._live = Live(self._bar, console=console, refresh_per_second=4, redirect_stdout=False)
             self._live.start()
         return self
 
@@ -71,6 +73,13 @@ class Display:
             counts, best = describe(progress)
             left = _clock(time_left(progress))
             log.info("%s %d/%d, %s left, %s; %s", self._study, progress.done, progress.total, left, counts, best)
+
+
+def _shows_bars(console: Console) -> bool:
+    """Return True for a terminal, and for a notebook with the widgets that Rich shows a bar in."""
+    if console.is_jupyter:
+        return find_spec("ipywidgets") is not None
+    return sys.stderr.isatty()
 
 
 def log_events(progress: SearchProgress) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -119,6 +120,10 @@ class Config:
         return asdict(self)
 
 
+# What a Python program can name: the settings, the fields of the recipe, and a table of the latter.
+KEYWORDS = tuple(
+    dict.fromkeys([f.name for f in fields(Config)] + [f.name for f in fields(Recipe)][1:] + ["recipe_kwargs"])
+)
 # What may change when a study goes on: how it is run, never what is measured.
 RUNTIME = (
     "n_trials",
@@ -220,14 +225,34 @@ def from_flags(values: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: a `..._kwargs` that is no JSON object.
     """
-    given = {f.name: values.get(f.name) for f in fields(Config)}
-    recipe = {"name": values.get("recipe")} | {f.name: values.get(f.name) for f in fields(Recipe) if f.name != "name"}
-    recipe = {name: value for name, value in recipe.items() if value is not None}
-    recipe |= parse_kwargs("recipe", values.get("recipe_kwargs")) or {}
-    tables = {
-        f"{what}_kwargs": parse_kwargs(what, values.get(f"{what}_kwargs")) for what in ("sampler", "model", "task")
-    }
-    return given | tables | {"recipe": recipe or None}
+    tables = {f"{what}_kwargs": parse_kwargs(what, values.get(f"{what}_kwargs")) for what in _EXAMPLES}
+    return _nested({name: values.get(name) for name in KEYWORDS} | tables)
+
+
+def from_keywords(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings that a Python program gives by the names of the flags: those of the recipe in a table of their
+    own, paths as texts.
+
+    Raises:
+        ConfigError: A name is unknown.
+    """
+    for name in values:
+        if name not in KEYWORDS:
+            raise ConfigError(f"unknown setting {name!r}; {_nearest(name, KEYWORDS)}")
+    recipe, kwargs = values.get("recipe"), values.get("recipe_kwargs")
+    if kwargs is not None and not isinstance(kwargs, Mapping):
+        raise ConfigError(f"recipe_kwargs must be a table, not {_said(kwargs)}")
+    table = recipe if isinstance(recipe, Mapping) else {"name": recipe}
+    plain = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in values.items()}
+    return _nested(plain | {"recipe": table.get("name"), "recipe_kwargs": {**table, **(kwargs or {})}})
+
+
+def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as a file has them: the recipe in a table. `recipe_kwargs` override single fields."""
+    recipe = {f.name: values.get(f.name) for f in fields(Recipe)} | {"name": values.get("recipe")}
+    recipe |= values.get("recipe_kwargs") or {}
+    given = {name: value for name, value in recipe.items() if value is not None}
+    return {f.name: values.get(f.name) for f in fields(Config)} | {"recipe": given or None}
 
 
 def parse_kwargs(what: str, text: str | None) -> dict[str, Any] | None:

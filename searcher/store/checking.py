@@ -118,6 +118,27 @@ def blamed(url: str | URL) -> Iterator[None]:
         raise StoreError(f"{path}: {DAMAGED} ({found[:200]})") from error
 
 
+@contextmanager
+def opened(url: str, *, create: bool = False, existing: bool = False) -> Iterator[Store]:
+    """Open a store for the length of the block.
+
+    Args:
+        create: make the tables, or upgrade older ones.
+        existing: insist that the database is there.
+
+    Raises:
+        StoreError: The database cannot be used.
+    """
+    if existing:
+        database.require(url)
+    with blamed(url):
+        store = Store(url, create=create)
+        try:
+            yield store
+        finally:
+            store.close()
+
+
 def _damage(url: str | URL) -> str:
     """The first thing that is wrong with a SQLite file; empty if nothing is found."""
     if database.parse_url(url).get_backend_name() != "sqlite":

@@ -10,6 +10,7 @@
     train.metrics = {"val_mse": "minimize"}
     train.steps = 20                            # a pruner needs it
 
+A Python program can also give the function itself (see `given`), which only workers of its own process can call.
 docs/tasks.md explains the contract.
 """
 
@@ -21,8 +22,10 @@ import inspect
 import json
 import random
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
@@ -34,7 +37,7 @@ import torch
 from torch import Tensor, nn
 
 from search_space import SpaceError, load_primitives, nearest
-from search_space.modules import code_name, files_digest, import_module, look_into, raised
+from search_space.modules import CodeName, code_name, files_digest, import_module, look_into, raised
 from workers.checkpoint import SavedState
 from workers.contract import (
     SPLITS,
@@ -57,7 +60,60 @@ from workers.validation import LARGEST, LARGEST_INTEGER, checked_metrics
 FORM = "package.module:function or path/to/file.py:function"
 METRICS = 'train.metrics = {"val_mse": "minimize"}'  # an example, for messages
 MAXOUT = "maxout takes several inputs a channel"
+OBJECTS = "__main__"  # the module in the names of functions that are given as objects
 GIVEN = ("activation", "report")  # what a training function is called with, besides its options
+
+_objects: dict[str, list[Callable[..., Any]]] = {}  # by name: the function, once for each session that uses it
+_lock = threading.Lock()
+
+
+@contextmanager
+def given(function: Callable[..., Any]) -> Iterator[str]:
+    """Give a function object to the workers of this process for the length of the block, and return its name.
+
+    A function that can be imported is named `package.module:function`, like any other. The name of another one is
+    `__main__:function`.
+
+    Raises:
+        WorkersError: It has no name, or another function of that name is in use.
+    """
+    name = getattr(function, "__name__", "")
+    if not inspect.isfunction(function) or not name.isidentifier():
+        raise WorkersError(
+            f"the task {limited(repr(function), 200)} is no function with a name; write it with def, and give options "
+            "as task_kwargs"
+        )
+    if _importable(function):
+        yield f"{function.__module__}:{name}"
+        return
+    task = f"{OBJECTS}:{name}"
+    with _lock:
+        users = _objects.setdefault(task, [])
+        if users and users[0] is not function:
+            raise WorkersError(
+                f"a search that runs in this process has another function named {name!r} as its task; rename one"
+            )
+        users.append(function)
+    try:
+        yield task
+    finally:
+        users.remove(function)
+
+
+def _importable(function: Callable[..., Any]) -> bool:
+    module = sys.modules.get(function.__module__)
+    return function.__module__ != OBJECTS and getattr(module, function.__name__, None) is function
+
+
+def names_object(task: str) -> bool:
+    """Return True if a task's name is one of a function that was given as an object."""
+    code = code_name(task)
+    return code is not None and code.module == OBJECTS
+
+
+def is_given(task: str) -> bool:
+    """Return True if this process has the function object of that name."""
+    return bool(_objects.get(task))
 
 
 def check_name(text: str) -> None:
@@ -320,12 +376,7 @@ def _function(task: str) -> Callable[..., Any]:
     check_name(task)
     code = code_name(task)
     assert code is not None  # noqa: S101 - check_name has seen to it
-    module = _file_module(Path(code.module)) if code.module.endswith(".py") else import_module(code.module)
-    function = getattr(module, code.attribute, None)
-    if not callable(function):
-        there = [n for n, v in vars(module).items() if inspect.isfunction(v) and v.__module__ == module.__name__]
-        functions = nearest(code.attribute, there) if there else "it has none"
-        raise WorkersError(f"task {task}: {code.module} has no function {code.attribute!r}; {functions}")
+    function = _object(task) if names_object(task) else _imported(task, code)
     parameters = _parameters(function)
     if "activation" not in parameters:
         raise WorkersError(
@@ -333,6 +384,22 @@ def _function(task: str) -> Callable[..., Any]:
         )
     if fixed := [n for n, p in parameters.items() if p.kind is p.POSITIONAL_ONLY]:
         raise WorkersError(f"task {task}: its argument {fixed[0]!r} is positional only; leave out the /")
+    return function
+
+
+def _object(task: str) -> Callable[..., Any]:
+    if not is_given(task):
+        raise WorkersError(f"the task {task} is a function object of another process, and cannot be imported")
+    return _objects[task][0]
+
+
+def _imported(task: str, code: CodeName) -> Callable[..., Any]:
+    module = _file_module(Path(code.module)) if code.module.endswith(".py") else import_module(code.module)
+    function = getattr(module, code.attribute, None)
+    if not callable(function):
+        there = [n for n, v in vars(module).items() if inspect.isfunction(v) and v.__module__ == module.__name__]
+        functions = nearest(code.attribute, there) if there else "it has none"
+        raise WorkersError(f"task {task}: {code.module} has no function {code.attribute!r}; {functions}")
     return cast("Callable[..., Any]", function)
 
 
@@ -380,7 +447,18 @@ def _digest(task: str) -> str:
     """Return a digest of the file of the function, and of what it imports from its own folder."""
     code = code_name(task)
     assert code is not None  # noqa: S101 - the function has been imported
+    if names_object(task):
+        return _source_digest(_object(task))
     return files_digest(code.module)[:16]
+
+
+def _source_digest(function: Callable[..., Any]) -> str:
+    """Return a digest of a function's source; empty where it is not known, as for one made by `exec`."""
+    try:
+        source = inspect.getsource(function)
+    except (OSError, TypeError):
+        return ""
+    return hashlib.sha256(source.encode()).hexdigest()[:16]
 
 
 def _options(function: Callable[..., Any], config: TaskConfig) -> dict[str, Any]:

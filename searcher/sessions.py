@@ -1,0 +1,193 @@
+"""A session of a study, from what a person asks for to the end. The command line and the Python API are built on it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from searcher.driver import approval, leases, session
+from searcher.driver.loop import Progress
+from searcher.records import Study, StudyKind
+from searcher.settings import config
+from searcher.settings.config import Config
+from searcher.store import database
+from searcher.store.checking import opened
+from searcher.store.lease import Lease, StudyBusy
+from searcher.store.store import Store, StudyExists, UnknownStudy
+from workers.contract import TaskConfig
+from workers.pools.base import Pool
+from workers.tasks.base import IMAGES
+from workers.tasks.images.models import mirror_caveat
+
+log = logging.getLogger("searcher")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a person asks for.
+
+    Attributes:
+        storage: the URL of the database.
+        given: settings by name, as `config.from_flags` and `config.from_keywords` return them; None: not given.
+        experiment: the file with more settings.
+        preset: the settings to start from.
+        trust_code: run the code that the stored settings name, though this user has not approved it before.
+    """
+
+    storage: str
+    given: Mapping[str, Any]
+    experiment: Path | None = None
+    preset: str = "quick"
+    trust_code: bool = False
+
+    def settings(self) -> Config:
+        """Return the settings of a new study.
+
+        Raises:
+            ConfigError: A setting is unknown or has a value that is not accepted.
+        """
+        return config.load(self.experiment, self.given, self.preset)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """What the command line does in another way than a Python program.
+
+    Attributes:
+        check: find what is wrong with settings, and return the digest of the data; see `session.check`.
+        approve: refuse stored code that its user has not approved; see `approval.check`.
+        patience: called before a lease is waited for that may be a dead process's.
+        muted: makes a context in which the code of a person's own may print.
+    """
+
+    check: Callable[[Config], str] = session.check
+    approve: Callable[[str, str, Config, Sequence[TaskConfig]], None] = approval.check
+    patience: Callable[[StudyBusy], None] | None = None
+    muted: Callable[[], AbstractContextManager[object]] = nullcontext
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A study that this process may write to, with workers for it."""
+
+    store: Store
+    lease: Lease
+    study: Study
+    settings: Config
+    pool: Pool
+
+    def run(self, should_stop: Callable[[], bool]) -> Generator[Progress, None, None]:
+        """Search until the study is done, its time is up or it is to stop; see `Search.run`.
+
+        Args:
+            should_stop: asked about once a second.
+        """
+        self._log_what_begins()
+        return session.search(self.store, self.lease, self.study, self.settings, self.pool, should_stop)
+
+    def _log_what_begins(self) -> None:
+        study, settings = self.study, self.settings
+        log.info(
+            "study %s: %d trials, sampler %s, in %s", study.name, study.n_trials, settings.sampler, self.store.shown_url
+        )
+        if settings.primitives:
+            log.info("with the primitives of %s: %s", ", ".join(settings.primitives), session.own_primitives(settings))
+        pictures = settings.skip_mirrors and settings.task == IMAGES
+        if pictures and (why := mirror_caveat(settings.model, settings.model_kwargs)):
+            log.warning("--skip-mirrors: a function and its mirror -f(-x) need not do equally well here: %s", why)
+
+
+@contextmanager
+def launched(request: Request, caller: Caller, *, resume: bool = False) -> Iterator[Session]:
+    """Make a new study, and hold a session of it for the length of the block.
+
+    Args:
+        resume: if there is a study of that name, wait for its driver to end, and go on with it.
+
+    Raises:
+        StudyExists: There is a study of that name.
+        SearcherError, WorkersError, SpaceError: What was asked for cannot be done; nothing has been written.
+    """
+    settings = request.settings()
+    name = settings.study_name
+    with ExitStack() as stack:
+        try:
+            if resume and _existing(request.storage, name):
+                raise StudyExists(name, name)
+            digest = caller.check(settings)
+            approval.remember(settings)
+            if typed := _existing(request.storage, name):
+                raise StudyExists(name, typed)
+            found = stack.enter_context(_new(request.storage, settings, digest, caller))
+        except StudyExists:  # another process may have made it since we looked
+            if not resume or not name:
+                raise
+            log.warning("study %r exists: going on with its stored settings", name)
+            approval.remember(settings)
+            found = stack.enter_context(resumed(request, name, caller, wait=True))
+        yield found
+
+
+@contextmanager
+def _new(storage: str, settings: Config, digest: str, caller: Caller) -> Iterator[Session]:
+    with closing(session.make_pool(settings)) as pool, opened(storage, create=True) as store:
+        with caller.muted():
+            declared = session.declared(settings, pool)
+        study = session.create_study(store, settings, digest, declared)
+        with leases.held_lease(store, study) as lease:
+            yield Session(store, lease, study, settings, pool)
+
+
+@contextmanager
+def resumed(request: Request, name: str, caller: Caller, *, wait: bool = False) -> Iterator[Session]:
+    """Hold a session of an existing study for the length of the block.
+
+    Args:
+        wait: wait for a live driver of the study until it has ended.
+
+    Raises:
+        UnknownStudy: There is no study of that name.
+        StudyBusy: A live driver holds it.
+        CodeNotTrusted: It names code or a cluster that its user has not asked for.
+        ConfigError: What was asked for differs from what the study measures.
+    """
+    with opened(request.storage, create=True, existing=True) as store:
+        study = store.study(name)
+        settings = session.stored_settings(study, request.experiment, request.given, request.preset)
+        session.check_function(settings)
+        design = study.kind is StudyKind.DESIGN
+        tasks = [task.config for task in study.tasks] if design else []
+        if request.trust_code:
+            approval.remember(settings, tasks)
+        own_address = request.given.get("address") or settings.address != study.config.get("address")
+        stored = replace(settings, address=approval.LOCAL) if own_address else settings
+        caller.approve(study.name, store.typed(study.name), stored, tasks)
+        session.check_total(store, study, settings.n_trials)  # once more under the lease; this is before it is taken
+        with session.blamed_on(study):  # what the trainings of a design need, its workers find out
+            digest = "" if design else caller.check(settings)
+        session.check_comparable(study, digest)
+        with leases.held_lease(store, study, caller.patience, wait=wait) as lease:
+            study = session.extended(store, lease, study, settings.n_trials)
+            with leases.renewed(store, lease):
+                pool = session.make_pool(settings)
+            with closing(pool):
+                with caller.muted():
+                    session.check_task(study, settings, pool)
+                yield Session(store, lease, study, settings, pool)
+
+
+def _existing(storage: str, name: str) -> str:
+    """Return the study as one types it, empty if there is none. The database is opened if it is there, so that what is
+    wrong with it is said before workers are started."""
+    if not database.is_there(storage):
+        return ""
+    with opened(storage, create=True) as store:
+        try:
+            store.study(name)
+        except UnknownStudy:
+            return ""
+        return store.typed(name)
