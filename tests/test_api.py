@@ -287,7 +287,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("keywords", "message"), BAD, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("keywords", "message"), BAD, ids=[message for _, message in BAD])
 def test_a_bad_setting_is_named_as_a_keyword(folder: Path, keywords: dict[str, Any], message: str) -> None:
     with pytest.raises(searcher.ConfigError, match=message):
         searcher.search(**{"pool": "inline", **keywords})
