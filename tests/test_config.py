@@ -252,3 +252,18 @@ def test_deep_json_is_refused(what: str, depth: int) -> None:
     with pytest.raises(ConfigError) as caught:
         config.load(None, config.from_flags({f"{what}_kwargs": text}))
     assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"task_kwargs": {"width": 3}}, "--task-kwargs are options of a task of your own; name it with --task"),
+        ({"task": "my.py:train", "dataset": "cifar10"}, "--dataset is a setting of image trainings"),
+        ({"task": "my.py:train", "recipe": {"epochs": 3}}, "--recipe is a setting of image trainings"),
+        ({"direction": "up"}, "unknown direction 'up'; accepted: minimize, maximize$"),
+    ],
+)
+def test_a_setting_of_another_task_is_refused(flags: dict[str, Any], message: str) -> None:
+    """It would have no effect. Seen to fail: the search ran without a word."""
+    with pytest.raises(ConfigError, match=message):
+        config.load(None, flags)

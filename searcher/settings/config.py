@@ -22,7 +22,7 @@ from searcher.pruners import PRUNERS
 from searcher.settings.textfile import LARGEST, MARK, check_depth, text_of
 from workers.contract import Direction
 from workers.tasks.base import IMAGES
-from workers.tasks.images.config import DECLARATION, PRECISIONS, SCHEDULES, Recipe
+from workers.tasks.images.config import DECLARATION, PRECISIONS, SCHEDULES, ImageConfig, Recipe
 from workers.tasks.images.recipes import RECIPES
 from workers.text import limited
 
@@ -470,15 +470,33 @@ def _check_ranges(config: Config, stored: Config | None = None) -> None:
     for name, accepted in _ONE_OF.items():
         if values[name] not in accepted:
             raise ConfigError(f"unknown {name} {values[name]!r}; {_nearest(values[name], accepted)}")
-    objectives = [metric.name for metric in DECLARATION.metrics if metric.split == "val"]
-    if config.task == IMAGES and config.objective not in ("", *objectives):
-        raise ConfigError(f"unknown objective {config.objective!r}; {_nearest(config.objective, objectives)}")
+    _check_task(config)
     if not config.baselines:
         raise ConfigError("--baselines must name functions, or be all or none")
     if config.gpus_per_worker > 1 and config.gpus_per_worker % 1:
         raise ConfigError(f"--gpus-per-worker must be a part of one GPU, or whole GPUs, not {config.gpus_per_worker!r}")
     if not stored or config.study_name != stored.study_name:
         _check_name(config.study_name)
+
+
+def _check_task(config: Config) -> None:
+    """Check that there is no setting of another task than the one that is named: it would have no effect."""
+    if config.task == IMAGES:
+        objectives = [metric.name for metric in DECLARATION.metrics if metric.split == "val"]
+        if config.objective not in ("", *objectives):
+            raise ConfigError(f"unknown objective {config.objective!r}; {_nearest(config.objective, objectives)}")
+        if config.task_kwargs:
+            raise ConfigError("--task-kwargs are options of a task of your own; name it with --task, or leave them out")
+        return
+    default = Config()
+    images = [
+        field.name for field in fields(ImageConfig) if getattr(config, field.name) != getattr(default, field.name)
+    ]
+    if images:
+        raise ConfigError(
+            f"--{images[0].replace('_', '-')} is a setting of image trainings and has no effect on the task "
+            f"{config.task}; leave it out, or make it an option of your function: --task-kwargs"
+        )
 
 
 def _numbers(config: Config) -> dict[str, Any]:
@@ -513,6 +531,6 @@ def _flag(name: str) -> str:
 
 def _nearest(word: str, known: Iterable[str]) -> str:
     # As search_space.nearest, which cannot be had without importing torch.
-    names = [str(name) for name in known]
+    names = [str(name) for name in known if name != ""]
     close = get_close_matches(word, names, n=1, cutoff=0.6)
     return (f"did you mean {close[0]!r}? " if close else "") + f"accepted: {', '.join(names)}"
