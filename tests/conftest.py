@@ -139,6 +139,7 @@ def called(directory: Path, *args: str) -> Done:
         patch.chdir(directory)
         patch.setenv("COLUMNS", "160")
         patch.setattr(sys, "argv", ["searcher", *args])
+        patch.setattr(sys, "path", list(sys.path))  # folders that a command looks into are its own
         try:
             main()
         except SystemExit as stop:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import json
 import os
@@ -253,8 +254,7 @@ def test_a_function_that_was_changed_does_not_go_on(folder: Path) -> None:
 def test_a_function_that_can_be_imported_is_named_like_any_other(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(folder)
     (folder / "importable_task.py").write_text(TASK)
-    import importable_task  # type: ignore[import-not-found]
-
+    importable_task = importlib.import_module("importable_task")
     study = searcher.search(task=importable_task.train, study_name="s", n_trials=2, quiet=True)
     assert study.settings["task"] == "importable_task:train"
     assert searcher.search(study_name="s", n_trials=3, resume=True, quiet=True).done == 3

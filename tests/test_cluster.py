@@ -21,8 +21,9 @@ from workers.contract import Job, Outcome, Verdict
 from workers.pools.ray_actors import RayPool
 from workers.pools.ray_cluster import RayUnavailable, _on_gpus
 
+from . import made
 from .clusters import Cluster, http_status, plain_environment, running_cluster
-from .made import image_job
+from .made import image_job, measures
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +45,7 @@ def _assert_complete(url: str, name: str, n_trials: int) -> None:
     assert all(trial.state.finished for trial in trials)
     assert any(trial.state is TrialState.COMPLETE for trial in trials)
     assert summary.holder == ""
-    assert re.fullmatch("[0-9a-f]{16}", summary.study.versions["data"]), "which a worker has told"
+    assert re.fullmatch("[0-9a-f]{16}", summary.study.task.data_digest), "which a worker has told"
 
 
 def test_a_ray_job_and_a_driver_outside_search_at_the_same_time(cluster: Cluster, postgresql_url: str) -> None:
@@ -116,14 +117,15 @@ def test_a_port_that_says_nothing_is_given_up() -> None:
 
 def look(job: Job) -> Outcome:
     """What a child sees of its environment."""
-    return Outcome(Verdict.COMPLETE, " ".join(f"{name}={value}" for name, value in os.environ.items()), 0.5, 0.5)
+    return Outcome(Verdict.COMPLETE, " ".join(f"{name}={value}" for name, value in os.environ.items()), measures(0.5))
 
 
 def test_workers_of_a_local_ray_have_no_way_into_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seen to fail with `ray.init` outside of `_local_environment`: every process of Ray's has the password."""
     from ray import cloudpickle
 
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test
+    for module in (sys.modules[__name__], made):  # workers cannot import a test
+        cloudpickle.register_pickle_by_value(module)
     monkeypatch.setenv("SEARCHER_STORAGE", "postgresql://searcher:canary@host/searcher")
     monkeypatch.setenv("PGPASSWORD", "canary")
     pool = RayPool(1, 0, "local", 1, run=look)

@@ -24,6 +24,7 @@ from workers.contract import Job, Outcome, Verdict, WorkersError
 from workers.pools.base import InlinePool, Pool, evaluate
 from workers.tasks.images.config import Recipe
 
+from . import made
 from .made import changed, image_config, image_job, measures
 
 pytestmark = pytest.mark.slow
@@ -321,7 +322,8 @@ def make_ray_pool() -> Pool:
 
     from workers.pools.ray_actors import RayPool
 
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test
+    for module in (sys.modules[__name__], made):  # workers cannot import a test
+        cloudpickle.register_pickle_by_value(module)
     return RayPool(workers=2, threads=1, run=act)
 
 

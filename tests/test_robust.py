@@ -29,7 +29,7 @@ from workers.pools.base import InlinePool, guarded
 from workers.tasks.images.config import Recipe
 from workers.tasks.images.recipes import RECIPES
 
-from . import test_pool
+from . import made, test_pool
 from .conftest import ROOT, Cli
 from .made import changed, image_job, measures
 from .test_pool import PATIENCE, QUICK, Desk, act, collect, emptied, untimed
@@ -203,7 +203,7 @@ def ray_pool() -> Iterator[Any]:
 
     from workers.pools.ray_actors import RayPool
 
-    for module in (sys.modules[__name__], test_pool):
+    for module in (sys.modules[__name__], test_pool, made):
         cloudpickle.register_pickle_by_value(module)  # workers cannot import a test
     pool = RayPool(workers=2, threads=1, run=mishap)
     yield pool
