@@ -447,7 +447,7 @@ def test_a_person_at_a_terminal_is_asked(tmp_path: Path, monkeypatch: pytest.Mon
             monkeypatch.setattr(sys, "stdin", terminal)
             if not known:
                 stack.enter_context(pytest.raises(typer.Exit))
-            check_trust("s", "s", settings)
+            check_trust("s", "s", settings, [])
 
 
 def needed(name: str, extras: frozenset[str]) -> Iterator[str]:
