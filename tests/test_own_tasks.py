@@ -518,7 +518,7 @@ def refused(done: Done, message: str, status: int = 2) -> None:
         (GOOD, ("--task-kwargs", '{"wdith": 3}'), "has no option 'wdith'; did you mean 'width'?"),
         (GOOD, ("--objective", "val_mes"), "unknown objective 'val_mes'"),
         (GOOD, ("--direction", "maximize"), "--direction maximize contradicts the task"),
-        (GOOD, ("--direction", "up"), "unknown direction 'up'; accepted: , minimize, maximize"),
+        (GOOD, ("--direction", "up"), "unknown direction 'up'; accepted: minimize, maximize"),
         (GOOD, ("--baselines", "relu,maxout"), "--baselines maxout: maxout takes several inputs a channel"),
         (GOOD.replace("train.steps = 6", ""), ("--pruner", "median"), "write below the function: train.steps = 20"),
         ("def train(activation): ...", (), "or give --objective NAME --direction minimize"),

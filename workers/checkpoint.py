@@ -44,11 +44,9 @@ class Trainable(Protocol):
     def tensors(self) -> dict[str, Tensor]: ...
 
 
-class Checkpoint:
-    """That of one job, in its `checkpoint_dir`, or else below the cache's folder on the worker's machine.
-
-    A checkpoint that cannot be written or read costs a warning and the time that it would have saved.
-    """
+class _CheckpointFile:
+    """The file of one job's checkpoint. It lies in the job's `checkpoint_dir`, or else below the cache's folder on the
+    worker's machine."""
 
     def __init__(self, job: Job, data_digest: str, device: torch.device) -> None:
         place = Path(job.checkpoint_dir) if job.checkpoint_dir else folder() / "checkpoints"
@@ -56,8 +54,22 @@ class Checkpoint:
         self._device, self._every = device, job.checkpoint_seconds
         self._last = time.monotonic()
 
+    def remove(self) -> None:
+        """Remove the file, because the training is over."""
+        try:
+            self._path.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("the checkpoint %s cannot be removed: %s", self._path, error)
+
+
+class Checkpoint(_CheckpointFile):
+    """The checkpoint of an image training.
+
+    If it cannot be written or read, a warning is logged and the training begins anew.
+    """
+
     def restore(self, child: Trainable) -> list[Point]:
-        """Brings a new child to where the checkpoint is; its curve so far, empty if there is none."""
+        """Bring a new network to the state of the checkpoint. Return its learning curve, empty if there is none."""
         if not (self._path.exists() and self._installed()):
             return []
         from safetensors import SafetensorError, safe_open
@@ -106,15 +118,8 @@ class Checkpoint:
         self._every = math.inf
         return False
 
-    def remove(self) -> None:
-        """The training is over."""
-        try:
-            self._path.unlink(missing_ok=True)
-        except OSError as error:
-            log.warning("the checkpoint %s cannot be removed: %s", self._path, error)
 
-
-class SavedState:
+class SavedState(_CheckpointFile):
     """The checkpoint of a task of a person's own: a state that the task gives, the curve, and the generators of torch,
     numpy and Python.
 
@@ -122,10 +127,7 @@ class SavedState:
     """
 
     def __init__(self, job: Job, device: torch.device) -> None:
-        place = Path(job.checkpoint_dir) if job.checkpoint_dir else folder() / "checkpoints"
-        self._path = place / f"{_digest(job, '', device)}.safetensors"
-        self._device, self._every = device, job.checkpoint_seconds
-        self._last = time.monotonic()
+        super().__init__(job, "", device)
         self._checked = False  # whether one state has been found to be of the right kind
 
     def save_if_due(self, state: object, curve: Sequence[Point]) -> None:
@@ -183,11 +185,6 @@ class SavedState:
             return None, []
         log.info("going on after step %d, from %s", curve[-1].step if curve else 0, self._path)
         return state, curve
-
-    def remove(self) -> None:
-        """Remove the file: the training is over."""
-        with suppress(OSError):
-            self._path.unlink(missing_ok=True)
 
 
 def _without_tensors(value: Any, tensors: dict[str, Tensor]) -> Any:

@@ -120,7 +120,7 @@ def _row(row: sa.Row[*tuple[Any, ...]], task: StudyTask, metrics: dict[str, floa
 
 
 def _trainings(study: Study, task: StudyTask) -> sa.Select[Any]:
-    """All that were finished, best first."""
+    """Select the trainings that were finished, best first."""
     return (
         sa.select(_T.merit, _T.tie_merit, _T.number)
         .where(_T.study_id == study.id, _T.task_config == task.number, RANKED)

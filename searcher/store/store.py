@@ -150,7 +150,11 @@ class Store:
         return self.study(name)
 
     def study(self, name: str) -> Study:
-        """Raises UnknownStudy, which names those there are."""
+        """Return the study of that name.
+
+        Raises:
+            UnknownStudy: There is none; the message names the latest ones.
+        """
         c = schema.task_config
         with plain_errors(self.url), self._engine.connect() as connection:
             row = connection.execute(sa.select(schema.study).where(schema.study.c.name == name)).mappings().first()
@@ -233,7 +237,7 @@ class Store:
         return trial_of(row)
 
     def curve(self, study: Study, number: int) -> list[Point]:
-        """A trial's learning curve."""
+        """Return the learning curve of a trial."""
         return self.curves(study, [number]).get(number, [])
 
     def curves(self, study: Study, numbers: Sequence[int] | None = None) -> dict[int, list[Point]]:
