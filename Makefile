@@ -25,7 +25,7 @@ types:
 	$(PYTHON) -m mypy
 
 architecture:
-	$(PYTHON) -m tests.architecture
+	$(PYTHON) -m tests.support.architecture
 
 build:
 	$(PYTHON) -m build --no-isolation

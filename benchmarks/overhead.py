@@ -42,7 +42,7 @@ from ray import tune
 from searcher.driver import leases, session
 from searcher.settings.config import Config
 from searcher.store.store import Store
-from tests.made import measures, point
+from tests.support.made import measures, point
 from workers.contract import Job, Outcome, Verdict
 from workers.pools.base import Evaluate
 from workers.pools.ray_actors import RayPool

@@ -5,7 +5,7 @@ that the pre-flight admits are trained to the end, with several seeds, for 4 and
 of its own. Then the same functions go through the search again with a pruner, in the same order, as with two Ray
 workers (four jobs at a time): their trainings are read from the first search, and end where a cut-off of the job, or
 guessing, says so. That is the same as training them, for a child that is stopped has the curve of one that is not
-(tests/test_pruners.py).
+(tests/driver/test_pruners.py).
 
 A line says how many epochs were trained of those of the search without a pruner, and how many of its best five
 functions came to the end.
@@ -43,7 +43,7 @@ from searcher.settings import config
 from searcher.settings.config import Config
 from searcher.settings.plan import grammar_of
 from searcher.store.store import Store
-from tests.made import OBJECTIVES, proposing
+from tests.support.made import OBJECTIVES, proposing
 from workers.contract import Job, Outcome, Verdict
 from workers.pools.base import Pool
 from workers.tasks.images.data import Part, load

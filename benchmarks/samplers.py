@@ -24,7 +24,7 @@ from search_space import Grammar, space
 from searcher.records import Kind, Trial, TrialState
 from searcher.samplers.contract import Sampler, observation_of
 from searcher.samplers.registry import make_sampler
-from tests.made import image_task, result
+from tests.support.made import image_task, result
 
 ASKED = 20
 NAMES = "sampler, told, tell ms, ask ms, MiB more"

@@ -32,7 +32,7 @@ from benchmarks.store import databases
 from searcher.driver import leases, session
 from searcher.settings.config import Config
 from searcher.store.store import Store
-from tests.made import measures, point
+from tests.support.made import measures, point
 from workers.contract import Job, Outcome, Verdict
 from workers.pools.simulated import SimulatedPool
 

@@ -32,11 +32,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tests.faults import harness
-from tests.faults.harness import Tell
-from tests.faults.test_outage import Breakdown, locked, survives
-from tests.faults.test_store_model import explore
-from tests.postgres import Server
+from tests.support import harness
+from tests.support.harness import Tell
+from tests.support.histories import explore
+from tests.support.outages import Breakdown, locked, survives
+from tests.support.postgres import Server
 from workers.pools.ray_actors import RayPool
 
 PARTS = ("workers", "drivers", "pauses", "outages", "histories", "parser")

@@ -54,7 +54,7 @@ from searcher.store.database import Prepared
 from searcher.store.lease import Lease
 from searcher.store.rows import Batch, point_rows, trial_row
 from searcher.store.store import Store
-from tests.made import create, point, result
+from tests.support.made import create, point, result
 from workers.contract import Point
 from workers.pools.base import InlinePool
 

@@ -23,7 +23,7 @@ import psutil
 
 from searcher.store.database import masked
 from searcher.store.store import Store
-from tests.postgres import Server
+from tests.support.postgres import Server
 
 AWAY_SECONDS = 30
 COUNTS = (

@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
-import sys
 import tempfile
-import uuid
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 import torch
 from hypothesis import settings
 
-from cli import main
-
-from .postgres import Server
-
-ROOT = Path(__file__).parents[1]
+from tests.support.commands import Cli, called
+from tests.support.postgres import Server, fresh_database
 
 MEMORY = Path("/dev/shm")
 MEMORY_BYTES = 4 << 30
 
 settings.register_profile("busy machines", deadline=None)
 settings.load_profile("busy machines")
-
-Cli = Callable[..., "Done"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -90,17 +79,6 @@ def postgresql_url(postgresql_server: str) -> str:
     return fresh_database(postgresql_server)
 
 
-def fresh_database(postgresql_server: str, encoding: str = "UTF8") -> str:
-    """The URL of a new database on that server."""
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    engine = sa.create_engine(postgresql_server, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        form = "" if encoding == "UTF8" else f" ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"
-        connection.execute(sa.text(f"CREATE DATABASE {name}{form}"))
-    engine.dispose()
-    return sa.make_url(postgresql_server).set(database=name).render_as_string(hide_password=False)
-
-
 @pytest.fixture
 def sqlite_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/searcher.db"
@@ -110,41 +88,6 @@ def sqlite_url(tmp_path: Path) -> str:
 def database_url(request: pytest.FixtureRequest) -> str:
     """A fresh database of each kind in turn."""
     return str(request.getfixturevalue(f"{request.param}_url"))
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """What a command left behind."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-class Capture(io.TextIOWrapper):
-    """A file for what would go to a terminal."""
-
-    def __init__(self) -> None:
-        self.bytes = io.BytesIO()
-        super().__init__(self.bytes, "utf-8", write_through=True)
-
-    def text(self) -> str:
-        return self.bytes.getvalue().decode()
-
-
-def called(directory: Path, *args: str) -> Done:
-    """What `searcher ARGS` does in that directory, in this process: a new one would import torch each time."""
-    out, err, status = Capture(), Capture(), 0
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.chdir(directory)
-        patch.setenv("COLUMNS", "160")
-        patch.setattr(sys, "argv", ["searcher", *args])
-        patch.setattr(sys, "path", list(sys.path))  # folders that a command looks into are its own
-        try:
-            main()
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-    return Done(status, out.text(), err.text())
 
 
 @pytest.fixture

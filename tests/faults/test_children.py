@@ -22,14 +22,13 @@ from searcher.records import Kind, Trial, TrialState
 from searcher.reports import report
 from searcher.settings.config import Config
 from searcher.store.store import Store
-from tests.faults import harness
+from tests.support import harness
+from tests.support.made import create, measures
 from workers.contract import Job, Outcome, Verdict
 from workers.pools.base import InlinePool
 from workers.pools.ray_actors import QUEUE, RayPool
 from workers.tasks.images import train
 from workers.tasks.images.config import Recipe
-
-from ..made import create, measures
 
 pytestmark = pytest.mark.slow
 

@@ -18,8 +18,8 @@ from searcher.records import TrialState
 from searcher.store.checking import blamed
 from searcher.store.database import StoreError
 from searcher.store.store import Store
-from tests.conftest import Cli, called
-from tests.faults import harness
+from tests.support import harness
+from tests.support.commands import Cli, called
 from workers.pools.base import InlinePool
 
 pytestmark = pytest.mark.slow

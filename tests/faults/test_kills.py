@@ -12,8 +12,8 @@ import pytest
 
 from searcher.records import Trial
 from searcher.store.store import Store
-from tests.conftest import Cli
-from tests.faults import harness
+from tests.support import harness
+from tests.support.commands import Cli
 from workers.pools.ray_actors import RayPool
 
 pytestmark = pytest.mark.slow

@@ -12,16 +12,16 @@ import pytest
 
 from searcher.records import TrialState
 from searcher.store.store import Store
-from tests.clusters import Cluster, Node, running_cluster
-from tests.conftest import Cli
-from tests.faults import harness
+from tests.support import harness
+from tests.support.clusters import Cluster, Node, running_cluster
+from tests.support.commands import Cli
 
 pytestmark = pytest.mark.slow
 
 DRIVER = """
 import sys, time
 from pathlib import Path
-from tests.faults import harness
+from tests.support import harness
 from workers.pools.ray_actors import RayPool
 
 def child(job):

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -25,27 +24,26 @@ from hypothesis import strategies as st
 
 from searcher.driver import leases, session
 from searcher.driver.journal import Journal
-from searcher.driver.loop import Progress, Search
+from searcher.driver.loop import Search
 from searcher.driver.outage import RETRY_SECONDS, Outbox
 from searcher.records import Kind, Study, StudyKind, Trial, TrialState
 from searcher.samplers.contract import Pending
 from searcher.samplers.random import RandomSampler
-from searcher.settings.config import Config, ConfigError
+from searcher.settings.config import ConfigError
 from searcher.settings.plan import grammar_of
 from searcher.store.database import StoreError, StoreUnavailable
 from searcher.store.lease import Lease, LeaseLost, Position
 from searcher.store.rows import Batch
 from searcher.store.store import Store
-from tests.conftest import ROOT
-from tests.made import create, image_task, proposing, result
-from tests.postgres import Server
-from tests.test_search import CountingJudge, ThreadPool, judge, never, run
+from tests.support import ROOT
+from tests.support.made import create, image_task, proposing, result
+from tests.support.outages import SETTINGS, Breakdown, file_of, locked, survives
+from tests.support.postgres import Server
+from tests.support.searches import CountingJudge, judge, never, run
 from workers.contract import Job, Outcome, Point
 from workers.pools.base import InlinePool
 
 pytestmark = pytest.mark.slow
-
-SETTINGS = Config(sampler="random", n_trials=400, baselines=("relu",), pool="inline")
 
 
 @pytest.fixture
@@ -55,82 +53,11 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "state" / "journals"
 
 
-def file_of(url: str) -> str:
-    return url.removeprefix("sqlite:///")
-
-
-@contextmanager
-def locked(url: str) -> Iterator[None]:
-    """Another process has the SQLite file to itself."""
-    hold = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=30); "
-    hold += "c.execute('BEGIN EXCLUSIVE'); print('locked', flush=True); sys.stdin.read(); c.execute('ROLLBACK')"
-    with subprocess.Popen(
-        [sys.executable, "-c", hold, file_of(url)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
-        assert process.stdout and process.stdout.readline() == b"locked\n"
-        yield
-        assert process.stdin
-        process.stdin.close()
-        process.wait(30)
-
-
 @pytest.fixture
 def server(new_folder: Callable[[], Path]) -> Iterator[Server]:
     made = Server(new_folder())
     yield made
     made.close()
-
-
-class Breakdown(threading.Thread):
-    """Keeps the database away for so long, and until `enough` has happened."""
-
-    def __init__(self, away: Callable[[], Any], seconds: float) -> None:
-        super().__init__()
-        self._away, self.seconds = away, seconds
-        self.begun, self.enough = threading.Event(), threading.Event()
-        self.back = float("inf")
-
-    def run(self) -> None:
-        with self._away():
-            self.begun.set()
-            time.sleep(self.seconds)
-            self.enough.wait(300)
-            self.back = time.monotonic()
-
-
-def survives(url: str, breakdown: Breakdown) -> None:
-    """A search through the breakdown: all that must hold."""
-    store = Store(url, create=True)
-    study = session.create_study(store, SETTINGS)
-    judged = CountingJudge(seconds=0.02)
-
-    def child(job: Job) -> Outcome:
-        if job.number >= 100:  # not all may be done before the breakdown has begun
-            assert breakdown.begun.wait(300)
-        return judged(job)
-
-    pool = ThreadPool(child)
-    seen: list[tuple[float, Progress]] = []
-    with leases.held_lease(store, study) as lease:
-        for progress in session.search(store, lease, study, SETTINGS, pool, never):
-            if not seen:
-                breakdown.start()  # a database that is away before the search has begun ends it
-            seen.append((time.monotonic(), progress))
-            if progress.outage and progress.outage.held > 50:
-                breakdown.enough.set()
-    pool.close()
-    breakdown.join()
-    trials = store.trials(study)
-    assert [t.number for t in trials] == list(range(400))
-    assert sorted(t.finish_order for t in trials if t.finish_order is not None) == list(range(400))
-    assert max(judged.runs.values()) == 1, "no result was lost and measured again"
-    in_outage = [p for _, p in seen if p.outage]
-    assert max(p.outage.held for p in in_outage if p.outage) > 50, "workers were kept busy"
-    assert max(p.outage.seconds for p in in_outage if p.outage) > breakdown.seconds / 2
-    assert min(at for at, p in seen if at > breakdown.back and not p.outage) < breakdown.back + 60
-    ended = [t for _, p in seen for t in p.ended]
-    assert sorted(ended, key=lambda t: t.number) == trials, "what was said to have ended has ended so"
-    store.close()
 
 
 def test_a_locked_sqlite_file(sqlite_url: str, state: Path) -> None:
@@ -150,8 +77,8 @@ DRIVER = """
 import sys, time
 from searcher.driver import leases, session
 from searcher.store.store import Store
-from tests.faults.test_outage import SETTINGS
-from tests.test_search import judge
+from tests.support.outages import SETTINGS
+from tests.support.searches import judge
 from workers.pools.base import InlinePool
 
 def child(job):
