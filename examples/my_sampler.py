@@ -8,8 +8,7 @@ from searcher.samplers.contract import generator
 
 class Mutation:
     def __init__(self, *, grammar, seed, random_share=0.3):
-        self.grammar, self.seed, self.random_share = grammar, seed, random_share
-        self.best = None
+        self.grammar, self.seed, self.random_share, self.best = grammar, seed, random_share, None
 
     def ask(self, number, pending=()):
         draw = generator(self.seed, number)
@@ -17,7 +16,6 @@ class Mutation:
             return self.grammar.sample(draw)
         return self.grammar.mutate(self.best.choices, draw)
 
-    def tell(self, observation):
-        known = observation.choices and observation.merit is not None
-        if known and (self.best is None or observation.merit > self.best.merit):
-            self.best = observation
+    def tell(self, seen):
+        if seen.choices and seen.merit is not None and (self.best is None or seen.merit > self.best.merit):
+            self.best = seen
