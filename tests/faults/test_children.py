@@ -25,7 +25,7 @@ from searcher.store.store import Store
 from tests.faults import harness
 from workers.contract import Job, Outcome, Verdict
 from workers.pools.base import InlinePool
-from workers.pools.ray_actors import QUEUE, RayPool
+from workers.pools.ray_actors import JOBS_PER_ACTOR, RayPool
 from workers.tasks.images import train
 from workers.tasks.images.config import Recipe
 
@@ -149,9 +149,9 @@ def test_a_worker_whose_children_leak_is_replaced(monkeypatch: pytest.MonkeyPatc
     pool = RayPool(1, 0, "local", 1, run=leaking_child, leak_bytes=30 * MIB)
     outcomes: list[Outcome] = []
     try:
-        for number in range(0, 20, QUEUE):
-            pool.submit(*(Job(number + n, "x") for n in range(QUEUE)))
-            while len(outcomes) < number + QUEUE:
+        for number in range(0, 20, JOBS_PER_ACTOR):
+            pool.submit(*(Job(number + n, "x") for n in range(JOBS_PER_ACTOR)))
+            while len(outcomes) < number + JOBS_PER_ACTOR:
                 outcomes += [outcome for _, outcome in pool.wait(10.0)]
     finally:
         pool.close()
