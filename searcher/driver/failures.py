@@ -9,7 +9,7 @@ from searcher import SearcherError
 from searcher.records import Trial, TrialState
 from workers.contract import Health, Outcome, Verdict
 
-HOPELESS = 3  # suspects, before a session gives up
+MAX_SUSPECTS = 3  # suspects, before a session gives up
 
 
 class EveryTrialFails(SearcherError):
@@ -65,14 +65,14 @@ class Failures:
 
     def settled(self, nothing_left: bool) -> list[tuple[Trial, Outcome]]:
         """Return the suspects that are FAILED now, with their outcomes. `nothing_left`: no other trial can be tried."""
-        if not (self._worked or len(self._reasons) > 1 or (nothing_left and self.suspects < HOPELESS)):
+        if not (self._worked or len(self._reasons) > 1 or (nothing_left and self.suspects < MAX_SUSPECTS)):
             return []
         settled, self._suspects = self._suspects, []
         return settled
 
     def check(self, study: str) -> None:
-        """Raise EveryTrialFails if there are `HOPELESS` suspects. `study` is the study as one types it."""
-        if self.suspects >= HOPELESS:
+        """Raise EveryTrialFails if there are `MAX_SUSPECTS` suspects. `study` is the study as one types it."""
+        if self.suspects >= MAX_SUSPECTS:
             (reason,) = self._reasons
             first, _ = self._suspects[0]
             raise EveryTrialFails(

@@ -16,7 +16,7 @@ from searcher.store.lease import Lease, LeaseLost, StudyBusy, in_words
 from searcher.store.rows import Batch, edited
 from searcher.store.store import LEASE_SECONDS, Store
 
-MOST_EXPIRY = 86_400.0  # seconds: more than a lease has left when the database's clock was set back
+MAX_EXPIRY = 86_400.0  # seconds: more than a lease has left when the database's clock was set back
 
 log = logging.getLogger("searcher")
 
@@ -76,7 +76,7 @@ def _acquire(store: Store, study: Study, patience: Callable[[StudyBusy], None] |
         return _take(store, study)
     except StudyBusy as busy:
         first = busy
-    if first.expires_in > MOST_EXPIRY:
+    if first.expires_in > MAX_EXPIRY:
         raise edited(study.name, f"its lease is to last {first.expires_in:.3g} s more, not {LEASE_SECONDS:.0f} s")
     if patience:
         patience(first)

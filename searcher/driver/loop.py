@@ -20,7 +20,7 @@ from searcher.driver.failures import Failures
 from searcher.driver.jobs import job_of, pruner_of
 from searcher.driver.keys import PresentKeys
 from searcher.driver.mirrors import Mirrors
-from searcher.driver.outage import Outage, Outbox
+from searcher.driver.outage import Outage, ResultWriter
 from searcher.driver.state import SearchState
 from searcher.proposers import WAIT, Proposal, Proposer, Wait
 from searcher.records import REFUSED, Kind, Study, StudyKind, StudyTask, Trial, TrialState
@@ -37,9 +37,9 @@ from workers.validation import validated
 log = logging.getLogger("searcher")
 
 WAKE_SECONDS = 1.0  # the longest that the loop waits for children before it renews the lease and asks whether to stop
-AT_ONCE = 100  # most trials placed in one transaction
-MOST_ASKED = 100  # times that a sampler is asked for one trial, if it proposes what the study has already
-AHEAD = 8  # most proposals made while children train, so that a free worker does not wait for the sampler
+MAX_PLACED = 100  # most trials placed in one transaction
+MAX_ASKED = 100  # times that a sampler is asked for one trial, if it proposes what the study has already
+MAX_AHEAD = 8  # most proposals made while children train, so that a free worker does not wait for the sampler
 
 
 class StopAsked(SearcherError):
@@ -117,18 +117,18 @@ class Search:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store, self._config, self._clock = store, config, clock
-        self._outbox = Outbox(store, lease, study)
+        self._writer = ResultWriter(store, lease, study)
         self._proposer, self._pool, self._should_stop = proposer, pool, should_stop
         self._pruner = pruner_of(config, study.task)
         self._state = SearchState(study)
         self._mirrors = Mirrors(self._state, config.skip_mirrors)
         self._failures = Failures(config.max_retries)
-        self._begun = self._marked = clock()
+        self._started = self._last_marked = clock()
         self._proposals: deque[Trial] = deque()  # made ahead, not yet in the store
         self._exhausted = False  # whether the proposer has nothing more to propose
-        self._settled = True  # whether the store, or the journal, has everything that was entered here
+        self._recorded = True  # whether the store, or the journal, has everything that was entered here
         self._more_to_place = False  # whether one transaction did not take all that could be placed
-        self._most_deferred = max(AT_ONCE, pool.capacity)
+        self._most_deferred = max(MAX_PLACED, pool.capacity)
         self._session_done = self._workers_lost = 0
         self._again: list[Trial] = []  # since the last progress
         self._data_digests: dict[int, str] = {}  # by task configuration; unknown until a worker has looked at the data
@@ -149,17 +149,17 @@ class Search:
             while restored and not self._stopping() and self._has_work():
                 batch, submitted, ended = Batch(), list[Trial](), list[Trial]()
                 ready = self._wait() if self._state.running else []
-                self._settled = False
+                self._recorded = False
                 self._collect(ready, batch, ended)
-                if self._more() and self._outbox.has_room:
-                    self._place(batch, submitted, ended)
-                elif self._outbox.outage and not self._state.running:
-                    self._outbox.wait(WAKE_SECONDS)
+                if self._can_begin() and self._writer.has_room:
+                    self._fill_pool(batch, submitted, ended)
+                elif self._writer.outage and not self._state.running:
+                    self._writer.wait(WAKE_SECONDS)
                 self._settle_suspects(batch, ended)
-                self._outbox.put(batch)
-                self._settled = True
+                self._writer.put(batch)
+                self._recorded = True
                 self._pool.submit(*map(self._job, submitted))
-                if outage or batch or self._outbox.outage:
+                if outage or batch or self._writer.outage:
                     progress = self._progress(ended)
                     outage = progress.outage
                     yield progress
@@ -167,15 +167,17 @@ class Search:
                 self._propose_ahead()
             if outage:
                 yield self._progress([])
-            if self._late():
-                log.info("the time is up (%g s) with %d of %d trials decided", self._config.timeout, *self._so_far())
+            if self._time_is_up():
+                log.info(
+                    "the time is up (%g s) with %d of %d trials decided", self._config.timeout, *self._ended_and_total()
+                )
             elif self._exhausted:
-                log.warning("there is nothing more to propose: %d of %d trials are decided", *self._so_far())
+                log.warning("there is nothing more to propose: %d of %d trials are decided", *self._ended_and_total())
         finally:
-            with closing(self._outbox):
+            with closing(self._writer):
                 self._reopen_running()
-        done, total = self._so_far()
-        if self._outbox.asked_to_stop and done < total:
+        done, total = self._ended_and_total()
+        if self._writer.asked_to_stop and done < total:
             raise StopAsked("stopped, as `searcher stop` has asked")
 
     # Beginning and end ------------------------------------------------------------------------------------------------
@@ -183,17 +185,17 @@ class Search:
     def _restore(self) -> bool:
         """Learn from the store what earlier sessions did; trials that they left running wait again. With a long study
         that takes a while, in which the lease is kept. Return False if a wish to stop cut it short."""
-        self._outbox.open()
+        self._writer.open()
         study, batch = self._state.study, Batch()
         tasks = self._store.study(study.name).tasks  # a journal may have brought digests
         self._data_digests = {task.number: task.data_digest for task in tasks}
         keys = PresentKeys(study)
         for trial, curve in replay.ended(self._store, study, curves=self._pruner is not None):
             self._state.finish(trial, keys.of(trial))
-            self._learn(trial, curve)
-            if self._clock() - self._marked >= WAKE_SECONDS:
-                self._marked = self._clock()
-                self._outbox.put(Batch())
+            self._tell(trial, curve)
+            if self._clock() - self._last_marked >= WAKE_SECONDS:
+                self._last_marked = self._clock()
+                self._writer.put(Batch())
                 if self._stopping():
                     return False
         for trial in replay.open_trials(self._store, study):
@@ -204,35 +206,35 @@ class Search:
             self._state.waiting.append(waiting)
             self._state.propose(waiting)
         self._state.proposed = self._store.size(study)
-        self._outbox.put(batch)
+        self._writer.put(batch)
         keys.say_what_changed(self._store.typed(study.name))
         return True
 
     def _reopen_running(self) -> None:
         """Set running trials back to WAITING, for the next session. It does that itself where this cannot be written,
         or where the session ended (a second Ctrl-C) before the store had heard of what runs."""
-        if not self._settled:
+        if not self._recorded:
             return
         batch = Batch()
         for trial in self._state.running.values():
             if trial.state is TrialState.RUNNING:
                 batch.changed.append((TrialState.RUNNING, replace(trial, state=TrialState.WAITING)))
-        self._outbox.put(batch)
+        self._writer.put(batch)
 
     def _stopping(self) -> bool:
-        return self._should_stop() or self._outbox.asked_to_stop
+        return self._should_stop() or self._writer.asked_to_stop
 
     def _has_work(self) -> bool:
-        return bool(self._state.running or self._more() or self._outbox.outage or self._failures.suspects)
+        return bool(self._state.running or self._can_begin() or self._writer.outage or self._failures.suspects)
 
-    def _more(self) -> bool:
+    def _can_begin(self) -> bool:
         """Return True if there is something to begin, and time for it."""
-        return not self._late() and (bool(self._state.waiting or self._proposals) or self._may_propose())
+        return not self._time_is_up() and (bool(self._state.waiting or self._proposals) or self._may_propose())
 
-    def _late(self) -> bool:
-        return 0 < self._config.timeout < self._clock() - self._begun
+    def _time_is_up(self) -> bool:
+        return 0 < self._config.timeout < self._clock() - self._started
 
-    def _so_far(self) -> tuple[int, int]:
+    def _ended_and_total(self) -> tuple[int, int]:
         return self._state.counts.total(), self._state.study.n_trials
 
     def _may_propose(self) -> bool:
@@ -270,12 +272,12 @@ class Search:
                 batch.changed.append((trial.state, suspect))
             else:
                 self._end(trial, outcome, batch, ended)
-        if self._clock() - self._marked >= WAKE_SECONDS:
+        if self._clock() - self._last_marked >= WAKE_SECONDS:
             self._mark_running(batch)
 
     def _settle_suspects(self, batch: Batch, ended: list[Trial]) -> None:
         """End the trials whose failure is no longer in doubt."""
-        for trial, outcome in self._failures.settled(nothing_left=not (self._state.running or self._more())):
+        for trial, outcome in self._failures.settled(nothing_left=not (self._state.running or self._can_begin())):
             self._end(trial, outcome, batch, ended)
 
     def _end(self, trial: Trial, outcome: Outcome, batch: Batch, ended: list[Trial]) -> None:
@@ -291,7 +293,7 @@ class Search:
         batch.changed.append((trial.state, done))
         if outcome.curve:
             batch.curves[trial.number] = outcome.curve
-        self._enter(done, ended, outcome.curve)
+        self._record_end(done, ended, outcome.curve)
 
     def _on_our_data(self, trial: Trial, outcome: Outcome, batch: Batch) -> Outcome:
         """Return the outcome; FAILED if it was trained on other data than the study's. The first outcome of a task
@@ -306,20 +308,20 @@ class Search:
 
     def _mark_running(self, batch: Batch) -> None:
         """Write which trials run. This happens about once a second, so children of a few milliseconds go without."""
-        self._marked = self._clock()
+        self._last_marked = self._clock()
         for trial in self._state.running.values():
             if trial.state is TrialState.WAITING:
                 running = replace(trial, state=TrialState.RUNNING)
                 batch.changed.append((TrialState.WAITING, running))
                 self._state.running[trial.number] = running
 
-    def _place(self, batch: Batch, submitted: list[Trial], ended: list[Trial]) -> None:
+    def _fill_pool(self, batch: Batch, submitted: list[Trial], ended: list[Trial]) -> None:
         """Fill the pool: first with trials that wait, then with new proposals. A known function is cited, and what the
         pre-flight or `--skip-mirrors` refuses is recorded; neither is trained. A trial that a running training will
         decide is deferred until that ends."""
         state, begun = self._state, self._clock()
         before = state.deferred_trials
-        for _ in range(AT_ONCE):
+        for _ in range(MAX_PLACED):
             new = not state.waiting
             if new and self._clock() - begun > WAKE_SECONDS:  # a slow sampler; the lease is to be renewed
                 self._more_to_place = True
@@ -335,19 +337,19 @@ class Search:
             elif placed.state.finished:
                 batch.changed.append((TrialState.WAITING, placed))
             if placed.state.finished:
-                self._enter(placed, ended)
+                self._record_end(placed, ended)
             elif awaited := self._mirrors.awaited(trial):
                 state.defer(trial, awaited)
             else:
                 state.start(trial)
                 submitted.append(trial)
         else:
-            self._more_to_place = state.deferred_trials < before + AT_ONCE
+            self._more_to_place = state.deferred_trials < before + MAX_PLACED
 
     def _propose_ahead(self) -> None:
         """Propose while children train. With a pool of one job at a time proposals wait, so that they know all
         results."""
-        wanted = min(AHEAD, self._pool.capacity + 1) if self._pool.capacity > 1 else 0
+        wanted = min(MAX_AHEAD, self._pool.capacity + 1) if self._pool.capacity > 1 else 0
         end = self._clock() + WAKE_SECONDS
         while len(self._proposals) < wanted and self._clock() < end and (trial := self._propose()):
             self._proposals.append(trial)
@@ -390,10 +392,10 @@ class Search:
 
     def _ask(self, number: int) -> Proposal | Wait | None:
         """Return what the proposer answers. A sampler that proposes what the study has already is asked again, with
-        that proposal among the pending ones, until it repeats itself or has been asked `MOST_ASKED` times. One that
+        that proposal among the pending ones, until it repeats itself or has been asked `MAX_ASKED` times. One that
         does not look at pending trials repeats itself at once, and its proposal becomes a citation."""
         pending, rejected = tuple(self._state.pending.values()), list[Pending]()
-        for _ in range(MOST_ASKED):
+        for _ in range(MAX_ASKED):
             proposal = self._proposer.ask(number, (*pending, *rejected))
             if not isinstance(proposal, Proposal) or self._state.study.kind is StudyKind.DESIGN:
                 break
@@ -415,15 +417,15 @@ class Search:
         expression = parse(trial.expression)
         return preflight(expression) or breakdown(expression) or ""
 
-    def _enter(self, trial: Trial, ended: list[Trial], curve: Sequence[Point] = ()) -> None:
+    def _record_end(self, trial: Trial, ended: list[Trial], curve: Sequence[Point] = ()) -> None:
         self._state.finish(trial)
         self._session_done += 1
         if trial.trained and trial.state is not TrialState.FAILED:
             self._failures.worked()
         ended.append(trial)
-        self._learn(trial, curve)
+        self._tell(trial, curve)
 
-    def _learn(self, trial: Trial, curve: Sequence[Point]) -> None:
+    def _tell(self, trial: Trial, curve: Sequence[Point]) -> None:
         if trial.state.judged:
             if told := self._mirrors.told(trial):
                 self._proposer.tell(observation_of(told, self._task(told).objective))
@@ -440,15 +442,15 @@ class Search:
             unique=len(state.functions),
             trained=state.trained,
             session_done=self._session_done,
-            seconds=self._clock() - self._begun,
+            seconds=self._clock() - self._started,
             best=state.best,
             ended=tuple(ended),
-            outage=self._outbox.outage,
+            outage=self._writer.outage,
             waiting=len(state.waiting) + state.deferred_trials + self._failures.suspects,
             running=len(state.running),
             workers_lost=self._workers_lost,
             again=again,
             mirrors=state.mirrors,
-            commits=self._outbox.commits(),
+            commits=self._writer.commits(),
             study=state.study.name,
         )

@@ -25,9 +25,9 @@ from searcher.store.rows import Batch
 from searcher.store.store import LEASE_SECONDS, Store
 
 RETRY_SECONDS = 1.0
-HELD_AT_MOST = 10_000  # written rows, some 10 MB; then no new trial begins
-TOGETHER = 500  # most rows written in one transaction once the database is back
-PARTING_SECONDS = 5.0  # how long a search that is stopped in an outage waits for the end of it
+MAX_HELD = 10_000  # written rows, some 10 MB; then no new trial begins
+MAX_TOGETHER = 500  # most rows written in one transaction once the database is back
+CLOSE_SECONDS = 5.0  # how long a search that is stopped in an outage waits for the end of it
 
 _OVERTAKEN = "another driver has gone on with the study since"
 _UNFIT = "what is in it does not fit the database; it is measured again"
@@ -43,7 +43,7 @@ class Outage:
     held: int
 
 
-class Outbox:
+class ResultWriter:
     """Writes the batches of one session of a study, in order, each once.
 
     Attributes:
@@ -59,7 +59,7 @@ class Outbox:
         self._failure: Exception | None = None  # why nothing more can be put
         self._retrying: threading.Thread | None = None
         self._lock = threading.Lock()  # of what is held and since when, in an outage
-        self._over, self._leaving = threading.Event(), threading.Event()
+        self._over, self._closing = threading.Event(), threading.Event()
         self._seconds: deque[float] = deque(maxlen=10_000)  # that commits have taken
         self._heard = time.monotonic()  # when the database last took something
         self.asked_to_stop = False
@@ -83,7 +83,7 @@ class Outbox:
                     journal.path,
                 )
         self._serial = position.serial + 1
-        self._store.commit(self._lease, Batch(serial=self._serial), hasty=False)
+        self._store.commit(self._lease, Batch(serial=self._serial), short_wait=False)
         self._heard = time.monotonic()
 
     def _take_over(self, journal: Journal, rest: list[Batch]) -> Position:
@@ -145,7 +145,7 @@ class Outbox:
     @property
     def has_room(self) -> bool:
         with self._lock:
-            return sum(map(_rows, self._held)) < HELD_AT_MOST
+            return sum(map(_rows, self._held)) < MAX_HELD
 
     def wait(self, seconds: float) -> None:
         """Waits for the end of the outage."""
@@ -155,10 +155,10 @@ class Outbox:
         """Ends a session. In an outage it waits a moment, then leaves the rest to the journal."""
         if self._since is None:
             return
-        self._over.wait(PARTING_SECONDS)
-        self._leaving.set()
+        self._over.wait(CLOSE_SECONDS)
+        self._closing.set()
         if self._retrying:
-            self._retrying.join(PARTING_SECONDS)  # nothing is to be written once the lease is given back
+            self._retrying.join(CLOSE_SECONDS)  # nothing is to be written once the lease is given back
         with self._lock:
             if self._since is not None and self._journal.path.exists():
                 log.warning(
@@ -193,12 +193,12 @@ class Outbox:
         self._over.clear()
         log.warning("%s; the search goes on and holds its results until the database is back", error)
         retry = partial(copy_context().run, self._retry)  # whose log records are about the study too
-        self._retrying = threading.Thread(target=retry, name="searcher-outbox", daemon=True)
+        self._retrying = threading.Thread(target=retry, name="searcher-result-writer", daemon=True)
         self._retrying.start()
 
     def _retry(self) -> None:
         """Ends with the outage, or with a failure that the search's next `put` raises."""
-        while not self._leaving.wait(RETRY_SECONDS):
+        while not self._closing.wait(RETRY_SECONDS):
             try:
                 self._write_held()
             except StoreUnavailable:
@@ -212,7 +212,7 @@ class Outbox:
         the session is leaving, the lease that is lost may be the one that it has given back itself."""
         with self._lock:
             try:
-                if isinstance(error, LeaseLost) and not self._leaving.is_set():
+                if isinstance(error, LeaseLost) and not self._closing.is_set():
                     _set_aside(self._journal, _OVERTAKEN)
             except OSError as unnamed:
                 log.warning(
@@ -264,7 +264,7 @@ def _together(held: deque[Batch]) -> Batch:
     """The first of them as one batch: a row is added before it is changed."""
     whole = Batch()
     for batch in held:
-        if whole and _rows(whole) + _rows(batch) > TOGETHER:
+        if whole and _rows(whole) + _rows(batch) > MAX_TOGETHER:
             break
         whole.added += batch.added
         whole.changed += batch.changed

@@ -21,7 +21,7 @@ from searcher.records import Kind, StudyKind, TrialState
 from searcher.store import database, schema
 from searcher.store.database import StoreError, StoreUnavailable, plain_errors
 from searcher.store.errors import DAMAGED
-from searcher.store.store import MOST_BATCHES, Store
+from searcher.store.store import MAX_BATCHES, Store
 
 _OPEN = "state IN ('WAITING', 'RUNNING')"
 _JUDGED = ", ".join(f"'{state}'" for state in TrialState if state.judged)
@@ -103,7 +103,7 @@ def examine(url: str | URL) -> Iterator[Finding]:
 
 
 @contextmanager
-def blamed(url: str | URL) -> Iterator[None]:
+def explained_damage(url: str | URL) -> Iterator[None]:
     """Turns an exception that comes of a damaged SQLite file into a StoreError that says so.
 
     What is read from such a file can be anything (a state that there is not, a text where a number was), and so can
@@ -131,7 +131,7 @@ def opened(url: str, *, create: bool = False, existing: bool = False) -> Iterato
     """
     if existing:
         database.require(url)
-    with blamed(url):
+    with explained_damage(url):
         store = Store(url, create=create)
         try:
             yield store
@@ -243,7 +243,7 @@ def _studies(engine: Engine, store: Store) -> Iterator[Finding]:
             f"its kind is {kind!r}": kind not in list(StudyKind),
             "its settings or versions are no JSON object": not (_is_object(config) and _is_object(versions)),
             "it has no lease": lease is None,
-            f"its lease says that {serial} batches were written": not 0 <= (serial or 0) < MOST_BATCHES,
+            f"its lease says that {serial} batches were written": not 0 <= (serial or 0) < MAX_BATCHES,
             f"its tally is {_told(tally)}; its trials are {_told(states)}": states != tally,
             f"it has {trials} trials, more than its total of {total}": trials > total,
         }

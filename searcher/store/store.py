@@ -37,7 +37,7 @@ from workers.text import holdable
 
 LEASE_SECONDS = 15.0
 COMMIT_SECONDS = 1.0  # how long a commit waits for other processes to free a SQLite file: a search can do without it
-MOST_BATCHES = 2**31 - 10**6  # of a study: what an integer of SQL counts, and what one session may add
+MAX_BATCHES = 2**31 - 10**6  # of a study: what an integer of SQL counts, and what one session may add
 _OVERTAKEN = "another driver has taken this study over; this one has stopped and written nothing since"
 
 
@@ -77,7 +77,7 @@ class Store:
         with plain_errors(self.url):
             self._codec = database.codec(self._engine)
         self._writer = self._engine.execution_options(writes=True)
-        self._hasty = self._engine.execution_options(writes=True, patience=COMMIT_SECONDS)
+        self._writer_short_wait = self._engine.execution_options(writes=True, patience=COMMIT_SECONDS)
         self._asking = self._engine.execution_options(patience=COMMIT_SECONDS)
         c = schema.lease.c
         renewal = (
@@ -407,22 +407,22 @@ class Store:
             ).first()
         if row is None:
             raise LeaseLost(_OVERTAKEN)
-        if not 0 <= row.serial < MOST_BATCHES:
+        if not 0 <= row.serial < MAX_BATCHES:
             raise StoreError(
                 f"the lease of the study says that {row.serial} batches were written; see: searcher db check"
             )
         return Position(*row)
 
-    def commit(self, lease: Lease, batch: Batch, *, hasty: bool = True) -> bool:
+    def commit(self, lease: Lease, batch: Batch, *, short_wait: bool = True) -> bool:
         """Write a batch and renew the lease, in one transaction; an empty batch only renews the lease. Return True if
-        the driver has been asked to stop. With `hasty=True`, give up after one second if another process holds the
+        the driver has been asked to stop. With `short_wait=True`, give up after one second if another process holds the
         database's lock (otherwise after half a minute).
 
         Raises:
             LeaseLost: another driver has the study, or a trial was not in the state expected; nothing was written.
             StoreUnavailable: the database does not answer; whether it was written, `position` tells later.
         """
-        with plain_errors(self.url), (self._hasty if hasty else self._writer).begin() as connection:
+        with plain_errors(self.url), (self._writer_short_wait if short_wait else self._writer).begin() as connection:
             asked = self._renew(connection, lease, batch.serial)
             stamp = database.stamp(datetime.now(UTC), self._engine)
             self._write(connection, lease.study_id, batch, stamp)

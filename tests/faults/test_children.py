@@ -120,7 +120,7 @@ def own_bytes() -> int:
 
 
 def test_the_memory_of_a_driver_is_flat(sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Driver and worker are one process here. Seen to fail with 1 MB kept of each trial in `Search._enter`."""
+    """Driver and worker are one process here. Seen to fail with 1 MB kept of each trial in `Search._record_end`."""
     monkeypatch.setattr(harness, "CHILD_SECONDS", 0.0)
     study = harness.make_study(sqlite_url, tmp_path, n_trials=700)
     store, pool = Store(sqlite_url), InlinePool(run=harness.child)

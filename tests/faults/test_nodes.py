@@ -86,7 +86,7 @@ def launched(cluster: Cluster, url: str) -> AbstractContextManager[subprocess.Po
 
 
 def test_a_cluster_that_goes_away(sqlite_url: str, tmp_path: Path, cli: Cli) -> None:
-    """Seen to fail with `ClusterMonitor.answers` always true: the process ends after 60 s, with Ray's last words only."""
+    """Seen to fail with `ClusterMonitor.answers` always true: the process ends after 60 s with Ray's message only."""
     Store(sqlite_url, create=True).close()
     store = Store(sqlite_url)
 
