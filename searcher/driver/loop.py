@@ -1,8 +1,9 @@
 """The loop of a study: propose, submit, wait, record, tell.
 
-One transaction records what has ended and what comes next; only then is the next submitted. So whatever is killed, the
-store holds every acknowledged result and the row of everything that runs, and a search goes on from the store alone.
-While the database does not answer, a journal on this machine takes its place (`searcher/driver/outage.py`).
+One transaction records the trials that have ended and the next ones; only then are the next ones submitted. So if any
+process is killed, the store has every acknowledged result and a row for every trial that runs, and the next session
+needs nothing but the store. While the database does not answer, a journal on this machine takes its place
+(`searcher/driver/outage.py`).
 """
 
 from __future__ import annotations
@@ -36,38 +37,39 @@ from workers.validation import validated
 
 log = logging.getLogger("searcher")
 
-WAKE_SECONDS = 1.0  # the longest that the loop waits for children before it renews the lease and asks whether to stop
-MAX_PLACED = 100  # most trials placed in one transaction
-MAX_ASKED = 100  # times that a sampler is asked for one trial, if it proposes what the study has already
-MAX_AHEAD = 8  # most proposals made while children train, so that a free worker does not wait for the sampler
+WAKE_SECONDS = 1.0  # the longest wait for results before the loop renews the lease and asks whether to stop
+MAX_PLACED = 100  # trials that one transaction begins, cites or refuses
+MAX_ASKED = 100  # times that a sampler is asked for one trial if it proposes functions that the study has already
+MAX_AHEAD = 8  # proposals made while workers train, so that a free worker does not wait for the sampler
 
 
 class StopAsked(SearcherError):
-    """`searcher stop` has ended a session; the study is ready to go on."""
+    """`searcher stop` ended a session; the study can be resumed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a search is, after a transaction.
+    """The state of a search after a transaction.
 
-    Counts include earlier sessions unless something else is said. In an outage the database has less than this.
+    Counts include earlier sessions unless stated otherwise. In an outage they include results that the database does
+    not have yet.
 
     Attributes:
-        total: trials that the study is to have.
+        total: number of trials that the study will have.
         counts: trials that have ended, by state.
-        proposed: rows of the study.
-        unique: different functions among them.
-        trained: trials that a worker trained.
-        session_done: trials that ended in this session.
+        proposed: number of trials proposed so far, which is the number of the study's rows.
+        unique: number of different functions among them.
+        trained: number of trials that a worker trained.
+        session_done: number of trials that ended in this session.
         seconds: length of this session.
-        best: the best trained trial.
-        ended: trials that have ended since the last progress.
-        outage: set while the database does not answer.
-        waiting, running: trials that have not ended.
-        workers_lost: workers that died in this session.
-        again: trials whose run failed since the last progress, and that run again.
-        mirrors: trials that `--skip-mirrors` left untrained.
-        commits: seconds that each transaction took since the last progress.
+        best: the best trained trial; None if there is none yet.
+        ended: trials that ended since the last progress.
+        outage: the outage, while the database does not answer.
+        waiting, running: numbers of trials that have not ended.
+        workers_lost: number of workers that died in this session.
+        again: trials whose run failed since the last progress and that will run again.
+        mirrors: number of trials that `--skip-mirrors` left untrained.
+        commits: how many seconds each transaction since the last progress took.
         study: the name of the study.
     """
 
@@ -96,12 +98,14 @@ class Progress:
 
 
 class Search:
-    """One session of one study, from what the store holds to the study's total.
+    """One session of one study: it begins with the trials in the store and ends at the study's total.
 
     Args:
-        lease: the right to write, held by the caller and renewed here.
-        proposer: a new one; it is told every judged trial of the study first.
-        should_stop: asked about once a second; True ends the session with the study ready to go on.
+        lease: the right to write; the caller holds it, and the session renews it.
+        config: says how the search is run.
+        proposer: a new proposer; the session first tells it every judged trial of the study.
+        pool: runs the jobs.
+        should_stop: called about once a second; if it returns True the session ends, and the study can be resumed.
         clock: returns seconds; only differences are used.
     """
 
@@ -125,23 +129,23 @@ class Search:
         self._failures = Failures(config.max_retries)
         self._started = self._last_marked = clock()
         self._proposals: deque[Trial] = deque()  # made ahead, not yet in the store
-        self._exhausted = False  # whether the proposer has nothing more to propose
-        self._recorded = True  # whether the store, or the journal, has everything that was entered here
-        self._more_to_place = False  # whether one transaction did not take all that could be placed
+        self._exhausted = False  # True once the proposer has nothing more to propose
+        self._recorded = True  # False while this object knows something that neither store nor journal has
+        self._more_to_place = False  # True if the last transaction had no room for all trials that could begin
         self._most_deferred = max(MAX_PLACED, pool.capacity)
         self._session_done = self._workers_lost = 0
-        self._again: list[Trial] = []  # since the last progress
-        self._data_digests: dict[int, str] = {}  # by task configuration; unknown until a worker has looked at the data
+        self._again: list[Trial] = []  # as in Progress
+        self._data_digests: dict[int, str] = {}  # by task configuration; empty until a worker has read the data
 
     def run(self) -> Generator[Progress, None, None]:
-        """Run to the total, the time-out or a wish to stop. Yield after every transaction that changed something, and
-        now and then while the database does not answer.
+        """Run until the total, the time-out or a request to stop. Yield after every transaction that changed something,
+        and about once a second in an outage.
 
         Raises:
             LeaseLost: another driver has taken the study over.
-            StopAsked: `searcher stop` was called before the study was done.
+            StopAsked: `searcher stop` was called before the study was complete.
             EveryTrialFails: the first trainings all failed in the same way.
-            StoreError: the database has failed. Everything written until then stands.
+            StoreError: the database has failed; everything written before is kept.
         """
         restored = self._restore()
         outage: Outage | None = None
@@ -183,11 +187,11 @@ class Search:
     # Beginning and end ------------------------------------------------------------------------------------------------
 
     def _restore(self) -> bool:
-        """Learn from the store what earlier sessions did; trials that they left running wait again. With a long study
-        that takes a while, in which the lease is kept. Return False if a wish to stop cut it short."""
+        """Read the trials of earlier sessions from the store; trials that were left running wait again. For a long
+        study this takes a while, and the lease is renewed meanwhile. Return False if a request to stop came first."""
         self._writer.open()
         study, batch = self._state.study, Batch()
-        tasks = self._store.study(study.name).tasks  # a journal may have brought digests
+        tasks = self._store.study(study.name).tasks  # read again: a journal may have added digests
         self._data_digests = {task.number: task.data_digest for task in tasks}
         keys = PresentKeys(study)
         for trial, curve in replay.ended(self._store, study, curves=self._pruner is not None):
@@ -211,8 +215,8 @@ class Search:
         return True
 
     def _reopen_running(self) -> None:
-        """Set running trials back to WAITING, for the next session. It does that itself where this cannot be written,
-        or where the session ended (a second Ctrl-C) before the store had heard of what runs."""
+        """Set running trials back to WAITING. This is not needed for correctness: the next session does the same, for
+        example after a second Ctrl-C, where the store does not know yet which trials run."""
         if not self._recorded:
             return
         batch = Batch()
@@ -228,7 +232,7 @@ class Search:
         return bool(self._state.running or self._can_begin() or self._writer.outage or self._failures.suspects)
 
     def _can_begin(self) -> bool:
-        """Return True if there is something to begin, and time for it."""
+        """Return True if there are trials to begin and the time is not up."""
         return not self._time_is_up() and (bool(self._state.waiting or self._proposals) or self._may_propose())
 
     def _time_is_up(self) -> bool:
@@ -259,7 +263,7 @@ class Search:
         return job_of(trial, self._task(trial), self._data_digests[trial.task_config], self._config, self._pruner)
 
     def _collect(self, ready: Sequence[tuple[Job, Outcome]], batch: Batch, ended: list[Trial]) -> None:
-        """Enter what the pool has given back."""
+        """Record the outcomes that the pool returned."""
         for job, given in ready:
             trial = self._state.stop(job.number)
             self._workers_lost += given.health is not Health.SOUND
@@ -296,8 +300,8 @@ class Search:
         self._record_end(done, ended, outcome.curve)
 
     def _on_our_data(self, trial: Trial, outcome: Outcome, batch: Batch) -> Outcome:
-        """Return the outcome; FAILED if it was trained on other data than the study's. The first outcome of a task
-        configuration says which data these are."""
+        """Return the outcome, or FAILED if its data differ from the study's. The first outcome of a task configuration
+        decides which data these are."""
         known, found = self._data_digests[trial.task_config], outcome.data_digest
         if not known and found:
             self._data_digests[trial.task_config] = batch.data_digests[trial.task_config] = known = found
@@ -307,7 +311,8 @@ class Search:
         return Outcome(Verdict.FAILED, reason, seconds=outcome.seconds, worker=outcome.worker)
 
     def _mark_running(self, batch: Batch) -> None:
-        """Write which trials run. This happens about once a second, so children of a few milliseconds go without."""
+        """Set the trials that run to RUNNING. It happens about once a second, so trainings of a few milliseconds are
+        never marked."""
         self._last_marked = self._clock()
         for trial in self._state.running.values():
             if trial.state is TrialState.WAITING:
@@ -316,14 +321,14 @@ class Search:
                 self._state.running[trial.number] = running
 
     def _fill_pool(self, batch: Batch, submitted: list[Trial], ended: list[Trial]) -> None:
-        """Fill the pool: first with trials that wait, then with new proposals. A known function is cited, and what the
-        pre-flight or `--skip-mirrors` refuses is recorded; neither is trained. A trial that a running training will
-        decide is deferred until that ends."""
+        """Fill the pool, first with trials that wait, then with new proposals. Known functions are cited and trials
+        that the pre-flight or `--skip-mirrors` refuses are recorded; neither are trained. A trial that a running
+        training will decide is deferred until that training ends."""
         state, begun = self._state, self._clock()
         before = state.deferred_trials
         for _ in range(MAX_PLACED):
             new = not state.waiting
-            if new and self._clock() - begun > WAKE_SECONDS:  # a slow sampler; the lease is to be renewed
+            if new and self._clock() - begun > WAKE_SECONDS:  # the sampler is slow, and the lease must be renewed
                 self._more_to_place = True
                 break
             if len(state.running) >= self._pool.capacity or (new and state.deferred_trials >= self._most_deferred):
@@ -347,15 +352,15 @@ class Search:
             self._more_to_place = state.deferred_trials < before + MAX_PLACED
 
     def _propose_ahead(self) -> None:
-        """Propose while children train. With a pool of one job at a time proposals wait, so that they know all
-        results."""
+        """Make proposals while workers train. With a pool of one job at a time none are made ahead, so that each
+        proposal is made with all earlier results known."""
         wanted = min(MAX_AHEAD, self._pool.capacity + 1) if self._pool.capacity > 1 else 0
         end = self._clock() + WAKE_SECONDS
         while len(self._proposals) < wanted and self._clock() < end and (trial := self._propose()):
             self._proposals.append(trial)
 
     def _next_proposal(self) -> Trial | None:
-        """Return the next new trial, which is a row of the study from here on."""
+        """Return the next new trial and count it as a row of the study."""
         trial = self._proposals.popleft() if self._proposals else self._propose()
         if trial:
             self._state.proposed += 1
@@ -391,9 +396,9 @@ class Search:
         return replace(trial, state=TrialState.INFEASIBLE, reason=REFUSED + refusal) if refusal else trial
 
     def _ask(self, number: int) -> Proposal | Wait | None:
-        """Return what the proposer answers. A sampler that proposes what the study has already is asked again, with
-        that proposal among the pending ones, until it repeats itself or has been asked `MAX_ASKED` times. One that
-        does not look at pending trials repeats itself at once, and its proposal becomes a citation."""
+        """Return the proposer's answer. If a sampler proposes a function that the study has already, ask it again with
+        that proposal among the pending trials, until it repeats itself or was asked `MAX_ASKED` times. A sampler that
+        ignores pending trials repeats itself at once, and its proposal becomes a citation."""
         pending, rejected = tuple(self._state.pending.values()), list[Pending]()
         for _ in range(MAX_ASKED):
             proposal = self._proposer.ask(number, (*pending, *rejected))
@@ -406,7 +411,7 @@ class Search:
         return proposal
 
     def _refusal(self, trial: Trial) -> str:
-        """Say why a candidate of a search is not worth training; empty if it may be, or is known."""
+        """Say why the pre-flight refuses a candidate of a search; empty if it does not, or if the result is known."""
         state = self._state
         if (
             not self._config.preflight
