@@ -75,7 +75,7 @@ class Failures:
         return settled
 
     def check(self, study: str) -> None:
-        """Raise EveryTrialFails if there are `MAX_SUSPECTS` suspects. `study` is the study's name as typed in a shell."""
+        """Raise EveryTrialFails if there are `MAX_SUSPECTS` suspects. `study` is the name as typed in a shell."""
         if self.suspects >= MAX_SUSPECTS:
             (reason,) = self._reasons
             first, _ = self._suspects[0]

@@ -23,19 +23,19 @@ log = logging.getLogger("searcher")
 
 @contextmanager
 def held_lease(
-    store: Store, study: Study, patience: Callable[[StudyBusy], None] | None = None, *, wait: bool = False
+    store: Store, study: Study, before_waiting: Callable[[StudyBusy], None] | None = None, *, wait: bool = False
 ) -> Iterator[Lease]:
     """Hold the study's lease for the length of the block. The lease of a dead process is taken over: at once if it ran
     on this machine, otherwise when it expires.
 
     Args:
-        patience: called before the wait for a lease whose holder may be dead.
+        before_waiting: called before the wait for a lease whose holder may be dead.
         wait: wait for a live holder too, until it has ended.
 
     Raises:
         StudyBusy: a live process holds the lease.
     """
-    lease = _acquire(store, study, patience, wait)
+    lease = _acquire(store, study, before_waiting, wait)
     try:
         with logs.about(study.name):
             log.log(
@@ -72,15 +72,15 @@ def renewed(store: Store, lease: Lease) -> Iterator[None]:
         thread.join()
 
 
-def _acquire(store: Store, study: Study, patience: Callable[[StudyBusy], None] | None, wait: bool) -> Lease:
+def _acquire(store: Store, study: Study, before_waiting: Callable[[StudyBusy], None] | None, wait: bool) -> Lease:
     try:
         return _take(store, study)
     except StudyBusy as busy:
         first = busy
     if first.expires_in > MAX_EXPIRY:
         raise edited(study.name, f"its lease is to last {first.expires_in:.3g} s more, not {LEASE_SECONDS:.0f} s")
-    if patience:
-        patience(first)
+    if before_waiting:
+        before_waiting(first)
     end = time.monotonic() + first.expires_in
     said = False
     while True:

@@ -274,7 +274,8 @@ def _rows(batch: Batch) -> int:
 
 
 def _together(held: deque[Batch]) -> Batch:
-    """Return the first held batches as one batch. Its `added` are written before its `changed`, as their order needs."""
+    """Return the first held batches as one batch, of at most `MAX_TOGETHER` rows if it is more than one. The store
+    writes `added` before `changed`, so a row is there before it is changed."""
     whole = Batch()
     for batch in held:
         if whole and _rows(whole) + _rows(batch) > MAX_TOGETHER:
