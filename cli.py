@@ -241,7 +241,7 @@ def launch(
     from searcher.settings import config
 
     if quiet:
-        logs.hush()
+        logs.hide_session_messages()
     request = sessions.Request(storage, config.from_flags(locals()), experiment, preset)
     with (
         served(metrics_host, metrics_port) as registry,
@@ -282,7 +282,7 @@ def resume(
     from searcher.settings import config
 
     if quiet:
-        logs.hush()
+        logs.hide_session_messages()
     request = sessions.Request(storage, config.from_flags(locals()), experiment, trust_code=trust_code)
     with served(metrics_host, metrics_port) as registry, sessions.resumed(request, name, caller()) as session:
         search(session, quiet, registry)
@@ -329,7 +329,7 @@ def trial(
     from searcher.reports import report
 
     with opened(storage) as store:
-        facts, curve = report.trial_card(store, store.study(name), number)
+        facts, curve = report.trial_report(store, store.study(name), number)
         if output is not Format.table:
             print_rows([{**facts, "curve": curve}], output)
             return

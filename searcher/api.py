@@ -26,7 +26,7 @@ from searcher.reports.mirrors import marked
 from searcher.sessions import Caller, Request, Session, launched
 from searcher.settings import config
 from searcher.settings.config import Config, ConfigError
-from searcher.store.checking import blamed
+from searcher.store.checking import explained_damage
 from searcher.store.database import StoreError
 from searcher.store.lease import StudyBusy
 from searcher.store.store import Store, StudyExists, UnknownStudy
@@ -180,7 +180,7 @@ class StoreView:
 
     def __init__(self, storage: str) -> None:
         self._url = storage
-        with blamed(storage):
+        with explained_damage(storage):
             self._store = Store(storage)
         self._close = weakref.finalize(self, self._store.close)
 
@@ -235,7 +235,7 @@ class StoreView:
 
     @contextmanager
     def _reading(self) -> Iterator[Store]:
-        with blamed(self._url):
+        with explained_damage(self._url):
             yield self._store
 
 

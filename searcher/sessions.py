@@ -167,7 +167,7 @@ def resumed(request: Request, name: str, caller: Caller, *, wait: bool = False) 
         stored = replace(settings, address=approval.LOCAL) if own_address else settings
         caller.approve(study.name, store.typed(study.name), stored, tasks)
         session.check_total(store, study, settings.n_trials)  # once more under the lease; this is before it is taken
-        with session.blamed_on(study):  # what the trainings of a design need, its workers find out
+        with session.stored_settings_errors(study):  # what the trainings of a design need, its workers find out
             digest = "" if design else caller.check(settings)
         session.check_comparable(study, digest)
         with leases.held_lease(store, study, caller.patience, wait=wait) as lease:

@@ -35,9 +35,9 @@ def upgrade(storage: Storage = DEFAULT_STORAGE) -> None:
 @app.command()
 def check(storage: Storage = DEFAULT_STORAGE) -> None:
     """Say what is in the database, and whether all that must hold of it does."""
-    from searcher.store.checking import blamed, examine
+    from searcher.store.checking import examine, explained_damage
 
-    with blamed(storage):
+    with explained_damage(storage):
         well = print_findings(examine(storage))
     if not well:
         raise typer.Exit(1)
@@ -54,11 +54,11 @@ def copy(
     from dataclasses import asdict
 
     from searcher.store import copying
-    from searcher.store.checking import blamed
+    from searcher.store.checking import explained_damage
     from searcher.store.database import masked
 
     try:
-        with blamed(source), _bar() as report:
+        with explained_damage(source), _bar() as report:
             copied = copying.copy(source, target, study or (), report)
     except KeyboardInterrupt:
         print("Interrupted; nothing was written.", file=sys.stderr)

@@ -16,7 +16,7 @@ from searcher.commands.console import MOST, Format, Output, Row, no_result, prin
 
 if TYPE_CHECKING:
     from search_space import Choices, Expression, Grammar
-    from searcher.reports.function import Card
+    from searcher.reports.function import FunctionReport
 
 app = typer.Typer()
 group = typer.Typer(help="The search spaces, and the functions in them.", no_args_is_help=True)
@@ -185,29 +185,29 @@ def show(
     output: Output = Format.table,
 ) -> None:
     """Show what a function is like, without training it: its shape, its slope, what a deep network does with it."""
-    from searcher.reports.function import Card
+    from searcher.reports.function import FunctionReport
 
-    card = Card(_expression(expression, primitives)[0])
+    report = FunctionReport(_expression(expression, primitives)[0])
     if plot:  # first, for the reader of a pipe may leave early
         from searcher.reports import plot as picture
 
-        picture.save(card, plot)
+        picture.save(report, plot)
         print(f"picture written to {plot}", file=sys.stderr)
-    _print_card(card, output)
+    _print_report(report, output)
 
 
-def _print_card(card: Card, output: Format) -> None:
-    words = card.words()
+def _print_report(report: FunctionReport, output: Format) -> None:
+    words = report.words()
     if output is Format.table:
         print("\n".join([*(f"{label:<14} {text}" for label, text in words.items()), ""]))
-        print("\n".join(card.curves(braille=_can_print("⣿┊┈┼"))))
+        print("\n".join(report.curves(braille=_can_print("⣿┊┈┼"))))
     elif output is Format.markdown:
         print_rows([{"": label, " ": text} for label, text in words.items()], output)
     elif output is Format.csv:  # has no lists
-        lists = {name: " ".join(map(str, value)) for name, value in card.facts().items() if isinstance(value, list)}
-        print_rows([{**card.facts(), **lists}], output)
+        lists = {name: " ".join(map(str, value)) for name, value in report.facts().items() if isinstance(value, list)}
+        print_rows([{**report.facts(), **lists}], output)
     else:
-        print_rows([card.facts()], output)
+        print_rows([report.facts()], output)
 
 
 def _expression(text: str, primitives: str | None) -> tuple[Expression, str]:

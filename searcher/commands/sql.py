@@ -31,12 +31,12 @@ def query(
 ) -> None:
     """Run your own SQL, read only. Tables: searcher_study, searcher_task_config, searcher_trial, searcher_point; view:
     leaderboard."""
-    from searcher.store.checking import blamed
+    from searcher.store.checking import explained_damage
     from searcher.store.query import ALL_BYTES, opened_query
 
     table = output is Format.table
     most, most_bytes = (min(limit, TABLE_ROWS), TABLE_BYTES) if table else (limit, ALL_BYTES)
-    with blamed(storage), opened_query(storage, sql, timeout, most, most_bytes) as answer:
+    with explained_damage(storage), opened_query(storage, sql, timeout, most, most_bytes) as answer:
         rows = list(answer) if table else answer
         if not answer.large or answer.count:
             print_rows(rows, output, answer.names)

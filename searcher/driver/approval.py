@@ -1,9 +1,9 @@
-"""Code of a user's own that settings name, `model = "package.module:function"`, and whether to run it.
+"""Decide whether to run the user code that settings name, as in `model = "package.module:function"`.
 
-Settings that a person gives on the command line are followed. Settings that come from a database may have been written
-by anybody with access to it, and `model = "os:system"` names code too. So a stored name is imported only if this user
-has trusted that code on this machine before: by launching a search with it, or by `resume --trust-code`. Trust is given
-to the contents of the files, so another file of the same name is asked about again.
+Settings from the command line are the user's own and are followed. Settings from a database may come from anybody with
+access to it, and `model = "os:system"` names code too. So a stored name is imported only if this user approved that
+code on this machine before, by launching a search with it or by `resume --trust-code`. The approval is for the contents
+of the files: after a change they need a new approval.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from searcher.settings.config import Config
 from workers.contract import TaskConfig
 from workers.tasks.own import names_object
 
-LOCAL = "local"  # the only address at which no other machine, and nobody else's Ray, is reached
+LOCAL = "local"  # the only address that reaches no other machine and no other user's Ray
 
 log = logging.getLogger("searcher")
 
 
 class CodeNotTrusted(SearcherError):
-    """A study names code, or a cluster, that its user has not asked for."""
+    """A study names code, or a cluster, that this user has not approved."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Claim:
-    """One thing that the settings would run.
+    """Code, or a cluster, that the settings name.
 
     Attributes:
-        what: the setting that names it: code trusted as a data set is not trusted as a network.
-        name: its value.
-        module: the module to import; empty for a cluster, which can run anything here.
-        options: what the code is called with.
+        what: the setting that names it. Code that is approved as a data set is not approved as a network.
+        name: the value of that setting.
+        module: the module to import; empty for a cluster, whose tasks can run any code on this machine.
+        options: the keyword arguments of the code.
     """
 
     what: str
@@ -55,14 +55,19 @@ class _Claim:
         return f"{self.what} {self.name}{given}" + (f" ({', '.join(map(str, files[:3]))})" if files else "")
 
     def digest(self) -> str:
+        """Return a digest of the setting, its value, the options and the contents of the module's files."""
         code = files_digest(self.module) if self.module else ""
         facts = [self.what, self.name, sorted(self.options), code]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def remember(settings: Config, tasks: Sequence[TaskConfig] = ()) -> None:
-    """Note that this user wants the code that the settings and the task configurations of a design name, with these
-    options, and their cluster."""
+    """Record that this user approves the code and the cluster that the settings name.
+
+    Args:
+        settings: the settings of a study.
+        tasks: the task configurations of a design, which name code too.
+    """
     known = _known()
     digests = [digest for claim in _claims(settings, tasks) if (digest := claim.digest()) not in known]
     if not digests:
@@ -77,19 +82,20 @@ def remember(settings: Config, tasks: Sequence[TaskConfig] = ()) -> None:
 
 
 def check(study: str, typed: str, settings: Config, tasks: Sequence[TaskConfig] = ()) -> None:
-    """Raise CodeNotTrusted if what is stored names code or a cluster that this user has not trusted before.
+    """Raise CodeNotTrusted if stored settings name code or a cluster that this user has not approved.
 
     Args:
-        study, typed: the study's name, and the name as it is typed in a command.
+        study, typed: the study's name, and the name as typed in a shell.
+        settings: the stored settings.
         tasks: the task configurations of a design. Those of a search follow from its settings.
     """
     claims = list(_claims(settings, tasks))
     known = _known() if claims else frozenset[str]()
     if unknown := dict.fromkeys(str(claim) for claim in claims if claim.digest() not in known):
         raise CodeNotTrusted(
-            f"study {study!r} would run what its database names and what was not launched from here, or has changed "
-            f"since: {'; '.join(unknown)}. If you know it, and who can write to the database: "
-            f"searcher resume {typed} --trust-code"
+            f"study {study!r} would run code or use a cluster that its database names and that was not launched from "
+            f"here, or has changed since: {'; '.join(unknown)}. If you know that code, and who can write to the "
+            f"database: searcher resume {typed} --trust-code"
         )
 
 
@@ -114,10 +120,10 @@ def _claims(settings: Config, tasks: Sequence[TaskConfig]) -> Iterator[_Claim]:
 
 
 def _named(**named: tuple[str, Mapping[str, Any]]) -> Iterator[_Claim]:
-    """Yield the claims of settings by name, each with what the code is called with."""
+    """Yield the claims of settings by name; each value is the setting's value and the options of the code."""
     for what, (name, options) in named.items():
         if what == "task" and names_object(name):
-            continue  # a function object of this process, or nothing that can be imported
+            continue  # a function object of this process, which is not imported
         if code := code_name(name):
             yield _Claim(what, name, code.module, tuple(options.items()))
 
@@ -127,7 +133,7 @@ def _known() -> frozenset[str]:
     try:
         return frozenset(file.read_text(errors="replace").split()) if file.exists() else frozenset()
     except OSError as error:
-        log.warning("%s cannot be read (%s): what was launched from here is not known", file, error.strerror)
+        log.warning("%s cannot be read (%s), so no code counts as approved", file, error.strerror)
         return frozenset()
 
 

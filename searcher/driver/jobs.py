@@ -1,4 +1,4 @@
-"""The jobs that trials become."""
+"""Make the job that trains a trial."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from workers.contract import Job
 
 
 def pruner_of(config: Config, task: StudyTask) -> Pruner | None:
-    """Return the pruner that the settings name; None if nothing is stopped early."""
+    """Return the pruner that the settings name; None if no trial is to be stopped early."""
     rule = PRUNERS[config.pruner]
     return Pruner(rule, task) if rule else None
 
@@ -21,7 +21,7 @@ def job_of(trial: Trial, task: StudyTask, data_digest: str, config: Config, prun
         task: the trial's task configuration.
         data_digest: the digest that the data must have; empty if it is not known yet.
         config: says how the training is run.
-        pruner: gives the cut-offs of this moment. Baselines have none: they are there to be compared with.
+        pruner: gives the cut-offs of this moment. Baselines have none: other functions are compared with them.
     """
     if trial.kind is Kind.BASELINE:
         pruner = None

@@ -1,7 +1,8 @@
-"""What a driver could not write while its database did not answer: a file of this machine, one a driver.
+"""The journal of an outage: a file on this machine with the batches that a driver could not write to its database.
 
-A line is a checksum and a JSON object: first whose journal it is, then batches in order, and who has taken it over. A
-line is on disk before what it says is acted upon; one that was cut short by a crash has never been acted upon.
+Each line is a checksum and a JSON object. The first line names the driver; the others are its batches, in order, and
+notes of later drivers that took the journal over. A line is on disk before the search acts on it, so a line that a
+crash cut short can be dropped.
 """
 
 from __future__ import annotations
@@ -25,18 +26,20 @@ from workers.contract import Point
 
 
 def folder() -> Path:
-    """Where journals are: in SEARCHER_STATE, or else where the XDG base directory specification keeps state."""
+    """Return the folder of the journals: below SEARCHER_STATE, or else the folder for state of the XDG base directory
+    specification."""
     own = os.environ.get("SEARCHER_STATE")
     shared = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state") / "searcher"
     return (Path(own) if own else shared).expanduser() / "journals"
 
 
 class Journal:
-    """The journal of one driver. The file is made by the first `append`.
+    """The journal of one driver. The first `append` creates the file.
 
     Attributes:
-        writers: of the leases under which it was written, or written from to the database.
-        batches: those that were in it when it was read.
+        writers: `Lease.writer` of the driver that wrote the journal, and of those that wrote its batches to the
+            database.
+        batches: the batches that were in it when it was read.
     """
 
     def __init__(self, path: Path, study: Study, generation: int, writer: int) -> None:
@@ -45,25 +48,26 @@ class Journal:
         self.batches: list[Batch] = []
         self._generation = generation
         self._head = {"study": study.name, "generation": generation, "writer": writer}
-        self._whole: int | None = None  # bytes of it that are whole lines, if it was read
+        self._whole: int | None = None  # how many bytes are complete lines; None if the file was not read
 
     @classmethod
     def of(cls, study: Study, lease: Lease) -> Self:
+        """Return the journal of the driver that holds the lease."""
         path = folder() / f"{_stem(study)}-{lease.generation}-{lease.writer}.jsonl"
         return cls(path, study, lease.generation, lease.writer)
 
     @classmethod
     def left(cls, study: Study) -> list[Self]:
-        """Those that drivers of the study, or of a copy of it, have left on this machine, oldest first.
+        """Return the journals that drivers of the study, or of a copy of it, left on this machine, oldest first.
 
         Raises:
-            StoreError: one is damaged, or cannot be read.
+            StoreError: a journal is damaged or cannot be read.
         """
         found = [cls._read(path, study) for path in folder().glob(f"{_stem(study)}-*.jsonl")]
         return sorted(found, key=lambda journal: journal._generation)
 
     def append(self, batch: Batch) -> None:
-        """Keeps a batch.
+        """Write a batch to the journal.
 
         Raises:
             StoreError: the file cannot be written.
@@ -71,7 +75,7 @@ class Journal:
         self._write(_plain(batch))
 
     def take_over(self, writer: int) -> None:
-        """Notes that a later driver writes from it to the database.
+        """Note that a later driver, `writer`, writes the journal's batches to the database.
 
         Raises:
             StoreError: the file cannot be written.
@@ -83,7 +87,7 @@ class Journal:
         self.path.unlink(missing_ok=True)
 
     def set_aside(self) -> Path | None:
-        """Keeps it from being read again; where it is now, None if nothing was ever written to it."""
+        """Rename the file so that it is not read again, and return its new path; None if there is no file."""
         if not self.path.exists():
             return None
         names = (self.path.with_suffix(f".{n}.overtaken" if n else ".overtaken") for n in count())
@@ -92,7 +96,7 @@ class Journal:
     def _write(self, entry: dict[str, Any]) -> None:
         line = _line(entry)
         try:
-            for place in (self.path.parent.parent, self.path.parent):  # `mode` is for the last of `parents` only
+            for place in (self.path.parent.parent, self.path.parent):  # `mode` holds for the last folder only
                 place.mkdir(mode=0o700, parents=True, exist_ok=True)
             file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             try:
@@ -102,14 +106,14 @@ class Journal:
         except OSError as error:
             raise StoreError(
                 f"results that are not in the database cannot be kept in {self.path.parent} either ({error.strerror}); "
-                "make that possible, or set SEARCHER_STATE to another folder"
+                "make that folder writable, or set SEARCHER_STATE to another folder"
             ) from error
 
     def _append(self, file: int, line: bytes) -> None:
-        """All of a line or nothing: on a disk that fills up half of one would be written without an error."""
+        """Write a complete line or nothing: on a full disk, the system may write half a line without an error."""
         size = os.fstat(file).st_size
         if self._whole is not None and self._whole < size:
-            size, self._whole = self._whole, None  # a line that was cut short must not run into the next one
+            size, self._whole = self._whole, None  # removes a line that was cut short, before the next one follows
             os.ftruncate(file, size)
         whole = line if size else _line(self._head) + line
         try:
@@ -129,7 +133,7 @@ class Journal:
                 f"the journal {path} cannot be read ({error.strerror}); it may hold results of study {study.name!r} "
                 "that are not in the database. Make it readable, or move it away: they will be measured again"
             ) from error
-        whole = text[: text.rfind(b"\n") + 1]  # what comes after was cut short, or is being written
+        whole = text[: text.rfind(b"\n") + 1]  # a last line without an end was cut short, or is being written
         try:
             entries = list(_entries(whole))
             generation = entries[0]["generation"] if entries else 0
@@ -149,7 +153,7 @@ class Journal:
 
 
 def _stem(study: Study) -> str:
-    """The same for a study however its database is named."""
+    """Return the start of the file names of a study's journals. It does not depend on the database's URL."""
     return hashlib.sha256(f"{study.name} {study.created_at}".encode()).hexdigest()[:16]
 
 
@@ -177,7 +181,7 @@ def _plain(batch: Batch) -> dict[str, Any]:
 
 
 def _batch(entry: dict[str, Any], study: Study) -> Batch:
-    older = "data_digests" not in entry  # written before results could have any metrics
+    older = "data_digests" not in entry  # written by a version whose results had fixed metrics
     digests = {0: entry["data_digest"]} if older and entry.get("data_digest") else {}
     to_point = _older_point if older else _point
     return Batch(

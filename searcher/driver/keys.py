@@ -1,9 +1,9 @@
-"""Keys of studies that older rules keyed.
+"""Compute keys by today's rules for studies whose stored keys were made by older rules.
 
-A study records which rules made its keys (`versions["keys"]`; none: the first). The first rules gave one key to some
-functions that differ: one of them was never trained, and cites the result of the other. A search that goes on with such
-a study keys it anew in memory and leaves the stored keys as they are; `searcher db rekey` changes the store
-(searcher/driver/rekeying.py).
+A study records which rules made its keys (`versions["keys"]`; the first rules if it is missing). The first rules gave
+the same key to some functions that differ, so that one of them was never trained and cites the result of the other. A
+session of such a study computes today's keys in memory and leaves the stored keys as they are; `searcher db rekey`
+changes the store (searcher/driver/rekeying.py).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def is_current(study: Study) -> bool:
 
 
 def present_key(trial: Trial) -> str:
-    """Return the key of a trial's function by today's rules, or the stored one if its text cannot be read here:
-    `maxout(2)` is no expression, and a primitive of a user's own is unknown while its module is not loaded."""
+    """Return the key of a trial's function by today's rules, or the stored key if the text cannot be parsed here:
+    `maxout(2)` is not an expression, and a user's own primitive is unknown while its module is not loaded."""
     try:
         return key(parse(trial.expression))
     except SpaceError:
@@ -31,13 +31,13 @@ def present_key(trial: Trial) -> str:
 
 
 class PresentKeys:
-    """Computes the keys of a study's trials by today's rules, and finds the citations that do not hold by them.
+    """Computes the keys of a study's trials by today's rules, and finds the citations that are wrong by these rules.
 
-    Trials are asked for in the order in which they ended: a cited trial comes before those that cite it.
+    `of` must be called for the trials in the order in which they ended, so that a cited trial comes first.
 
     Attributes:
-        broken: the trials whose function is not the one that they cite, each with the number of the cited trial.
-        changed: how many trials have another key than the store says.
+        broken: the trials that cite another function's result, each with the number of the cited trial.
+        changed: number of trials whose key differs from the stored one.
     """
 
     def __init__(self, study: Study) -> None:
@@ -57,11 +57,13 @@ class PresentKeys:
         return found
 
     def say_what_changed(self, typed: str) -> None:
-        """Log that the study was keyed anew, if it was. `typed` is the study as one types it."""
+        """Log that keys of the study differ from the stored ones, if any do. `typed` is the study's name as typed in a
+        shell."""
         if self.changed:
             log.warning(
-                "older rules keyed study %s; its %d trials are keyed anew in memory, the database keeps its keys. %d "
-                "trials cite the result of another function: to have them trained, stop and run: searcher db rekey %s",
+                "older rules made the keys of study %s; the keys of its %d trials are computed anew in memory, and the "
+                "database keeps the old ones. %d trials cite the result of another function: to have them trained, "
+                "stop and run: searcher db rekey %s",
                 self._study.name,
                 len(self._found),
                 len(self.broken),

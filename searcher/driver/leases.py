@@ -1,4 +1,4 @@
-"""Taking and holding the lease of a study, by which drivers take turns."""
+"""Take and hold the lease of a study: only its holder may drive the study."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from searcher.store.lease import Lease, LeaseLost, StudyBusy, in_words
 from searcher.store.rows import Batch, edited
 from searcher.store.store import LEASE_SECONDS, Store
 
-MOST_EXPIRY = 86_400.0  # seconds: more than a lease has left when the database's clock was set back
+MAX_EXPIRY = 86_400.0  # seconds; a lease that lasts longer was edited, even if the database's clock was set back
 
 log = logging.getLogger("searcher")
 
 
 @contextmanager
 def held_lease(
-    store: Store, study: Study, patience: Callable[[StudyBusy], None] | None = None, *, wait: bool = False
+    store: Store, study: Study, before_waiting: Callable[[StudyBusy], None] | None = None, *, wait: bool = False
 ) -> Iterator[Lease]:
     """Hold the study's lease for the length of the block. The lease of a dead process is taken over: at once if it ran
-    on this machine, else when it runs out.
+    on this machine, otherwise when it expires.
 
     Args:
-        patience: called before a lease that may be a dead process's is waited for.
-        wait: wait for a live process too, until it has ended.
+        before_waiting: called before the wait for a lease whose holder may be dead.
+        wait: wait for a live holder too, until it has ended.
 
     Raises:
-        StudyBusy: a live process holds it.
+        StudyBusy: a live process holds the lease.
     """
-    lease = _acquire(store, study, patience, wait)
+    lease = _acquire(store, study, before_waiting, wait)
     try:
         with logs.about(study.name):
             log.log(
-                logging.INFO if lease.generation > 1 else logging.DEBUG,  # a new study says so itself
+                logging.INFO if lease.generation > 1 else logging.DEBUG,  # a new study is announced elsewhere
                 "this process drives study %s from here on, its driver number %d",
                 study.name,
                 lease.generation,
@@ -48,18 +48,19 @@ def held_lease(
     finally:
         try:
             store.release(lease)
-        except StoreUnavailable as error:  # says nothing of how the block has ended
-            log.warning("%s; the study's lease runs out by itself in %.0f s", error, LEASE_SECONDS)
+        except StoreUnavailable as error:  # must not hide an exception of the block
+            log.warning("%s; the study's lease expires by itself in %.0f s", error, LEASE_SECONDS)
 
 
 @contextmanager
 def renewed(store: Store, lease: Lease) -> Iterator[None]:
-    """Keeps a lease through a block that does not write: Ray can take longer to start than a lease lasts."""
+    """Renew the lease during a block that writes nothing: Ray, for example, can take longer to start than a lease
+    lasts."""
     over = threading.Event()
 
     def renew() -> None:
         while not over.wait(LEASE_SECONDS / 3):
-            with suppress(StoreUnavailable, LeaseLost):  # the search meets the same, and says so
+            with suppress(StoreUnavailable, LeaseLost):  # the search gets the same error, and reports it
                 store.commit(lease, Batch())
 
     thread = threading.Thread(target=renew, name="searcher-lease", daemon=True)
@@ -71,15 +72,15 @@ def renewed(store: Store, lease: Lease) -> Iterator[None]:
         thread.join()
 
 
-def _acquire(store: Store, study: Study, patience: Callable[[StudyBusy], None] | None, wait: bool) -> Lease:
+def _acquire(store: Store, study: Study, before_waiting: Callable[[StudyBusy], None] | None, wait: bool) -> Lease:
     try:
         return _take(store, study)
     except StudyBusy as busy:
         first = busy
-    if first.expires_in > MOST_EXPIRY:
+    if first.expires_in > MAX_EXPIRY:
         raise edited(study.name, f"its lease is to last {first.expires_in:.3g} s more, not {LEASE_SECONDS:.0f} s")
-    if patience:
-        patience(first)
+    if before_waiting:
+        before_waiting(first)
     end = time.monotonic() + first.expires_in
     said = False
     while True:
@@ -97,7 +98,7 @@ def _acquire(store: Store, study: Study, patience: Callable[[StudyBusy], None] |
 
 
 def _take(store: Store, study: Study) -> Lease:
-    """Take the lease if it is free, or its holder is dead."""
+    """Take the lease if it is free or its holder is known to be dead."""
     try:
         return store.acquire(study, holder(), identity())
     except StudyBusy as busy:

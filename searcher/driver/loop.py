@@ -1,8 +1,9 @@
 """The loop of a study: propose, submit, wait, record, tell.
 
-One transaction records what has ended and what comes next; only then is the next submitted. So whatever is killed, the
-store holds every acknowledged result and the row of everything that runs, and a search goes on from the store alone.
-While the database does not answer, a journal on this machine takes its place (`searcher/driver/outage.py`).
+One transaction records the trials that have ended and the next ones; only then are the next ones submitted. So if any
+process is killed, the store has every acknowledged result and a row for every trial that runs, and the next session
+needs nothing but the store. While the database does not answer, a journal on this machine takes its place
+(`searcher/driver/outage.py`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from searcher.driver.failures import Failures
 from searcher.driver.jobs import job_of, pruner_of
 from searcher.driver.keys import PresentKeys
 from searcher.driver.mirrors import Mirrors
-from searcher.driver.outage import Outage, Outbox
+from searcher.driver.outage import Outage, ResultWriter
 from searcher.driver.state import SearchState
 from searcher.proposers import WAIT, Proposal, Proposer, Wait
 from searcher.records import REFUSED, Kind, Study, StudyKind, StudyTask, Trial, TrialState
@@ -36,38 +37,39 @@ from workers.validation import validated
 
 log = logging.getLogger("searcher")
 
-WAKE_SECONDS = 1.0  # the longest that the loop waits for children before it renews the lease and asks whether to stop
-AT_ONCE = 100  # most trials placed in one transaction
-MOST_ASKED = 100  # times that a sampler is asked for one trial, if it proposes what the study has already
-AHEAD = 8  # most proposals made while children train, so that a free worker does not wait for the sampler
+WAKE_SECONDS = 1.0  # the longest wait for results before the loop renews the lease and asks whether to stop
+MAX_PLACED = 100  # trials that one transaction begins, cites or refuses
+MAX_ASKED = 100  # times that a sampler is asked for one trial if it proposes functions that the study has already
+MAX_AHEAD = 8  # proposals made while workers train, so that a free worker does not wait for the sampler
 
 
 class StopAsked(SearcherError):
-    """`searcher stop` has ended a session; the study is ready to go on."""
+    """`searcher stop` ended a session; the study can be resumed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a search is, after a transaction.
+    """The state of a search after a transaction.
 
-    Counts include earlier sessions unless something else is said. In an outage the database has less than this.
+    Counts include earlier sessions unless stated otherwise. In an outage they include results that the database does
+    not have yet.
 
     Attributes:
-        total: trials that the study is to have.
+        total: number of trials that the study will have.
         counts: trials that have ended, by state.
-        proposed: rows of the study.
-        unique: different functions among them.
-        trained: trials that a worker trained.
-        session_done: trials that ended in this session.
+        proposed: number of trials proposed so far, which is the number of the study's rows.
+        unique: number of different functions among them.
+        trained: number of trials that a worker trained.
+        session_done: number of trials that ended in this session.
         seconds: length of this session.
-        best: the best trained trial.
-        ended: trials that have ended since the last progress.
-        outage: set while the database does not answer.
-        waiting, running: trials that have not ended.
-        workers_lost: workers that died in this session.
-        again: trials whose run failed since the last progress, and that run again.
-        mirrors: trials that `--skip-mirrors` left untrained.
-        commits: seconds that each transaction took since the last progress.
+        best: the best trained trial; None if there is none yet.
+        ended: trials that ended since the last progress.
+        outage: the outage, while the database does not answer.
+        waiting, running: numbers of trials that have not ended.
+        workers_lost: number of workers that died in this session.
+        again: trials whose run failed since the last progress and that will run again.
+        mirrors: number of trials that `--skip-mirrors` left untrained.
+        commits: how many seconds each transaction since the last progress took.
         study: the name of the study.
     """
 
@@ -96,12 +98,14 @@ class Progress:
 
 
 class Search:
-    """One session of one study, from what the store holds to the study's total.
+    """One session of one study: it begins with the trials in the store and ends at the study's total.
 
     Args:
-        lease: the right to write, held by the caller and renewed here.
-        proposer: a new one; it is told every judged trial of the study first.
-        should_stop: asked about once a second; True ends the session with the study ready to go on.
+        lease: the right to write; the caller holds it, and the session renews it.
+        config: says how the search is run.
+        proposer: a new proposer; the session first tells it every judged trial of the study.
+        pool: runs the jobs.
+        should_stop: called about once a second; if it returns True the session ends, and the study can be resumed.
         clock: returns seconds; only differences are used.
     """
 
@@ -117,31 +121,31 @@ class Search:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store, self._config, self._clock = store, config, clock
-        self._outbox = Outbox(store, lease, study)
+        self._writer = ResultWriter(store, lease, study)
         self._proposer, self._pool, self._should_stop = proposer, pool, should_stop
         self._pruner = pruner_of(config, study.task)
         self._state = SearchState(study)
         self._mirrors = Mirrors(self._state, config.skip_mirrors)
         self._failures = Failures(config.max_retries)
-        self._begun = self._marked = clock()
+        self._started = self._last_marked = clock()
         self._proposals: deque[Trial] = deque()  # made ahead, not yet in the store
-        self._exhausted = False  # whether the proposer has nothing more to propose
-        self._settled = True  # whether the store, or the journal, has everything that was entered here
-        self._more_to_place = False  # whether one transaction did not take all that could be placed
-        self._most_deferred = max(AT_ONCE, pool.capacity)
+        self._exhausted = False  # True once the proposer has nothing more to propose
+        self._recorded = True  # False while this object knows something that neither store nor journal has
+        self._more_to_place = False  # True if the last transaction had no room for all trials that could begin
+        self._most_deferred = max(MAX_PLACED, pool.capacity)
         self._session_done = self._workers_lost = 0
-        self._again: list[Trial] = []  # since the last progress
-        self._data_digests: dict[int, str] = {}  # by task configuration; unknown until a worker has looked at the data
+        self._again: list[Trial] = []  # as in Progress
+        self._data_digests: dict[int, str] = {}  # by task configuration; empty until a worker has read the data
 
     def run(self) -> Generator[Progress, None, None]:
-        """Run to the total, the time-out or a wish to stop. Yield after every transaction that changed something, and
-        now and then while the database does not answer.
+        """Run until the total, the time-out or a request to stop. Yield after every transaction that changed something,
+        and about once a second in an outage.
 
         Raises:
             LeaseLost: another driver has taken the study over.
-            StopAsked: `searcher stop` was called before the study was done.
+            StopAsked: `searcher stop` was called before the study was complete.
             EveryTrialFails: the first trainings all failed in the same way.
-            StoreError: the database has failed. Everything written until then stands.
+            StoreError: the database has failed; everything written before is kept.
         """
         restored = self._restore()
         outage: Outage | None = None
@@ -149,17 +153,17 @@ class Search:
             while restored and not self._stopping() and self._has_work():
                 batch, submitted, ended = Batch(), list[Trial](), list[Trial]()
                 ready = self._wait() if self._state.running else []
-                self._settled = False
+                self._recorded = False
                 self._collect(ready, batch, ended)
-                if self._more() and self._outbox.has_room:
-                    self._place(batch, submitted, ended)
-                elif self._outbox.outage and not self._state.running:
-                    self._outbox.wait(WAKE_SECONDS)
+                if self._can_begin() and self._writer.has_room:
+                    self._fill_pool(batch, submitted, ended)
+                elif self._writer.outage and not self._state.running:
+                    self._writer.wait(WAKE_SECONDS)
                 self._settle_suspects(batch, ended)
-                self._outbox.put(batch)
-                self._settled = True
+                self._writer.put(batch)
+                self._recorded = True
                 self._pool.submit(*map(self._job, submitted))
-                if outage or batch or self._outbox.outage:
+                if outage or batch or self._writer.outage:
                     progress = self._progress(ended)
                     outage = progress.outage
                     yield progress
@@ -167,33 +171,35 @@ class Search:
                 self._propose_ahead()
             if outage:
                 yield self._progress([])
-            if self._late():
-                log.info("the time is up (%g s) with %d of %d trials decided", self._config.timeout, *self._so_far())
+            if self._time_is_up():
+                log.info(
+                    "the time is up (%g s) with %d of %d trials decided", self._config.timeout, *self._ended_and_total()
+                )
             elif self._exhausted:
-                log.warning("there is nothing more to propose: %d of %d trials are decided", *self._so_far())
+                log.warning("there is nothing more to propose: %d of %d trials are decided", *self._ended_and_total())
         finally:
-            with closing(self._outbox):
+            with closing(self._writer):
                 self._reopen_running()
-        done, total = self._so_far()
-        if self._outbox.asked_to_stop and done < total:
+        done, total = self._ended_and_total()
+        if self._writer.asked_to_stop and done < total:
             raise StopAsked("stopped, as `searcher stop` has asked")
 
     # Beginning and end ------------------------------------------------------------------------------------------------
 
     def _restore(self) -> bool:
-        """Learn from the store what earlier sessions did; trials that they left running wait again. With a long study
-        that takes a while, in which the lease is kept. Return False if a wish to stop cut it short."""
-        self._outbox.open()
+        """Read the trials of earlier sessions from the store; trials that were left running wait again. For a long
+        study this takes a while, and the lease is renewed meanwhile. Return False if a request to stop came first."""
+        self._writer.open()
         study, batch = self._state.study, Batch()
-        tasks = self._store.study(study.name).tasks  # a journal may have brought digests
+        tasks = self._store.study(study.name).tasks  # read again: a journal may have added digests
         self._data_digests = {task.number: task.data_digest for task in tasks}
         keys = PresentKeys(study)
         for trial, curve in replay.ended(self._store, study, curves=self._pruner is not None):
             self._state.finish(trial, keys.of(trial))
-            self._learn(trial, curve)
-            if self._clock() - self._marked >= WAKE_SECONDS:
-                self._marked = self._clock()
-                self._outbox.put(Batch())
+            self._tell(trial, curve)
+            if self._clock() - self._last_marked >= WAKE_SECONDS:
+                self._last_marked = self._clock()
+                self._writer.put(Batch())
                 if self._stopping():
                     return False
         for trial in replay.open_trials(self._store, study):
@@ -204,35 +210,35 @@ class Search:
             self._state.waiting.append(waiting)
             self._state.propose(waiting)
         self._state.proposed = self._store.size(study)
-        self._outbox.put(batch)
+        self._writer.put(batch)
         keys.say_what_changed(self._store.typed(study.name))
         return True
 
     def _reopen_running(self) -> None:
-        """Set running trials back to WAITING, for the next session. It does that itself where this cannot be written,
-        or where the session ended (a second Ctrl-C) before the store had heard of what runs."""
-        if not self._settled:
+        """Set running trials back to WAITING. This is not needed for correctness: the next session does the same, for
+        example after a second Ctrl-C, where the store does not know yet which trials run."""
+        if not self._recorded:
             return
         batch = Batch()
         for trial in self._state.running.values():
             if trial.state is TrialState.RUNNING:
                 batch.changed.append((TrialState.RUNNING, replace(trial, state=TrialState.WAITING)))
-        self._outbox.put(batch)
+        self._writer.put(batch)
 
     def _stopping(self) -> bool:
-        return self._should_stop() or self._outbox.asked_to_stop
+        return self._should_stop() or self._writer.asked_to_stop
 
     def _has_work(self) -> bool:
-        return bool(self._state.running or self._more() or self._outbox.outage or self._failures.suspects)
+        return bool(self._state.running or self._can_begin() or self._writer.outage or self._failures.suspects)
 
-    def _more(self) -> bool:
-        """Return True if there is something to begin, and time for it."""
-        return not self._late() and (bool(self._state.waiting or self._proposals) or self._may_propose())
+    def _can_begin(self) -> bool:
+        """Return True if there are trials to begin and the time is not up."""
+        return not self._time_is_up() and (bool(self._state.waiting or self._proposals) or self._may_propose())
 
-    def _late(self) -> bool:
-        return 0 < self._config.timeout < self._clock() - self._begun
+    def _time_is_up(self) -> bool:
+        return 0 < self._config.timeout < self._clock() - self._started
 
-    def _so_far(self) -> tuple[int, int]:
+    def _ended_and_total(self) -> tuple[int, int]:
         return self._state.counts.total(), self._state.study.n_trials
 
     def _may_propose(self) -> bool:
@@ -257,7 +263,7 @@ class Search:
         return job_of(trial, self._task(trial), self._data_digests[trial.task_config], self._config, self._pruner)
 
     def _collect(self, ready: Sequence[tuple[Job, Outcome]], batch: Batch, ended: list[Trial]) -> None:
-        """Enter what the pool has given back."""
+        """Record the outcomes that the pool returned."""
         for job, given in ready:
             trial = self._state.stop(job.number)
             self._workers_lost += given.health is not Health.SOUND
@@ -270,12 +276,12 @@ class Search:
                 batch.changed.append((trial.state, suspect))
             else:
                 self._end(trial, outcome, batch, ended)
-        if self._clock() - self._marked >= WAKE_SECONDS:
+        if self._clock() - self._last_marked >= WAKE_SECONDS:
             self._mark_running(batch)
 
     def _settle_suspects(self, batch: Batch, ended: list[Trial]) -> None:
         """End the trials whose failure is no longer in doubt."""
-        for trial, outcome in self._failures.settled(nothing_left=not (self._state.running or self._more())):
+        for trial, outcome in self._failures.settled(nothing_left=not (self._state.running or self._can_begin())):
             self._end(trial, outcome, batch, ended)
 
     def _end(self, trial: Trial, outcome: Outcome, batch: Batch, ended: list[Trial]) -> None:
@@ -291,11 +297,11 @@ class Search:
         batch.changed.append((trial.state, done))
         if outcome.curve:
             batch.curves[trial.number] = outcome.curve
-        self._enter(done, ended, outcome.curve)
+        self._record_end(done, ended, outcome.curve)
 
     def _on_our_data(self, trial: Trial, outcome: Outcome, batch: Batch) -> Outcome:
-        """Return the outcome; FAILED if it was trained on other data than the study's. The first outcome of a task
-        configuration says which data these are."""
+        """Return the outcome, or FAILED if its data differ from the study's. The first outcome of a task configuration
+        decides which data these are."""
         known, found = self._data_digests[trial.task_config], outcome.data_digest
         if not known and found:
             self._data_digests[trial.task_config] = batch.data_digests[trial.task_config] = known = found
@@ -305,23 +311,24 @@ class Search:
         return Outcome(Verdict.FAILED, reason, seconds=outcome.seconds, worker=outcome.worker)
 
     def _mark_running(self, batch: Batch) -> None:
-        """Write which trials run. This happens about once a second, so children of a few milliseconds go without."""
-        self._marked = self._clock()
+        """Set the trials that run to RUNNING. It happens about once a second, so trainings of a few milliseconds are
+        never marked."""
+        self._last_marked = self._clock()
         for trial in self._state.running.values():
             if trial.state is TrialState.WAITING:
                 running = replace(trial, state=TrialState.RUNNING)
                 batch.changed.append((TrialState.WAITING, running))
                 self._state.running[trial.number] = running
 
-    def _place(self, batch: Batch, submitted: list[Trial], ended: list[Trial]) -> None:
-        """Fill the pool: first with trials that wait, then with new proposals. A known function is cited, and what the
-        pre-flight or `--skip-mirrors` refuses is recorded; neither is trained. A trial that a running training will
-        decide is deferred until that ends."""
+    def _fill_pool(self, batch: Batch, submitted: list[Trial], ended: list[Trial]) -> None:
+        """Fill the pool, first with trials that wait, then with new proposals. Known functions are cited and trials
+        that the pre-flight or `--skip-mirrors` refuses are recorded; neither are trained. A trial that a running
+        training will decide is deferred until that training ends."""
         state, begun = self._state, self._clock()
         before = state.deferred_trials
-        for _ in range(AT_ONCE):
+        for _ in range(MAX_PLACED):
             new = not state.waiting
-            if new and self._clock() - begun > WAKE_SECONDS:  # a slow sampler; the lease is to be renewed
+            if new and self._clock() - begun > WAKE_SECONDS:  # the sampler is slow, and the lease must be renewed
                 self._more_to_place = True
                 break
             if len(state.running) >= self._pool.capacity or (new and state.deferred_trials >= self._most_deferred):
@@ -335,25 +342,25 @@ class Search:
             elif placed.state.finished:
                 batch.changed.append((TrialState.WAITING, placed))
             if placed.state.finished:
-                self._enter(placed, ended)
+                self._record_end(placed, ended)
             elif awaited := self._mirrors.awaited(trial):
                 state.defer(trial, awaited)
             else:
                 state.start(trial)
                 submitted.append(trial)
         else:
-            self._more_to_place = state.deferred_trials < before + AT_ONCE
+            self._more_to_place = state.deferred_trials < before + MAX_PLACED
 
     def _propose_ahead(self) -> None:
-        """Propose while children train. With a pool of one job at a time proposals wait, so that they know all
-        results."""
-        wanted = min(AHEAD, self._pool.capacity + 1) if self._pool.capacity > 1 else 0
+        """Make proposals while workers train. With a pool of one job at a time none are made ahead, so that each
+        proposal is made with all earlier results known."""
+        wanted = min(MAX_AHEAD, self._pool.capacity + 1) if self._pool.capacity > 1 else 0
         end = self._clock() + WAKE_SECONDS
         while len(self._proposals) < wanted and self._clock() < end and (trial := self._propose()):
             self._proposals.append(trial)
 
     def _next_proposal(self) -> Trial | None:
-        """Return the next new trial, which is a row of the study from here on."""
+        """Return the next new trial and count it as a row of the study."""
         trial = self._proposals.popleft() if self._proposals else self._propose()
         if trial:
             self._state.proposed += 1
@@ -389,11 +396,11 @@ class Search:
         return replace(trial, state=TrialState.INFEASIBLE, reason=REFUSED + refusal) if refusal else trial
 
     def _ask(self, number: int) -> Proposal | Wait | None:
-        """Return what the proposer answers. A sampler that proposes what the study has already is asked again, with
-        that proposal among the pending ones, until it repeats itself or has been asked `MOST_ASKED` times. One that
-        does not look at pending trials repeats itself at once, and its proposal becomes a citation."""
+        """Return the proposer's answer. If a sampler proposes a function that the study has already, ask it again with
+        that proposal among the pending trials, until it repeats itself or was asked `MAX_ASKED` times. A sampler that
+        ignores pending trials repeats itself at once, and its proposal becomes a citation."""
         pending, rejected = tuple(self._state.pending.values()), list[Pending]()
-        for _ in range(MOST_ASKED):
+        for _ in range(MAX_ASKED):
             proposal = self._proposer.ask(number, (*pending, *rejected))
             if not isinstance(proposal, Proposal) or self._state.study.kind is StudyKind.DESIGN:
                 break
@@ -404,7 +411,7 @@ class Search:
         return proposal
 
     def _refusal(self, trial: Trial) -> str:
-        """Say why a candidate of a search is not worth training; empty if it may be, or is known."""
+        """Say why the pre-flight refuses a candidate of a search; empty if it does not, or if the result is known."""
         state = self._state
         if (
             not self._config.preflight
@@ -415,15 +422,15 @@ class Search:
         expression = parse(trial.expression)
         return preflight(expression) or breakdown(expression) or ""
 
-    def _enter(self, trial: Trial, ended: list[Trial], curve: Sequence[Point] = ()) -> None:
+    def _record_end(self, trial: Trial, ended: list[Trial], curve: Sequence[Point] = ()) -> None:
         self._state.finish(trial)
         self._session_done += 1
         if trial.trained and trial.state is not TrialState.FAILED:
             self._failures.worked()
         ended.append(trial)
-        self._learn(trial, curve)
+        self._tell(trial, curve)
 
-    def _learn(self, trial: Trial, curve: Sequence[Point]) -> None:
+    def _tell(self, trial: Trial, curve: Sequence[Point]) -> None:
         if trial.state.judged:
             if told := self._mirrors.told(trial):
                 self._proposer.tell(observation_of(told, self._task(told).objective))
@@ -440,15 +447,15 @@ class Search:
             unique=len(state.functions),
             trained=state.trained,
             session_done=self._session_done,
-            seconds=self._clock() - self._begun,
+            seconds=self._clock() - self._started,
             best=state.best,
             ended=tuple(ended),
-            outage=self._outbox.outage,
+            outage=self._writer.outage,
             waiting=len(state.waiting) + state.deferred_trials + self._failures.suspects,
             running=len(state.running),
             workers_lost=self._workers_lost,
             again=again,
             mirrors=state.mirrors,
-            commits=self._outbox.commits(),
+            commits=self._writer.commits(),
             study=state.study.name,
         )

@@ -12,27 +12,27 @@ from searcher.records import Kind, Trial, TrialState
 class Mirrors:
     """The candidates that `--skip-mirrors` leaves untrained.
 
-    Such a trial ends as PRUNED before it begins, without a result (`Trial.left_untrained`). It says nothing about its
-    function: the next trial of the same function is decided anew.
+    Such a trial ends as PRUNED before it begins, without a result (`Trial.left_untrained`). The next trial of the same
+    function does not cite it, and is decided anew.
 
     Args:
-        state: what the loop knows of its study.
-        skip: the setting; if it is off, all candidates are trained.
+        state: the loop's knowledge of its study.
+        skip: the value of `--skip-mirrors`; if it is off, all candidates are trained.
     """
 
     def __init__(self, state: SearchState, skip: bool) -> None:
         self._state, self._skip = state, skip
 
     def awaited(self, trial: Trial) -> str | None:
-        """Return the key of the running function whose end decides `trial`: its own, or its mirror. None: nothing
-        stands in the way of training it."""
+        """Return the identity of the running training whose end decides `trial`: that of its own function or, with
+        `skip`, of its mirror. Return None if `trial` need not wait."""
         keys = [self._state.identity(trial)]
         if self._skip and trial.kind is Kind.CANDIDATE and (found := mirror_of(trial.expression)):
             keys.append(found.key)
         return next((key for key in keys if key in self._state.deferred), None)
 
     def decided(self, trial: Trial) -> Trial:
-        """Return a new or waiting trial as left untrained if its mirror has been judged, else as it is."""
+        """Return a new or waiting trial as PRUNED if its mirror was judged; otherwise return it unchanged."""
         if not self._skip or trial.state.finished or trial.kind is Kind.BASELINE:
             return trial
         found = mirror_of(trial.expression)
@@ -43,11 +43,11 @@ class Mirrors:
         return replace(trial, state=TrialState.PRUNED, reason=reason, finish_order=self._state.finished)
 
     def told(self, trial: Trial) -> Trial | None:
-        """Return what the sampler is told of a judged trial; None: nothing.
+        """Return the trial with the result that the sampler is told; None if it is told nothing.
 
-        A trial that was left untrained is told with the result of its mirror, an equally good sample of what training
-        it would have given. The worst reward would be a verdict on a function that nobody has tried; told nothing, the
-        sampler would propose the function again.
+        For a trial that was left untrained this is the result of its mirror, which is as good an estimate as a training
+        would give. The worst reward would judge a function that was never trained; without any result the sampler would
+        propose the function again.
         """
         if not trial.left_untrained:
             return trial

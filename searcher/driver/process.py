@@ -1,4 +1,4 @@
-"""The identity of a driver's process. It is stored with the lease, and tells whether the process has ended."""
+"""Identify a driver's process. The identity is stored with the lease and tells whether the process has ended."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ENDED = "ended"
 
 
 def holder() -> str:
-    """Return this process in words, for people."""
+    """Describe this process for people: its number, its machine and when it started."""
     try:
         since = psutil.Process().create_time()
     except psutil.Error:  # /proc is missing, or shows another namespace
@@ -27,7 +27,7 @@ def holder() -> str:
 
 
 def identity(pid: int | None = None) -> ProcessId:
-    """Return what `is_dead` knows a process by: this one, if none is named."""
+    """Return the identity of a process, by default of this one, for `is_dead`."""
     pid = os.getpid() if pid is None else pid
     boot, began = _boot(), _began(pid)
     known = bool(boot and began and began != ENDED)
@@ -35,9 +35,9 @@ def identity(pid: int | None = None) -> ProcessId:
 
 
 def _boot() -> str:
-    """Return what tells where a process number means the same process: the boot, and the namespaces of process numbers
-    and of times, in which start times are counted. Empty where that is not known: without Linux, or where /proc shows
-    the processes of another namespace."""
+    """Return a digest of the boot and of the namespaces of process numbers and times: with the same digest, a process
+    number and a start time mean the same process. Return an empty text if they are not known: on other systems than
+    Linux, and where /proc shows another namespace."""
     proc = Path("/proc")
     try:
         if str((proc / "self").readlink()) != str(os.getpid()):
@@ -50,8 +50,8 @@ def _boot() -> str:
 
 
 def _began(pid: int) -> str:
-    """Return when a process began, in ticks since the boot: the wall clock may be set back. `ENDED` if it has and its
-    parent has not waited for it yet; empty if nothing can be read, which says nothing about it."""
+    """Return when a process began, in ticks since the boot (the wall clock may be set back). Return `ENDED` for a
+    process that has ended while its parent has not waited for it, and an empty text if nothing can be read."""
     try:
         facts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -60,16 +60,15 @@ def _began(pid: int) -> str:
 
 
 def is_dead(process: ProcessId) -> bool:
-    """Return True only if it is proven that a driver's process is gone. Where nothing proves it, the lease is waited
-    for: a driver on another machine or in another namespace, and a process that this user may not see.
-    """
+    """Return True only if a driver's process has certainly ended. Nothing is certain about processes on another machine
+    or in another namespace, and those that this user may not see; their lease must expire."""
     if not process.boot or (process.boot, process.machine) != (_boot(), socket.gethostname()):
         return False
     try:
-        os.kill(process.pid, 0)  # only asks whether it is there
+        os.kill(process.pid, 0)  # only asks whether the process exists
     except ProcessLookupError:
         return True
-    except (OSError, OverflowError):  # it is there, and another user's
+    except (OSError, OverflowError):  # it exists and belongs to another user
         return False
     now = _began(process.pid)
-    return bool(now) and now != process.began  # its number may be another process's now
+    return bool(now) and now != process.began  # a later process may have the same number

@@ -1,7 +1,7 @@
-"""`searcher db rekey` makes a study's keys anew in the store, by today's rules (searcher/driver/keys.py).
+"""Replace a study's stored keys by keys of today's rules (searcher/driver/keys.py): the work of `searcher db rekey`.
 
-Keys are computed first, page by page, while the lease is kept. Then one transaction changes them, opens the trials
-whose citations no longer hold, and closes the gaps that these leave in the order of ends.
+The keys are computed first, page by page, while the lease is renewed. Then one transaction writes them, sets the trials
+whose citations are wrong back to WAITING, and closes the gaps that these leave in `finish_order`.
 """
 
 from __future__ import annotations
@@ -20,17 +20,22 @@ from searcher.store import replay
 from searcher.store.rekeying import write_keys
 from searcher.store.store import Store
 
-Report = Callable[[str, int, int], None]  # study, its trials that are keyed, all of them
+Report = Callable[[str, int, int], None]  # the study, how many of its trials have a new key, the number of all
 
 
 class RekeyRefused(SearcherError):
-    """The study cannot be keyed anew now; nothing was written."""
+    """The study's keys cannot be computed now; nothing was written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reopened:
-    """A trial that cited the result of another function, and now waits to be trained. `cited` is that function's
-    trial."""
+    """A trial that cited the result of another function, and now waits to be trained.
+
+    Attributes:
+        study: the name of the study.
+        number, expression: the trial and its function.
+        cited, cited_expression: the trial that it cited, and the function of that trial.
+    """
 
     study: str
     number: int
@@ -41,7 +46,14 @@ class Reopened:
 
 @dataclass(frozen=True, slots=True)
 class Rekeyed:
-    """What was done to a study: how many trials have another key than before, and which wait to be trained."""
+    """The changes to a study.
+
+    Attributes:
+        study: the name of the study.
+        trials: number of its trials.
+        changed: number of trials whose key changed.
+        reopened: the trials that now wait to be trained.
+    """
 
     study: str
     trials: int
@@ -50,14 +62,15 @@ class Rekeyed:
 
 
 def check_primitives(study: Study, loaded: Collection[str]) -> None:
-    """Refuse to key a study whose words cannot all be read: unread functions would keep the keys of older rules for
-    ever, for the study is then marked as keyed by today's.
+    """Refuse a study that uses primitives of modules that are not loaded. Their functions could not be parsed and would
+    keep old keys for ever, because the study is marked as having keys of today's rules.
 
     Args:
-        loaded: the modules of primitives that have been imported. What a database names is not imported unasked.
+        loaded: the modules of primitives that were imported. A module is imported only if the user names it, not
+            because the database does.
 
     Raises:
-        RekeyRefused: the study names modules that are not among them.
+        RekeyRefused: the study names modules that are not in `loaded`.
     """
     named = study.config.get("primitives")
     missing = [name for name in (named if isinstance(named, list) else ()) if name not in loaded]
@@ -70,11 +83,11 @@ def check_primitives(study: Study, loaded: Collection[str]) -> None:
 
 
 def rekey(store: Store, study: Study, report: Report) -> Rekeyed:
-    """Key a study anew, in one transaction. A study that today's rules keyed stays as it is.
+    """Replace the keys of a study, in one transaction. A study with today's keys stays as it is.
 
     Raises:
         StudyBusy: a live driver has the study.
-        RekeyRefused: results of an outage are still to be written; a function cannot be read.
+        RekeyRefused: results of an outage are not written yet, or a function cannot be parsed.
         StoreError: the database cannot be used.
     """
     if Journal.left(study):
@@ -100,8 +113,8 @@ def rekey(store: Store, study: Study, report: Report) -> Rekeyed:
 
 
 def _check_readable(study: Study, trial: Trial) -> None:
-    """Refuse a function whose text cannot be read, perhaps because a module no longer registers a word of it. Only
-    `maxout`, which is no expression, has a key of its own."""
+    """Raise RekeyRefused if a trial's expression cannot be parsed, for example because a module no longer registers one
+    of its primitives. `maxout` is not an expression and keeps its key."""
     try:
         parse(trial.expression)
     except SpaceError as error:
@@ -115,5 +128,5 @@ def _check_readable(study: Study, trial: Trial) -> None:
 
 
 def _trials(store: Store, study: Study) -> Iterator[Trial]:
-    """Yield all trials: first those that have ended, in that order, then the open ones."""
+    """Yield all trials: first the ended ones in the order of their ends, then the open ones."""
     return chain((trial for trial, _ in replay.ended(store, study, curves=False)), replay.open_trials(store, study))

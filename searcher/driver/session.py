@@ -1,4 +1,4 @@
-"""Puts a search together: checked settings, a pool, a study, a session of it."""
+"""The steps from settings to a running search: check the settings, make the pool and the study, run a session."""
 
 from __future__ import annotations
 
@@ -53,21 +53,21 @@ from workers.tasks.images.networks.sites import activation_of
 from workers.tasks.own import MAXOUT, is_given, names_object
 from workers.tasks.own import check_name as check_task_name
 
-MATTERS = ("searcher", "torch", "scikit-learn")  # whose version can change what a training comes to
+AFFECT_RESULTS = ("searcher", "torch", "scikit-learn")  # packages whose version can change results
 
 log = logging.getLogger("searcher")
 
 
 def check(settings: Config) -> str:
-    """Find everything that can be known to be wrong before anything is started or written.
+    """Find all errors that can be found before anything is started or written.
 
     Returns:
-        The digest of the data; empty where it is not known yet.
+        The digest of the data; empty if it is not known yet.
 
     Raises:
-        ConfigError, SpaceError, SamplerError: an unknown name, an option that is not taken.
-        WorkersError: data that are not on this machine, where the networks are trained on it, or not what they should
-            be; a network that cannot be built for them.
+        ConfigError, SpaceError, SamplerError: a name or an option is unknown.
+        WorkersError: the data are missing or damaged (checked only if trainings run on this machine), or the network
+            cannot be built for them.
     """
     first = baseline_trials(settings)
     _sampler(settings).ask(0)
@@ -80,13 +80,13 @@ def check(settings: Config) -> str:
     except WorkersError as error:
         raise config.ConfigError(str(error)) from error
     if settings.pool == "inline" or settings.address == "local":
-        wider = {trial.expression for trial in first if trial.name == "maxout"}  # than functions of one number
-        return _check_images(settings, ("x * sigmoid(beta * x)", *wider))  # a parameter: channels are remarked on
+        maxout = {trial.expression for trial in first if trial.name == "maxout"}
+        return _check_images(settings, ("x * sigmoid(beta * x)", *maxout))  # beta: parameters can need special layers
     return ""
 
 
 def _check_own(settings: Config, first: Iterable[Trial]) -> None:
-    """Check the name of a task of one's own, and its baselines. Its code is run by workers only."""
+    """Check the name of a user's own task, and its baselines. Only workers run its code."""
     try:
         check_task_name(settings.task)
     except WorkersError as error:
@@ -97,10 +97,10 @@ def _check_own(settings: Config, first: Iterable[Trial]) -> None:
 
 
 def check_function(settings: Config) -> None:
-    """Check where the task is a function object of a Python program.
+    """If the task is a function object of a Python program, check that it can be called.
 
     Raises:
-        ConfigError: This is another program, or its workers are other processes.
+        ConfigError: the object belongs to another program, or the workers are other processes.
     """
     if not names_object(settings.task):
         return
@@ -117,7 +117,7 @@ def check_function(settings: Config) -> None:
 
 
 def _check_images(settings: Config, expressions: Iterable[str]) -> str:
-    """Load the data here, and make a network with each function. Returns the digest of the data."""
+    """Load the data, build a network with each function, and return the digest of the data."""
     cpu, limits = torch.device("cpu"), (settings.limit_train, settings.limit_val)
     data = load(
         settings.dataset, settings.split_seed, cpu, settings.data_dir, *limits, standardise=settings.standardise
@@ -133,7 +133,7 @@ def _check_images(settings: Config, expressions: Iterable[str]) -> str:
 
 
 def _try_network(settings: Config, data: Dataset, expression: str) -> None:
-    """Make the network once, as each worker will."""
+    """Build the network once, as each worker will."""
     made, width = activation_of(expression), settings.width or None
     try:
         build(
@@ -143,22 +143,22 @@ def _try_network(settings: Config, data: Dataset, expression: str) -> None:
         )
     except WorkersError:
         raise
-    except (MemoryError, RuntimeError) as error:  # how torch says that it has not that much memory
+    except (MemoryError, RuntimeError) as error:  # torch raises RuntimeError when memory does not suffice
         why = failure(error).reason.partition("\n")[0]
         raise WorkersError(f"model {settings.model!r} cannot be made in the size that was asked for: {why}") from error
 
 
 def own_primitives(settings: Config) -> str:
-    """The names that the modules of the settings register."""
+    """Return the names of the primitives that the modules in the settings register, separated by commas."""
     return ", ".join(row.name for row in load_primitives(settings.primitives))
 
 
 def declared(settings: Config, pool: Pool) -> Declaration:
-    """Ask a worker what the task measures. The image task is known without.
+    """Return the task's declaration of its metrics. The image task's is known; for others, ask a worker.
 
     Raises:
-        ConfigError: The task cannot be imported, or does not keep its contract.
-        WorkersError: The worker could not answer.
+        ConfigError: the task cannot be imported, or does not keep its contract.
+        WorkersError: the worker could not answer.
     """
     if settings.task == IMAGES:
         return DECLARATION
@@ -176,15 +176,15 @@ def declared(settings: Config, pool: Pool) -> Declaration:
 
 
 def create_study(store: Store, settings: Config, digest: str = "", declaration: Declaration = DECLARATION) -> Study:
-    """Make a new search, named by the settings or, if they name none, `<data or task>-<sampler>-<n>`.
+    """Create a study of kind `search`. If the settings have no name for it, it is `<data or task>-<sampler>-<n>`.
 
     Args:
-        digest: of its data.
-        declaration: what its task measures.
+        digest: the digest of its data; empty if it is not known yet.
+        declaration: the metrics of its task.
 
     Raises:
         StudyExists: the name is taken.
-        ConfigError: an objective that the task does not have.
+        ConfigError: the task does not have the objective.
     """
     task = study_task(settings, declaration, digest)
     settings = replace(settings, objective=task.objective.name, direction=str(task.objective.direction))
@@ -202,21 +202,21 @@ def create_study(store: Store, settings: Config, digest: str = "", declaration: 
                 versions(),
                 baseline_trials(named),
             )
-        except StudyExists:  # another search may just have been given the name that was free
+        except StudyExists:  # another search may have taken the free name in the meantime
             if settings.study_name or named.study_name not in store.names():
                 raise
 
 
 def create_design(store: Store, design: Design, tasks: Sequence[StudyTask], settings: Config) -> Study:
-    """Make a new study of kind `design`: a fixed list of trainings.
+    """Create a study of kind `design`: a fixed list of trainings.
 
     Args:
-        tasks: the task configurations that the stages of the design name by number.
+        tasks: the task configurations; the stages of the design refer to them by number.
         settings: the study's name, and how it is run.
 
     Raises:
         StudyExists: the name is taken.
-        ConfigError: a stage names a task configuration that there is not.
+        ConfigError: a stage refers to a task configuration that does not exist.
     """
     numbers = {number for stage in design.stages for number in stage.task_configs}
     if unknown := numbers - set(range(len(tasks))):
@@ -235,10 +235,10 @@ def _free_name(store: Store, settings: Config) -> str:
 
 
 def make_pool(settings: Config) -> Pool:
-    """The workers that the settings ask for; whoever asks closes it.
+    """Return a new pool as the settings say; the caller closes it.
 
     Raises:
-        RayUnavailable: no cluster, or not what was asked of it.
+        RayUnavailable: there is no cluster, or it cannot hold the workers.
     """
     if settings.pool == "inline":
         return InlinePool(settings.threads or usable_cpus())
@@ -256,8 +256,8 @@ def search(
     should_stop: Callable[[], bool],
     clock: Callable[[], float] = time.monotonic,
 ) -> Generator[Progress, None, None]:
-    """One session of a study; see `Search`. Meanwhile this thread has one core for its tensors: they are small, and
-    with children on all cores a second thread that waits for its turn makes a proposal take ten times as long."""
+    """Run one session of a study; see `Search`. Meanwhile torch uses one thread in this process: the sampler's tensors
+    are small, and while workers use all cores, a second thread makes a proposal take ten times as long."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -274,10 +274,10 @@ def proposer_of(study: Study, settings: Config) -> Proposer:
 
 
 def extended(store: Store, lease: Lease, study: Study, n_trials: int) -> Study:
-    """The study with that total, which may grow but not fall below the trials it has.
+    """Set the study's total and return the changed study.
 
     Raises:
-        ConfigError: a total below that.
+        ConfigError: the study has more trials already.
     """
     check_total(store, study, n_trials)
     if n_trials == study.n_trials:
@@ -287,31 +287,35 @@ def extended(store: Store, lease: Lease, study: Study, n_trials: int) -> Study:
 
 
 def check_total(store: Store, study: Study, n_trials: int) -> None:
-    """Raises ConfigError if the study has more trials already."""
+    """Raise ConfigError if the study has more than `n_trials` trials already."""
     last = store.driver(study).writer
     journals = (journal for journal in Journal.left(study) if last in journal.writers)
     left = (trial.number + 1 for journal in journals for batch in journal.batches for trial in batch.added)
-    there = max(store.size(study), *left, 0)  # what an outage has kept from the database is the study's too
+    there = max(store.size(study), *left, 0)  # trials in the journal of an outage count too
     if n_trials < there:
         raise config.ConfigError(f"--n-trials is the study's total and it has {there} trials already; not {n_trials}")
 
 
 def stored_settings(study: Study, experiment: Path | None, changes: Mapping[str, Any], preset: str = "quick") -> Config:
-    """A study's settings for another session, with the changes of a preset, an experiment file and flags to how it is
-    run.
+    """Return a study's settings for another session. A preset, an experiment file and flags may change how it is run.
+
+    Args:
+        experiment: an experiment file.
+        changes: settings from flags, by name.
+        preset: the name of a preset.
 
     Raises:
-        ConfigError: a change of what is measured, or a value that is not accepted.
-        StoreError: the stored settings are not what a study can have.
+        ConfigError: a change would change the results, or a value is not accepted.
+        StoreError: the stored settings are not valid.
     """
-    # Studies of versions without `standardise` took all whole numbers for pixels.
+    # Versions without the setting `standardise` treated all integer data as pixels.
     stored = {"standardise": True, **study.config, "n_trials": study.n_trials}
     stored.pop("design", None)
-    with blamed_on(study):
+    with stored_settings_errors(study):
         before = config.load(None, {}, before=stored)
     _check_task_config(study, before)
     asked = config.load(experiment, changes, preset, before=stored)
-    with blamed_on(study):
+    with stored_settings_errors(study):
         config.check_runtime(asked)
     if changed := config.differences(before, asked):
         lines = "".join(f"\n  {name}: {old} in the study, {new} asked for" for name, old, new in changed)
@@ -323,7 +327,7 @@ def stored_settings(study: Study, experiment: Path | None, changes: Mapping[str,
 
 
 def _check_task_config(study: Study, settings: Config) -> None:
-    """Raise StoreError if a search would run another task than its settings say: these are what a user approves."""
+    """Raise StoreError if a search's stored task differs from its settings, because the user approves the settings."""
     if study.kind is StudyKind.DESIGN:
         return
     stored, expected = study.task.config, task_config_of(settings)
@@ -334,11 +338,12 @@ def _check_task_config(study: Study, settings: Config) -> None:
 
 
 @contextmanager
-def blamed_on(study: Study) -> Iterator[None]:
-    """Say of settings that are not accepted that they are the study's: who asked to go on with it asked rightly.
+def stored_settings_errors(study: Study) -> Iterator[None]:
+    """Turn an error about settings into a StoreError that says that they are the study's stored settings, so that the
+    user does not look for the error in the command.
 
     Raises:
-        StoreError: the stored settings are not what a study can have.
+        StoreError: the stored settings are not valid.
     """
     try:
         yield
@@ -351,10 +356,10 @@ def blamed_on(study: Study) -> Iterator[None]:
 
 
 def check_task(study: Study, settings: Config, pool: Pool) -> None:
-    """Ask a worker about the task of a study that goes on.
+    """Ask a worker whether the task of a study that is resumed is still the same.
 
     Raises:
-        ConfigError: The task is not the one that the study began with; the message shows the difference.
+        ConfigError: the task differs from the one that the study began with; the message shows the difference.
     """
     if study.kind is StudyKind.DESIGN or settings.task == IMAGES:
         return
@@ -380,10 +385,13 @@ def _declared(value: object) -> str:
 
 
 def check_comparable(study: Study, digest: str) -> None:
-    """Warns where other software goes on with a study than began it.
+    """Warn if a study is resumed with other versions of packages that affect its results.
+
+    Args:
+        digest: the digest of the data now; empty if it is not known.
 
     Raises:
-        ConfigError: the data are not those that it began with.
+        ConfigError: the data differ from those that the study began with.
     """
     made, began = study.versions, study.task.data_digest
     if digest and began not in ("", digest):
@@ -394,14 +402,16 @@ def check_comparable(study: Study, digest: str) -> None:
         )
     now = versions()
     changed = [
-        f"{name} {made[name]} then, {now[name]} now" for name in MATTERS if made.get(name, now[name]) != now[name]
+        f"{name} {made[name]} then, {now[name]} now"
+        for name in AFFECT_RESULTS
+        if made.get(name, now[name]) != now[name]
     ]
     if changed:
         log.warning("study %s goes on with other software: %s", study.name, "; ".join(changed))
 
 
 def versions() -> dict[str, str]:
-    """What a study was made with."""
+    """Return the versions of this program, of the rules for keys, and of the packages that it uses, by name."""
     found = {
         "searcher": __version__,
         "keys": str(KEY_RULES),
@@ -419,7 +429,7 @@ def versions() -> dict[str, str]:
 
 
 def _git_commit() -> str:
-    """The commit of the source tree that this runs from; empty if it is installed."""
+    """Return the commit of the source tree that this program runs from; empty if it runs from an installed package."""
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return ""

@@ -1,4 +1,4 @@
-"""Stopping a session by a signal."""
+"""Stop a session by a signal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ log = logging.getLogger("searcher")
 
 
 class StopSignal:
-    """Turns the first signal (Ctrl-C, for one) of the block into a wish to stop; the second raises KeyboardInterrupt.
+    """Turns the first signal of the block, such as Ctrl-C, into a request to stop; the second raises KeyboardInterrupt.
 
     Python lets only the main thread handle signals: in another thread the block changes nothing.
 
@@ -26,7 +26,7 @@ class StopSignal:
         self._former: dict[int, Any] = {}
 
     def requested(self) -> bool:
-        """Return True if a signal has come."""
+        """Return True if a signal was received."""
         return self._requested
 
     def __enter__(self) -> None:

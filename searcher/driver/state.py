@@ -1,4 +1,4 @@
-"""What the loop knows of its study, in memory."""
+"""The loop's knowledge of its study, in memory."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ from workers.contract import Metric
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The result of a function, as trials that cite it repeat it. A study has many of these, so `values` has no names:
-    they are those of the metrics that the task declares, in order.
+    """The result of a function, which trials that cite it repeat.
 
-    `key` is the trial's key in the store. In a study that older rules keyed, today's key of the function is another one
-    (searcher/driver/keys.py).
+    Attributes:
+        number: the trial that has the result.
+        key: the key of that trial in the store. In a study with keys of older rules, the function's key by today's
+            rules may differ (searcher/driver/keys.py).
+        state, reason, parameters: as in the trial.
+        values: the values of the metrics that the task declares, in that order. A study has many results, so the names
+            are not repeated here.
     """
 
     number: int
@@ -30,23 +34,23 @@ class Known:
 
 @dataclass(slots=True)
 class SearchState:
-    """What the loop knows of its study.
+    """The loop's knowledge of its study.
 
     Trials that have ended are kept as counts and as `functions`, which later trials cite. Trials that have not ended
     are kept whole, in `waiting`, `running` or `deferred`.
 
     Attributes:
         functions: results by `identity`; None for a function that has not been judged yet.
-        waiting: trials in the state WAITING that nothing stands in the way of.
+        waiting: trials that can begin now.
         running: trials that were given to the pool, by number.
-        deferred: trials that wait until the training of a function ends, by the identity of that training.
-        deferred_trials: how many these are.
-        pending: what samplers are told of trials that have not ended, by number; in the order of the numbers.
-        counts: trials that have ended, by state.
-        proposed: rows of the study, and so the number of the next trial.
+        deferred: trials that wait until a running training ends, by the identity of that training.
+        deferred_trials: number of trials in `deferred`.
+        pending: the trials that have not ended, as samplers get them; by number, in ascending order.
+        counts: number of trials that have ended, by state.
+        proposed: number of the study's rows, which is the number of the next trial.
         finished: the next `finish_order`.
-        trained: trials that a worker trained.
-        mirrors: trials left untrained as mirrors of others.
+        trained: number of trials that a worker trained.
+        mirrors: number of trials left untrained as mirrors of others.
         best: the best trained trial, by the study's objective.
     """
 
@@ -65,29 +69,33 @@ class SearchState:
     best: Trial | None = None
 
     def identity(self, trial: Trial, key: str = "") -> str:
-        """Return what equal trainings have in common: the function, the seed and the task configuration. In a search
-        the last two are the same for all trials. `key` is the function's key where the trial has an older one."""
+        """Return a text that is the same for equal trainings only: it has the function's key, the seed and the task
+        configuration. In a search the last two are the same for all trials and left out.
+
+        Args:
+            key: the function's key by today's rules, if the trial has one of older rules.
+        """
         key = key or trial.key
         return key if self.study.kind is StudyKind.SEARCH else f"{key}/{trial.seed}/{trial.task_config}"
 
     def finish(self, trial: Trial, key: str = "") -> None:
-        """Enter a finished trial. `key` is its function's key by today's rules, where the store has another one."""
+        """Enter a finished trial. `key` is its function's key by today's rules, if the store has another one."""
         self.pending.pop(trial.number, None)
         self.finished = max(self.finished, (trial.finish_order or 0) + 1)
         self.counts[trial.state] += 1
         self.trained += trial.trained and trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
         self.mirrors += trial.left_untrained
-        if trial.cites is None:  # else the function is known by the trial that it cites
+        if trial.cites is None:  # otherwise the cited trial has entered the function
             self._know(trial, self.identity(trial, key))
         if trial.state is TrialState.COMPLETE and (self.best is None or trial.rank_key[:2] < self.best.rank_key[:2]):
             self.best = trial
 
     def _know(self, trial: Trial, identity: str) -> None:
         known = self.functions.setdefault(identity)
-        # A trial that was not trained says nothing about another way of writing its function.
+        # A trial that was not trained does not decide another expression of the same function.
         untried = trial.left_untrained or trial.refused
         if known is None and trial.state.judged and not untried:
-            reason = sys.intern(trial.reason)  # thousands have the same
+            reason = sys.intern(trial.reason)  # thousands of trials may have the same reason
             values = tuple(trial.metrics.get(metric.name) for metric in self._metrics(trial))
             self.functions[identity] = Known(
                 trial.number, trial.key, trial.state, reason, values if trial.metrics else (), trial.parameters
@@ -103,11 +111,11 @@ class SearchState:
         return self.study.tasks[trial.task_config].declared.metrics
 
     def propose(self, trial: Trial) -> None:
-        """Enter a trial that has been proposed and not judged."""
+        """Enter a trial that was proposed and is not judged yet."""
         self.pending[trial.number] = Pending(trial.number, trial.expression, trial.choices, trial.key)
 
     def start(self, trial: Trial) -> None:
-        """Enter a trial that is given to the pool."""
+        """Enter a trial that goes to the pool."""
         self.running[trial.number] = trial
         self.deferred[self.identity(trial)] = []
 
@@ -117,8 +125,8 @@ class SearchState:
         self.deferred_trials += 1
 
     def decided(self, trial: Trial) -> Trial:
-        """Return a new or waiting trial as the store is to hold it. If its function was judged before, the trial cites
-        that result. If the pre-flight refused it, it gets its `finish_order`."""
+        """Return a new or waiting trial as it will be stored. If its function was judged before, the trial cites that
+        result. If the pre-flight refused it, it gets its `finish_order`."""
         known = self.functions.get(self.identity(trial))
         if known is None:
             return replace(trial, finish_order=self.finished) if trial.state.finished else trial
@@ -132,8 +140,8 @@ class SearchState:
         )
 
     def stop(self, number: int) -> Trial:
-        """Return the trial of that number, which the pool has given back. Trials that waited for its end wait to be
-        placed now."""
+        """Remove a trial that the pool has returned from `running`, and return it. Trials that were deferred until its
+        end can begin now."""
         trial = self.running.pop(number)
         released = self.deferred.pop(self.identity(trial))
         self.deferred_trials -= len(released)

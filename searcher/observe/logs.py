@@ -63,11 +63,11 @@ def set_up(verbose: int = 0, form: LogFormat = LogFormat.text, file: Path | None
     log.setLevel(logging.INFO if verbose < 2 else logging.DEBUG)
 
 
-def hush() -> None:
+def hide_session_messages() -> None:
     """From here on stderr has errors only, and what is said to the user."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, _Stderr):
-            handler.addFilter(lambda record: record.levelno >= logging.ERROR or _is_said(record))
+            handler.addFilter(lambda record: record.levelno >= logging.ERROR or _is_message(record))
 
 
 def structured() -> bool:
@@ -112,7 +112,7 @@ class Printed(TextIOBase):
         return len(text)
 
 
-def _is_said(record: logging.LogRecord) -> bool:
+def _is_message(record: logging.LogRecord) -> bool:
     return hasattr(record, "said")
 
 
@@ -121,7 +121,7 @@ class _Text(logging.Formatter):
     indented, so that no text of others can pass for a record."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
-        lines = limited(record.message).split("\n  ") if _is_said(record) else [limited(record.message)]
+        lines = limited(record.message).split("\n  ") if _is_message(record) else [limited(record.message)]
         record.message = "\n  ".join(map(shown, lines))
         return super().formatMessage(record)
 
@@ -134,7 +134,7 @@ class _Terminal(_Text):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         text = super().formatMessage(record)
-        if not _is_said(record):
+        if not _is_message(record):
             return text
         return f"searcher: {record.message}" if record.levelno >= logging.ERROR else record.message
 

@@ -33,7 +33,7 @@ except ImportError:
     raise SearcherError("--metrics-port needs prometheus-client: pip install 'activation-searcher[metrics]'") from None
 
 COMMIT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)  # seconds
-MOST_CONNECTIONS = 8  # at a time, so that the search keeps the process's descriptors and threads
+MAX_CONNECTIONS = 8  # at a time, so that the search keeps the process's descriptors and threads
 CLIENT_SECONDS = 5.0  # how long a client may take for each piece that it sends or receives
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class _Server(ThreadingMixIn, WSGIServer):
 
     def __init__(self, address: tuple[str, int], handler: type[_Handler]) -> None:
         self.address_family = socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
-        self._free = threading.Semaphore(MOST_CONNECTIONS)
+        self._free = threading.Semaphore(MAX_CONNECTIONS)
         self._open: dict[Any, None] = {}  # oldest first
         self._lock = threading.Lock()
         super().__init__(address, handler)

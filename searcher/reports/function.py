@@ -61,7 +61,7 @@ def window(y: Array) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class Card:
+class FunctionReport:
     """A function with what can be said of it."""
 
     expression: Expression

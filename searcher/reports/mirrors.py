@@ -12,7 +12,7 @@ from searcher.reports.report import Row
 from searcher.store.ranking import place
 from searcher.store.store import Store
 
-MOST_MARKED = 1000  # rows of a ranking; each takes a millisecond or two
+MAX_MARKED = 1000  # rows of a ranking; each takes a millisecond or two
 
 log = logging.getLogger("searcher")
 
@@ -22,11 +22,11 @@ def marked(store: Store, study: Study, rows: Sequence[Row]) -> list[dict[str, An
 
     It is `mirror of relu` or `mirror of trial 12` where -f(-x) is ranked in the same study too, else empty. Of a pair
     one row is marked: the candidate if the other is a baseline, otherwise the one that ranks lower. Mirrors are found
-    through an index, for the first `MOST_MARKED` rows.
+    through an index, for the first `MAX_MARKED` rows.
     """
-    if len(rows) > MOST_MARKED:
-        log.info("mirrors are marked in the first %d of %d rows", MOST_MARKED, len(rows))
-    mirrors = {row["key"]: found.key for row in rows[:MOST_MARKED] if (found := mirror_of(row["expression"]))}
+    if len(rows) > MAX_MARKED:
+        log.info("mirrors are marked in the first %d of %d rows", MAX_MARKED, len(rows))
+    mirrors = {row["key"]: found.key for row in rows[:MAX_MARKED] if (found := mirror_of(row["expression"]))}
     ranked = {row["key"]: row for row in store.functions(study, list(mirrors.values()))}
     return [{**row, "mirror": _mark(row, ranked.get(mirrors.get(row["key"], "")), study)} for row in rows]
 

@@ -11,7 +11,7 @@ import numpy as np
 from search_space import KNOWN, Expression, SpaceError, code, parse
 from search_space.expression import number
 from searcher import SearcherError, UsageError
-from searcher.reports.function import REACH, Array, Card, sampled, window
+from searcher.reports.function import REACH, Array, FunctionReport, sampled, window
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,8 +43,8 @@ def check(path: Path) -> None:
         raise SearcherError("a picture needs matplotlib: pip install 'activation-searcher[plot]'") from None
 
 
-def save(card: Card, path: Path) -> None:
-    """Draws `card` into a file; the same function makes the same file.
+def save(report: FunctionReport, path: Path) -> None:
+    """Draws `report` into a file; the same function makes the same file.
 
     Raises:
         UsageError, SearcherError: as `check`; a file that cannot be written.
@@ -53,39 +53,44 @@ def save(card: Card, path: Path) -> None:
     import matplotlib
 
     try:
-        with matplotlib.rc_context({"svg.hashsalt": card.key}):
-            figure(card).savefig(path, dpi=150, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
+        with matplotlib.rc_context({"svg.hashsalt": report.key}):
+            figure(report).savefig(path, dpi=150, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
     except OSError as error:
         raise SearcherError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def figure(card: Card) -> Figure:
+def figure(report: FunctionReport) -> Figure:
     """f at the left, f' at the right. A figure of its own: nothing of pyplot's global state is touched."""
     from matplotlib.figure import Figure
 
     picture = Figure(figsize=(WIDTH, 4.2), layout="constrained")
     panels = picture.subplots(1, 2, sharex=True)
-    text, size = _title(card)
+    text, size = _title(report)
     picture.suptitle(text, fontsize=size, math_fontfamily=MATH_FONT)
-    curves = _curves(card)
+    curves = _curves(report)
     for which, axes in enumerate(panels):
         _panel(axes, curves, which)
     picture.legend(handles=panels[0].get_lines()[2:], loc="outside lower center", ncols=5, frameon=False)
     return picture
 
 
-def _curves(card: Card) -> list[tuple[Card, dict[str, Any]]]:
+def _curves(report: FunctionReport) -> list[tuple[FunctionReport, dict[str, Any]]]:
     """What is drawn, the function itself first, and how."""
-    own = {"label": card.names[0] if card.names else "this function", "color": STRONG, "linewidth": 2.4, "zorder": 3}
-    curves = [(card, own)]
-    betas = {0: "", 1: "beta"}.get(len(card.expression.betas), "every beta")
+    own = {
+        "label": report.names[0] if report.names else "this function",
+        "color": STRONG,
+        "linewidth": 2.4,
+        "zorder": 3,
+    }
+    curves = [(report, own)]
+    betas = {0: "", 1: "beta"}.get(len(report.expression.betas), "every beta")
     for value, style in MORE.items() if betas else ():
         look = {"label": f"{betas} = {value:g}", "linestyle": style, "color": STRONG, "linewidth": 1.1, "alpha": 0.6}
-        curves.append((Card(_with_betas(card.expression, value)), look))
+        curves.append((FunctionReport(_with_betas(report.expression, value)), look))
     for name, (label, style) in OTHERS.items():
-        if name not in card.names:
+        if name not in report.names:
             look = {"label": label, "linestyle": style, "color": LIGHT, "linewidth": 1.1, "zorder": 1}
-            curves.append((Card(parse(KNOWN[name].expression)), look))
+            curves.append((FunctionReport(parse(KNOWN[name].expression)), look))
     return curves
 
 
@@ -95,23 +100,23 @@ def _with_betas(expression: Expression, value: float) -> Expression:
     )
 
 
-def _panel(axes: Axes, curves: Sequence[tuple[Card, dict[str, Any]]], which: int) -> None:
+def _panel(axes: Axes, curves: Sequence[tuple[FunctionReport, dict[str, Any]]], which: int) -> None:
     x = np.linspace(-REACH, REACH, POINTS)
     axes.axhline(0, color=LINE, linewidth=0.8, zorder=0)
     axes.axvline(0, color=LINE, linewidth=0.8, zorder=0)
     drawn = []
-    for card, look in curves:
-        y = sampled(card.expression, x)[which]
+    for report, look in curves:
+        y = sampled(report.expression, x)[which]
         drawn.append(y)
-        breaks = (*card.profile.jumps, *(card.profile.kinks if which else ()))
-        axes.plot(x, _torn(x, y, breaks), **look)
+        breaks = (*report.profile.jumps, *(report.profile.kinks if which else ()))
+        axes.plot(x, _broken_at(x, y, breaks), **look)
     axes.set_xlim(-REACH, REACH)
     axes.set_ylim(*_limits(drawn, FARTHEST[which]))
     axes.set_title(("f(x)", "f'(x)")[which], fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _torn(x: Array, y: Array, breaks: Sequence[float]) -> Array:
+def _broken_at(x: Array, y: Array, breaks: Sequence[float]) -> Array:
     """No line where the curve jumps: the point after the break is left out."""
     y = y.copy()
     after = [i for i in np.searchsorted(x, breaks) if i < len(x)]
@@ -131,16 +136,16 @@ def _limits(curves: Sequence[Array], farthest: float) -> tuple[float, float]:
     return low - edge, high + edge
 
 
-def _title(card: Card) -> tuple[str, int]:
+def _title(report: FunctionReport) -> tuple[str, int]:
     """The formula as mathematics, if matplotlib can set it and it fits; else its text, in lines."""
     from textwrap import fill
 
     from matplotlib.font_manager import FontProperties
     from matplotlib.mathtext import MathTextParser
 
-    plain = f"f(x) = {card.expression}"
+    plain = f"f(x) = {report.expression}"
     try:
-        formula = f"${code(card.expression, 'latex').strip()}$"
+        formula = f"${code(report.expression, 'latex').strip()}$"
         for size in SIZES:
             font = FontProperties(size=size, math_fontfamily=MATH_FONT)
             if MathTextParser("path").parse(formula, dpi=72, prop=font).width <= 68 * WIDTH:

@@ -118,7 +118,7 @@ def study_rows(store: Store) -> list[dict[str, Any]]:
     ]
 
 
-def trial_card(store: Store, study: Study, number: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def trial_report(store: Store, study: Study, number: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """One trial's facts, with the settings it was trained under, and its learning curve. A cited trial has the curve of
     the trial that it cites.
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from search_space import Choices, Grammar
 from searcher.samplers.contract import Observation, Pending, Rewards, generator
 
-MOST_HIDDEN = 10_000  # units: beyond, the controller alone takes gigabytes
+MAX_HIDDEN = 10_000  # units: beyond, the controller alone takes gigabytes
 
 
 class Controller(nn.Module):
@@ -103,8 +103,8 @@ class RnnSampler:
         for name, value in {"batch": batch, "epochs": epochs, "hidden": hidden, "learning_rate": learning_rate}.items():
             if value <= 0:
                 raise ValueError(f"{name} must be positive, not {value!r}")
-        if hidden > MOST_HIDDEN:
-            raise ValueError(f"hidden must be at most {MOST_HIDDEN}, not {hidden!r}")
+        if hidden > MAX_HIDDEN:
+            raise ValueError(f"hidden must be at most {MAX_HIDDEN}, not {hidden!r}")
         if not 0 < clip < 1 or not 0 <= baseline_decay < 1:
             raise ValueError(
                 f"clip must be in (0, 1) and baseline_decay in [0, 1), not {clip!r} and {baseline_decay!r}"

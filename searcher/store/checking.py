@@ -1,7 +1,8 @@
-"""Whether a database is whole: what must hold of every study, counted by the database. Nothing is written.
+"""Check a database: find rows that break the rules that hold for every study. Nothing is written.
 
-Most of it is held by constraints already. A file that was damaged, edited by hand or restored in parts may break it all
-the same, and some of it no constraint can say. Each rule is one statement, so a search may go on meanwhile.
+Constraints of the tables enforce most of the rules. A file that is damaged, was edited or was restored in parts may
+break them all the same, and no constraint can express the others. Each rule is one statement, so a search may run
+meanwhile.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from searcher.records import Kind, StudyKind, TrialState
 from searcher.store import database, schema
 from searcher.store.database import StoreError, StoreUnavailable, plain_errors
 from searcher.store.errors import DAMAGED
-from searcher.store.store import MOST_BATCHES, Store
+from searcher.store.store import MAX_BATCHES, Store
 
 _OPEN = "state IN ('WAITING', 'RUNNING')"
 _JUDGED = ", ".join(f"'{state}'" for state in TrialState if state.judged)
@@ -47,7 +48,7 @@ _MERIT = f"""
     (SELECT CASE task.direction WHEN 'maximize' THEN value ELSE -value END
      FROM searcher_task_config AS task WHERE {_OF_TRIAL})
 """
-# What must not be, and the condition that finds it. NaN is above all numbers for PostgreSQL.
+# By what is wrong: the table, and the condition that finds the wrong rows. PostgreSQL orders NaN above all numbers.
 _RULES: dict[str, tuple[sa.Table, str]] = {
     "trials of an unknown state or kind": (schema.trial, f"state NOT IN ({_STATES}) OR kind NOT IN ({_KINDS})"),
     "COMPLETE trials without values": (
@@ -82,10 +83,10 @@ _RULES: dict[str, tuple[sa.Table, str]] = {
 
 
 def examine(url: str | URL) -> Iterator[Finding]:
-    """What is in a database, and what is wrong with it.
+    """Yield findings about a database: what it contains, and what is wrong with it.
 
     Raises:
-        StoreError: it cannot be read, or has no tables of this version.
+        StoreError: the database cannot be read, or has no tables of this version.
     """
     engine = database.connect(url, create=False)
     try:
@@ -93,7 +94,7 @@ def examine(url: str | URL) -> Iterator[Finding]:
             wrong = list(_file(engine))
             yield from wrong or [Finding("database", True, f"{database.masked(url)}, {_server(engine)}")]
             if wrong:
-                return  # whatever else is read from it may be wrong too
+                return  # anything else that is read from it may be wrong too
             wrong = list(_tables(engine))
             yield from wrong or [Finding("tables", True, f"as schema {schema.HEAD} makes them")]
             with closing(Store(url)) as store:
@@ -103,11 +104,11 @@ def examine(url: str | URL) -> Iterator[Finding]:
 
 
 @contextmanager
-def blamed(url: str | URL) -> Iterator[None]:
-    """Turns an exception that comes of a damaged SQLite file into a StoreError that says so.
+def explained_damage(url: str | URL) -> Iterator[None]:
+    """Turn an exception whose cause is a damaged SQLite file into a StoreError that says so.
 
-    What is read from such a file can be anything (a state that there is not, a text where a number was), and so can
-    what comes of it. So after an exception of the kind that wrong values raise the file is looked at.
+    Values from a damaged file may be anything (an unknown state, a text instead of a number) and may raise many
+    exceptions. So if the block raises an exception of such a kind, the file is checked.
     """
     try:
         yield
@@ -123,15 +124,15 @@ def opened(url: str, *, create: bool = False, existing: bool = False) -> Iterato
     """Open a store for the length of the block.
 
     Args:
-        create: make the tables, or upgrade older ones.
-        existing: insist that the database is there.
+        create: create the tables, or upgrade older ones.
+        existing: the database must exist already.
 
     Raises:
-        StoreError: The database cannot be used.
+        StoreError: the database cannot be used.
     """
     if existing:
         database.require(url)
-    with blamed(url):
+    with explained_damage(url):
         store = Store(url, create=create)
         try:
             yield store
@@ -140,7 +141,7 @@ def opened(url: str, *, create: bool = False, existing: bool = False) -> Iterato
 
 
 def _damage(url: str | URL) -> str:
-    """The first thing that is wrong with a SQLite file; empty if nothing is found."""
+    """Return the first problem of a SQLite file; empty if none is found."""
     if database.parse_url(url).get_backend_name() != "sqlite":
         return ""
     engine = database.engine_of(url, create=False)
@@ -151,7 +152,7 @@ def _damage(url: str | URL) -> str:
             return next(chain.from_iterable(_violations(engine).values()), "")
     except StoreUnavailable:
         return ""
-    except Exception as error:  # a damaged file may let any of them happen
+    except Exception as error:  # a damaged file may raise any exception
         return str(error)
     finally:
         engine.dispose()
@@ -168,7 +169,7 @@ def _server(engine: Engine) -> str:
 
 
 def _file(engine: Engine) -> Iterator[Finding]:
-    """SQLite's own checks. PostgreSQL has them in a tool of its own, pg_amcheck."""
+    """Run SQLite's own checks. PostgreSQL has a separate tool for that, pg_amcheck."""
     if engine.dialect.name != "sqlite":
         return
     for (text,) in _read(engine, sa.text("PRAGMA integrity_check")):
@@ -176,16 +177,16 @@ def _file(engine: Engine) -> Iterator[Finding]:
             yield from (Finding("database", False, f"{engine.url.database}: {line}") for line in text.splitlines())
     for table, row, parent, _ in _read(engine, sa.text("PRAGMA foreign_key_check")):
         if table in schema.metadata.tables:
-            yield Finding("database", False, f"{table}, row {row}: what it refers to is not in {parent}")
+            yield Finding("database", False, f"{table}, row {row}: it refers to a row that is not in {parent}")
     for table in schema.metadata.sorted_tables:
         wrong = " OR ".join(f"({column.name} IS NOT NULL AND {_mistyped(column)})" for column in table.c)
         ((n,),) = _read(engine, sa.text(f"SELECT COUNT(*) FROM {table.name} WHERE {wrong}"))
         if n:
-            yield Finding("database", False, f"{table.name}: {n} rows with values that are not of their column's type")
+            yield Finding("database", False, f"{table.name}: {n} rows with values of another type than their column's")
 
 
 def _mistyped(column: sa.Column[Any]) -> str:
-    """SQLite keeps whatever it is given."""
+    """Return SQL that is true for a value of another type than the column's. SQLite accepts such values."""
     name = column.name
     if isinstance(column.type, sa.JSON) or column is schema.trial.c.choices:
         return f"NOT json_valid({name})"
@@ -197,7 +198,7 @@ def _mistyped(column: sa.Column[Any]) -> str:
 
 
 def _tables(engine: Engine) -> Iterator[Finding]:
-    """Where they differ from what the migrations make."""
+    """Yield the differences of the tables from those that the migrations create."""
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
@@ -209,15 +210,15 @@ def _tables(engine: Engine) -> Iterator[Finding]:
         for change in compare_metadata(MigrationContext.configure(connection, opts=named), schema.metadata):
             kind, *what = change[0] if isinstance(change, list) else change
             if kind == "remove_index":
-                continue  # one of a person's own does no harm
+                continue  # a user's own index does no harm
             names = [getattr(part, "name", part) for part in what]
-            yield Finding("tables", False, f"to mend: {kind} {' '.join(n for n in names if isinstance(n, str))}")
+            yield Finding("tables", False, f"to repair: {kind} {' '.join(n for n in names if isinstance(n, str))}")
         inspector = sa.inspect(connection)
         for table in ours.values():
             there = {check["name"] for check in inspector.get_check_constraints(table.name)}
             for constraint in table.constraints:
                 if isinstance(constraint, sa.CheckConstraint) and constraint.name not in there:
-                    yield Finding("tables", False, f"to mend: add_constraint {table.name} {constraint.name}")
+                    yield Finding("tables", False, f"to repair: add_constraint {table.name} {constraint.name}")
         if not inspector.has_table(schema.leaderboard.name):  # a view counts as one
             yield Finding("tables", False, f"the view {schema.leaderboard.name} is missing")
 
@@ -241,9 +242,9 @@ def _studies(engine: Engine, store: Store) -> Iterator[Finding]:
         trials, unfinished = sum(states.values()), sum(states.get(state, 0) for state in ("WAITING", "RUNNING"))
         broken = {
             f"its kind is {kind!r}": kind not in list(StudyKind),
-            "its settings or versions are no JSON object": not (_is_object(config) and _is_object(versions)),
+            "its settings or versions are not a JSON object": not (_is_object(config) and _is_object(versions)),
             "it has no lease": lease is None,
-            f"its lease says that {serial} batches were written": not 0 <= (serial or 0) < MOST_BATCHES,
+            f"its lease says that {serial} batches were written": not 0 <= (serial or 0) < MAX_BATCHES,
             f"its tally is {_told(tally)}; its trials are {_told(states)}": states != tally,
             f"it has {trials} trials, more than its total of {total}": trials > total,
         }
@@ -253,12 +254,12 @@ def _studies(engine: Engine, store: Store) -> Iterator[Finding]:
             driver = store.driver(store.study(name))
             driven = "nobody drives it"
             if driver.live:
-                driven = f"driven by {driver.holder}, heard of {driver.heard or 0:.0f} s ago"
+                driven = f"driven by {driver.holder}, last write {driver.heard or 0:.0f} s ago"
             told = f"{trials - unfinished} of {total} trials decided, {unfinished} open, {driven}"
             yield Finding(f"study {name}", True, told)
         yield from (Finding(f"study {name}", False, text) for text in wrong)
     for study_id, wrong in found.items():
-        yield from (Finding(f"study with id {study_id}, which is not there", False, text) for text in wrong)
+        yield from (Finding(f"study with id {study_id}, which does not exist", False, text) for text in wrong)
 
 
 def _unreadable(store: Store, name: str) -> Iterator[str]:
@@ -270,7 +271,7 @@ def _unreadable(store: Store, name: str) -> Iterator[str]:
 
 
 def _violations(engine: Engine) -> dict[int, list[str]]:
-    """By study: what breaks a rule."""
+    """Return the broken rules in words, by the id of the study."""
     found: dict[int, list[str]] = {}
     for what, (table, condition) in _RULES.items():
         c = table.c
@@ -284,7 +285,7 @@ def _violations(engine: Engine) -> dict[int, list[str]]:
 
 
 def _gaps(engine: Engine, column: sa.Column[Any]) -> Iterator[tuple[int, str]]:
-    """Of what counts a study's trials, 0, 1, 2 and so on."""
+    """Yield the studies whose values of a column are not 0, 1, 2 and so on."""
     f, study = sa.func, schema.trial.c.study_id
     counts = sa.select(study, f.count(column), f.count(column.distinct()), f.min(column), f.max(column))
     for study_id, n, different, least, most in _read(engine, counts.group_by(study)):
@@ -293,7 +294,8 @@ def _gaps(engine: Engine, column: sa.Column[Any]) -> Iterator[tuple[int, str]]:
 
 
 def _counts(engine: Engine) -> dict[str, dict[int, dict[str, int]]]:
-    """A study's trials by state: as counted, and as its tally has them. One statement, for a search may go on."""
+    """Return the number of trials by study and state, as counted (`trial`) and as stored (`tally`). One statement reads
+    both, because a search may run meanwhile."""
     t, y = schema.trial.c, schema.tally.c
     both = sa.union_all(
         sa.select(sa.literal("trial"), t.study_id, t.state, sa.func.count()).group_by(t.study_id, t.state),

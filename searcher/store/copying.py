@@ -1,8 +1,8 @@
-"""Studies from one database into another, of either kind: all of them or nothing.
+"""Copy studies from one database into another, of either kind: all of them or none.
 
-The source is read as it is at one moment, in batches; everything is written in one transaction of the target, and
-committed once both sides, read again, have the same rows. A copy keeps what its study is known by: name, numbers,
-orders, points in time, and how far its driver had written. Only its id is the target's own.
+One snapshot of the source is read, in batches. One transaction of the target writes everything, and is committed after
+both sides were read again and have the same rows. A copy keeps everything except the study's id: name, numbers, orders,
+times, and the position of its last driver.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ BATCH = 5_000  # rows in memory at a time
 TABLES = [table for table in schema.metadata.sorted_tables if "study_id" in table.c and table is not schema.lease]
 _INSTANTS = {t: [c.name for c in t.c if isinstance(c.type, sa.DateTime)] for t in schema.metadata.sorted_tables}
 
-Report = Callable[[str, int, int], None]  # study, its rows that are done, all of them
+Report = Callable[[str, int, int], None]  # the study, how many of its rows are copied, the number of all
 
 
 class CopyRefused(SearcherError):
-    """Nothing was written: a study is driven, its name is taken, or the copy is not the original."""
+    """Nothing was written: a study is driven, its name is taken, or the copy would differ from the original."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What there is of a study in a database. Equal checksums: equal rows."""
+    """The size and the checksum of a study in a database. With equal checksums the rows are equal."""
 
     study: str
     trials: int
@@ -48,11 +48,15 @@ class Contents:
 
 
 def copy(source: str | URL, target: str | URL, names: Sequence[str], report: Report) -> list[Contents]:
-    """Copies studies, those named or all; what both databases now have of each.
+    """Copy studies and return the contents of each.
+
+    Args:
+        names: the studies; empty means all.
+        report: called after each batch of rows.
 
     Raises:
         CopyRefused, UnknownStudy: nothing was written.
-        StoreError: a database cannot be used. Nothing was written, unless it went away in the very commit.
+        StoreError: a database cannot be used. Nothing was written, unless the database stopped during the commit.
     """
     store = Store(source)
     engine = database.engine_of(source, create=False)
@@ -61,7 +65,7 @@ def copy(source: str | URL, target: str | URL, names: Sequence[str], report: Rep
         with _transaction(target) as new:
             database.make_current(new)
             _refuse_taken(new, studies)
-            with plain_errors(source), _snapshot(engine) as old:  # ends before the commit: nothing may fail after that
+            with plain_errors(source), _snapshot(engine) as old:  # closed before the commit, as closing may fail
                 copied = [_copied(old, new, study, report) for study in studies]
         return copied
     finally:
@@ -85,7 +89,7 @@ def _chosen(store: Store, names: Sequence[str]) -> list[Study]:
 
 @contextmanager
 def _snapshot(engine: Engine) -> Iterator[Connection]:
-    """All that is read is of one moment. SQLite has no other way; PostgreSQL must be asked."""
+    """Yield a connection whose reads all see the same moment. SQLite always does that, PostgreSQL on request."""
     options = {} if engine.dialect.name == "sqlite" else {"isolation_level": "REPEATABLE READ"}
     with engine.execution_options(**options).connect() as connection:
         _take_time(connection)
@@ -94,8 +98,8 @@ def _snapshot(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def _transaction(url: str | URL) -> Iterator[Connection]:
-    """One on the target. A SQLite file that was made for it goes with it when it fails, unless another process has
-    written to it meanwhile."""
+    """Begin a transaction on the target. If it fails, remove a SQLite file that was created for it, unless another
+    process has written to that file."""
     parsed = database.parse_url(url)
     engine = database.engine_of(parsed, create=True)
     path = Path(str(parsed.database)) if parsed.get_backend_name() == "sqlite" else None
@@ -114,16 +118,16 @@ def _transaction(url: str | URL) -> Iterator[Connection]:
 
 
 def _made(path: Path) -> bool:
-    """Whether the file was not there, and is now."""
+    """Create the file and return True; return False if it exists."""
     try:
         path.touch(exist_ok=False)
-    except OSError:  # it is there, or cannot be made: SQLite says it better
+    except OSError:  # it exists, or cannot be created, for which SQLite has a better message
         return False
     return True
 
 
 def _take_time(connection: Connection) -> None:
-    """One side waits while the other works, for longer than a search's transactions may wait."""
+    """Permit long pauses in the transaction: one side waits while the other works."""
     if connection.dialect.name == "postgresql":
         connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = '1h'"))
 
@@ -153,8 +157,8 @@ def _copied(old: Connection, new: Connection, study: Study, report: Report) -> C
 
 
 def _add_study(old: Connection, new: Connection, study: Study) -> int:
-    """The study, and its lease, which nobody holds. How far its last driver had written is kept: what that driver has
-    left in a journal on this machine belongs to the copy too."""
+    """Copy the rows of the study and of its lease, which nobody holds, and return the new id. The position of the last
+    driver is kept, because a journal that it left on this machine belongs to the copy too."""
     s, c = schema.study, schema.lease
     with _errors_of(old):
         row = old.execute(sa.select(s).where(s.c.id == study.id)).one()
@@ -168,7 +172,7 @@ def _add_study(old: Connection, new: Connection, study: Study) -> int:
 
 
 def contents(connection: Connection, study_id: int) -> Contents:
-    """Reads all of a study."""
+    """Read all rows of a study, and return their number and checksum."""
     s = schema.study
     with _errors_of(connection):
         row = connection.execute(sa.select(s).where(s.c.id == study_id)).one()
@@ -193,12 +197,12 @@ def _count(connection: Connection, table: sa.Table, study_id: int) -> int:
 
 
 def _errors_of(connection: Connection) -> AbstractContextManager[None]:
-    """There are two databases: an error must name its own."""
+    """Turn exceptions into plain errors that name the connection's own database, as there are two."""
     return plain_errors(connection.engine.url)
 
 
 def _plain(table: sa.Table, row: sa.Row[Any]) -> dict[str, Any]:
-    """A row whose points in time are UTC, and say so; -0.0, which SQLite does not keep, is 0.0."""
+    """Return a row as values, with times in UTC, and 0.0 for -0.0, which SQLite does not keep."""
     values: dict[str, Any] = {
         name: value + 0.0 if isinstance(value, float) else value for name, value in row._mapping.items()
     }
@@ -209,5 +213,5 @@ def _plain(table: sa.Table, row: sa.Row[Any]) -> dict[str, Any]:
 
 
 def _text(table: sa.Table, rows: Sequence[sa.Row[Any]]) -> bytes:
-    """Rows without their study's id, which comes first, alike from both kinds of database."""
+    """Return rows as JSON without their first column, the study's id; it is the same from both kinds of database."""
     return json.dumps([list(_plain(table, row).values())[1:] for row in rows], default=datetime.isoformat).encode()

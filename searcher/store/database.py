@@ -1,4 +1,4 @@
-"""Connections: opening a database, its migrations, and its errors in plain words."""
+"""Open databases, bring their tables to the newest migration, and turn their exceptions into plain errors."""
 
 from __future__ import annotations
 
@@ -22,44 +22,45 @@ from searcher.store import errors, postgresql
 from searcher.store.lease import in_words
 from searcher.store.schema import HEAD, REVISIONS, VERSION_TABLE
 
-BUSY_SECONDS = 30.0  # how long a write waits for another process's
+BUSY_SECONDS = 30.0  # how long a write waits while another process holds the lock of a SQLite file
 DRIVERS = ("sqlite", "sqlite+pysqlite", "postgresql", "postgresql+psycopg")
-SECRETS = ("password", "sslpassword")  # of the options after the question mark
-MIGRATION_LOCK = 0x5EA2C4E2  # PostgreSQL advisory lock: one migration at a time
+SECRETS = ("password", "sslpassword")  # options of a URL that must not be shown
+MIGRATION_LOCK = 0x5EA2C4E2  # an advisory lock of PostgreSQL, so that one migration runs at a time
 
 
 class StoreError(SearcherError):
-    """The database cannot be used; the message names it (without its password) and the way out."""
+    """The database cannot be used. The message names it, without its password, and says what to do."""
 
 
 class BadStorageUrl(StoreError, UsageError):
-    """What was given as the storage names no database of a kind that is supported."""
+    """The storage is not a URL of a supported database."""
 
 
 class StoreUnavailable(StoreError):
-    """The database does not answer, or is locked, and may be back in a moment."""
+    """The database does not answer or is locked; the same operation may succeed later."""
 
 
 class StoreConflict(StoreError):
-    """What was to be written contradicts what is there."""
+    """The rows to be written contradict rows in the database."""
 
 
 class StoreRefused(StoreError):
-    """A value that the database cannot hold: a number out of its range, a text that its encoding lacks."""
+    """The database cannot hold a value: a number is out of its range, or its encoding lacks a character."""
 
 
 def storage_flag(url: URL) -> str:
-    """What a command needs to find this database: nothing if the environment or the default says it."""
+    """Return the `--storage` flag that a command needs to find this database; empty if the environment or the default
+    names it."""
     if url.render_as_string(hide_password=False) == os.environ.get("SEARCHER_STORAGE", DEFAULT_STORAGE):
         return ""
     return f" --storage {shlex.quote(masked(url))}"
 
 
 def masked(url: str | URL) -> str:
-    """A database URL as it may be shown: without its password.
+    """Return a database URL without its password.
 
     Raises:
-        BadStorageUrl: not a database URL.
+        BadStorageUrl: `url` is not the URL of a supported database.
     """
     parsed = parse_url(url)
     hidden = parsed.update_query_dict({name: "***" for name in SECRETS if name in parsed.query})
@@ -67,31 +68,34 @@ def masked(url: str | URL) -> str:
 
 
 def parse_url(url: str | URL) -> URL:
-    """Raises BadStorageUrl if `url` names no SQLite file or PostgreSQL database."""
+    """Return the parsed URL of a SQLite file or a PostgreSQL database.
+
+    Raises:
+        BadStorageUrl: `url` is not the URL of a supported database.
+    """
     accepted = "use sqlite:///FILE.db or postgresql://USER:PASSWORD@HOST/DATABASE"
     try:
         parsed = sa.make_url(url)
     except (ArgumentError, ValueError):
-        # The text is not shown: it can hold a password that could not be told apart from the rest.
+        # The text is not shown, because it may contain a password that cannot be found in it.
         raise BadStorageUrl(f"the storage is not a database URL; {accepted}") from None
     if parsed.drivername not in DRIVERS:
         raise BadStorageUrl(f"storage of kind {parsed.drivername!r} is not supported; {accepted}")
-    if "@" in (parsed.host or ""):  # what comes before it is the rest of a password
-        raise BadStorageUrl(f"the storage has a second @ before its host; {accepted}, an @ in a password being %40")
+    if "@" in (parsed.host or ""):  # the text before it is part of a password
+        raise BadStorageUrl(f"the storage has a second @ before its host; {accepted}; write @ in a password as %40")
     if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
-        raise BadStorageUrl(f"a store must outlive the process, an in-memory database does not; {accepted}")
+        raise BadStorageUrl(f"a store must outlive the process, and an in-memory database does not; {accepted}")
     return parsed
 
 
 def connect(url: str | URL, *, create: bool) -> Engine:
-    """An engine on a database whose tables are there and current.
+    """Return an engine for a database whose tables exist and are current.
 
     Args:
-        create: make the file and the tables where there are none, and upgrade older ones; else the database is
-            expected to be there, and is only looked at.
+        create: create the file and the tables if they are missing, and upgrade older tables. Otherwise they must exist.
 
     Raises:
-        StoreError: no database, no searcher tables, tables of a newer version, or no access.
+        StoreError: there is no database, it has no searcher tables or those of another version, or access is denied.
     """
     with _good_options(url):
         engine = engine_of(url, create=create)
@@ -110,20 +114,23 @@ def connect(url: str | URL, *, create: bool) -> Engine:
 
 @contextmanager
 def _good_options(url: str | URL) -> Iterator[None]:
-    """Turns what a URL's host or options are not accepted for into BadStorageUrl."""
+    """Turn an error about the host or the options of a URL into BadStorageUrl."""
     try:
         yield
-    except UnicodeDecodeError:  # of a damaged file
+    except UnicodeDecodeError:  # a ValueError too, but its cause is a damaged file
         raise
     except (ArgumentError, ValueError) as error:  # ?timeout=abc, ?port=abc, a host of two dots
         raise BadStorageUrl(f"{masked(url)} is not accepted: {str(error).splitlines()[0]}") from error
 
 
 def engine_of(url: str | URL, *, create: bool) -> Engine:
-    """An engine on a database that may have no tables of ours; `create` admits a SQLite file that is not there yet.
+    """Return an engine for a database that may have no searcher tables.
+
+    Args:
+        create: accept a SQLite file that does not exist yet.
 
     Raises:
-        StoreError: the file is not there, or cannot be made; or psycopg is missing for PostgreSQL.
+        StoreError: the file does not exist or cannot be created, or psycopg is missing for PostgreSQL.
     """
     parsed = parse_url(url)
     if parsed.get_backend_name() == "sqlite":
@@ -132,10 +139,10 @@ def engine_of(url: str | URL, *, create: bool) -> Engine:
 
 
 def make_current(connection: Connection) -> None:
-    """Makes the tables, or brings older ones to the newest migration, in the connection's transaction.
+    """Create the tables, or upgrade older ones to the newest migration, in the connection's transaction.
 
     Raises:
-        StoreError: they are of a newer version.
+        StoreError: a newer version made the tables, or a driver of an older version is running.
     """
     from alembic import command
     from alembic.config import Config
@@ -152,7 +159,7 @@ def make_current(connection: Connection) -> None:
 
 
 def _check_undriven(connection: Connection) -> None:
-    """Raises StoreError if a driver of the older searcher is at work: it would go on, and not keep the newer tables."""
+    """Raise StoreError if a driver of the older version is running: it would go on and not fill the new tables."""
     if not sa.inspect(connection).has_table("searcher_lease"):
         return
     live = sa.text(
@@ -162,12 +169,12 @@ def _check_undriven(connection: Connection) -> None:
     if driven := connection.execute(live).first():
         raise StoreError(
             f"{masked(connection.engine.url)} has tables of an older searcher, and study {driven.name!r} is being "
-            f"driven by {in_words(driven.holder)}; stop that first (15 s after it was killed it is gone), then upgrade"
+            f"driven by {in_words(driven.holder)}; stop that first (after a kill, wait 15 s), then upgrade"
         )
 
 
 def clock(dialect: str) -> str:
-    """SQL for seconds since 1970 by the database's clock, the only one that all drivers share."""
+    """Return SQL for the seconds since 1970 by the database's clock, which is the only clock that all drivers share."""
     if dialect == "sqlite":
         return "(julianday('now') - 2440587.5) * 86400.0"
     return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION)"
@@ -181,27 +188,27 @@ def _is_current(connection: Connection, create: bool) -> bool:
         raise StoreError(
             f"{shown} has schema {revision!r}, newer than this searcher knows ({HEAD!r}); upgrade searcher"
         )
-    if not connection.dialect.default_schema_name:  # of PostgreSQL's, the first that the user has a right to
-        raise StoreError(f"{shown}: this user may not look into it; {errors.ASK_FOR_RIGHTS}")
+    if not connection.dialect.default_schema_name:  # PostgreSQL names the first schema that the user may use
+        raise StoreError(f"{shown}: this user may not read any schema of it; {errors.ASK_FOR_RIGHTS}")
     if create:
         return False
     if revision is None:
         raise StoreError(f"{shown} has no searcher tables; `searcher launch` or `searcher db upgrade` makes them")
     raise StoreError(
-        f"{shown} has schema {revision!r}, this searcher needs {HEAD!r}; bring it there with: "
+        f"{shown} has schema {revision!r}, and this searcher needs {HEAD!r}; upgrade it: "
         f"searcher db upgrade --storage {shlex.quote(shown)}"
     )
 
 
 def _revision(connection: Connection) -> str | None:
-    """The migration that the tables are at; None where there are none."""
+    """Return the newest migration of the tables; None if there are no tables."""
     if not sa.inspect(connection).has_table(VERSION_TABLE):
         return None
     return connection.execute(sa.text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
 
 
 def codec(engine: Engine) -> str:
-    """Return Python's name of an encoding whose text the database can hold."""
+    """Return Python's name of an encoding; the database can hold all text in it."""
     if engine.dialect.name == "sqlite":
         return "utf-8"
     with engine.connect() as connection:
@@ -209,10 +216,10 @@ def codec(engine: Engine) -> str:
 
 
 def is_there(url: str | URL) -> bool:
-    """Whether there is a database to look into: always said of PostgreSQL; of SQLite if the file exists.
+    """Return True if a SQLite file exists; always True for PostgreSQL.
 
     Raises:
-        StoreError: it is not there and could not be made.
+        StoreError: the file does not exist and cannot be created.
     """
     parsed = parse_url(url)
     if parsed.get_backend_name() == "postgresql":
@@ -222,7 +229,7 @@ def is_there(url: str | URL) -> bool:
 
 
 def require(url: str | URL) -> None:
-    """Raises StoreError if `url` is a SQLite file that does not exist."""
+    """Raise StoreError if `url` is a SQLite file that does not exist."""
     parsed = parse_url(url)
     if parsed.get_backend_name() == "sqlite":
         _check_file(parsed, create=False)
@@ -237,7 +244,7 @@ def _check_file(url: URL, create: bool) -> None:
             f"there is no database {path}; name another (--storage, SEARCHER_STORAGE), or start with `searcher launch`"
         )
     if not path.parent.is_dir():
-        raise StoreError(f"there is no directory {path.parent} for the database {path.name}; make it first")
+        raise StoreError(f"there is no directory {path.parent} for the database {path.name}; create it first")
     if not path.exists() and not os.access(path.parent, os.W_OK):
         raise StoreError(f"the directory {path.parent} cannot be written to; name a database elsewhere with --storage")
 
@@ -261,51 +268,51 @@ def _connect_postgresql(_dialect: object, _record: object, _positional: object, 
 
 
 def _begin_postgresql(connection: Connection) -> None:
-    if patience := connection.get_execution_options().get("patience"):
-        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {1000 * patience:.0f}")
+    if lock_seconds := connection.get_execution_options().get("lock_seconds"):
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {1000 * lock_seconds:.0f}")
 
 
 def _set_up_sqlite(connection: sqlite3.Connection, _: object) -> None:
-    connection.isolation_level = None  # transactions begin where _begin_sqlite says
+    connection.isolation_level = None  # _begin_sqlite begins transactions
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA synchronous = FULL")
-    # The journal's header is overwritten and synced where DELETE would unlink the file, which a power cut can undo.
+    # At a commit, PERSIST overwrites and syncs the journal's header. DELETE unlinks it, which a power cut can undo.
     connection.execute("PRAGMA journal_mode = PERSIST")
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    # A transaction that will write takes the write lock at once: a lock asked for half-way can only fail.
+    # A transaction that will write takes the write lock at once: after its first read, it might not get the lock.
     options = connection.get_execution_options()
-    patience = options.get("patience", BUSY_SECONDS)
-    connection.exec_driver_sql(f"PRAGMA busy_timeout = {1000 * patience:.0f}")
+    lock_seconds = options.get("lock_seconds", BUSY_SECONDS)
+    connection.exec_driver_sql(f"PRAGMA busy_timeout = {1000 * lock_seconds:.0f}")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("writes", False) else "BEGIN")
 
 
 class Prepared:
-    """A writing statement, compiled once. What SQLAlchemy does for each execution costs more than SQLite's own work;
-    in return the parameters must be what the driver takes (for points in time: `stamp`)."""
+    """An INSERT or UPDATE statement that is compiled once. SQLAlchemy's work for each execution costs more than
+    SQLite's own. The parameters must be values as the driver takes them (times come from `stamp`)."""
 
     def __init__(self, statement: sa.Insert | sa.Update, engine: Engine) -> None:
         self._text = str(statement.compile(engine))
 
     def execute(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> int:
-        """Runs it once for each row of parameters; how many rows of the table were written."""
+        """Run the statement once for each row of parameters, and return the number of table rows written."""
         return connection.exec_driver_sql(self._text, rows).rowcount if rows else 0
 
     def first(self, connection: Connection, row: dict[str, Any]) -> sa.Row[Any] | None:
-        """Runs it once; the first row that it returns."""
+        """Run the statement once, and return the first row of its result; None if it has none."""
         return connection.exec_driver_sql(self._text, row).first()
 
 
 def stamp(now: datetime, engine: Engine) -> Any:
-    """A point in time as the driver takes it."""
+    """Return a time as the driver of the database takes it."""
     process = sa.DateTime(timezone=True).dialect_impl(engine.dialect).bind_processor(engine.dialect)
     return process(now) if process else now
 
 
 @contextmanager
 def plain_errors(url: str | URL) -> Iterator[None]:
-    """Turns the database's exceptions into StoreError with a way out."""
+    """Turn the exceptions of the database into StoreError, with a message that says what to do."""
     try:
         yield
     except DBAPIError as error:
@@ -317,9 +324,9 @@ def plain_errors(url: str | URL) -> Iterator[None]:
         else:
             kind = StoreRefused if isinstance(error, sa.exc.DataError) else StoreError
         raise kind(errors.plain(parsed, masked(parsed), error)) from error
-    except OverflowError as error:  # of sqlite3, before the database is asked
-        raise StoreRefused(f"{masked(url)} holds no such number: {error}") from error
+    except OverflowError as error:  # raised by the module sqlite3
+        raise StoreRefused(f"{masked(url)} cannot hold a number: {error}") from error
     except UnicodeDecodeError as error:
         raise StoreError(errors.undecodable(parse_url(url), masked(url), error)) from error
     except UnicodeEncodeError as error:
-        raise StoreError(f"{masked(url)} has no such text: {error.object[:200]!r} is not UTF-8") from error
+        raise StoreError(f"{masked(url)} cannot hold a text: {error.object[:200]!r} is not UTF-8") from error

@@ -1,4 +1,4 @@
-"""Who may write to a study: one driver at a time, by a lease that it renews."""
+"""The lease of a study. Only its holder may write to the study, and must renew it."""
 
 from __future__ import annotations
 
@@ -9,25 +9,24 @@ from searcher import SearcherError
 
 
 def in_words(holder: str) -> str:
-    """A driver without what older searchers wrote behind it for programs."""
+    """Return the description of a driver without the part that older versions added for programs."""
     return holder.partition(" (")[0]
 
 
 def process_of(holder: str) -> str:
-    """A driver in short: its process and machine, without when it was started."""
+    """Return the process and the machine of a driver's description, without the time of its start."""
     return holder.partition(", started ")[0]
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessId:
-    """What tells a process from all others.
+    """The identity of a process.
 
     Attributes:
-        pid: Its number.
-        machine: The name of its machine.
-        boot: Stands for the boot of the machine and the namespaces in which numbers and times of processes are counted.
-            Empty where that is not known.
-        began: When it began, in ticks since the boot; empty where that is not known.
+        pid: the number of the process.
+        machine: the name of its machine.
+        boot: a digest of the machine's boot and of the namespaces of process numbers and times; empty if not known.
+        began: when the process began, in ticks since the boot; empty if not known.
     """
 
     pid: int
@@ -37,7 +36,14 @@ class ProcessId:
 
 
 class StudyBusy(SearcherError):
-    """Another live driver holds the study. `process` is None if an older searcher drives it."""
+    """Another driver holds the study's lease.
+
+    Attributes:
+        holder: that driver, in words.
+        process: the identity of its process; None if an older version drives the study.
+        generation: the generation of its lease.
+        expires_in: seconds until its lease expires.
+    """
 
     def __init__(
         self, study: str, typed: str, holder: str, process: ProcessId | None, generation: int, expires_in: float
@@ -54,17 +60,22 @@ class LeaseLost(SearcherError):
 
 
 class NotDriven(SearcherError):
-    """Nobody drives the study."""
+    """No process drives the study."""
 
 
 def _new_writer() -> int:
-    return secrets.randbelow(2**31 - 2**20) + 2**20  # what SQL calls an integer; older searchers had generations
+    return secrets.randbelow(2**31 - 2**20) + 2**20  # fits an SQL integer; older versions wrote generations, from 1
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to write to one study. Its holder is known by `writer` among all drivers of the study and of its
-    copies, among which generations occur twice."""
+    """The right to write to one study.
+
+    Attributes:
+        study_id: the id of the study in the database.
+        generation: counts the drivers of the study. Copies of a study may have drivers of the same generation.
+        writer: a random number, different for all drivers of the study and of its copies.
+    """
 
     study_id: int
     generation: int
@@ -73,7 +84,12 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far a study has been written: the serial of its last batch, and the `Lease.writer` that wrote it."""
+    """The last batch written to a study.
+
+    Attributes:
+        serial: the number of the batch.
+        writer: the `Lease.writer` of the driver that wrote it.
+    """
 
     serial: int
     writer: int
@@ -81,8 +97,17 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Driver:
-    """Who drives a study, or drove it last. Times are in seconds by the database's clock: how long ago it took the
-    study, and how long ago it was last heard of (None once it has given the study back). `writer` wrote last."""
+    """The driver of a study, or the last one that it had.
+
+    Attributes:
+        holder: the driver, in words; empty if the study never had one.
+        generation: the generation of its lease.
+        writer: the `Lease.writer` that wrote the last batch.
+        live: True if its lease has not expired.
+        asked_to_stop: True if `searcher stop` has asked it to end.
+        since: seconds since it took the lease, by the database's clock.
+        heard: seconds since its last write, by the database's clock; None if it gave the lease back.
+    """
 
     holder: str
     generation: int

@@ -1,8 +1,8 @@
-"""Connections to PostgreSQL: one place sets whatever a server, database or role may have set differently.
+"""Connect to PostgreSQL with fixed settings, whatever the server, the database or the role has set.
 
-`ALTER ROLE ... SET`, `ALTER DATABASE ... SET`, a server's configuration and the variables PGOPTIONS, PGTZ and the like
-may change how values are written and read, when statements are cancelled and what a transaction may do. A search and
-its copies must not depend on them.
+`ALTER ROLE ... SET`, `ALTER DATABASE ... SET`, a server's configuration and variables like PGOPTIONS and PGTZ may
+change how values are written and read, when statements are cancelled and what a transaction may do. A search and its
+copies must not depend on them.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     import psycopg
 
 CONNECT_SECONDS = 10
-IDLE_SECONDS = 15  # how long PostgreSQL lets a transaction wait for its client
+IDLE_SECONDS = 15  # how long a transaction may wait for its client before PostgreSQL ends it
 
-# Arguments of libpq. A host that has gone without a word is noticed in as long, where the system's own time-outs take
-# minutes. The encoding is of what travels: the server translates from and to the database's own.
+# Arguments of libpq. A host that no longer answers is noticed in about CONNECT_SECONDS; the system's own time-outs take
+# minutes. The client's encoding is fixed, and the server translates it to and from the database's.
 ARGUMENTS = {
     "client_encoding": "utf8",
     "connect_timeout": CONNECT_SECONDS,
@@ -36,14 +36,15 @@ SETTINGS = {
     "standard_conforming_strings": "on",
     "TimeZone": "UTC",
     "transform_null_equals": "off",
-    # When a statement is cancelled, or a session ended. A driver that stands still in the middle of a transaction must
-    # not keep its locks: another could not take over.
+    # When a statement is cancelled or a session ended. A driver that is suspended in the middle of a transaction must
+    # not keep its locks, or no other driver could take over.
     "statement_timeout": "0",
     "lock_timeout": "0",
     "transaction_timeout": "0",
     "idle_in_transaction_session_timeout": f"{IDLE_SECONDS}s",
     "idle_session_timeout": "0",
-    # What a transaction sees and may do, and that what is acknowledged is on disk. Grants say who may write.
+    # The isolation of transactions, and commits that are on disk before they are acknowledged. Grants decide who may
+    # write.
     "default_transaction_isolation": "read committed",
     "default_transaction_read_only": "off",
     "default_transaction_deferrable": "off",
@@ -54,7 +55,7 @@ _SINGLE_BYTE = re.compile(r"LATIN\d+|ISO_8859_\d|WIN\d{3,4}|KOI8[RU]")
 
 
 def set_up(settings: dict[str, str]) -> str:
-    """SQL that sets what is set differently, among the settings that this version of the server has."""
+    """Return SQL that applies those of the settings that this version of the server has."""
     wanted = ", ".join(f"('{name}', '{value}')" for name, value in settings.items())
     return (
         f"SELECT pg_catalog.set_config(wanted.name, wanted.value, false) FROM (VALUES {wanted}) AS wanted (name, value)"
@@ -63,16 +64,16 @@ def set_up(settings: dict[str, str]) -> str:
 
 
 def connected(**arguments: Any) -> psycopg.Connection[Any]:
-    """A connection on which everything is set as `SETTINGS` has it.
+    """Return a new connection with `SETTINGS`.
 
     Raises:
-        psycopg.Error: nobody answers, or refuses.
+        psycopg.Error: the server does not answer, or refuses the connection.
     """
     import psycopg
 
     connection = psycopg.connect(**arguments)
     try:
-        connection.execute("SET statement_timeout = 0")  # else the next statement may be cancelled
+        connection.execute("SET statement_timeout = 0")  # otherwise the next statement may be cancelled
         connection.execute(set_up(SETTINGS))
         connection.commit()
     except BaseException:
@@ -82,9 +83,10 @@ def connected(**arguments: Any) -> psycopg.Connection[Any]:
 
 
 def codec(server_encoding: str) -> str:
-    """Python's codec for text that a database of that encoding can hold; ASCII where the two may differ in characters.
+    """Return Python's name of an encoding; a database of `server_encoding` can hold all text in it. That is ASCII where
+    Python's and PostgreSQL's characters may differ.
 
-    A database of SQL_ASCII keeps any bytes, and what we send is UTF-8.
+    A database of SQL_ASCII keeps any bytes, and we send UTF-8.
     """
     if server_encoding in ("UTF8", "SQL_ASCII"):
         return "utf-8"

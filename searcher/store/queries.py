@@ -1,4 +1,4 @@
-"""Named queries that reports and the status of a study are made of. They read only."""
+"""The queries of reports and of the status of a study. They only read."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _T = schema.trial.c
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """How many trials of a study ended in which way.
+    """The numbers of a study's trials by how they ended.
 
     Attributes:
-        finished: trials that have ended.
+        finished: all trials that have ended.
         candidates, baselines: trials of that kind that were trained to the end.
         pruned: trials whose training was stopped early.
         mirrors: trials left untrained because they mirror another function of the study.
         cited: trials that cite the result of an equal function.
         infeasible: trials whose function cannot be trained.
-        refused: infeasible trials that were refused before any training.
-        failed: trials that the machine, not the function, ended.
+        refused: infeasible trials that the pre-flight refused before any training.
+        failed: trials that ended because of the machine, not of the function.
     """
 
     finished: int
@@ -41,7 +41,7 @@ class Totals:
 
 
 def totals(store: Store, study: Study) -> Totals:
-    """Return how many trials of the study ended in which way."""
+    """Return the numbers of the study's trials by how they ended."""
     n = sa.func.count
     trained = _T.seconds > 0
     complete = sa.and_(trained, _T.state == TrialState.COMPLETE)
@@ -65,7 +65,7 @@ def totals(store: Store, study: Study) -> Totals:
 
 
 def running(store: Store, study: Study, limit: int) -> list[tuple[int, str]]:
-    """Return numbers and expressions of the first `limit` trials that are running, by number."""
+    """Return the numbers and expressions of the first `limit` running trials, by number."""
     rows = store.read(
         sa.select(_T.number, _T.expression)
         .where(_T.study_id == study.id, _T.finish_order.is_(None), _T.state == TrialState.RUNNING)
@@ -76,7 +76,7 @@ def running(store: Store, study: Study, limit: int) -> list[tuple[int, str]]:
 
 
 def failure_reasons(store: Store, study: Study, limit: int) -> list[tuple[int, str]]:
-    """Return numbers and reasons of the latest `limit` failed trials, latest first."""
+    """Return the numbers and reasons of the latest `limit` failed trials, latest first."""
     rows = store.read(
         sa.select(_T.number, _T.reason)
         .where(_T.study_id == study.id, schema.FAILED)
@@ -87,7 +87,7 @@ def failure_reasons(store: Store, study: Study, limit: int) -> list[tuple[int, s
 
 
 def end_times(store: Store, study: Study, limit: int) -> list[datetime]:
-    """Return when the latest `limit` trials ended, latest first."""
+    """Return the times at which the latest `limit` trials ended, latest first."""
     rows = store.read(
         sa.select(_T.finished_at)
         .where(_T.study_id == study.id, _T.finish_order.is_not(None))

@@ -1,10 +1,10 @@
-"""A person's own SQL, read only, as rows that come one by one.
+"""Run a user's own SQL query, read only, and return its rows one by one.
 
-The query runs in a process of its own (`searcher/store/query_process.py`), which has little memory and is killed when
-its time is up. SQLite: the file is opened for reading, and an authorizer admits reading and nothing else (`mode=ro`
-alone would let ATTACH and VACUUM INTO write). PostgreSQL: the text becomes the body of a server-side cursor, sent as a
-single statement, in a read-only transaction whose snapshot has been taken, so that it cannot be made writable again; it
-is never committed. Only missing grants prevent what a function of the server does outside of transactions: see
+The query runs in its own process (`searcher/store/query_process.py`), which has little memory and is killed when its
+time is up. SQLite: the file is opened for reading, and an authorizer permits reading only (with `mode=ro` alone, ATTACH
+and VACUUM INTO could write). PostgreSQL: the query becomes a server-side cursor, sent as a single statement, in a
+read-only transaction that is never committed. The transaction's snapshot is taken first, so that the query cannot make
+the transaction writable. Functions of the server that act outside of transactions can be prevented by grants only: see
 docs/operations.md.
 """
 
@@ -30,34 +30,34 @@ from searcher.store.database import StoreError, connect, masked, parse_url
 TIME_LIMIT_SECONDS = 30.0
 MAX_ROWS = 1_000_000
 ALL_BYTES = 1 << 62
-KEPT_BYTES = 100_000_000  # of rows that are kept together; rows that are handed on one by one need not fit
-GRACE_SECONDS = {"sqlite": 0.5, "postgresql": 5.0}  # in which the process may end by itself, and have the server end it
-_READER = Path(__file__).with_name("query_process.py")
+KEPT_BYTES = 100_000_000  # the most that `run_query` keeps in memory; `opened_query` yields rows one by one
+GRACE_SECONDS = {"sqlite": 0.5, "postgresql": 5.0}  # time after the limit in which the process may end by itself
+_QUERY_PROGRAM = Path(__file__).with_name("query_process.py")
 _EXAMPLE = "write one SELECT, as in: SELECT * FROM leaderboard"
 
 Rows = Iterator[dict[str, Any]]
 
 
 class QueryRefused(UsageError):
-    """A query that would write, or that the database does not understand."""
+    """The query would write, or the database rejects it as wrong."""
 
 
 class QueryStopped(SearcherError):
-    """A query that takes too long, or too much memory."""
+    """The query took too long or needed too much memory."""
 
 
 class Answer:
-    """The rows of a query, once, in order. Numbers that are not finite come as text.
+    """The rows of a query; they can be read once, in order. Numbers that are not finite come as text.
 
     Attributes:
-        names: of the columns; of those with one name, the second is called `name_2`.
-        count: rows that have come.
-        cut: whether there are more rows than were asked for; known once the last has come.
-        large: whether the rows were cut because of their size.
+        names: the names of the columns. If two columns have the same name, the second is called `name_2`.
+        count: number of rows read so far.
+        cut: True if the query has more rows than the limit; known after the last row.
+        large: True if the limit was the size of the rows.
 
-    Raises (here and between rows):
-        QueryRefused: anything but one reading statement, a mistake in it.
-        QueryStopped: too much time or memory.
+    Raises (the constructor and the iteration):
+        QueryRefused: the text is not one reading statement, or has a mistake.
+        QueryStopped: the query took too much time or memory.
         StoreError: the database cannot be used.
     """
 
@@ -77,21 +77,21 @@ class Answer:
 
     def _next(self) -> list[Any] | None:
         line = next(self._lines, "")
-        said = json.loads(line if line.endswith("\n") else "{}")  # the process may be killed in the middle of a line
-        if isinstance(said, list):
-            return said
-        if "cut" not in said:
-            raise self._failure(said)
-        self.cut, self.large = said["cut"], said["large"]
+        answer = json.loads(line if line.endswith("\n") else "{}")  # the process may be killed in the middle of a line
+        if isinstance(answer, list):
+            return answer
+        if "cut" not in answer:
+            raise self._failure(answer)
+        self.cut, self.large = answer["cut"], answer["large"]
         return None
 
-    def _failure(self, said: dict[str, Any]) -> SearcherError:
+    def _failure(self, answer: dict[str, Any]) -> SearcherError:
         late = time.monotonic() >= self._end
-        if not said:
+        if not answer:
             if late:
                 return QueryStopped(_too_long(self._seconds))
             return QueryStopped(f"the query's process has died (status {self._process.wait()}); narrow the query")
-        kind, text, code = said["failed"], said["text"], said["code"]
+        kind, text, code = answer["failed"], answer["text"], answer["code"]
         if kind == "connection":
             return StoreError(f"{masked(self._url)} does not answer: {text}")
         if kind == "memory":
@@ -111,40 +111,44 @@ def opened_query(
     limit: int = MAX_ROWS,
     most_bytes: int = ALL_BYTES,
 ) -> Iterator[Answer]:
-    """Runs a query. It ends with the block, and with its time limit, whoever is waiting for whom: while it lasts a
-    SQLite file cannot be written to.
+    """Run a query for the length of the block. The query ends with the block or at its time limit, even if nobody reads
+    its rows, because a SQLite file cannot be written to meanwhile.
 
     Args:
-        limit: the most rows that come.
-        most_bytes: what all of them may take, as JSON and 32 bytes more for each value.
+        limit: the largest number of rows.
+        most_bytes: the largest size of all rows: their JSON, and 32 bytes for each value.
     """
-    if "\0" in sql:  # where PostgreSQL would stop reading
+    if "\0" in sql:  # PostgreSQL would ignore the text after it
         raise QueryRefused(f"the query has a NUL character in it; {_EXAMPLE}")
     parsed = parse_url(url)
-    connect(parsed, create=False).dispose()  # the plain errors about databases that are not there or not ours
+    connect(parsed, create=False).dispose()  # raises a plain error if the database is missing or has no tables of ours
     end = time.time() + time_limit_seconds
     task = {"sql": sql, "seconds": time_limit_seconds, "end": end, "limit": limit, "most_bytes": most_bytes}
     task |= _target(parsed, time_limit_seconds)
     isolated = ["-I", "-S"] if "path" in task else ["-I"]
     with subprocess.Popen(
-        [sys.executable, *isolated, str(_READER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
+        [sys.executable, *isolated, str(_QUERY_PROGRAM)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
     ) as process:
-        killer = threading.Timer(time_limit_seconds + GRACE_SECONDS[parsed.get_backend_name()], process.kill)
-        killer.start()
+        timer = threading.Timer(time_limit_seconds + GRACE_SECONDS[parsed.get_backend_name()], process.kill)
+        timer.start()
         try:
             with cast(IO[str], process.stdin) as stdin:
-                json.dump(task, stdin)  # not an argument: it holds the password
+                json.dump(task, stdin)  # not an argument, because it contains the password
             yield Answer(process, parsed, time_limit_seconds)
         finally:
-            killer.cancel()
+            timer.cancel()
             process.kill()
 
 
 def run_query(url: str | URL, sql: str, time_limit_seconds: float = TIME_LIMIT_SECONDS) -> list[dict[str, Any]]:
-    """All rows of a query.
+    """Return all rows of a query.
 
     Raises:
-        QueryRefused, QueryStopped, StoreError: as an `Answer` does; and more than a million rows, or 100 MB of them.
+        QueryRefused, StoreError: as in `Answer`.
+        QueryStopped: as in `Answer`, or the query returns more than a million rows or 100 MB.
     """
     with opened_query(url, sql, time_limit_seconds, most_bytes=KEPT_BYTES) as answer:
         rows = list(answer)
@@ -165,9 +169,9 @@ def _target(url: URL, seconds: float) -> dict[str, Any]:
 
 
 def _distinct(names: list[str]) -> list[str]:
-    """Names of which none is there twice: the second `n` is `n_2`."""
+    """Return the names without duplicates: the second `n` becomes `n_2`."""
     distinct: dict[str, None] = {}
-    latest: dict[str, int] = {}  # the number that a name was given last
+    latest: dict[str, int] = {}  # the last number that was added to a name
     for name in names:
         free, n = name, latest.get(name, 1)
         while free in distinct:
@@ -178,7 +182,7 @@ def _distinct(names: list[str]) -> list[str]:
     return list(distinct)
 
 
-_UNAVAILABLE = (  # primary result codes of SQLite that say nothing about the query
+_UNAVAILABLE = (  # primary result codes of SQLite that are about the file, not about the query
     *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_CANTOPEN),
     *(sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_PERM),
 )
@@ -189,13 +193,13 @@ _TOO_LARGE = "the query makes a text or a row that is too long; choose fewer col
 def _sqlite_failure(url: URL, text: str, code: int) -> SearcherError:
     primary = code & 0xFF
     read_only = primary == sqlite3.SQLITE_READONLY
-    if primary in _UNAVAILABLE or (read_only and code != primary):  # a journal that cannot be rolled back
+    if primary in _UNAVAILABLE or (read_only and code != primary):  # such as a journal that cannot be rolled back
         return StoreError(errors.plain_sqlite(url, masked(url), text, code))
     if primary == sqlite3.SQLITE_NOMEM:
         return QueryStopped(_TOO_MUCH)
     if primary == sqlite3.SQLITE_TOOBIG:
         return QueryStopped(_TOO_LARGE)
-    # A function that is not admitted has the code of every mistake in a statement.
+    # For a function that is not permitted, SQLite's code is the same as for any mistake in a statement.
     if primary == sqlite3.SQLITE_AUTH or read_only or text.startswith("not authorized to use function"):
         return _only_reading(text)
     return _refused(text)

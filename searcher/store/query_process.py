@@ -1,9 +1,9 @@
-"""Runs one query. A program of its own, which `searcher/store/query.py` starts and kills when the time is up.
+"""A program that runs one query. `searcher/store/query.py` starts it, and kills it when its time is up.
 
-A function of SQL can run for hours, or ask for any amount of memory, in one call that nothing in its process can end.
-So this process has little memory, can write no file, and may die at any moment. Only the standard library is imported
-for SQLite. The task comes on standard input; lines of JSON leave on standard output: the names of the columns, rows,
-and at last an object that says how it ended.
+One call of an SQL function can run for hours or take any amount of memory, and nothing in its process can end it. So
+this process has little memory, can write no file, and may be killed at any moment. For SQLite it imports the standard
+library only. It reads the task from standard input and writes lines of JSON to standard output: the names of the
+columns, the rows, and an object that says how the query ended.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from itertools import islice
 from typing import Any
 
 MEMORY_BYTES = 1 << 30
-ROW_BYTES = 10_000_000  # longest row, as it is sent
-VALUE_BYTES = 32  # a value takes at least as much more where it is kept
+ROW_BYTES = 10_000_000  # the longest row, as JSON
+VALUE_BYTES = 32  # added for each value: about what a Python object takes beyond its JSON
 FETCH = 500  # rows that PostgreSQL sends at a time
 
 _READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
@@ -30,11 +30,13 @@ _UNSAFE_FUNCTIONS = {"load_extension", "fts3_tokenizer", "writefile", "readfile"
 
 
 class Refused(Exception):
-    """A query that has no (more) rows.
+    """The query failed.
 
     Args:
-        kind: `database` for an exception of the driver, `connection` if there was no connection, `memory`, `row`.
-        code: the driver's, of an error of the database: SQLite's extended result code, or a SQLSTATE.
+        kind: `database` for an error of the database, `connection` if there was no connection, `memory` or `row` if
+            the memory or the longest row was exceeded.
+        text: the message.
+        code: SQLite's extended result code or PostgreSQL's SQLSTATE, if the error has one.
     """
 
     def __init__(self, kind: str, text: str, code: int | str | None = None) -> None:
@@ -44,7 +46,7 @@ class Refused(Exception):
 
 def main() -> None:
     task = json.load(sys.stdin)
-    seconds = math.ceil(task["seconds"]) + 1  # should the parent be killed, nobody is left who would kill this one
+    seconds = math.ceil(task["seconds"]) + 1  # the limit ends this process even if its parent was killed
     for what, most in (("AS", MEMORY_BYTES), ("CPU", seconds), ("FSIZE", 0), ("CORE", 0)):
         resource.setrlimit(getattr(resource, f"RLIMIT_{what}"), (most, most))
     rows = _sqlite(task) if "path" in task else _postgresql(task)
@@ -58,8 +60,8 @@ def main() -> None:
 
 
 def _send(rows: Iterator[Iterable[Any]], limit: int, most_bytes: int) -> dict[str, Any]:
-    """Send the names, and at most `limit` rows that take at most `most_bytes` together. Return whether there are more
-    rows, and whether it was their size that ended it."""
+    """Send the names, and at most `limit` rows that take at most `most_bytes` together. Return `cut`, which is True if
+    there are more rows, and `large`, which is True if the limit was their size."""
     names = list(next(rows))
     _write(_line(names))
     sys.stdout.flush()
@@ -112,7 +114,7 @@ def _postgresql(task: dict[str, Any]) -> Iterator[Iterable[Any]]:
         connection = psycopg.connect(**task["connect"])
     except psycopg.Error as error:
         raise Refused("connection", str(error).splitlines()[0]) from None
-    # The time-out counts for each fetch, and a query may set it; this cancels whatever runs, at the end.
+    # The server applies its time-out to each fetch, and a query may change it; this timer cancels the whole query.
     cancel = threading.Timer(max(0.0, task["end"] - time.time()), connection.cancel_safe)
     cancel.daemon = True
     cancel.start()
@@ -122,7 +124,7 @@ def _postgresql(task: dict[str, Any]) -> Iterator[Iterable[Any]]:
                 connection.execute(statement)
             connection.commit()
             connection.read_only = True
-            connection.execute("SELECT 1")  # takes the snapshot: from here the transaction stays read-only
+            connection.execute("SELECT 1")  # takes the snapshot; after that a transaction cannot be made writable
             if connection.info.parameter_status("is_superuser") == "on":
                 connection.execute("SET ROLE pg_read_all_data")
             with connection.cursor("searcher_query") as cursor:
@@ -138,7 +140,7 @@ def _postgresql(task: dict[str, Any]) -> Iterator[Iterable[Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON can hold it. Numbers that are not finite become text."""
+    """Return a value that JSON can hold. Numbers that are not finite become text."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, (dict, list)):

@@ -1,8 +1,8 @@
-"""The ranking of a study's functions, found through an index; the view `leaderboard` says the same of all functions.
+"""Rank a study's functions through an index. The view `leaderboard` gives the same ranking of all functions.
 
-A function's value is the mean over its trainings. No mean is better than the best single training behind it, so the
-best trainings, which an index holds in order, hold the best functions: those of them whose mean is no worse than the
-last training looked at come before every function that was not looked at.
+A function is ranked by the mean over its trainings, which is never better than the best of them. So it is enough to
+read trainings in the order of an index, best first: a function whose mean is no worse than the last training that was
+read ranks before every function that was not read.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from searcher.records import Kind, Study, StudyTask, rank_key
 from searcher.store import schema
 from searcher.store.schema import BASELINE, RANKED
 
-CHUNK = 500  # functions that are asked for in one statement
+CHUNK = 500  # number of functions in one statement
 
 _T = schema.trial.c
-Ranked = tuple[tuple[float, float, int], dict[str, Any]]  # what a row is ranked by, and the row
+Ranked = tuple[tuple[float, float, int], dict[str, Any]]  # a rank key (less is better) and its row
 
 
 def best(connection: Connection, study: Study, task: StudyTask, limit: int) -> list[dict[str, Any]]:
@@ -39,8 +39,7 @@ def best(connection: Connection, study: Study, task: StudyTask, limit: int) -> l
 
 
 def whole(connection: Connection, study: Study, task: StudyTask, limit: int | None) -> list[dict[str, Any]]:
-    """Return all rows of the leaderboard of a task configuration; or the first ones, and the baselines wherever they
-    rank."""
+    """Return all rows of the leaderboard of a task configuration or, with `limit`, its first rows and all baselines."""
     board = schema.leaderboard.c
     query = sa.select(board.rank, board.key, board.expression, board.kind, board.name, board.n_trials, board.metrics)
     query = query.add_columns(board.state, board.number).order_by(board.rank)
@@ -67,7 +66,7 @@ def baseline(connection: Connection, study: Study, task: StudyTask, name: str) -
 def functions(
     connection: Connection, study: Study, task: StudyTask, keys: sa.Select[Any] | Sequence[str]
 ) -> list[Ranked]:
-    """Return the functions of these keys that were trained to the end, best first, without their ranks."""
+    """Return the functions with these keys that were trained to the end, best first, without their ranks."""
     mine = sa.and_(_T.study_id == study.id, _T.task_config == task.number, _T.key.in_(keys), RANKED)
     result = (
         sa.select(
@@ -106,7 +105,7 @@ def _means(connection: Connection, mine: sa.ColumnElement[bool], task: StudyTask
 
 
 def _row(row: sa.Row[*tuple[Any, ...]], task: StudyTask, metrics: dict[str, float]) -> dict[str, Any]:
-    """Return a row as reports take it, with a column for each metric."""
+    """Return a row for reports, with a column for each metric."""
     return {
         "expression": row.expression,
         "key": row.key,
@@ -120,7 +119,7 @@ def _row(row: sa.Row[*tuple[Any, ...]], task: StudyTask, metrics: dict[str, floa
 
 
 def _trainings(study: Study, task: StudyTask) -> sa.Select[Any]:
-    """Select the trainings that were finished, best first."""
+    """Select the complete trainings, best first."""
     return (
         sa.select(_T.merit, _T.tie_merit, _T.number)
         .where(_T.study_id == study.id, _T.task_config == task.number, RANKED)
@@ -129,7 +128,7 @@ def _trainings(study: Study, task: StudyTask) -> sa.Select[Any]:
 
 
 def place(row: Mapping[str, Any], task: StudyTask) -> tuple[float, float, int]:
-    """Return what a row of a leaderboard is ranked by; less is better."""
+    """Return the rank key of a row of a leaderboard; less is better."""
     merit, tie_merit = (
         metric.merit(row[metric.name]) if metric and row.get(metric.name) is not None else None
         for metric in (task.objective, task.tie_breaker)

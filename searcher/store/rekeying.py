@@ -1,4 +1,4 @@
-"""New keys for the trials of a study, in one transaction."""
+"""Write new keys of a study's trials, in one transaction."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def _write(
 
 
 def _close_gaps(connection: Connection, study: Study) -> None:
-    """Number the ends of the study's trials anew, from 0. The numbers are negative in between, because no two trials
-    may have the same number even for a moment."""
+    """Renumber `finish_order` of the study's trials from 0. The first statement writes negative numbers, because two
+    trials may not have the same number even for a moment."""
     ended = _T.finish_order.is_not(None)
     place = sa.func.row_number().over(order_by=_T.finish_order)
     places = sa.select(_T.number, place.label("place")).where(_T.study_id == study.id, ended).subquery()

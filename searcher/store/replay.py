@@ -1,6 +1,6 @@
-"""A study as its next session needs it, page by page: neither memory nor a transaction grows with the study.
+"""Read a study's trials for its next session, page by page, so that memory and transactions stay small.
 
-Trials that have ended do not change, so pages fit together as long as the study's lease is held.
+Trials that have ended do not change while the study's lease is held, so the pages are consistent with each other.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ PAGE = 1000  # trials
 
 
 def ended(store: Store, study: Study, curves: bool) -> Iterator[tuple[Trial, Sequence[Point]]]:
-    """The trials that have ended, in that order; with their learning curves if asked for."""
+    """Yield the trials that have ended, in the order of their ends, each with its learning curve (empty without
+    `curves`)."""
     t = schema.trial
     after = -1
     while True:
@@ -37,7 +38,7 @@ def ended(store: Store, study: Study, curves: bool) -> Iterator[tuple[Trial, Seq
 
 
 def open_trials(store: Store, study: Study) -> list[Trial]:
-    """Those that wait or run, by number."""
+    """Return the trials that wait or run, by number."""
     t = schema.trial
     found = store.read(sa.select(t).where(t.c.study_id == study.id, t.c.finish_order.is_(None)).order_by(t.c.number))
     return [trial_of(row._mapping) for row in found]

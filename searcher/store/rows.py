@@ -1,4 +1,4 @@
-"""Records to rows of the tables, and back, and the statements that change rows."""
+"""Turn records into rows of the tables and back; the statements that change rows."""
 
 from __future__ import annotations
 
@@ -52,8 +52,12 @@ NEW_TALLY = (
 
 
 def trial_row(study_id: int, trial: Trial, stamp: Any, codec: str = "utf-8") -> dict[str, Any]:
-    """Return the trial as a row. Characters that `codec` lacks are escaped where a text is free: in reasons and names
-    of workers."""
+    """Return the trial as a row.
+
+    Args:
+        stamp: the present time, as the driver of the database takes it.
+        codec: the database's encoding. Characters that it lacks are escaped in reasons and in names of workers.
+    """
     return {
         "study_id": study_id,
         "number": trial.number,
@@ -81,6 +85,7 @@ def trial_row(study_id: int, trial: Trial, stamp: Any, codec: str = "utf-8") -> 
 
 
 def trial_of(row: RowMapping) -> Trial:
+    """Return the trial of a row."""
     return Trial(
         number=row["number"],
         kind=Kind(row["kind"]),
@@ -106,14 +111,14 @@ def trial_of(row: RowMapping) -> Trial:
 
 
 def study_of(row: RowMapping, tasks: Sequence[RowMapping]) -> Study:
-    """Return the study of its row, and of the rows of its task configurations.
+    """Return the study of a row and of the rows of its task configurations.
 
     Raises:
-        StoreError: somebody has put into a row what a study cannot have.
+        StoreError: a row has a value that this program never writes, for example after somebody edited it.
     """
     for what in ("config", "versions"):
         if not isinstance(row[what], dict):
-            raise edited(row["name"], f"its {what} is no JSON object")
+            raise edited(row["name"], f"its {what} is not a JSON object")
     if row["kind"] not in list(StudyKind):
         raise edited(row["name"], f"its kind is {row['kind']!r}, not one of {', '.join(StudyKind)}")
     if not tasks:
@@ -135,7 +140,7 @@ def study_of(row: RowMapping, tasks: Sequence[RowMapping]) -> Study:
 
 
 def task_row(task: StudyTask) -> dict[str, Any]:
-    """Return a task configuration as a row without its study's id."""
+    """Return the row of a task configuration, without the study's id."""
     return {
         "number": task.number,
         "hash": task.config.hash,
@@ -160,24 +165,25 @@ def _task_of(row: RowMapping) -> StudyTask:
 
 
 def edited(study: str, what: str) -> StoreError:
-    """Return the error for rows that this program has not written so."""
+    """Return the error for rows that this program did not write in this form. `what` says what is wrong."""
     return StoreError(f"study {study!r} cannot be used: {what}. Was its row edited? See: searcher db check")
 
 
 def utc(time: datetime) -> datetime:
-    """SQLite keeps no zone, what it has is UTC; PostgreSQL answers in the session's."""
+    """Return a time from the database in UTC: SQLite returns UTC without a zone, PostgreSQL the session's zone."""
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
 @dataclass(slots=True)
 class Batch:
-    """What one transaction writes.
+    """The changes that one transaction writes. A batch without trials is false.
 
     Attributes:
+        added: new trials.
         changed: pairs of the state that a trial must be in and its new record.
         curves: learning curves, by the numbers of the trials.
-        data_digests: of data that were not known before, by the numbers of the task configurations.
-        serial: numbers the batches of a study; 0: not numbered.
+        data_digests: new digests of data, by the numbers of the task configurations.
+        serial: the number of the batch in the study, from 1; 0 if it is not numbered.
     """
 
     added: list[Trial] = field(default_factory=list)
@@ -193,7 +199,7 @@ class Batch:
 def tally_rows(
     study_id: int, added: Iterable[Trial], changed: Iterable[tuple[TrialState, Trial]]
 ) -> Iterable[dict[str, Any]]:
-    """By how many trials each state grows."""
+    """Yield, for each state whose number of trials changes, by how many it grows."""
     more = Counter(trial.state for trial in added)
     for before, trial in changed:
         more[before] -= 1

@@ -1,6 +1,7 @@
-"""The tables. They change by migration only (`searcher/store/migrations`); a test compares the two.
+"""The tables. Migrations (`searcher/store/migrations`) create and change them; a test compares the two.
 
-All names begin with `searcher_`, so that the database can be shared, except the view `leaderboard`.
+All names begin with `searcher_`, so that the database can be shared with other programs. The exception is the view
+`leaderboard`.
 """
 
 from __future__ import annotations
@@ -48,8 +49,7 @@ study = Table(
     CheckConstraint("kind IN ('search', 'design')", name="ck_searcher_study_kind"),
 )
 
-# What the trainings of a study mean: a row a task configuration, of which a search has one. `declaration` is what the
-# task says about itself: its metrics, for example.
+# One row for each task configuration; a search has one. `declaration` is the task's own description, with its metrics.
 task_config = Table(
     "searcher_task_config",
     metadata,
@@ -66,11 +66,11 @@ task_config = Table(
     CheckConstraint("direction IN ('minimize', 'maximize')", name="ck_searcher_task_config_direction"),
 )
 
-# One row a study: who may write to it. `holder` names the driver's process in words; by `pid`, `machine`, `boot` and
-# `began` another process on that machine knows whether it has ended (searcher/driver/process.py). `generation` grows
-# with each driver; `acquired_at` and `expires_at` are in seconds since 1970 by the database's clock. `serial` counts
-# the batches written, `writer` is the number of who wrote the last: by these a batch whose acknowledgement was lost is
-# known. `stop_generation` was asked to stop.
+# One row for each study: the lease of its driver. `holder` describes the driver's process in words; `pid`, `machine`,
+# `boot` and `began` identify it, so that another process on that machine can tell whether it has ended
+# (searcher/driver/process.py). `generation` counts the drivers. `acquired_at` and `expires_at` are seconds since 1970 by
+# the database's clock. `serial` is the number of the last batch and `writer` the driver that wrote it; they tell whether
+# a batch was written whose acknowledgement was lost. The driver of `stop_generation` was asked to stop.
 lease = Table(
     "searcher_lease",
     metadata,
@@ -88,9 +88,9 @@ lease = Table(
     Column("stop_generation", Integer),
 )
 
-# `metrics` has all values of a result by name. `value` is the objective's, `merit` is the same with the sign by which
-# greater is better, `tie_merit` is the tie-breaker's. NaN is refused too: SQLite stores it as NULL, which a COMPLETE
-# row may not have; for PostgreSQL it is above all numbers.
+# `metrics` has all values of a result by name. `value` is the value of the objective, `merit` the same with the sign
+# that makes greater better, `tie_merit` the tie-breaker's merit. The checks refuse NaN too: SQLite stores it as NULL,
+# which a COMPLETE row may not have, and PostgreSQL orders it above all numbers.
 trial = Table(
     "searcher_trial",
     metadata,
@@ -133,8 +133,8 @@ trial = Table(
     CheckConstraint("seconds >= 0 AND seconds <= 1e300", name="ck_searcher_trial_seconds"),
 )
 
-# The conditions of partial indexes, for queries to repeat as they are: with parameters in their place a statement that
-# PostgreSQL has prepared would not know that the index serves.
+# The conditions of partial indexes. Queries repeat them as literal text: with parameters in them, PostgreSQL could not
+# use the index for a prepared statement.
 RANKED = text("state = 'COMPLETE' AND cites IS NULL")
 FAILED = text("state = 'FAILED'")
 BASELINE = text("kind = 'baseline'")
@@ -150,8 +150,8 @@ _index("merit", RANKED, _c.study_id, _c.task_config, _c.merit.desc(), _c.tie_mer
 _index("failed", FAILED, _c.study_id, _c.number)
 _index("baseline", BASELINE, _c.study_id, _c.name)
 
-# How many trials of a study are in each state: a row a state, made with the study. Every transaction that changes a
-# trial's state changes these rows too; counting a million trials takes a tenth of a second.
+# The number of a study's trials in each state. Every transaction that changes a trial's state updates these rows,
+# because counting a million trials takes a tenth of a second.
 tally = Table(
     "searcher_tally",
     metadata,
@@ -161,7 +161,7 @@ tally = Table(
     CheckConstraint("trials >= 0", name="ck_searcher_tally_trials"),
 )
 
-# Learning curves: `metrics` has the values that were reported at a step, by name.
+# Learning curves: `metrics` has the values reported at a step, by name.
 point = Table(
     "searcher_point",
     metadata,
@@ -172,8 +172,8 @@ point = Table(
     ForeignKeyConstraint(["study_id", "number"], ["searcher_trial.study_id", "searcher_trial.number"]),
 )
 
-# A view: ranked functions, the means of their results over the trainings of each key under one task configuration, and
-# the expression and the metrics of the first of these.
+# A view: the functions of each task configuration with their ranks. `value` is the mean over the trainings of a key;
+# expression and metrics are those of its first training.
 leaderboard = sqltable(
     "leaderboard",
     column("study"),

@@ -1,7 +1,8 @@
-"""The store: studies, trials and learning curves in SQL. Returns records, never rows.
+"""The store keeps studies, trials and learning curves in an SQL database, and returns records.
 
-One process a study may write, the holder of its lease. Every write checks the lease's generation in the same
-transaction, and every change of state names the state it expects, so that a driver that was overtaken changes nothing.
+Only the holder of a study's lease may write to the study. Every write checks the lease's generation in the same
+transaction, and every change of a trial's state names the state that it expects. So a driver whose lease another one
+has taken changes nothing.
 """
 
 from __future__ import annotations
@@ -36,13 +37,13 @@ from workers.contract import Point
 from workers.text import holdable
 
 LEASE_SECONDS = 15.0
-COMMIT_SECONDS = 1.0  # how long a commit waits for other processes to free a SQLite file: a search can do without it
-MOST_BATCHES = 2**31 - 10**6  # of a study: what an integer of SQL counts, and what one session may add
+COMMIT_SECONDS = 1.0  # how long a search's commit waits for a lock; it can hold its batch and try again
+MAX_BATCHES = 2**31 - 10**6  # batches of a study: the largest SQL integer, less what one session may add
 _OVERTAKEN = "another driver has taken this study over; this one has stopped and written nothing since"
 
 
 class StudyExists(SearcherError):
-    """A new study has the name of an old one."""
+    """A study of that name exists already."""
 
     def __init__(self, name: str, typed: str) -> None:
         super().__init__(
@@ -52,12 +53,17 @@ class StudyExists(SearcherError):
 
 
 class UnknownStudy(SearcherError):
-    """No study, or no trial, of that name or number."""
+    """There is no study of that name, or no trial of that number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A study and how far it is."""
+    """A study and its progress.
+
+    Attributes:
+        counts: number of trials by state, without states that no trial is in.
+        holder: the process that drives the study, in words; empty if none does.
+    """
 
     study: Study
     counts: Mapping[TrialState, int]
@@ -67,7 +73,11 @@ class Summary:
 class Store:
     """A database of studies.
 
-    Raises (here and in every method):
+    Args:
+        url: the URL of an SQLite file or a PostgreSQL database.
+        create: create the tables, or upgrade older ones.
+
+    Raises (the constructor and every method):
         StoreError: the database cannot be used.
     """
 
@@ -77,15 +87,15 @@ class Store:
         with plain_errors(self.url):
             self._codec = database.codec(self._engine)
         self._writer = self._engine.execution_options(writes=True)
-        self._hasty = self._engine.execution_options(writes=True, patience=COMMIT_SECONDS)
-        self._asking = self._engine.execution_options(patience=COMMIT_SECONDS)
+        self._writer_short_wait = self._engine.execution_options(writes=True, lock_seconds=COMMIT_SECONDS)
+        self._asking = self._engine.execution_options(lock_seconds=COMMIT_SECONDS)
         c = schema.lease.c
         renewal = (
             sa.update(schema.lease)
             .where(
                 c.study_id == sa.bindparam("in_study"),
                 c.generation == sa.bindparam("is_generation"),
-                c.expires_at > sa.literal_column("0"),  # not given back
+                c.expires_at > sa.literal_column("0"),  # 0: the lease was given back
             )
             .values(expires_at=self._now(plus_seconds=LEASE_SECONDS))
             .returning(c.stop_generation)
@@ -104,10 +114,11 @@ class Store:
         return database.masked(self.url)
 
     def typed(self, name: str) -> str:
-        """A study as one types it: its name, quoted if need be, and the flag that finds this database."""
+        """Return a study's name as typed in a shell: quoted if necessary, with the flag that names this database."""
         return shlex.quote(name) + database.storage_flag(self.url)
 
     def close(self) -> None:
+        """Close all connections."""
         self._engine.dispose()
 
     # Studies ----------------------------------------------------------------------------------------------------------
@@ -122,7 +133,14 @@ class Store:
         versions: dict[str, str],
         trials: Sequence[Trial] = (),
     ) -> Study:
-        """Make a new study with its first trials.
+        """Create a study with its first trials.
+
+        Args:
+            n_trials: its total.
+            tasks: its task configurations, by number.
+            config: its settings, as plain values.
+            versions: the software that it begins with.
+            trials: its first trials, numbered from 0.
 
         Raises:
             StudyExists: the name is taken.
@@ -153,7 +171,7 @@ class Store:
         """Return the study of that name.
 
         Raises:
-            UnknownStudy: There is none; the message names the latest ones.
+            UnknownStudy: there is none; the message names the latest studies.
         """
         c = schema.task_config
         with plain_errors(self.url), self._engine.connect() as connection:
@@ -167,7 +185,7 @@ class Store:
             return study_of(row, connection.execute(mine).mappings().all())
 
     def studies(self) -> list[Summary]:
-        """All studies, oldest first."""
+        """Return a summary of each study, oldest first."""
         t = schema.tally.c
         counts: dict[int, dict[TrialState, int]] = {}
         with plain_errors(self.url), self._engine.connect() as connection:
@@ -191,11 +209,15 @@ class Store:
             ]
 
     def names(self) -> list[str]:
-        """Those of all studies, oldest first."""
+        """Return the names of all studies, oldest first."""
         return [row.name for row in self.read(sa.select(schema.study.c.name).order_by(schema.study.c.id))]
 
     def extend(self, lease: Lease, n_trials: int) -> None:
-        """Sets a study's total."""
+        """Set a study's total.
+
+        Raises:
+            LeaseLost: another driver has the study; nothing was written.
+        """
         with plain_errors(self.url), self._writer.begin() as connection:
             self._renew(connection, lease, 0)
             connection.execute(
@@ -203,7 +225,7 @@ class Store:
             )
 
     def counts(self, study: Study) -> dict[TrialState, int]:
-        """How many trials of the study are in each state that one is in."""
+        """Return the number of the study's trials by state, without states that no trial is in."""
         t = schema.tally.c
         found = self.read(sa.select(t.state, t.trials).where(t.study_id == study.id, t.trials > 0))
         trials = {TrialState(row.state): row.trials for row in found}
@@ -212,20 +234,24 @@ class Store:
     # Trials -----------------------------------------------------------------------------------------------------------
 
     def trials(self, study: Study) -> list[Trial]:
-        """A study's trials, by number."""
+        """Return all trials of a study, by number."""
         t = schema.trial
         with plain_errors(self.url), self._engine.connect() as connection:
             rows = connection.execute(sa.select(t).where(t.c.study_id == study.id).order_by(t.c.number)).mappings()
             return [trial_of(row) for row in rows]
 
     def size(self, study: Study) -> int:
-        """How many trials the study has: their numbers have no gaps."""
+        """Return the number of trials that the study has; their numbers have no gaps."""
         t = schema.trial.c
         size = sa.func.coalesce(sa.func.max(t.number) + 1, 0)
         return int(self.read(sa.select(size).where(t.study_id == study.id))[0][0])
 
     def trial(self, study: Study, number: int) -> Trial:
-        """Raises UnknownStudy if the study has no such trial."""
+        """Return a trial of a study.
+
+        Raises:
+            UnknownStudy: the study has no trial of that number.
+        """
         t = schema.trial
         with plain_errors(self.url), self._engine.connect() as connection:
             found = connection.execute(sa.select(t).where(t.c.study_id == study.id, t.c.number == number))
@@ -237,11 +263,15 @@ class Store:
         return trial_of(row)
 
     def curve(self, study: Study, number: int) -> list[Point]:
-        """Return the learning curve of a trial."""
+        """Return the learning curve of a trial; empty if it has none."""
         return self.curves(study, [number]).get(number, [])
 
     def curves(self, study: Study, numbers: Sequence[int] | None = None) -> dict[int, list[Point]]:
-        """Return the learning curves of trials, by number: of those that have one, or of some of them."""
+        """Return learning curves by the numbers of their trials.
+
+        Args:
+            numbers: the trials; None means all that have a curve.
+        """
         p = schema.point.c
         mine = p.study_id == study.id if numbers is None else sa.and_(p.study_id == study.id, p.number.in_(numbers))
         found: dict[int, list[Point]] = {}
@@ -258,8 +288,8 @@ class Store:
         state and number of the first training.
 
         Args:
-            limit: how many; None: all.
-            baselines: add those that rank behind the limit.
+            limit: number of rows; None means all.
+            baselines: add the baselines that rank after the limit.
             task_config: the number of the task configuration.
         """
         task = study.tasks[task_config]
@@ -269,7 +299,7 @@ class Store:
             return ranking.best(connection, study, task, limit)
 
     def baseline(self, study: Study, name: str) -> dict[str, Any] | None:
-        """The leaderboard's row of a baseline, without its rank; None if it was not trained to the end."""
+        """Return the leaderboard's row of a baseline without its rank; None if it was not trained to the end."""
         with plain_errors(self.url), self._engine.connect() as connection:
             return ranking.baseline(connection, study, study.task, name)
 
@@ -279,7 +309,7 @@ class Store:
             return [row for _, row in ranking.functions(connection, study, study.task, keys)]
 
     def read(self, statement: sa.Select[*tuple[Any, ...]]) -> Sequence[sa.Row[*tuple[Any, ...]]]:
-        """The rows of a reading statement."""
+        """Return the rows of a SELECT statement."""
         with plain_errors(self.url), self._engine.connect() as connection:
             return connection.execute(statement).all()
 
@@ -288,15 +318,15 @@ class Store:
     def acquire(
         self, study: Study, holder: str, process: ProcessId | None = None, *, evict: int | None = None
     ) -> Lease:
-        """Takes the study's lease.
+        """Take the study's lease.
 
         Args:
-            holder: who asks, in words.
-            process: the process that asks.
-            evict: a generation whose holder is known to be dead, so that its lease need not run out.
+            holder: the process that takes it, in words.
+            process: the identity of that process.
+            evict: a generation whose holder is known to be dead; its lease is taken before it expires.
 
         Raises:
-            StudyBusy: another driver holds it.
+            StudyBusy: another driver holds the lease.
         """
         c = schema.lease.c
         free = c.expires_at <= self._now()
@@ -333,12 +363,13 @@ class Store:
                 ).where(c.study_id == study.id)
             ).first()
         if row is None:
-            raise edited(study.name, "it has no lease, by which drivers take turns")
+            raise edited(study.name, "its row in searcher_lease is missing")
         known = None if row.pid is None else ProcessId(row.pid, row.machine or "", row.boot or "", row.began or "")
         raise StudyBusy(study.name, self.typed(study.name), row.holder, known, row.generation, row.left)
 
     def _tally(self, connection: Connection, study_id: int) -> None:
-        """Counts the trials anew: a driver of an older searcher, or a hand, may have changed them beside the tally."""
+        """Count the study's trials anew. The stored counts may be wrong after a driver of an older version, or after
+        somebody has edited trials."""
         t = schema.trial.c
         counted = connection.execute(
             sa.select(t.state, sa.func.count()).where(t.study_id == study_id).group_by(t.state)
@@ -349,7 +380,7 @@ class Store:
         connection.execute(sa.insert(schema.tally), rows)
 
     def release(self, lease: Lease) -> None:
-        """Gives the lease back; nothing happens if it was lost."""
+        """Give the lease back. Do nothing if another driver has taken it."""
         c = schema.lease.c
         with plain_errors(self.url), self._writer.begin() as connection:
             connection.execute(
@@ -359,13 +390,13 @@ class Store:
             )
 
     def driver(self, study: Study) -> Driver:
-        """Who drives the study, or drove it last; `holder` is empty if nobody ever did."""
+        """Return who drives the study, or drove it last. `holder` is empty if nobody ever did."""
         c = schema.lease.c
         facts = sa.select(schema.lease, self._now().label("now")).where(c.study_id == study.id)
         with plain_errors(self.url), self._engine.connect() as connection:
             row = connection.execute(facts).first()
         if row is None:
-            raise edited(study.name, "it has no lease, by which drivers take turns")
+            raise edited(study.name, "its row in searcher_lease is missing")
         return Driver(
             holder=in_words(row.holder),
             generation=row.generation,
@@ -377,10 +408,10 @@ class Store:
         )
 
     def request_stop(self, study: Study) -> Driver:
-        """Asks the driver of the study to end; it does with its next write, a second later at most.
+        """Ask the driver of the study to end. It sees the request with its next write, at most a second later.
 
         Raises:
-            NotDriven: there is none.
+            NotDriven: no process drives the study.
         """
         c = schema.lease.c
         with plain_errors(self.url), self._writer.begin() as connection:
@@ -395,10 +426,10 @@ class Store:
         return self.driver(study)
 
     def position(self, lease: Lease) -> Position:
-        """How far the study has been written.
+        """Return the number of the study's last batch, and who wrote it.
 
         Raises:
-            LeaseLost: another driver has it.
+            LeaseLost: another driver has the study.
         """
         c = schema.lease.c
         with plain_errors(self.url), self._asking.connect() as connection:
@@ -407,29 +438,33 @@ class Store:
             ).first()
         if row is None:
             raise LeaseLost(_OVERTAKEN)
-        if not 0 <= row.serial < MOST_BATCHES:
+        if not 0 <= row.serial < MAX_BATCHES:
             raise StoreError(
                 f"the lease of the study says that {row.serial} batches were written; see: searcher db check"
             )
         return Position(*row)
 
-    def commit(self, lease: Lease, batch: Batch, *, hasty: bool = True) -> bool:
-        """Write a batch and renew the lease, in one transaction; an empty batch only renews the lease. Return True if
-        the driver has been asked to stop. With `hasty=True`, give up after one second if another process holds the
-        database's lock (otherwise after half a minute).
+    def commit(self, lease: Lease, batch: Batch, *, short_wait: bool = True) -> bool:
+        """Write a batch and renew the lease, in one transaction; an empty batch only renews the lease.
+
+        Args:
+            short_wait: give up after one second if another process holds the database's lock; otherwise after 30.
+
+        Returns:
+            True if `searcher stop` has asked the driver to end.
 
         Raises:
-            LeaseLost: another driver has the study, or a trial was not in the state expected; nothing was written.
-            StoreUnavailable: the database does not answer; whether it was written, `position` tells later.
+            LeaseLost: another driver has the study, or a trial was not in the expected state; nothing was written.
+            StoreUnavailable: the database does not answer. The batch may be written or not; `position` tells later.
         """
-        with plain_errors(self.url), (self._hasty if hasty else self._writer).begin() as connection:
+        with plain_errors(self.url), (self._writer_short_wait if short_wait else self._writer).begin() as connection:
             asked = self._renew(connection, lease, batch.serial)
             stamp = database.stamp(datetime.now(UTC), self._engine)
             self._write(connection, lease.study_id, batch, stamp)
         return asked
 
     def change(self, lease: Lease, write: Callable[[Connection], None]) -> None:
-        """Call `write` in a transaction that holds the lease, and count the study's trials anew.
+        """Call `write` in a transaction that checks the lease, then count the study's trials anew.
 
         Raises:
             LeaseLost: another driver has the study; nothing was written.

@@ -24,7 +24,7 @@ import yaml
 
 from search_space import BASELINES, KNOWN, SPACES, Activation, Grammar, canonical, key, parse, preflight, profile, space
 from searcher.commands.space import _can_print  # terminals of other encodings
-from searcher.reports.function import Card, sampled, window
+from searcher.reports.function import FunctionReport, sampled, window
 from tests.support import ROOT
 from tests.support.commands import Cli
 
@@ -313,7 +313,7 @@ def test_the_card_says_it_in_words(cli: Cli) -> None:
 )
 def test_words_for_other_functions(text: str, label: str, words: str) -> None:
     expression = parse(KNOWN[text].expression if text in KNOWN else text)
-    assert words in Card(expression).words()[label]
+    assert words in FunctionReport(expression).words()[label]
 
 
 # The curve ---------------------------------------------------------------------------------------------------------
@@ -321,7 +321,7 @@ def test_words_for_other_functions(text: str, label: str, words: str) -> None:
 
 def panels(text: str, *, braille: bool) -> tuple[list[str], list[str]]:
     """What is drawn of f and of f', without title, margins and the numbers of x."""
-    lines = Card(parse(text)).curves(30, 12, braille=braille)
+    lines = FunctionReport(parse(text)).curves(30, 12, braille=braille)
     split = lines[0].index("f'(x)")
     left = [f"{line[:split]:{split}}"[lines[0].index("f(x)") :][:30] for line in lines[1:-1]]
     return left, [f"{line[split:]:30}"[:30] for line in lines[1:-1]]
@@ -381,7 +381,7 @@ def test_the_window_is_not_flattened_by_a_pole_and_holds_a_narrow_bump() -> None
 
 
 def test_the_axes_have_the_numbers() -> None:
-    lines = Card(parse("exp(-x^2) * 3")).curves()
+    lines = FunctionReport(parse("exp(-x^2) * 3")).curves()
     assert lines[0].split() == ["f(x)", "f'(x)"]
     assert lines[-1].split() == ["-5", "0", "5"] * 2
     assert lines[1].split()[0] == "3"
@@ -391,7 +391,7 @@ def test_the_axes_have_the_numbers() -> None:
 
 @pytest.mark.parametrize("text", HARD)
 def test_every_function_has_a_curve(text: str) -> None:
-    lines = Card(parse(text)).curves(braille=False)
+    lines = FunctionReport(parse(text)).curves(braille=False)
     assert len(lines) == 14
     assert all(line.isascii() and "nan" not in line for line in lines)
 
@@ -444,7 +444,7 @@ def test_a_vector_picture_is_svg(cli: Cli, tmp_path: Path) -> None:
 def labels(text: str) -> list[str]:
     from searcher.reports.plot import figure
 
-    return [entry.get_text() for entry in figure(Card(parse(text))).legends[0].get_texts()]
+    return [entry.get_text() for entry in figure(FunctionReport(parse(text))).legends[0].get_texts()]
 
 
 def test_a_picture_has_relu_swish_and_other_parameters() -> None:
@@ -461,7 +461,7 @@ def test_a_picture_has_relu_swish_and_other_parameters() -> None:
 def test_a_picture_shows_where_the_function_is(text: str, bottom: float, top: float) -> None:
     from searcher.reports.plot import figure
 
-    axes = figure(Card(parse(text))).axes[0]
+    axes = figure(FunctionReport(parse(text))).axes[0]
     assert axes.get_ylim() == pytest.approx((bottom, top), abs=1.1)
     curve = axes.get_lines()[2].get_ydata()
     low, high = axes.get_ylim()
@@ -472,13 +472,13 @@ def test_the_curve_in_a_picture_is_the_function() -> None:
     from searcher.reports.plot import figure
 
     for text in ("max(x, 0)", "beta * sin(x)"):
-        f, slope = figure(Card(parse(text))).axes
+        f, slope = figure(FunctionReport(parse(text))).axes
         x, y = f.get_lines()[2].get_data()
         assert np.array_equal(y, sampled(parse(text), x)[0], equal_nan=True)
         assert np.nanmax(np.abs(slope.get_lines()[2].get_ydata() - sampled(parse(text), x)[1])) == 0
-    half = figure(Card(parse("beta * sin(x)"))).axes[0].get_lines()[3].get_ydata()
+    half = figure(FunctionReport(parse("beta * sin(x)"))).axes[0].get_lines()[3].get_ydata()
     assert np.allclose(half, np.sin(x) / 2)
-    relu = figure(Card(parse("max(x, 0)"))).axes[1].get_lines()[2].get_ydata()
+    relu = figure(FunctionReport(parse("max(x, 0)"))).axes[1].get_lines()[2].get_ydata()
     assert np.isnan(relu).sum() == 1, "f' is torn at the kink"
 
 
@@ -486,7 +486,7 @@ def test_the_title_is_mathematics_where_it_fits() -> None:
     from searcher.reports.plot import figure
 
     def title(text: str) -> str:
-        return figure(Card(parse(text))).get_suptitle()
+        return figure(FunctionReport(parse(text))).get_suptitle()
 
     assert title("x * sigmoid(x)") == r"$f(x) = x \cdot \sigma\left(x\right)$"
     long = " + ".join(f"sin({n} * x)" for n in range(1, 26))

@@ -51,7 +51,7 @@ def running(tmp_path: Path, database_url: str, cli: Cli) -> Iterator[tuple[str, 
 
 
 def test_a_search_is_seen_and_stopped_from_elsewhere(running: tuple[str, subprocess.Popen[str]], cli: Cli) -> None:
-    """Seen to fail with `Outbox.asked_to_stop` never set: `stop` gives up after its seconds, with status 1."""
+    """Seen to fail with `ResultWriter.asked_to_stop` never set: `stop` gives up after its seconds, with status 1."""
     url, process = running
     (facts,) = json.loads(cli("status", "s", "--storage", url, "-f", "json").stdout)
     assert f"process {process.pid} on " in facts["driver"] and facts["driver_since_seconds"] > 0

@@ -26,7 +26,7 @@ from searcher.driver.state import SearchState
 from searcher.observe.progress import describe
 from searcher.proposers import SamplerProposer
 from searcher.records import Kind, Study, Trial, TrialState
-from searcher.reports.function import Card
+from searcher.reports.function import FunctionReport
 from searcher.reports.mirrors import marked
 from searcher.reports.report import conclusion
 from searcher.samplers.contract import Observation, Pending
@@ -185,7 +185,7 @@ def test_a_mirrored_network_is_trained_alike_parameters_too(text: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name, row in KNOWN.items() if not is_own_mirror(row.expression)])
 def test_show_names_the_known_function_that_is_mirrored(name: str) -> None:
-    card = Card(mirror(KNOWN[name].expression))
+    card = FunctionReport(mirror(KNOWN[name].expression))
     facts = card.facts()
     assert name in facts["mirror_of"] and not facts["own_mirror"]
     assert card.words()["mirror"].startswith(f"mirror of {name}")
@@ -274,7 +274,7 @@ def test_words_of_modules_that_are_not_loaded_are_not_marked(store: Store) -> No
 def test_only_the_first_thousand_rows_are_marked_and_that_is_said(
     store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("searcher.reports.mirrors.MOST_MARKED", 2)
+    monkeypatch.setattr("searcher.reports.mirrors.MAX_MARKED", 2)
     study = ranked(store, ("relu", "max(x, 0)", 0.1), ("", "min(x, 0)", 0.2), ("", "cos(x)", 0.3), ("", "-cos(x)", 0.4))
     with caplog.at_level(logging.INFO, logger="searcher"):
         assert list(marks(store, study).values()) == ["", "mirror of relu", "", ""]

@@ -212,7 +212,7 @@ def ray_pool() -> Iterator[Any]:
 class TestRayPool:
     @pytest.fixture
     def pool(self, ray_pool: Any, desk: Desk) -> Iterator[Any]:
-        while not all(seat.ready for seat in ray_pool._seats):
+        while not all(actor.ready for actor in ray_pool._actors):
             assert not ray_pool.wait(1)  # actors that start get no jobs, and these tests say who gets which
         yield from emptied(ray_pool, desk)
 
@@ -228,12 +228,12 @@ class TestRayPool:
     ) -> None:
         before = {process(o) for o in collect_all(pool, [desk.job("sleep 0.05") for _ in range(4)]).values()}
         assert len(before) == 2
-        for seat in pool._seats:
-            seat.brisk = paired
+        for actor in pool._actors:
+            actor.quick = paired
         pool._pairs = True
         bad, *good = jobs = [desk.job(action), *(desk.job("sleep 0.05") for _ in range(3))]
         pool.submit(*jobs)
-        assert {len(jobs) for seat in pool._seats for _, jobs in seat.queue} == {1 + paired}
+        assert {len(jobs) for actor in pool._actors for _, jobs in actor.calls} == {1 + paired}
         found = collect(pool, 4)
         assert found[bad].verdict is Verdict.FAILED and found[bad].reason.startswith(reason)
         assert all(found[job].verdict is Verdict.COMPLETE for job in good)

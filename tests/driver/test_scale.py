@@ -321,7 +321,7 @@ def test_a_simulation_gives_the_same_again(tmp_path: Path) -> None:
 def test_a_thousand_workers_have_work_at_once_and_all_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Seen to fail with a second's wait between two handfuls of new jobs, and when what was postponed was gone through
     again in each turn: functions that are being trained kept new ones from being proposed."""
-    monkeypatch.setattr("searcher.driver.loop.AT_ONCE", 20)
+    monkeypatch.setattr("searcher.driver.loop.MAX_PLACED", 20)
     store = hasty(tmp_path)
     config = replace(CONFIG, units=1, n_trials=2000, preflight=False)
     pool = simulated(300, 60.0)

@@ -288,10 +288,10 @@ def test_an_end_before_the_store_knows_what_runs(
     study = session.create_study(store, SETTINGS)
     commit = store.commit
 
-    def failing(lease: Lease, batch: Batch, *, hasty: bool = True) -> bool:
+    def failing(lease: Lease, batch: Batch, *, short_wait: bool = True) -> bool:
         if any(trial.state is TrialState.RUNNING for _, trial in batch.changed):
             raise error
-        return commit(lease, batch, hasty=hasty)
+        return commit(lease, batch, short_wait=short_wait)
 
     monkeypatch.setattr(store, "commit", failing)
     with pytest.raises(type(error)):

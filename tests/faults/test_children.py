@@ -26,7 +26,7 @@ from tests.support import harness
 from tests.support.made import create, measures
 from workers.contract import Job, Outcome, Verdict
 from workers.pools.base import InlinePool
-from workers.pools.ray_actors import QUEUE, RayPool
+from workers.pools.ray_actors import JOBS_PER_ACTOR, RayPool
 from workers.tasks.images import train
 from workers.tasks.images.config import Recipe
 
@@ -119,7 +119,7 @@ def own_bytes() -> int:
 
 
 def test_the_memory_of_a_driver_is_flat(sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Driver and worker are one process here. Seen to fail with 1 MB kept of each trial in `Search._enter`."""
+    """Driver and worker are one process here. Seen to fail with 1 MB kept of each trial in `Search._record_end`."""
     monkeypatch.setattr(harness, "CHILD_SECONDS", 0.0)
     study = harness.make_study(sqlite_url, tmp_path, n_trials=700)
     store, pool = Store(sqlite_url), InlinePool(run=harness.child)
@@ -148,9 +148,9 @@ def test_a_worker_whose_children_leak_is_replaced(monkeypatch: pytest.MonkeyPatc
     pool = RayPool(1, 0, "local", 1, run=leaking_child, leak_bytes=30 * MIB)
     outcomes: list[Outcome] = []
     try:
-        for number in range(0, 20, QUEUE):
-            pool.submit(*(Job(number + n, "x") for n in range(QUEUE)))
-            while len(outcomes) < number + QUEUE:
+        for number in range(0, 20, JOBS_PER_ACTOR):
+            pool.submit(*(Job(number + n, "x") for n in range(JOBS_PER_ACTOR)))
+            while len(outcomes) < number + JOBS_PER_ACTOR:
                 outcomes += [outcome for _, outcome in pool.wait(10.0)]
     finally:
         pool.close()

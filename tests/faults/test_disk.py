@@ -15,7 +15,7 @@ import pytest
 
 from searcher.driver import leases, session
 from searcher.records import TrialState
-from searcher.store.checking import blamed
+from searcher.store.checking import explained_damage
 from searcher.store.database import StoreError
 from searcher.store.store import Store
 from tests.support import harness
@@ -164,7 +164,7 @@ def test_a_sound_file_is_not_blamed(whole: Path, tmp_path: Path, cli: Cli) -> No
         connection.execute("CREATE INDEX my_own ON searcher_trial (seconds)")
         connection.execute("UPDATE searcher_study SET n_trials = 10")
     for error in (RuntimeError("the cluster has gone"), ValueError("a mistake of the program"), BrokenPipeError()):
-        with pytest.raises(type(error)) as raised, blamed(url):
+        with pytest.raises(type(error)) as raised, explained_damage(url):
             raise error
         assert raised.value is error
     assert "my_own" not in cli("db", "check").stdout

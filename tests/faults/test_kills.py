@@ -29,8 +29,8 @@ def ray_pool() -> Iterator[RayPool]:
 
 
 def test_workers_that_are_killed(database_url: str, tmp_path: Path, ray_pool: RayPool) -> None:
-    """Seen to fail with `RayPool._bury` giving the jobs queued behind the lost one back as FAILED too, and with its job
-    dropped."""
+    """Seen to fail with `RayPool._replace_dead` giving the jobs queued behind the lost one back as FAILED too, and with
+    its job dropped."""
     found = harness.kill_workers(database_url, tmp_path, ray_pool, kills=10)  # 20 with both databases
     assert found.kills == 10 and found.trials > 50
     assert not (found.lost or found.twice or found.changed), found

@@ -53,7 +53,7 @@ def at_work(node: Node, directory: Path) -> set[int]:
 
 
 def test_a_node_that_is_lost_and_comes_back(postgresql_url: str, tmp_path: Path) -> None:
-    """Seen to fail with the job of an actor that died dropped in `RayPool._bury`."""
+    """Seen to fail with the job of an actor that died dropped in `RayPool._replace_dead`."""
     study = harness.make_study(postgresql_url, tmp_path, n_trials=TRIALS)
     observer = harness.Observer(postgresql_url, study)
     begun = time.monotonic()
@@ -86,7 +86,7 @@ def launched(cluster: Cluster, url: str) -> AbstractContextManager[subprocess.Po
 
 
 def test_a_cluster_that_goes_away(sqlite_url: str, tmp_path: Path, cli: Cli) -> None:
-    """Seen to fail with `Pulse.beats` always true: the process ends after 60 s, with Ray's last words only."""
+    """Seen to fail with `ClusterMonitor.answers` always true: the process ends after 60 s with Ray's message only."""
     Store(sqlite_url, create=True).close()
     store = Store(sqlite_url)
 

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from searcher.driver import leases, session
 from searcher.driver.journal import Journal
 from searcher.driver.loop import Search
-from searcher.driver.outage import RETRY_SECONDS, Outbox
+from searcher.driver.outage import RETRY_SECONDS, ResultWriter
 from searcher.records import Kind, Study, StudyKind, Trial, TrialState
 from searcher.samplers.contract import Pending
 from searcher.samplers.random import RandomSampler
@@ -61,7 +61,7 @@ def server(new_folder: Callable[[], Path]) -> Iterator[Server]:
 
 
 def test_a_locked_sqlite_file(sqlite_url: str, state: Path) -> None:
-    """Seen to fail with `StoreUnavailable` no longer caught in `Outbox.put`: the search ends with it."""
+    """Seen to fail with `StoreUnavailable` no longer caught in `ResultWriter.put`: the search ends with it."""
     survives(sqlite_url, Breakdown(lambda: locked(sqlite_url), 10))
     assert not list(state.glob("*")), "the journal goes with the outage"
 
@@ -96,7 +96,7 @@ with leases.held_lease(store, study) as lease:
 
 
 def test_a_driver_that_is_killed_in_an_outage(sqlite_url: str, state: Path, tmp_path: Path) -> None:
-    """Seen to fail with `Outbox.open` not reading journals: what was measured in the outage is measured again."""
+    """Seen to fail with `ResultWriter.open` not reading journals: what was measured in the outage is measured again."""
     store = Store(sqlite_url, create=True)
     study = session.create_study(store, SETTINGS)
     runs = tmp_path / "runs"
@@ -127,11 +127,11 @@ def test_a_driver_that_is_killed_in_an_outage(sqlite_url: str, state: Path, tmp_
     store.close()
 
 
-def open_outbox(store: Store, study: Study) -> tuple[Lease, Outbox]:
+def open_writer(store: Store, study: Study) -> tuple[Lease, ResultWriter]:
     lease = store.acquire(study, "me")
-    outbox = Outbox(store, lease, study)
-    outbox.open()
-    return lease, outbox
+    writer = ResultWriter(store, lease, study)
+    writer.open()
+    return lease, writer
 
 
 def make_study(store: Store) -> Study:
@@ -142,32 +142,32 @@ def ended(number: int) -> Trial:
     return result(Trial(number, Kind.CANDIDATE, "sin(x)", f"k{number}", 0), 0.5, finish_order=number)
 
 
-def finish(outbox: Outbox, seconds: float = 20.0) -> None:
+def finish(writer: ResultWriter, seconds: float = 20.0) -> None:
     end = time.monotonic() + seconds
-    while outbox.outage:
+    while writer.outage:
         assert time.monotonic() < end
-        outbox.wait(0.1)
+        writer.wait(0.1)
 
 
 def test_an_outage_that_another_driver_uses(sqlite_url: str, state: Path) -> None:
     """Seen to fail with the journal left in its place: the next session takes it for its predecessor's."""
     store = Store(sqlite_url, create=True)
     study = make_study(store)
-    lease, outbox = open_outbox(store, study)
+    lease, writer = open_writer(store, study)
     with locked(sqlite_url):
-        outbox.put(Batch(added=[ended(0)]))
-        outbox._leaving.set()  # as if it was stopped: the thread may not be first
+        writer.put(Batch(added=[ended(0)]))
+        writer._closing.set()  # as if it was stopped: the thread may not be first
     other = store.acquire(study, "other", evict=lease.generation)
-    theirs = Outbox(store, other, study)
+    theirs = ResultWriter(store, other, study)
     theirs.open()  # nothing was written since: what is in the journal is the study's
     assert store.trials(study) == [ended(0)]
     theirs.put(Batch(added=[ended(1)]))
     with locked(sqlite_url):
         theirs.put(Batch(added=[ended(2)]))
-        theirs._leaving.set()
+        theirs._closing.set()
     elsewhere = store.acquire(study, "on another machine", evict=other.generation)
     store.commit(elsewhere, Batch(added=[ended(2)], serial=99))  # who does not see the journal
-    _, last = open_outbox_after(store, study, elsewhere)
+    _, last = open_writer_after(store, study, elsewhere)
     assert [path.suffix for path in state.iterdir()] == [".jsonl"], "left as it is"
     assert last.outage is None
     assert [t.number for t in store.trials(study)] == [0, 1, 2]
@@ -178,17 +178,17 @@ def test_a_journal_that_is_ahead_of_a_restored_database(sqlite_url: str, state: 
     """Seen to fail with every batch above the position taken: trial 2 is there and trial 1 is not."""
     store = Store(sqlite_url, create=True)
     study = make_study(store)
-    lease, outbox = open_outbox(store, study)
-    outbox.put(Batch(added=[ended(0)]))
+    lease, writer = open_writer(store, study)
+    writer.put(Batch(added=[ended(0)]))
     store.close()
     copy = shutil.copy(file_of(sqlite_url), tmp_path / "copy.db")
-    outbox.put(Batch(added=[ended(1)]))
+    writer.put(Batch(added=[ended(1)]))
     with locked(sqlite_url):
-        outbox.put(Batch(added=[ended(2)]))
-        outbox._leaving.set()
+        writer.put(Batch(added=[ended(2)]))
+        writer._closing.set()
     store.close()
     shutil.copy(copy, file_of(sqlite_url))
-    open_outbox_after(store, study, lease)
+    open_writer_after(store, study, lease)
     assert [trial.number for trial in store.trials(study)] == [0]
     assert [path.suffix for path in state.iterdir()] == [".jsonl"]
     store.close()
@@ -198,17 +198,17 @@ def test_a_journal_of_another_copy_of_the_study(sqlite_url: str, state: Path, tm
     """Seen to fail where a driver is known by its generation: the copy, whose drivers have the same, sets it aside."""
     store = Store(sqlite_url, create=True)
     study = make_study(store)
-    first, _ = open_outbox(store, study)
+    first, _ = open_writer(store, study)
     store.release(first)
     store.close()
     copy = Store(f"sqlite:///{shutil.copy(file_of(sqlite_url), tmp_path / 'copy.db')}")
-    lease, outbox = open_outbox(store, study)
+    lease, writer = open_writer(store, study)
     with locked(sqlite_url):
-        outbox.put(Batch(added=[ended(0)]))
-        open_outbox(copy, study)
-        outbox._leaving.set()  # and here its process is killed
+        writer.put(Batch(added=[ended(0)]))
+        open_writer(copy, study)
+        writer._closing.set()  # and here its process is killed
     assert copy.trials(study) == []
-    open_outbox_after(store, study, lease)
+    open_writer_after(store, study, lease)
     assert store.trials(study) == [ended(0)]
     assert not list(state.iterdir())
     copy.close()
@@ -223,61 +223,61 @@ def test_a_journal_from_before_a_restore(
     where a driver is known by its generation: what was undone is merged in."""
     store = Store(sqlite_url, create=True)
     study = make_study(store)
-    first, outbox = open_outbox(store, study)
-    outbox.put(Batch(added=[ended(0)]))
+    first, writer = open_writer(store, study)
+    writer.put(Batch(added=[ended(0)]))
     store.release(first)
     store.close()
     backup = shutil.copy(file_of(sqlite_url), tmp_path / "backup.db")
-    _, outbox = open_outbox(store, study)
+    _, writer = open_writer(store, study)
     with locked(sqlite_url):
         for number in (1, 2, 3):
-            outbox.put(Batch(added=[ended(number)]))
-        outbox._leaving.set()
+            writer.put(Batch(added=[ended(number)]))
+        writer._closing.set()
     store.close()
     shutil.copy(backup, file_of(sqlite_url))
     with monkeypatch.context() as elsewhere:
         elsewhere.setenv("SEARCHER_STATE", str(tmp_path / "elsewhere"))
-        lease, outbox = open_outbox(store, study)
+        lease, writer = open_writer(store, study)
         for number in range(1, 1 + written):
-            outbox.put(Batch(added=[result(ended(number), 0.25)]))
+            writer.put(Batch(added=[result(ended(number), 0.25)]))
         store.release(lease)
-    open_outbox(store, study)
+    open_writer(store, study)
     assert [trial.metrics["val_loss"] for trial in store.trials(study)] == [0.5] + written * [0.25]
     store.close()
 
 
 def test_an_outage_that_ends_as_the_session_does(sqlite_url: str, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Seen to fail where a lease that the session has given back itself is taken for one that was taken from it."""
-    monkeypatch.setattr("searcher.driver.outage.PARTING_SECONDS", 0.1)
+    monkeypatch.setattr("searcher.driver.outage.CLOSE_SECONDS", 0.1)
     store = Store(sqlite_url, create=True)
     study = make_study(store)
-    lease, outbox = open_outbox(store, study)
-    released, commit = threading.Event(), outbox._commit
+    lease, writer = open_writer(store, study)
+    released, commit = threading.Event(), writer._commit
 
     def late(batch: Batch) -> None:
         assert released.wait(60)
         commit(batch)
 
     with locked(sqlite_url):
-        outbox.put(Batch(added=[ended(0)]))
-        monkeypatch.setattr(outbox, "_commit", late)
+        writer.put(Batch(added=[ended(0)]))
+        monkeypatch.setattr(writer, "_commit", late)
     time.sleep(2 * RETRY_SECONDS)  # its thread is about to write
-    outbox.close()
+    writer.close()
     store.release(lease)
     released.set()
-    assert outbox._retrying
-    outbox._retrying.join()
-    open_outbox(store, study)
+    assert writer._retrying
+    writer._retrying.join()
+    open_writer(store, study)
     assert store.trials(study) == [ended(0)]
     assert not list(state.iterdir())
     store.close()
 
 
-def open_outbox_after(store: Store, study: Study, former: Lease) -> tuple[Lease, Outbox]:
+def open_writer_after(store: Store, study: Study, former: Lease) -> tuple[Lease, ResultWriter]:
     lease = store.acquire(study, "me again", evict=former.generation)
-    outbox = Outbox(store, lease, study)
-    outbox.open()
-    return lease, outbox
+    writer = ResultWriter(store, lease, study)
+    writer.open()
+    return lease, writer
 
 
 def test_a_driver_that_was_overtaken_in_an_outage_ends(
@@ -294,18 +294,18 @@ def test_a_driver_that_was_overtaken_in_an_outage_ends(
     monkeypatch.setattr(Journal, "set_aside", slowly)
     store = Store(sqlite_url, create=True)
     study = make_study(store)
-    lease, outbox = open_outbox(store, study)
+    lease, writer = open_writer(store, study)
     with locked(sqlite_url):
-        outbox.put(Batch(added=[ended(0)]))
+        writer.put(Batch(added=[ended(0)]))
         taken = threading.Thread(target=lambda: store.acquire(study, "other", evict=lease.generation))
-        taken.start()  # waits for the lock, as the outbox does
+        taken.start()  # waits for the lock, as the writer does
         time.sleep(0.2)
     taken.join()
     end = time.monotonic() + 60
     with pytest.raises(LeaseLost):
         while time.monotonic() < end:
-            outbox.put(Batch())
-            outbox.wait(0.2)
+            writer.put(Batch())
+            writer.wait(0.2)
     left = [path.suffix for path in state.iterdir()]
     assert (store.trials(study), left) in (([], [".overtaken"]), ([ended(0)], [])), "as if it was first"
     store.close()
@@ -316,8 +316,8 @@ class Forgetful(Store):
 
     forgets = False
 
-    def commit(self, lease: Lease, batch: Batch, *, hasty: bool = True) -> bool:
-        done = super().commit(lease, batch, hasty=hasty)
+    def commit(self, lease: Lease, batch: Batch, *, short_wait: bool = True) -> bool:
+        done = super().commit(lease, batch, short_wait=short_wait)
         if batch and self.forgets:
             self.forgets = False
             raise StoreUnavailable("connection reset by peer")
@@ -328,13 +328,13 @@ def test_a_commit_whose_acknowledgement_is_lost_is_applied_once(database_url: st
     """Seen to fail with `_write_held` starting from what is held, whatever the database says it has."""
     store = Forgetful(database_url, create=True)
     study = make_study(store)
-    _, outbox = open_outbox(store, study)
+    _, writer = open_writer(store, study)
     store.forgets = True
-    outbox.put(Batch(added=[ended(0)]))
-    assert outbox.outage and outbox.outage.held == 1
-    outbox.put(Batch(added=[ended(1)]))
-    finish(outbox)
-    outbox.put(Batch(added=[ended(2)]))
+    writer.put(Batch(added=[ended(0)]))
+    assert writer.outage and writer.outage.held == 1
+    writer.put(Batch(added=[ended(1)]))
+    finish(writer)
+    writer.put(Batch(added=[ended(2)]))
     assert store.trials(study) == [ended(0), ended(1), ended(2)]
     assert not list(state.glob("*"))
     store.close()
@@ -344,7 +344,7 @@ def test_a_search_that_is_stopped_in_an_outage_leaves_a_journal(
     sqlite_url: str, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Seen to fail with `close` removing the journal."""
-    monkeypatch.setattr("searcher.driver.outage.PARTING_SECONDS", 0.5)
+    monkeypatch.setattr("searcher.driver.outage.CLOSE_SECONDS", 0.5)
     store = Store(sqlite_url, create=True)
     study = session.create_study(store, SETTINGS)
     lease = store.acquire(study, "me")
@@ -361,7 +361,7 @@ def test_a_search_that_is_stopped_in_an_outage_leaves_a_journal(
         asked.set()
         list(searching)
         for thread in threading.enumerate():
-            if thread.name == "searcher-outbox":
+            if thread.name == "searcher-result-writer":
                 thread.join()
     pool.close()
     assert [path.stat().st_mode & 0o777 for path in state.glob("*.jsonl")] == [0o600]
@@ -382,9 +382,9 @@ class Flaky(Store):
 
     down = False
 
-    def commit(self, lease: Lease, batch: Batch, *, hasty: bool = True) -> bool:
+    def commit(self, lease: Lease, batch: Batch, *, short_wait: bool = True) -> bool:
         self._reach()
-        return super().commit(lease, batch, hasty=hasty)
+        return super().commit(lease, batch, short_wait=short_wait)
 
     def position(self, lease: Lease) -> Position:
         self._reach()
@@ -406,28 +406,28 @@ def test_two_outages_within_a_second(flaky: Flaky) -> None:
     """Seen to fail with the first outage's thread going on: it writes beside the second's, and what one has written the
     other finds there."""
     study = make_study(flaky)
-    _, outbox = open_outbox(flaky, study)
+    _, writer = open_writer(flaky, study)
     for first in (0, 2):
         flaky.down = True
-        outbox.put(Batch(added=[ended(first)]))
+        writer.put(Batch(added=[ended(first)]))
         time.sleep(1.1 if first == 0 else 0.0)  # at the end of this one its thread has looked a moment ago
-        outbox.put(Batch(added=[ended(first + 1)]))
+        writer.put(Batch(added=[ended(first + 1)]))
         if first:
             time.sleep(1.2)
-            assert [t.name for t in threading.enumerate()].count("searcher-outbox") == 1
+            assert [t.name for t in threading.enumerate()].count("searcher-result-writer") == 1
         flaky.down = False
-        finish(outbox)
-    outbox.put(Batch(added=[ended(4)]))
+        finish(writer)
+    writer.put(Batch(added=[ended(4)]))
     assert flaky.trials(study) == [ended(number) for number in range(5)]
 
 
 def test_a_total_is_not_set_below_what_a_journal_holds(flaky: Flaky) -> None:
     """Seen to fail with the rows of the database counted alone: 5 trials of 3."""
     study = make_study(flaky)
-    lease, outbox = open_outbox(flaky, study)
+    lease, writer = open_writer(flaky, study)
     flaky.down = True
-    outbox.put(Batch(added=[ended(number) for number in range(5)]))
-    outbox._leaving.set()
+    writer.put(Batch(added=[ended(number) for number in range(5)]))
+    writer._closing.set()
     flaky.down = False
     later = flaky.acquire(study, "me again", evict=lease.generation)
     with pytest.raises(ConfigError, match="it has 5 trials already; not 3"):
@@ -438,16 +438,16 @@ def test_a_journal_holds_whole_lines_on_a_disk_that_fills_up(flaky: Flaky) -> No
     """Seen to fail with what `os.write` returns not looked at: half a line counts as kept, and the next one is lost
     with it; and with what comes after a batch on no disk appended behind the gap."""
     study = make_study(flaky)
-    lease, outbox = open_outbox(flaky, study)
+    lease, writer = open_writer(flaky, study)
     flaky.down = True
-    outbox.put(Batch(added=[ended(0)]))
-    with limited(outbox._journal.path.stat().st_size + 100), pytest.raises(StoreError, match=r"No space|too large"):
-        outbox.put(Batch(added=[ended(1)]))
+    writer.put(Batch(added=[ended(0)]))
+    with limited(writer._journal.path.stat().st_size + 100), pytest.raises(StoreError, match=r"No space|too large"):
+        writer.put(Batch(added=[ended(1)]))
     with pytest.raises(StoreError, match="cannot be kept"):
-        outbox.put(Batch(added=[ended(2)]))  # there is room again
-    outbox._leaving.set()
+        writer.put(Batch(added=[ended(2)]))  # there is room again
+    writer._closing.set()
     flaky.down = False
-    open_outbox_after(flaky, study, lease)
+    open_writer_after(flaky, study, lease)
     assert flaky.trials(study) == [ended(0)]
 
 
@@ -466,15 +466,15 @@ def test_a_lock_that_others_hold_on_postgresql_is_an_outage(postgresql_url: str,
     """Seen to fail without a `lock_timeout`: the search stands still, without a word, until the lock is let go."""
     store = Store(postgresql_url, create=True)
     study = make_study(store)
-    _, outbox = open_outbox(store, study)
+    _, writer = open_writer(store, study)
     engine = sa.create_engine(store.url)
     with engine.begin() as other:
         other.execute(sa.text("LOCK TABLE searcher_lease"))
         begun = time.monotonic()
-        outbox.put(Batch(added=[ended(0)]))
+        writer.put(Batch(added=[ended(0)]))
         assert time.monotonic() - begun < 60
-        assert outbox.outage and outbox.outage.held == 1
-    finish(outbox)
+        assert writer.outage and writer.outage.held == 1
+    finish(writer)
     assert store.trials(study) == [ended(0)]
     engine.dispose()
     store.close()
@@ -487,16 +487,16 @@ def test_a_lock_that_outlasts_a_time_out_of_the_role(postgresql_url: str, state:
             server.execute(f"ALTER DATABASE {server.info.dbname} SET {name} = '400ms'")
         store = Store(postgresql_url, create=True)
         study = make_study(store)
-        _, outbox = open_outbox(store, study)
+        _, writer = open_writer(store, study)
         server.autocommit = False
         server.execute("LOCK TABLE searcher_lease")
-        outbox.put(Batch(added=[ended(0)]))
+        writer.put(Batch(added=[ended(0)]))
         time.sleep(3)
-        outbox.put(Batch(added=[ended(1)]))
-        assert outbox.outage and outbox.outage.held == 2
+        writer.put(Batch(added=[ended(1)]))
+        assert writer.outage and writer.outage.held == 2
         server.rollback()
         server.autocommit = True
-    finish(outbox)
+    finish(writer)
     assert store.trials(study) == [ended(0), ended(1)]
     store.close()
 
@@ -518,13 +518,13 @@ def test_what_may_pass_is_an_outage_whatever_its_words(postgresql_url: str, stat
     """Row R4 (and R11): the class of the SQLSTATE decides, in any language of the server."""
     store = Store(postgresql_url, create=True)
     study = make_study(store)
-    _, outbox = open_outbox(store, study)
+    _, writer = open_writer(store, study)
     with psycopg.connect(postgresql_url, autocommit=True) as server:
         server.execute(REFUSE.format(state=sqlstate))
-        outbox.put(Batch(added=[ended(0)]))
-        assert outbox.outage and outbox.outage.held == 1
+        writer.put(Batch(added=[ended(0)]))
+        assert writer.outage and writer.outage.held == 1
         server.execute("DROP TRIGGER refuse ON searcher_trial")
-    finish(outbox)
+    finish(writer)
     assert store.trials(study) == [ended(0)]
     store.close()
 
@@ -534,11 +534,11 @@ def test_what_will_not_pass_ends_the_search(postgresql_url: str, state: Path, sq
     """Row R4: the other side of it."""
     store = Store(postgresql_url, create=True)
     study = make_study(store)
-    _, outbox = open_outbox(store, study)
+    _, writer = open_writer(store, study)
     with psycopg.connect(postgresql_url, autocommit=True) as server:
         server.execute(REFUSE.format(state=sqlstate))
     with pytest.raises(StoreError, match="gespeicherter Fehler") as refusal:
-        outbox.put(Batch(added=[ended(0)]))
+        writer.put(Batch(added=[ended(0)]))
     assert not isinstance(refusal.value, StoreUnavailable) and "does not answer" not in str(refusal.value)
     store.close()
 
@@ -547,17 +547,17 @@ def test_a_statement_that_somebody_cancels_is_an_outage(postgresql_url: str, sta
     """Row R4: `pg_cancel_backend` while a commit waits."""
     store = Store(postgresql_url, create=True)
     study = make_study(store)
-    _, outbox = open_outbox(store, study)
+    _, writer = open_writer(store, study)
     waiting = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = %s"
     with psycopg.connect(postgresql_url) as holder, psycopg.connect(postgresql_url, autocommit=True) as server:
         holder.execute("LOCK TABLE searcher_lease")
-        putting = threading.Thread(target=outbox.put, args=[Batch(added=[ended(0)])])
+        putting = threading.Thread(target=writer.put, args=[Batch(added=[ended(0)])])
         putting.start()
         while not server.execute(waiting, [server.info.dbname]).fetchall():
             assert putting.is_alive()
         putting.join()
-        assert outbox.outage and outbox.outage.held == 1
-    finish(outbox)
+        assert writer.outage and writer.outage.held == 1
+    finish(writer)
     assert store.trials(study) == [ended(0)]
     store.close()
 
@@ -569,11 +569,11 @@ def test_a_journal_that_the_database_refuses_is_set_aside(
     """Row R6: an older searcher has written numbers to its journal that no table holds; they are measured again."""
     store = Store(database_url, create=True)
     study = make_study(store)
-    lease, outbox = open_outbox(store, study)
-    bad = Batch(added=[replace(ended(0), parameters=parameters)], serial=outbox._serial + 1)
-    outbox._journal.append(bad)
+    lease, writer = open_writer(store, study)
+    bad = Batch(added=[replace(ended(0), parameters=parameters)], serial=writer._serial + 1)
+    writer._journal.append(bad)
     again = store.acquire(study, "me again", evict=lease.generation)
-    Outbox(store, again, study).open()
+    ResultWriter(store, again, study).open()
     if database_url.startswith("sqlite") and parameters < 2**63:
         assert store.trial(study, 0).parameters == parameters
     else:
@@ -623,9 +623,9 @@ def test_a_slow_sampler_does_not_cost_the_lease(sqlite_url: str, state: Path, mo
     study = session.create_study(store, replace(SETTINGS, baselines=("none",)))
     commit, renewed = store.commit, [clock.now]
 
-    def noted(lease: Lease, batch: Batch, *, hasty: bool = True) -> bool:
+    def noted(lease: Lease, batch: Batch, *, short_wait: bool = True) -> bool:
         renewed.append(clock.now)
-        return commit(lease, batch, hasty=hasty)
+        return commit(lease, batch, short_wait=short_wait)
 
     monkeypatch.setattr(store, "commit", noted)
     with leases.held_lease(store, study) as lease:
@@ -644,9 +644,9 @@ def test_where_no_journal_can_be_kept_the_search_ends_and_says_so(
     (tmp_path / "file").touch()
     monkeypatch.setenv("SEARCHER_STATE", str(tmp_path / "file"))
     store = Store(sqlite_url, create=True)
-    _, outbox = open_outbox(store, make_study(store))
+    _, writer = open_writer(store, make_study(store))
     with locked(sqlite_url), pytest.raises(StoreError, match=r"cannot be kept in .*set SEARCHER_STATE"):
-        outbox.put(Batch(added=[ended(0)]))
+        writer.put(Batch(added=[ended(0)]))
     store.close()
 
 

@@ -209,7 +209,7 @@ UNHELD = {  # by a constraint; and what is said of it
     "UPDATE searcher_trial SET task_config = 7 WHERE number = 1": "1 trials without a task configuration",
     "UPDATE searcher_trial SET merit = value WHERE number = 2": "1 trials whose merit is not the value of their",
     "UPDATE searcher_study SET config = '[1]'": "no JSON object",
-    "DROP INDEX ix_searcher_trial_failed": "to mend: add_index ix_searcher_trial_failed",
+    "DROP INDEX ix_searcher_trial_failed": "to repair: add_index ix_searcher_trial_failed",
     "DROP VIEW leaderboard": "the view leaderboard is missing",
 }
 HELD = {
@@ -219,7 +219,7 @@ HELD = {
     "UPDATE searcher_trial SET seconds = -1 WHERE number = 3": "3 trials with numbers",
     "UPDATE searcher_trial SET state = 'LOST' WHERE number = 12": "1 trials of an unknown state or kind",
     "UPDATE searcher_trial SET finish_order = 48 WHERE number = 51": "1 trials that are open but have ended",
-    "UPDATE searcher_trial SET study_id = 9 WHERE number = 47": "study with id 9, which is not there: its 1 values",
+    "UPDATE searcher_trial SET study_id = 9 WHERE number = 47": "study with id 9, which does not exist: its 1 values",
 }
 
 
@@ -251,7 +251,7 @@ def test_what_constraints_hold_is_found_without_them(postgresql_url: str, cli: C
     run(postgresql_url, *dropped, *(damage.format(inf=infinite) for damage in HELD))
     said = checked(cli, postgresql_url)
     assert [found for found in HELD.values() if found not in said] == []
-    assert "to mend: add_constraint searcher_trial ck_searcher_trial_complete" in said
+    assert "to repair: add_constraint searcher_trial ck_searcher_trial_complete" in said
 
 
 @pytest.mark.parametrize("damage", HELD)

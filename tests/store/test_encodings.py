@@ -116,7 +116,7 @@ def test_names_that_the_database_cannot_hold_are_refused(postgresql_server: str,
     assert cli("db", "upgrade", "--storage", url).returncode == 0
     done = cli("launch", "--study-name", CYRILLIC, *FAST, "--n-trials", "3", "--storage", url)
     assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
-    assert "this database cannot hold such text; one whose encoding is UTF8 can" in done.stderr
+    assert "this database cannot hold this text; a database with the encoding UTF8 can" in done.stderr
     assert run_query(url, "SELECT COUNT(*) AS n FROM searcher_study") == [{"n": 0}]
 
 
@@ -132,7 +132,7 @@ def test_a_copy_does_not_change_texts_to_fit(postgresql_server: str, sqlite_url:
     target = fresh_database(postgresql_server, "LATIN1")
     done = cli("db", "copy", sqlite_url, target)
     assert done.returncode == 1 and done.stderr.count("\n") == 1
-    assert "cannot hold such text" in done.stderr
+    assert "cannot hold this text" in done.stderr
     engine = sa.create_engine(target)
     assert sa.inspect(engine).get_table_names() == []
     engine.dispose()

@@ -94,7 +94,7 @@ def test_an_old_study_goes_on_with_keys_made_anew_in_memory(
         pool = InlinePool(run=judge)
         list(session.search(store, lease, study, replace(SETTINGS, n_trials=40), pool, lambda: False))
         pool.close()
-    (text,) = [text for text in said if "older rules keyed study old" in text]
+    (text,) = [text for text in said if "older rules made the keys of study old" in text]
     assert "2 trials cite the result of another function" in text and "searcher db rekey old" in text
     after = store.trials(study)
     assert after[:24] == before and len(after) == 40  # what was stored stays

@@ -317,7 +317,7 @@ BAD = {
     "no such role": (lambda r: r.url("nobody"), 1, "password authentication failed"),
     "no such database": (lambda r: r.url("searcher", "nowhere"), 1, 'database "nowhere" does not exist'),
     "not this database": (lambda r: r.url("stranger"), 1, "permission denied for database"),
-    "no rights in it": (lambda r: r.url("stranger", "closed"), 1, "this user may not look into it"),
+    "no rights in it": (lambda r: r.url("stranger", "closed"), 1, "this user may not read any schema of it"),
     "wrong port": (lambda _: f"postgresql://u:canary@127.0.0.1:{free_port()}/d", 1, "check host and port"),
     "wrong host": (lambda _: "postgresql://u:canary@nowhere.invalid/d", 1, "check the name of the host"),
     "wrong socket": (lambda _: "postgresql://u:canary@/d?host=/nowhere", 1, "No such file or directory"),
@@ -325,7 +325,7 @@ BAD = {
     "password as an option": (lambda _: "postgresql://u@/d?host=/nowhere&password=canary", 1, "No such file"),
     "unknown driver": (lambda _: "postgresql+pg8000://u:canary@h/d", 2, "'postgresql+pg8000' is not supported"),
     "unknown kind": (lambda _: "mysql://u:canary@h/d", 2, "'mysql' is not supported; use sqlite:///"),
-    "an @ in the password": (lambda _: "postgresql://u:half@canary@h/d", 2, "an @ in a password being %40"),
+    "an @ in the password": (lambda _: "postgresql://u:half@canary@h/d", 2, "write @ in a password as %40"),
     "no port": (lambda _: "postgresql://u:canary@h:port/d", 2, "not a database URL; use sqlite:///"),
     "no URL": (lambda _: "canary", 2, "not a database URL; use sqlite:///"),
 }

@@ -146,7 +146,7 @@ def test_workers_of_a_local_ray_have_no_way_into_the_database(monkeypatch: pytes
 
 
 # Ends as the CLI does, but says soon what it waits for.
-IMPATIENT = "from workers.pools import ray_actors; ray_actors.PATIENCE_SECONDS = 0.5; import cli; cli.main()"
+IMPATIENT = "from workers.pools import ray_actors; ray_actors.MISSING_SECONDS = 0.5; import cli; cli.main()"
 
 
 def impatient(cluster: Cluster, directory: Path, *flags: str) -> AbstractContextManager[subprocess.Popen[str]]:
@@ -156,7 +156,7 @@ def impatient(cluster: Cluster, directory: Path, *flags: str) -> AbstractContext
 
 
 def test_more_workers_than_there_is_room_for_wait_and_say_so(cluster: Cluster, tmp_path: Path) -> None:
-    """Seen to fail with `_say_what_is_waited_for` never called."""
+    """Seen to fail with `_report_missing_workers` never called."""
     with impatient(cluster, tmp_path, "--workers", "4") as driver:
         _, said = driver.communicate(timeout=300)
     assert driver.returncode == 0, said

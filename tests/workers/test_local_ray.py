@@ -69,7 +69,7 @@ def test_a_folder_that_is_too_deep_for_sockets_is_not_used(tmp_path: Path, short
 @pytest.mark.parametrize(
     ("folder", "why"),
     [
-        ("/dev/null/x", "cannot be made, for /dev/null is no directory"),
+        ("/dev/null/x", "cannot be created, because /dev/null is not a directory"),
         ("/proc/x", "cannot be made"),
         ("/tmp/" + "d" * 50, "is 55 characters long; the sockets in it leave room for 4"),
         ("/tmp/" + "ф" * 30, "is 65 characters long"),

@@ -214,7 +214,7 @@ class TestRayPool(PoolContract):
 
 def all_ready(pool: Any) -> None:
     """Waits for the actors that start: what waits for a new one would be dealt out unseen."""
-    while not all(seat.ready for seat in pool._seats):
+    while not all(actor.ready for actor in pool._actors):
         assert not pool.wait(1)
 
 
@@ -225,7 +225,7 @@ def calls(pool: Any, jobs: list[Job]) -> int:
         room = pool.capacity - held
         pool.submit(*todo[:room])
         held, todo = held + len(todo[:room]), todo[room:]
-        seen |= {ref for seat in pool._seats for ref, jobs in seat.queue if jobs}
+        seen |= {ref for actor in pool._actors for ref, jobs in actor.calls if jobs}
         held -= len(pool.wait(PATIENCE))
     return len(seen)
 

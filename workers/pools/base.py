@@ -1,4 +1,4 @@
-"""Where jobs run. `Pool` is the contract; `InlinePool` needs neither Ray nor a second process."""
+"""Pools run jobs. `Pool` is the contract; `InlinePool` needs neither Ray nor a second process."""
 
 from __future__ import annotations
 
@@ -21,75 +21,79 @@ Evaluate = Callable[[Job], Outcome]
 
 
 class Pool(Protocol):
-    """Takes jobs, gives back outcomes, in any order, each job's exactly once."""
+    """Takes jobs and returns their outcomes, in any order, the outcome of each job exactly once."""
 
     @property
     def capacity(self) -> int:
-        """How many jobs it holds at a time, those queued behind a running one included."""
+        """How many jobs the pool may hold at a time: those that run and those that wait in it."""
 
     def submit(self, *jobs: Job) -> None:
-        """Takes jobs; at most `capacity` may be held."""
+        """Take jobs. The caller sees to it that the pool never holds more than `capacity`."""
 
     def wait(self, timeout_seconds: float) -> list[tuple[Job, Outcome]]:
-        """The jobs that have ended, as soon as there is one, or nothing after `timeout_seconds`."""
+        """Return the jobs that have ended as soon as there is one; nothing after `timeout_seconds`."""
 
     def close(self) -> None:
-        """Drops what is still held and frees the workers."""
+        """Drop the jobs that have not ended, and free the workers."""
 
 
 def evaluate(job: Job) -> Outcome:
-    """Do what a job asks for: train, or describe the task."""
+    """Train the job's expression, or describe the task if the job asks for that."""
     from workers.tasks.base import run
 
     return run(job)
 
 
 def guarded(run: Evaluate, job: Job) -> Outcome:
-    """Return `run(job)`, timed. Whatever it raises becomes FAILED, so that one bad job cannot end a worker."""
+    """Return `run(job)` with its seconds. Any exception becomes a FAILED outcome, so that a bad job ends no worker."""
     started = time.monotonic()
     try:
         outcome = run(job)
         if not isinstance(outcome, Outcome):
             outcome = no_outcome(outcome)
-    except BaseException as error:  # a user's code may raise anything; Ctrl-C is the main thread's in this process
+    except BaseException as error:  # a user's code may raise anything; Ctrl-C reaches the main thread only
         outcome = failure(error)
     return replace(outcome, seconds=time.monotonic() - started)
 
 
 def usable_cpus() -> int:
-    """How many CPUs this process may use: those of its affinity and of its container's share, not of the machine."""
+    """Return how many CPUs this process may use, by its affinity and its container's limit."""
     import joblib
 
     return int(joblib.cpu_count())
 
 
 def prepare(threads: int) -> None:
-    """Sets up the calling thread and its process for training."""
+    """Set up the calling thread and its process for training with `threads` CPU threads."""
     import torch
 
     torch.set_num_threads(threads)
-    # Tails like exp(-x^2) are full of denormal numbers, which a CPU multiplies many times slower.
+    # The values of functions like exp(-x^2) are often denormal numbers, which a CPU multiplies many times slower.
     torch.set_flush_denormal(True)
 
 
 def warm_up() -> None:
-    """Does what a process does once, at its first training: seconds that are not to count against a time-out."""
+    """Do what a process does once, at its first training. It takes seconds, which must not count in a time-out."""
     import torch
 
     import workers.tasks.images.train  # noqa: F401
     from workers.tasks.images.models import default_device
 
-    # The first optimiser imports torch's compiler, the first tensor on a GPU opens it.
+    # The first optimiser imports torch's compiler; the first tensor on a GPU starts CUDA.
     torch.optim.SGD([torch.zeros(1, device=default_device(), requires_grad=True)], fused=True)
 
 
 class InlinePool:
-    """One worker thread in this process. It holds one job at a time, so that a search's next proposal always knows
-    every result before it: the same seed gives the same study.
+    """One worker thread in this process. It holds one job at a time, so that a search knows all earlier results when it
+    makes a proposal: the same seed gives the same study.
 
-    A thread cannot be killed, and a GPU that was lost comes back with a new process only. So after a job that hangs
-    (which is said when it has taken its time-out twice) or that has lost the GPU, that job is given back as FAILED and
-    no other is taken: `submit` raises WorkersError.
+    A thread cannot be killed, and only a new process can use a GPU again that was lost. So if a job hangs (it has taken
+    twice its time-out) or loses the GPU, the pool returns that job as FAILED and takes no other: `submit` raises
+    WorkersError.
+
+    Args:
+        threads: CPU threads of a training.
+        run: what the worker does with a job; by default it evaluates the job.
     """
 
     capacity = 1
@@ -101,14 +105,14 @@ class InlinePool:
         self._outcomes: SimpleQueue[Outcome] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._held: Job | None = None
-        self._deadline = float("inf")  # of the job that is held, from when it begins
-        self._lost = ""  # why no more jobs are taken
+        self._deadline = float("inf")  # when the running job is taken to hang, by the monotonic clock
+        self._lost = ""  # why the pool takes no more jobs
 
     def submit(self, *jobs: Job) -> None:
         for job in jobs:
             if self._lost:
                 raise WorkersError(self._lost)
-            if self._thread is None:  # no thread that may hang keeps the process from ending
+            if self._thread is None:  # a daemon, because a thread that hangs must not keep the process from ending
                 self._thread = threading.Thread(target=self._work, name="searcher-worker", daemon=True)
                 self._thread.start()
             self._held = job
@@ -130,7 +134,7 @@ class InlinePool:
                 else:
                     break
             if outcome.health is Health.LOST:
-                self._lost = _farewell(self._held, outcome)
+                self._lost = _unusable_message(self._held, outcome)
             ended, self._held = self._held, None
             return [(ended, outcome)]
         return []
@@ -146,7 +150,7 @@ class InlinePool:
             prepare(self._threads)
             if self._run == self._evaluate:
                 warm_up()
-        except BaseException as error:  # a GPU that does not open, for one: what the first job is told
+        except BaseException as error:  # such as a GPU that does not start; it becomes the first job's outcome
             self._outcomes.put(replace(failure(error), health=Health.LOST))
             return
         while (job := self._jobs.get()) and not self._closing.is_set():
@@ -157,24 +161,24 @@ class InlinePool:
             self._outcomes.put(outcome)
 
     def _has_died(self) -> bool:
-        """Whether no outcome will come any more."""
+        """Return True if the thread has ended and no outcome of it is left."""
         return self._thread is not None and not self._thread.is_alive() and self._outcomes.empty()
 
     def _abandoned(self, job: Job) -> Outcome:
-        """What is said of a job that hangs. Should it only be slow, it stops at its next step."""
+        """Return the outcome of a job that hangs. If the job is only slow, it stops at its next step."""
         self._closing.set()
         self._thread = None
         reason = f"timed out after {job.timeout_seconds:g} s and hangs"
         return Outcome(Verdict.FAILED, reason, seconds=2 * job.timeout_seconds + GRACE_SECONDS, health=Health.LOST)
 
     def _evaluate(self, job: Job) -> Outcome:
-        """Like `evaluate`; a child that is being trained when the pool closes stops, for a thread cannot be killed."""
+        """Do the same as `evaluate`, but stop a training when the pool closes, because a thread cannot be killed."""
         from workers.tasks.base import run
 
         return run(job, stopped=self._closing.is_set)
 
 
-def _farewell(job: Job, outcome: Outcome) -> str:
+def _unusable_message(job: Job, outcome: Outcome) -> str:
     reason = limited(outcome.reason.partition("\n")[0], 500)
     return (
         f"trial {job.number} ({job.expression}) has left this process unable to train: {reason}. Resume in a new "

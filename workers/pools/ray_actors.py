@@ -1,8 +1,8 @@
 """A pool of Ray actors that live as long as the search and keep their data and compiled code.
 
-An actor runs one job and may hold one more in its queue, so that it does not stand idle while the driver writes a
-result down. Ray's own retries are all off: this pool replaces a dead actor and reports the job it was running as
-FAILED, and the search, which keeps count in its store, decides whether to run it again.
+An actor runs one job and may hold one more in its queue, so that it does not stand idle while the driver records a
+result. All of Ray's own retries are off: this pool replaces a dead actor and reports the job that it was running as
+FAILED. The search, which counts retries in its store, decides whether to run that job again.
 """
 
 from __future__ import annotations
@@ -22,34 +22,50 @@ from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorErro
 
 from workers.contract import Health, Job, Outcome, Verdict
 from workers.pools.base import GRACE_SECONDS, Evaluate, evaluate, guarded, prepare, usable_cpus, warm_up
-from workers.pools.ray_cluster import Pulse, check_gpus, connect, waited_for, watched, workers_that_fit
-from workers.pools.ray_local import RayUnavailable, in_short, is_credential
+from workers.pools.ray_cluster import (
+    ClusterMonitor,
+    check_gpus,
+    connect,
+    connection_errors,
+    describe_missing_workers,
+    workers_that_fit,
+)
+from workers.pools.ray_local import RayUnavailable, is_credential, short_message
 from workers.validation import received
 
-LINGER_SECONDS = 0.003  # how long a first result waits for others, so that one transaction can record them together
-QUEUE = 2  # jobs an actor holds: one running, one waiting, so that a result is written down before the next but one
-BRISK_SECONDS = 0.005  # about what a call costs: an actor whose jobs take less gets two a call, as joblib batches
-MAX_FAILED_STARTS = 3  # actors in a row that die before they are ready, other than with their node
-LEAK_BYTES = 1 << 30  # by which an actor may grow after its first job, before it is taken to leak
-SENDING_SECONDS = 0.001  # next to nothing for jobs that are not brisk
-PATIENCE_SECONDS = 10.0  # after which it is said what actors that have not begun are waiting for,
-REPEAT_SECONDS = 60.0  # and how often it is said again
+GATHER_SECONDS = 0.003  # how long `wait` gathers more results after the first: one transaction records them together
+JOBS_PER_ACTOR = 2  # one that runs and one that waits: a result is recorded before the actor runs out of work
+QUICK_SECONDS = 0.005  # about what a call costs; an actor whose jobs take less gets two jobs a call
+SEND_SECONDS = 0.001  # how long the answer of a call takes to leave the process
+MAX_FAILED_STARTS = 3  # actors in a row that may die before they are ready, other than with their node
+LEAK_BYTES = 1 << 30  # an actor that has grown by more since its first job is taken to leak memory
+MISSING_SECONDS = 10.0  # an actor that has not started after this time is reported as missing,
+REPEAT_SECONDS = 60.0  # and the same report is repeated this often
 
-NODE_DIED = "its node has died"  # as Ray says it
+NODE_DIED = "its node has died"  # Ray's own words
 
 log = logging.getLogger(__name__)
 
 
 class Worker:
-    """The actor. Ray calls nothing a second time: a job that was lost may have cost hours, and the search counts how
-    often it runs. What leads into the database is taken out of its environment: its node may have been started from a
-    shell that has it, and it runs a user's own modules."""
+    """The class of the actors.
+
+    Ray never repeats a call: a lost job may have cost hours, and the search counts how often a job runs. The actor
+    removes the database's credentials from its environment: somebody may have started its node from a shell that has
+    them, and the actor runs a user's own modules.
+
+    Args:
+        threads: CPU threads of a training.
+        run: what the actor does with a job.
+        leak_bytes: the actor reports its health as SPENT when it has grown by more since its first job.
+        folder: the driver's current directory, in which a user's own modules are looked up.
+    """
 
     def __init__(self, threads: int, run: Evaluate, leak_bytes: int = LEAK_BYTES, folder: str = "") -> None:
-        from search_space.modules import look_into  # imports torch, which the driver's side does without
+        from search_space.modules import look_into  # imports torch, which the driver does not need
 
         if folder:
-            look_into(folder)  # the driver's, for modules of the user's
+            look_into(folder)
         for name in filter(is_credential, tuple(os.environ)):
             del os.environ[name]
         prepare(threads)
@@ -57,32 +73,35 @@ class Worker:
             warm_up()
         self._run = run
         self._name = f"{socket.gethostname()}:{os.getpid()}"
-        self._sound = True
+        self._healthy = True
         self._leak_bytes, self._first_size = leak_bytes, 0
-        self._latest_seconds = 0.0  # of the last job
+        self._last_job_seconds = 0.0
 
     @ray.method(max_task_retries=0, retry_exceptions=False)
     def ready(self) -> str:
+        """Return the actor's name, which is HOST:PROCESS."""
         return self._name
 
     @ray.method(max_task_retries=0, retry_exceptions=False)
     def run(self, *jobs: str) -> list[str]:
-        """Their outcomes, up to the first that leaves this process unsound: what comes after it is not touched."""
+        """Run jobs in order and return their outcomes, both as JSON. Stop after the first job that leaves this process
+        in bad health; the later jobs are not begun and have no outcome."""
         outcomes = []
-        if self._latest_seconds >= BRISK_SECONDS:
-            # The answer to the last call is being sent by another thread. A kill now would cost two runs, not one.
-            time.sleep(SENDING_SECONDS)
+        if self._last_job_seconds >= QUICK_SECONDS:
+            # Another thread still sends the answer of the last call. If this process died now, two runs would be lost.
+            time.sleep(SEND_SECONDS)
         for job in jobs:
-            if self._sound:
+            if self._healthy:
                 outcome = guarded(self._run, Job.from_json(job))
                 if outcome.health is Health.SOUND and self._leaks():
                     outcome = replace(outcome, health=Health.SPENT)
-                self._sound, self._latest_seconds = outcome.health is Health.SOUND, outcome.seconds
+                self._healthy, self._last_job_seconds = outcome.health is Health.SOUND, outcome.seconds
                 outcomes.append(replace(outcome, worker=self._name).to_json())
         return outcomes
 
     def _leaks(self) -> bool:
-        """Whether more is kept than the first job has left. What is shared, as mapped data are, does not count."""
+        """Return True if the process holds much more memory than after its first job. Shared memory, such as mapped
+        data, does not count."""
         memory = psutil.Process().memory_info()
         size = memory.rss - getattr(memory, "shared", 0)
         self._first_size = self._first_size or size
@@ -90,34 +109,45 @@ class Worker:
 
 
 @dataclass(slots=True)
-class _Seat:
-    """An actor and its calls, in order; the first is what it works on. No jobs: it is starting up."""
+class _Actor:
+    """An actor as the pool sees it.
 
-    actor: Any
-    queue: deque[tuple[Any, tuple[Job, ...]]]
-    ready: bool = False  # an actor that the cluster has no room for yet gets no jobs
-    brisk: bool = False  # its last job took less time than the call that brought it
-    since: float = field(default_factory=time.monotonic)  # when the first call began
+    Attributes:
+        handle: Ray's handle.
+        calls: calls without an answer yet, in order, each with its jobs; the actor works on the first. The first call
+            of all waits for the start and has no jobs.
+        ready: True once the actor has started; before that it gets no jobs.
+        quick: True if its last jobs took less time than the call that brought them.
+        since: when the first of `calls` began, by the monotonic clock.
+    """
+
+    handle: Any
+    calls: deque[tuple[Any, tuple[Job, ...]]]
+    ready: bool = False
+    quick: bool = False
+    since: float = field(default_factory=time.monotonic)
 
     def room(self) -> int:
-        return QUEUE - sum(len(jobs) for _, jobs in self.queue) if self.ready else 0
+        """Return how many more jobs the actor may hold."""
+        return JOBS_PER_ACTOR - sum(len(jobs) for _, jobs in self.calls) if self.ready else 0
 
 
 class RayPool:
-    """`workers` actors of one CPU and `gpus_per_worker` GPUs each, on a cluster of their own or the one at `address`.
+    """`workers` actors with one CPU and `gpus_per_worker` GPUs each, on a cluster of their own or the one at `address`.
 
     Args:
-        workers: how many; those that the cluster has no room for yet wait for it. 0 takes as many as there are CPUs now
-            (or, with `gpus_per_worker`, as the GPUs allow).
-        address: "local" starts Ray on this machine; else as in `ray.init`.
-        threads: CPU threads a child; 0 shares this machine's cores among the workers, and is 1 on a cluster.
+        workers: number of actors; those that the cluster has no room for yet wait. 0 takes as many as there are CPUs
+            now (or, with `gpus_per_worker`, as the GPUs allow).
+        gpus_per_worker: GPUs of an actor; a fraction shares one GPU among actors.
+        address: "local" starts Ray on this machine; other values are those of `ray.init`.
+        threads: CPU threads of a training. 0 divides this machine's cores among the workers; on a cluster it means 1.
         run: what a worker does with a job.
         leak_bytes: a worker that has grown by more since its first job is replaced between two jobs.
 
     Raises:
-        RayUnavailable: no answer from `address` within 15 s, GPUs that a Ray on this machine has not, or a cluster of
-            which no number of workers was asked; later, from `submit` and `wait`: workers that cannot start, a cluster
-            that has not answered for 15 s.
+        RayUnavailable: `address` does not answer within 15 s; the Ray on this machine has too few GPUs; `workers` is 0
+            and the cluster is empty. `submit` and `wait` raise it too: workers cannot start, or the cluster has not
+            answered for 15 s.
     """
 
     def __init__(
@@ -129,11 +159,11 @@ class RayPool:
         run: Evaluate = evaluate,
         leak_bytes: int = LEAK_BYTES,
     ) -> None:
-        self._seats: list[_Seat] = []
+        self._actors: list[_Actor] = []
         self._started_ray = not ray.is_initialized()
         if self._started_ray:
             connect(address, workers)
-        self._pulse = Pulse(address)
+        self._cluster = ClusterMonitor(address)
         try:
             if workers and address == "local":  # nobody can add GPUs to it
                 check_gpus(gpus_per_worker)
@@ -143,154 +173,160 @@ class RayPool:
             raise
         self._threads = threads or (max(1, usable_cpus() // self.workers) if address == "local" else 1)
         self._run, self._gpus, self._leak_bytes = run, gpus_per_worker, leak_bytes
-        self._actor: Any = ray.remote(Worker).options(
+        self._actor_class: Any = ray.remote(Worker).options(
             num_cpus=1,
             num_gpus=gpus_per_worker,
-            max_restarts=0,  # `_replace` starts a new one, when what the old one held has been accounted for
+            max_restarts=0,  # `_replace` starts a new actor once the jobs of the old one have been accounted for
             max_task_retries=0,
             max_concurrency=1,
-            lifetime=None,  # until this process ends, however it does
+            lifetime=None,  # an actor ends when this process ends, whatever ends it
         )
         self._failed_starts = 0
         self._backlog: deque[Job] = deque()
-        self._pairs = True  # until an actor dies: then one job a call, so that the next death has one suspect
-        self._asked = self._told = 0.0
-        self._said = ""  # of what is waited for
-        self._seats = [self._seat() for _ in range(self.workers)]
+        self._pairs = True  # after an actor's death each call has one job, so that the next death has one suspect
+        self._last_look = self._last_report = 0.0
+        self._report = ""  # the last report of missing workers
+        self._actors = [self._start_actor() for _ in range(self.workers)]
 
     @property
     def capacity(self) -> int:
-        return QUEUE * self.workers
+        return JOBS_PER_ACTOR * self.workers
 
     def submit(self, *jobs: Job) -> None:
         self._backlog.extend(jobs)
-        with watched(self._pulse):
-            self._deal()
+        with connection_errors(self._cluster):
+            self._assign_jobs()
 
     def wait(self, timeout_seconds: float) -> list[tuple[Job, Outcome]]:
         end = time.monotonic() + timeout_seconds
-        with watched(self._pulse):
+        with connection_errors(self._cluster):
             while True:
                 left = max(0.0, end - time.monotonic())
-                if self._pulse.beats():
-                    ended = self._turn(min(left, 1.0))
-                else:  # what has died cannot be replaced, and may not have died
+                if self._cluster.answers():
+                    ended = self._assign_and_collect(min(left, 1.0))
+                else:  # nothing can be replaced now, and what seems dead may be alive
                     ended = []
                     time.sleep(min(left, 0.1))
-                if ended or not left or not any(seat.queue for seat in self._seats):
+                if ended or not left or not any(actor.calls for actor in self._actors):
                     return ended
 
     def close(self) -> None:
-        for seat in self._seats if not self._pulse.lost else ():
-            ray.kill(seat.actor, no_restart=True)
+        for actor in self._actors if not self._cluster.lost else ():
+            ray.kill(actor.handle, no_restart=True)
         if self._started_ray:
             ray.shutdown()
 
-    def _turn(self, seconds: float) -> list[tuple[Job, Outcome]]:
-        """Hands out and collects, waiting so long at most."""
-        self._deal()  # only here and in submit, when the caller has written down what it was given: see QUEUE
-        seats = {ref: seat for seat in self._seats for ref, _ in seat.queue}
+    def _assign_and_collect(self, seconds: float) -> list[tuple[Job, Outcome]]:
+        """Assign waiting jobs, wait up to `seconds` for results, and return the jobs that have ended."""
+        self._assign_jobs()  # only here and in submit: by then the caller has recorded the results that it was given
+        actors = {ref: actor for actor in self._actors for ref, _ in actor.calls}
         ready: list[Any] = []
-        if seats and ray.wait(list(seats), num_returns=1, timeout=seconds)[0]:
-            ready, _ = ray.wait(list(seats), num_returns=len(seats), timeout=LINGER_SECONDS)
+        if actors and ray.wait(list(actors), num_returns=1, timeout=seconds)[0]:
+            ready, _ = ray.wait(list(actors), num_returns=len(actors), timeout=GATHER_SECONDS)
         ended: list[tuple[Job, Outcome]] = []
-        for seat in {id(seats[ref]): seats[ref] for ref in ready}.values():
-            ended += self._collect(seat, set(ready))
+        for actor in {id(actors[ref]): actors[ref] for ref in ready}.values():
+            ended += self._collect(actor, set(ready))
         ended += self._stop_overdue()
-        self._say_what_is_waited_for()
+        self._report_missing_workers()
         return ended
 
-    def _say_what_is_waited_for(self) -> None:
-        """If it is something else than before, or has not been said for a while."""
+    def _report_missing_workers(self) -> None:
+        """Log what missing workers wait for, if it changed or was last logged more than `REPEAT_SECONDS` ago."""
         now = time.monotonic()
-        missing = sum(not seat.ready and now - seat.since > PATIENCE_SECONDS for seat in self._seats)
-        if missing and now - self._asked > PATIENCE_SECONDS and self._pulse.beats():
-            self._asked = now
-            text = waited_for(missing, self.workers, self._gpus, shared=not self._started_ray)
-            if text != self._said or now - self._told > REPEAT_SECONDS:
-                self._said, self._told = text, now
-                log.warning("%s", text)
+        missing = sum(not actor.ready and now - actor.since > MISSING_SECONDS for actor in self._actors)
+        if missing and now - self._last_look > MISSING_SECONDS and self._cluster.answers():
+            self._last_look = now
+            report = describe_missing_workers(missing, self.workers, self._gpus, shared=not self._started_ray)
+            if report != self._report or now - self._last_report > REPEAT_SECONDS:
+                self._report, self._last_report = report, now
+                log.warning("%s", report)
 
-    def _seat(self) -> _Seat:
-        actor = self._actor.remote(self._threads, self._run, self._leak_bytes, str(Path.cwd()))
-        return _Seat(actor, deque([(actor.ready.remote(), ())]))
+    def _start_actor(self) -> _Actor:
+        handle = self._actor_class.remote(self._threads, self._run, self._leak_bytes, str(Path.cwd()))
+        return _Actor(handle, deque([(handle.ready.remote(), ())]))
 
-    def _deal(self) -> None:
-        """Hands waiting jobs to the actors with the shortest queues: one a call, or all there is room for to an actor
-        whose jobs are over sooner than the call."""
-        while self._backlog and self._pulse.beats():
-            seat = max(self._seats, key=_Seat.room)
-            if seat.room() <= 0:
+    def _assign_jobs(self) -> None:
+        """Give waiting jobs to the actors with the most room. A call brings one job, or as many as there is room for
+        if the actor's jobs are quick."""
+        while self._backlog and self._cluster.answers():
+            actor = max(self._actors, key=_Actor.room)
+            if actor.room() <= 0:
                 return
-            count = min(seat.room(), len(self._backlog)) if seat.brisk and self._pairs else 1
+            count = min(actor.room(), len(self._backlog)) if actor.quick and self._pairs else 1
             jobs = tuple(self._backlog.popleft() for _ in range(count))
-            if not seat.queue:
-                seat.since = time.monotonic()
-            seat.queue.append((seat.actor.run.remote(*(job.to_json() for job in jobs)), jobs))
+            if not actor.calls:
+                actor.since = time.monotonic()
+            actor.calls.append((actor.handle.run.remote(*(job.to_json() for job in jobs)), jobs))
 
-    def _collect(self, seat: _Seat, ready: set[Any]) -> list[tuple[Job, Outcome]]:
+    def _collect(self, actor: _Actor, ready: set[Any]) -> list[tuple[Job, Outcome]]:
+        """Return the jobs that the actor has ended; replace the actor if it is dead or in bad health."""
         ended: list[tuple[Job, Outcome]] = []
-        while seat.queue and seat.queue[0][0] in ready:
-            ref, jobs = seat.queue[0]
+        while actor.calls and actor.calls[0][0] in ready:
+            ref, jobs = actor.calls[0]
             try:
                 outcomes = [received(text) for text in ray.get(ref)] if jobs else []
             except (RayActorError, OutOfMemoryError) as error:
-                if not self._pulse.beats(now=True):
-                    return ended  # the cluster has died first, or is about to come back
-                return ended + self._bury(seat, _why_it_died(error), with_node=NODE_DIED in str(error))
+                if not self._cluster.answers(now=True):
+                    return ended  # the cluster is gone, or may come back with this actor
+                return ended + self._replace_dead(actor, _cause_of_death(error), with_node=NODE_DIED in str(error))
             except RayError as error:
                 if not jobs:
-                    return ended + self._bury(seat, f"Ray could not start it: {in_short(error)}")
-                outcomes = [Outcome(Verdict.FAILED, reason=f"Ray could not run it: {in_short(error)}")] * len(jobs)
-            seat.queue.popleft()
-            seat.since = time.monotonic()
+                    return ended + self._replace_dead(actor, f"Ray could not start it: {short_message(error)}")
+                outcomes = [Outcome(Verdict.FAILED, reason=f"Ray could not run it: {short_message(error)}")] * len(jobs)
+            actor.calls.popleft()
+            actor.since = time.monotonic()
             ended += zip(jobs, outcomes, strict=False)
             if any(outcome.health is not Health.SOUND for outcome in outcomes):
-                self._replace(seat, jobs[len(outcomes) :])
+                self._replace(actor, jobs[len(outcomes) :])
                 return ended
             if jobs:
-                seat.brisk = all(o.verdict is Verdict.COMPLETE and o.seconds < BRISK_SECONDS for o in outcomes)
+                actor.quick = all(o.verdict is Verdict.COMPLETE and o.seconds < QUICK_SECONDS for o in outcomes)
             else:
-                seat.ready, self._failed_starts = True, 0
+                actor.ready, self._failed_starts = True, 0
         return ended
 
     def _stop_overdue(self) -> list[tuple[Job, Outcome]]:
-        """Kills actors whose job has run past its time-out without noticing: a hung child."""
+        """Kill the actors whose job has passed its time-out without noticing, and return these jobs as FAILED."""
         ended = []
-        for seat in list(self._seats):
-            limits = [job.timeout_seconds for job in seat.queue[0][1]] if seat.queue else []
-            overdue = limits and all(limits) and time.monotonic() - seat.since > sum(limits) + GRACE_SECONDS
-            if overdue and not ray.wait([seat.queue[0][0]], timeout=0)[0]:  # or it is this process that was late
-                ended += self._bury(seat, f"timed out after {limits[0]:g} s and was killed")
+        for actor in list(self._actors):
+            limits = [job.timeout_seconds for job in actor.calls[0][1]] if actor.calls else []
+            overdue = limits and all(limits) and time.monotonic() - actor.since > sum(limits) + GRACE_SECONDS
+            if overdue and not ray.wait([actor.calls[0][0]], timeout=0)[0]:  # an answer: this process was late, not it
+                ended += self._replace_dead(actor, f"timed out after {limits[0]:g} s and was killed")
         return ended
 
-    def _bury(self, seat: _Seat, reason: str, *, with_node: bool = False) -> list[tuple[Job, Outcome]]:
-        """A new actor for a dead one. The job it was working on has failed, those behind it have not been touched."""
+    def _replace_dead(self, actor: _Actor, reason: str, *, with_node: bool = False) -> list[tuple[Job, Outcome]]:
+        """Replace a dead actor. Return the job that it was running as FAILED; its later jobs were never begun and wait
+        for other actors.
+
+        Raises:
+            RayUnavailable: several actors in a row died before they were ready.
+        """
         self._pairs = False
-        if not seat.ready and not with_node:
+        if not actor.ready and not with_node:
             self._failed_starts += 1
             if self._failed_starts >= MAX_FAILED_STARTS:
                 raise RayUnavailable(f"{MAX_FAILED_STARTS} workers in a row could not start: {reason}")
-        jobs = seat.queue.popleft()[1]
-        self._replace(seat, jobs[1:])
+        jobs = actor.calls.popleft()[1]
+        self._replace(actor, jobs[1:])
         return [(job, Outcome(Verdict.FAILED, reason, health=Health.LOST)) for job in jobs[:1]]
 
-    def _replace(self, seat: _Seat, untouched: tuple[Job, ...]) -> None:
-        """A new actor; jobs that the old one has not touched, of its last call and of those behind, go first. The old
-        one is killed: it may be alive, out of reach, and would hold its place."""
-        ray.kill(seat.actor, no_restart=True)
-        held = [*untouched, *(job for _, jobs in seat.queue for job in jobs)]
-        self._backlog.extendleft(reversed(held))
-        self._seats[self._seats.index(seat)] = self._seat()
+    def _replace(self, actor: _Actor, not_begun: tuple[Job, ...]) -> None:
+        """Kill an actor and start a new one. Its jobs that have not begun (`not_begun` and those of its other calls)
+        are the next to be assigned. The kill matters: the old actor may live out of reach and still use its CPU."""
+        ray.kill(actor.handle, no_restart=True)
+        waiting = [*not_begun, *(job for _, jobs in actor.calls for job in jobs)]
+        self._backlog.extendleft(reversed(waiting))
+        self._actors[self._actors.index(actor)] = self._start_actor()
 
 
-def _why_it_died(error: RayError) -> str:
+def _cause_of_death(error: RayError) -> str:
     if isinstance(error, OutOfMemoryError):
-        return f"out of memory: Ray killed the worker process ({in_short(error)})"
+        return f"out of memory: Ray killed the worker process ({short_message(error)})"
     if NODE_DIED in str(error):
         return "the worker process died with its node"
     if isinstance(error, ActorUnavailableError):
         return "the worker process died or is out of reach: its connection has ended"
     if "SYSTEM_ERROR" in str(error):  # Ray has seen a connection end
         return "the worker process died: killed, perhaps by the system for want of memory, or crashed"
-    return f"the worker process died ({in_short(error)})"
+    return f"the worker process died ({short_message(error)})"

@@ -1,6 +1,7 @@
-"""Ray clusters: joining one or starting one on this machine, and whether it is still there.
+"""Join a Ray cluster or start one on this machine, and watch whether it still answers.
 
-Whatever Ray would do by itself is said here or in `workers/pools/ray_actors.py`; docs/cluster.md explains each choice.
+This module and `workers/pools/ray_actors.py` set every option that Ray would choose by itself; docs/cluster.md explains
+each choice.
 """
 
 from __future__ import annotations
@@ -19,18 +20,18 @@ from urllib.parse import urlsplit
 import ray
 
 from workers.pools import ray_local
-from workers.pools.ray_local import RayUnavailable, in_short
+from workers.pools.ray_local import RayUnavailable, short_message
 
 CONNECT_SECONDS = 15.0  # how long an --address may take to answer
-SILENT_SECONDS = 15.0  # how long a cluster may not answer before it is given up; the lease on a study is as long
-LOOK_SECONDS = 1.0  # how often it is looked at
+SILENT_SECONDS = 15.0  # how long a cluster may be silent before it counts as lost; a study's lease lasts as long
+LOOK_SECONDS = 1.0  # how often the ports are tried
 
 
 def connect(address: str, workers: int) -> None:
-    """Join the cluster at `address`, or start one here for that many workers.
+    """Join the cluster at `address`; if that is "local", start one on this machine for `workers` workers.
 
     Raises:
-        RayUnavailable: nobody answers there within 15 s; Ray cannot be started here with so many workers; or the
+        RayUnavailable: nothing answers at `address` within 15 s; Ray cannot start here with so many workers; or the
             address is `ray://` and grpc is missing.
     """
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -41,42 +42,46 @@ def connect(address: str, workers: int) -> None:
         raise RayUnavailable(f"{address} needs ray[default]: pip install 'activation-searcher[cluster]'")
     check_port(address)
     os.environ.setdefault("RAY_CLIENT_RECONNECT_GRACE_PERIOD", f"{SILENT_SECONDS:.0f}")  # read for ray:// only
-    if not address.startswith("ray://"):  # whose server does the same
+    if not address.startswith("ray://"):  # the server of Ray's client does the same by itself
         quiet["job_config"] = ray_local.job_config()
     _within(CONNECT_SECONDS, lambda: ray.init(address=address, **quiet), address)
 
 
-class Pulse:
-    """Whether the cluster answers: its head, and the node that this process is attached to.
+class ClusterMonitor:
+    """Tells whether the cluster answers: its head, and the node that this process is attached to.
 
-    Ray finds out after 60 s (`gcs_rpc_server_reconnect_timeout_s`), and then ends this process without a word. So the
-    ports are tried here, which needs no Ray.
+    Ray notices a lost cluster after 60 s (`gcs_rpc_server_reconnect_timeout_s`), and then ends this process without a
+    message. The monitor therefore tries the ports itself, which needs no Ray.
+
+    Attributes:
+        lost: True once the cluster counts as lost.
     """
 
     def __init__(self, address: str) -> None:
         self._address = address
-        self._ports = _vital_ports(address)
+        self._ports = _required_ports(address)
         self._looked = time.monotonic()
-        self._silent: float | None = None  # since when no look has found an answer
+        self._silent: float | None = None  # when a look first found no answer
         self.lost = False
 
-    def beats(self, *, now: bool = False) -> bool:
-        """Whether it answered when it was last looked at, which is about a second ago, or `now`.
+    def answers(self, *, now: bool = False) -> bool:
+        """Return True if the cluster answered when it was last tried, up to a second ago. `now` tries it again first.
 
         Raises:
-            RayUnavailable: it has not for 15 s.
+            RayUnavailable: it has not answered for 15 s.
         """
         if now or time.monotonic() - self._looked >= LOOK_SECONDS:
             self._looked = time.monotonic()
-            if all(_answers(host, port) for host, port in self._ports):
+            if all(_port_answers(host, port) for host, port in self._ports):
                 self._silent = None
-            elif self._silent is None:  # from here on, not from the last answer: a busy driver may not have looked
+            elif self._silent is None:  # not counted from the last answer: a busy driver may not have tried for long
                 self._silent = self._looked
             elif self._looked - self._silent >= SILENT_SECONDS:
-                raise self.has_gone(f"no answer for {self._looked - self._silent:.0f} s")
+                raise self.lost_error(f"no answer for {self._looked - self._silent:.0f} s")
         return self._silent is None
 
-    def has_gone(self, why: str) -> RayUnavailable:
+    def lost_error(self, why: str) -> RayUnavailable:
+        """Note that the cluster is lost, and return the error to raise."""
         self.lost = True
         return RayUnavailable(
             f"the Ray cluster at {self._address!r} has gone ({why}); what it was training waits. Resume on a cluster, "
@@ -85,19 +90,19 @@ class Pulse:
 
 
 @contextmanager
-def watched(pulse: Pulse) -> Iterator[None]:
-    """Calls of Ray's that fail with the connection: only those through its client (ray://) do."""
+def connection_errors(cluster: ClusterMonitor) -> Iterator[None]:
+    """Turn a ConnectionError of a call to Ray into RayUnavailable. Only Ray's client (ray://) raises such errors."""
     try:
         yield
     except ConnectionError as error:
-        raise pulse.has_gone(in_short(error)) from error
+        raise cluster.lost_error(short_message(error)) from error
 
 
 def workers_that_fit(gpus_per_worker: float) -> int:
-    """How many there is room for on the nodes that are up, each on one node.
+    """Return how many workers the live nodes have room for; a worker must fit on one node.
 
     Raises:
-        RayUnavailable: none.
+        RayUnavailable: the cluster has no CPUs, or fewer GPUs than one worker needs.
     """
     if ray.cluster_resources().get("CPU", 0.0) < 1:
         raise RayUnavailable(
@@ -108,7 +113,7 @@ def workers_that_fit(gpus_per_worker: float) -> int:
 
 
 def check_gpus(gpus_per_worker: float) -> None:
-    """Raises RayUnavailable if the cluster has fewer."""
+    """Raise RayUnavailable if the whole cluster has fewer GPUs."""
     there = ray.cluster_resources().get("GPU", 0.0)
     if gpus_per_worker > there:
         raise RayUnavailable(
@@ -117,8 +122,15 @@ def check_gpus(gpus_per_worker: float) -> None:
         )
 
 
-def waited_for(missing: int, workers: int, gpus_per_worker: float, shared: bool) -> str:
-    """What workers that have not begun are waiting for; `shared`: the cluster may have other users."""
+def describe_missing_workers(missing: int, workers: int, gpus_per_worker: float, shared: bool) -> str:
+    """Say what workers that have not started are waiting for.
+
+    Args:
+        missing: number of workers that have not started.
+        workers: number of all workers.
+        gpus_per_worker: GPUs of a worker.
+        shared: True if the cluster may have other users.
+    """
     total = ray.cluster_resources()
     each = f"1 CPU and {gpus_per_worker:g} GPUs each" if gpus_per_worker else "1 CPU each"
     cpus, gpus = (f"{total.get(name, 0.0):g} {name}s" for name in ("CPU", "GPU"))
@@ -139,7 +151,7 @@ def waited_for(missing: int, workers: int, gpus_per_worker: float, shared: bool)
 
 
 def _room(gpus_per_worker: float) -> int:
-    """How many workers the nodes that are up could hold, each worker on one node."""
+    """Return how many workers the live nodes could hold if nothing else ran on them; a worker must fit on one node."""
     found = 0
     for node in ray.nodes():
         has = node["Resources"] if node["Alive"] else {}
@@ -151,14 +163,14 @@ def _room(gpus_per_worker: float) -> int:
 
 
 def _on_gpus(gpus: float, gpus_per_worker: float) -> int:
-    """How many workers so many GPUs hold: a part of one is a part of one card, not of two."""
+    """Return how many workers fit on `gpus` GPUs. A fraction of a GPU must come from one GPU, not from two."""
     if gpus_per_worker > 1:
         return int(gpus / gpus_per_worker)
     return int(gpus) * int(1 / gpus_per_worker + 1e-9)
 
 
 def check_port(address: str) -> None:
-    """A closed port is found at once, where Ray itself would go on trying."""
+    """Raise RayUnavailable at once if the port at `address` is closed; Ray itself would keep trying."""
     parts = urlsplit(address if "://" in address else f"//{address}")
     try:
         port = parts.port
@@ -167,7 +179,7 @@ def check_port(address: str) -> None:
             f"{address!r} is no Ray address: {error}; use HOST:PORT, ray://HOST:PORT or auto"
         ) from error
     if not parts.hostname or not port:
-        return  # "auto", or something that Ray will judge itself
+        return  # "auto", or an address that only Ray can judge
     try:
         socket.create_connection((parts.hostname, port), timeout=CONNECT_SECONDS / 3).close()
     except OSError as error:
@@ -177,13 +189,17 @@ def check_port(address: str) -> None:
 
 
 def _within(seconds: float, attempt: Callable[[], object], address: str) -> None:
-    """Calls `attempt`, which cannot be told when to give up, in a thread that is left behind if it is late."""
+    """Call `attempt` in a thread, and abandon the thread after `seconds`: `attempt` itself has no time-out.
+
+    Raises:
+        RayUnavailable: `attempt` raised an exception or has not returned in time.
+    """
     failures: list[BaseException] = []
 
     def guarded() -> None:
         try:
             attempt()
-        except BaseException as error:  # handed to the caller's thread below
+        except BaseException as error:  # the caller's thread raises it below
             failures.append(error)
 
     thread = threading.Thread(target=guarded, daemon=True, name="ray-connect")
@@ -195,11 +211,13 @@ def _within(seconds: float, attempt: Callable[[], object], address: str) -> None
             "and is its token ours (RAY_AUTH_MODE, RAY_AUTH_TOKEN_PATH)?"
         )
     if failures:
-        raise RayUnavailable(f"cannot join the Ray cluster at {address!r}: {in_short(failures[0])}") from failures[0]
+        why = short_message(failures[0])
+        raise RayUnavailable(f"cannot join the Ray cluster at {address!r}: {why}") from failures[0]
 
 
-def _vital_ports(address: str) -> list[tuple[str, int]]:
-    """Of what this process cannot do without. Through Ray's client (ray://) that is the client's server."""
+def _required_ports(address: str) -> list[tuple[str, int]]:
+    """Return the host and port of each server that this process needs: the head and the own node, or, with Ray's client
+    (ray://), the client's server alone."""
     if address.startswith("ray://"):
         parts = urlsplit(address)
         return [(parts.hostname or "", parts.port or 10001)]
@@ -211,7 +229,7 @@ def _vital_ports(address: str) -> list[tuple[str, int]]:
     return [(host.strip("[]"), int(port)), *near]
 
 
-def _answers(host: str, port: int) -> bool:
+def _port_answers(host: str, port: int) -> bool:
     try:
         socket.create_connection((host, port), timeout=LOOK_SECONDS).close()
     except OSError:

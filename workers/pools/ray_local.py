@@ -1,8 +1,8 @@
-"""Starting a Ray on this machine: in a folder that can hold its sockets, with a token that nobody else can read, and on
-the loopback interface.
+"""Start Ray on this machine: in a folder that can hold its sockets, with a token that nobody else can read, and on the
+loopback interface.
 
-docs/cluster.md explains what Ray is told, docs/operations.md what that is for. Ray itself is imported when it is
-started, so that `searcher doctor` can ask for the folder.
+docs/cluster.md lists the options that Ray is given, docs/operations.md the reasons. Ray itself is imported only when it
+is started, so that `searcher doctor` can ask for the folder without it.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from workers.pools.base import usable_cpus
 if TYPE_CHECKING:
     from ray.job_config import JobConfig
 
-OBJECT_STORE_BYTES = 100_000_000  # Ray would take 30 % of the memory; jobs and outcomes are short texts
-WORKERS_PER_CPU = 32  # at most: each is a process with a torch of its own
+OBJECT_STORE_BYTES = 100_000_000  # Ray's default is 30 % of the memory, but jobs and outcomes are short texts
+WORKERS_PER_CPU = 32  # the maximum: each worker is a process with its own copy of torch
 SOCKET_BYTES = 103 if sys.platform == "darwin" else 107  # longest path of a Unix socket
-USUAL = "/tmp"  # noqa: S108 (where Ray works if nothing is said)
-LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # 0: as on those systems, where a Ray has one node, on loopback
+DEFAULT_FOLDER = "/tmp"  # noqa: S108 (Ray's own default)
+LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # 0: as on those systems, Ray has one node and uses loopback only
 
-# What Ray is told, where the environment does not say otherwise.
+# Options for Ray's processes; a variable in the environment overrides the value here.
 OPTIONS = {
-    "RAY_memory_monitor_refresh_ms": "250",  # a worker is killed before the system kills whatever it likes,
-    "RAY_memory_usage_threshold": "0.95",  # when so much of the memory is in use;
-    "RAY_task_oom_retries": "0",  # and its job is counted by the search, not repeated by Ray for ever
-    "RAY_enable_infeasible_task_early_exit": "0",  # a worker that there is no room for waits
+    "RAY_memory_monitor_refresh_ms": "250",  # Ray kills a worker before the system kills some other process,
+    "RAY_memory_usage_threshold": "0.95",  # once this fraction of the memory is in use;
+    "RAY_task_oom_retries": "0",  # the search counts the retries of its job, and Ray does not repeat it
+    "RAY_enable_infeasible_task_early_exit": "0",  # a worker waits until there is room for it
     LOOPBACK: "0",
 }
 
@@ -42,16 +42,17 @@ log = logging.getLogger(__name__)
 
 
 class RayUnavailable(WorkersError):
-    """No Ray cluster, not what was asked of it, or no longer there."""
+    """There is no Ray cluster, it cannot hold the workers, or it no longer answers."""
 
 
 def is_credential(name: str) -> bool:
-    """Whether an environment variable leads into the database. Workers have no business there."""
+    """Return True if an environment variable gives access to the database, which workers do not need."""
     return name == "SEARCHER_STORAGE" or name.startswith("PG")
 
 
-def in_short(error: BaseException) -> str:
-    """What an exception says in short: the first line, or, if it quotes a traceback, the last."""
+def short_message(error: BaseException) -> str:
+    """Return the first line of an exception's message, or the last one if it contains a traceback; at most 300
+    characters."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
@@ -59,10 +60,10 @@ def in_short(error: BaseException) -> str:
 
 
 def start(workers: int, **options: Any) -> None:
-    """Start Ray for that many workers and connect to it.
+    """Start Ray for `workers` workers and connect to it.
 
     Raises:
-        RayUnavailable: it does not start, or not for so many.
+        RayUnavailable: Ray does not start, or there are too few CPUs for so many workers.
     """
     import ray
 
@@ -88,35 +89,36 @@ def start(workers: int, **options: Any) -> None:
             )
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # whatever Ray raises when one of its processes is slow or dies
+    except BaseException as error:  # Ray raises many kinds when one of its processes is slow or dies
         ray.shutdown()
         raise RayUnavailable(
-            f"Ray does not start on this machine: {in_short(error)}. What it says is below {place / 'ray'}; try again, "
-            "or do without Ray: --pool inline"
+            f"Ray does not start on this machine: {short_message(error)}. Its logs are below {place / 'ray'}; try "
+            "again, or do without Ray: --pool inline"
         ) from error
 
 
 def job_config() -> JobConfig:
-    """Return the settings of this process's job. Ray would put the current directory before all others on the path of
-    its workers, where a `workers.py` of the user's would hide ours; it does not for jobs that come from a client. A
-    worker adds the directory at the end."""
+    """Return the settings of this process's Ray job, which keep the current directory off the start of the workers'
+    import path: a user's `workers.py` would hide our package there. Ray treats jobs of its client in that way. A worker
+    adds the directory at the end of the path."""
     from ray.job_config import JobConfig
 
     return JobConfig(_client_job=True)
 
 
 def folder() -> tuple[Path, str]:
-    """Return the folder below which Ray will work, and what the user should know about that (empty: nothing).
+    """Return the folder below which Ray will work, and a note about it for the user, which may be empty.
 
     Raises:
-        RayUnavailable: RAY_TMPDIR cannot serve; or nothing can.
+        RayUnavailable: the folder that RAY_TMPDIR names cannot be used, or no folder can.
     """
     name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)), "")
-    place = Path(os.environ.get(name) or USUAL).absolute()
+    place = Path(os.environ.get(name) or DEFAULT_FOLDER).absolute()
     if not (problem := _problem(place)):
         return place, ""
-    if name == "TMPDIR" and not _problem(Path(USUAL)):
-        return Path(USUAL), f"Ray works below {USUAL}: TMPDIR, {place}, {problem}. RAY_TMPDIR=FOLDER names another"
+    if name == "TMPDIR" and not _problem(Path(DEFAULT_FOLDER)):
+        note = f"Ray works below {DEFAULT_FOLDER}: TMPDIR, {place}, {problem}. RAY_TMPDIR=FOLDER names another"
+        return Path(DEFAULT_FOLDER), note
     raise RayUnavailable(
         f"Ray cannot work below {place} ({name or 'its usual place'}), which {problem}; name another folder with "
         f"RAY_TMPDIR=FOLDER, of at most {_longest()} characters, or do without Ray: --pool inline"
@@ -124,25 +126,26 @@ def folder() -> tuple[Path, str]:
 
 
 def _longest() -> int:
-    """Return how many bytes the path of the folder may have: Ray adds a session, named by time and process."""
+    """Return how many bytes long the path of the folder may be: Ray adds the path of a session, which has a time and a
+    process number in its name."""
     added = f"/ray/session_2000-01-01_00-00-00_000000_{os.getpid()}/sockets/plasma_store"
     return SOCKET_BYTES - len(added)
 
 
 def _problem(place: Path) -> str:
-    """Say why Ray cannot work there; empty if nothing is known against it. Nothing is written."""
+    """Say why Ray cannot work in `place`; empty if no problem is found. Write nothing."""
     size, most = len(os.fsencode(place)), _longest()
     if size > most:
         return f"is {size} characters long; the sockets in it leave room for {most}"
     there = next(parent for parent in (place / "ray", place, *place.parents) if os.path.lexists(parent))
     if not there.is_dir():
-        return f"cannot be made, for {there} is no directory"
-    return "" if os.access(there, os.W_OK | os.X_OK) else f"cannot be made or written to, by the rights of {there}"
+        return f"cannot be created, because {there} is not a directory"
+    return "" if os.access(there, os.W_OK | os.X_OK) else f"cannot be created or written: {there} does not permit it"
 
 
 def make_token() -> None:
-    """Make the token that Ray would make by itself, for its owner only: Ray leaves its mode to the umask. A token that
-    is there and that others could read is taken from them."""
+    """Create the token that Ray would create by itself, readable for its owner only; Ray leaves its mode to the umask.
+    If a token exists that other users can read, make it readable for its owner only."""
     ours_to_make = os.environ.get("RAY_AUTH_MODE", "token").lower() == "token"
     if not ours_to_make or os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
         return
@@ -150,30 +153,30 @@ def make_token() -> None:
     if file.exists():
         if file.stat().st_mode & 0o077:
             file.chmod(0o600)
-            log.warning("other users could read Ray's token %s; they cannot any more. To be safe, delete it", file)
+            log.warning("other users could read Ray's token %s, and now cannot. To be safe, delete it", file)
         return
     file.parent.mkdir(mode=0o700, exist_ok=True)
     handle, unfinished = tempfile.mkstemp(dir=file.parent)  # of mode 0600
     try:
         with os.fdopen(handle, "w") as out:
             out.write(secrets.token_hex(32))
-        os.link(unfinished, file)  # whole, and never over another one
+        os.link(unfinished, file)  # the file appears complete, and never replaces another one
     except FileExistsError:
-        return  # another search was faster
+        return  # another search created it first
     finally:
         Path(unfinished).unlink()
 
 
 @contextmanager
 def _environment() -> Iterator[None]:
-    """Set what Ray's processes, and so its workers, inherit from this one: options, and no way into the database."""
+    """Set the environment that Ray's processes inherit: with the options above, without the database's credentials."""
     from ray._private import ray_constants
 
     hidden = {name: os.environ.pop(name) for name in tuple(os.environ) if is_credential(name)}
     added = {name: value for name, value in OPTIONS.items() if name not in os.environ}
     former = ray_constants.ENABLE_RAY_CLUSTER
     if LOOPBACK in added:
-        ray_constants.ENABLE_RAY_CLUSTER = False  # Ray has read the variable in this process when it was imported
+        ray_constants.ENABLE_RAY_CLUSTER = False  # Ray read the variable when it was imported into this process
     os.environ.update(added)
     try:
         yield

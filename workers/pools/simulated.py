@@ -1,9 +1,9 @@
-"""A pool whose workers and whose time are simulated: a search with a thousand of them, on one core.
+"""A pool whose workers and whose time are simulated: it runs a search with a thousand workers on one core.
 
-A job takes as long as the pool is told, on a clock of the pool's own. The clock stands still while the pool is at
-work; between its calls it goes on by the time that its caller really takes, and `wait` sets it to when the next job
-ends. So a search does with such a pool what it would do with real workers, as far as its own speed and its database's
-matter; what it costs to reach real workers is left out.
+A job takes as long as the pool is told, on the pool's own clock. The clock stands still while the pool's code runs.
+Between the pool's calls it advances by the time that the caller really takes, and `wait` sets it to the end of the next
+job. So a search with such a pool shows its own speed and its database's speed with that many workers. The cost of
+reaching real workers is left out.
 """
 
 from __future__ import annotations
@@ -18,20 +18,22 @@ from itertools import count
 from workers.contract import Job, Outcome, WorkersError
 from workers.pools.base import Evaluate, guarded
 
-QUEUE = 2  # jobs a worker holds: one running, one waiting, as in workers.pools.ray_actors
+JOBS_PER_WORKER = 2  # jobs a worker holds: one running, one waiting, as in workers.pools.ray_actors
 
 
 class SimulatedPool:
-    """`workers` of them.
+    """A pool of simulated workers.
 
     Args:
-        seconds: how long a job takes.
-        run: what comes of it; called when the job has ended.
-        clock: real seconds, by which the caller's time is taken; one that stands still makes a caller of no cost.
+        workers: number of workers.
+        seconds: returns how many simulated seconds a job takes.
+        run: returns the outcome of a job; called when the job ends.
+        clock: returns real seconds and measures the caller's time. With a clock that stands still, the caller takes no
+            time.
 
     Attributes:
-        idle: workers that have no job.
-        caller_seconds: what the caller took between its calls, in all.
+        idle: number of workers that have no job.
+        caller_seconds: total time that the caller took between its calls.
     """
 
     def __init__(
@@ -43,27 +45,27 @@ class SimulatedPool:
     ) -> None:
         self._seconds, self._run, self._clock = seconds, run, clock
         self._queues: list[deque[Job]] = [deque() for _ in range(workers)]
-        # The workers that hold no job, and those that hold one; of equal ones the first is the one that waits longest.
+        # The workers that hold no job, and those that hold one; the first of each has waited longest.
         self._with_room: tuple[dict[int, None], ...] = (dict.fromkeys(range(workers)), {})
-        self._ends: list[tuple[float, int, int, float]] = []  # when, tie-breaker, worker, after how long
+        self._ends: list[tuple[float, int, int, float]] = []  # end of a job, tie-breaker, worker, length of the job
         self._counter = count()
         self._now = self._worked = self.caller_seconds = 0.0
-        self._left = clock()  # when the caller was last given back control
+        self._left = clock()  # when a call of the pool last returned
 
     @property
     def capacity(self) -> int:
-        return QUEUE * len(self._queues)
+        return JOBS_PER_WORKER * len(self._queues)
 
     @property
     def idle(self) -> int:
         return len(self._with_room[0])
 
     def time(self) -> float:
-        """Simulated seconds since the pool was made."""
+        """Return the simulated seconds since the pool was made."""
         return self._now + self._clock() - self._left
 
     def worked(self) -> float:
-        """Simulated seconds that all workers together have worked until now."""
+        """Return the simulated seconds that all workers together have worked until now."""
         now = self.time()
         return self._worked + sum(now - (end - seconds) for end, _, _, seconds in self._ends)
 
@@ -94,7 +96,7 @@ class SimulatedPool:
         return ended
 
     def close(self) -> None:
-        """Nothing is held that is not its caller's."""
+        """Do nothing: the pool has no process or file to free."""
 
     def _begin(self, worker: int, at: float) -> None:
         seconds = self._seconds(self._queues[worker][0])
@@ -111,9 +113,9 @@ class SimulatedPool:
         return job, replace(guarded(self._run, job), seconds=seconds, worker=f"simulated:{worker}")
 
     def _hold(self, worker: int, before: int, after: int) -> None:
-        if before < QUEUE:
+        if before < JOBS_PER_WORKER:
             del self._with_room[before][worker]
-        if after < QUEUE:
+        if after < JOBS_PER_WORKER:
             self._with_room[after][worker] = None
 
     def _enter(self) -> None:

@@ -12,7 +12,7 @@ from search_space import Activation, Maxout, parse
 from search_space.expression import Expression
 from workers.contract import WorkersError
 
-MOST_PIECES = 16  # a layer before a Maxout is that many times as wide
+MAX_PIECES = 16  # a layer before a Maxout is that many times as wide
 _MAXOUT = re.compile(r"\s*maxout\s*(?:\(\s*([0-9]{1,4})\s*\))?\s*")
 
 
@@ -55,6 +55,6 @@ def activation_of(text: str) -> Activations:
         tree = parse(text)
         return Activations(lambda channels, dim: Activation(tree, channels, dim=dim), expression=tree)
     pieces = int(found[1] or 2)
-    if not 2 <= pieces <= MOST_PIECES:
-        raise WorkersError(f"maxout takes 2 to {MOST_PIECES} pieces, as in maxout(2), not {pieces!r}")
+    if not 2 <= pieces <= MAX_PIECES:
+        raise WorkersError(f"maxout takes 2 to {MAX_PIECES} pieces, as in maxout(2), not {pieces!r}")
     return Activations(lambda _, dim: Maxout(pieces, dim=dim), pieces)
