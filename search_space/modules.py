@@ -124,6 +124,31 @@ def source_files(name: str) -> list[Path]:
     return sorted(files)
 
 
+def portable_files(name: str) -> list[Path]:
+    """List what another machine needs in order to import a module that is not installed there.
+
+    Args:
+        name: A module, or the path of a Python file.
+
+    Returns:
+        The files, and the folders of packages, that lie in the folder of the module and that it imports from there.
+        Empty if the module is installed, because then it must be installed on the other machine too. A file with the
+        name of an installed module is left out, because that module is found first.
+
+    Raises:
+        SpaceError: The file itself has the name of a module that it would hide on the other machine.
+    """
+    files = source_files(name)
+    script = Path(name) if name.endswith(".py") else None
+    if script and script.stem in (*OURS, *sys.stdlib_module_names):
+        raise SpaceError(f"on a cluster, the file {script} would hide the module {script.stem!r}; rename it")
+    root = script.parent if script else next(filter(None, map(_own_folder, _specs(name)[:1])), None)
+    if root is None:
+        return []
+    tops = {root / file.relative_to(root).parts[0] for file in files if file.is_relative_to(root)}
+    return sorted(t for t in tops if t == script or {root} >= {_own_folder(spec) for spec in _specs(t.stem)[:1]})
+
+
 def _files_of_script(path: Path) -> list[Path]:
     """List a Python file, and what it imports from its own folder."""
     finder = ModuleFinder([str(path.parent)], excludes=OURS)

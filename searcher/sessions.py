@@ -134,7 +134,8 @@ def launched(request: Request, caller: Caller, *, resume: bool = False) -> Itera
 
 @contextmanager
 def _new(storage: str, settings: Config, digest: str, caller: Caller) -> Iterator[Session]:
-    with closing(session.make_pool(settings)) as pool, opened(storage, create=True) as store:
+    code = approval.files_to_send(settings)
+    with closing(session.make_pool(settings, code)) as pool, opened(storage, create=True) as store:
         with caller.muted():
             declared = session.declared(settings, pool)
         study = session.create_study(store, settings, digest, declared)
@@ -173,7 +174,7 @@ def resumed(request: Request, name: str, caller: Caller, *, wait: bool = False) 
         with leases.held_lease(store, study, caller.patience, wait=wait) as lease:
             study = session.extended(store, lease, study, settings.n_trials)
             with leases.renewed(store, lease):
-                pool = session.make_pool(settings)
+                pool = session.make_pool(settings, approval.files_to_send(settings, tasks))
             with closing(pool):
                 with caller.muted():
                     session.check_task(study, settings, pool)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from search_space.modules import code_name, files_digest, source_files
+from search_space.modules import code_name, files_digest, portable_files, source_files
 from searcher import SearcherError
 from searcher.driver.journal import folder
 from searcher.settings.config import Config
@@ -97,6 +97,18 @@ def check(study: str, typed: str, settings: Config, tasks: Sequence[TaskConfig] 
             f"here, or has changed since: {'; '.join(unknown)}. If you know that code, and who can write to the "
             f"database: searcher resume {typed} --trust-code"
         )
+
+
+def files_to_send(settings: Config, tasks: Sequence[TaskConfig] = ()) -> list[Path]:
+    """List the files and folders of code that the settings name and that the workers of a cluster may not have.
+
+    Raises:
+        SpaceError: A file would hide a module there.
+    """
+    if settings.address == LOCAL:
+        return []
+    modules = dict.fromkeys(claim.module for claim in _claims(settings, tasks) if claim.what != "sampler")
+    return sorted({file for module in modules if module for file in portable_files(module)})
 
 
 def _claims(settings: Config, tasks: Sequence[TaskConfig]) -> Iterator[_Claim]:

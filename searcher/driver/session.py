@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from search_space import KEY_RULES, SpaceError, load_primitives
+from search_space.modules import code_name, files_digest
 from searcher import UsageError, __version__
 from searcher.display import shown
 from searcher.driver.journal import Journal
@@ -167,12 +168,23 @@ def declared(settings: Config, pool: Pool) -> Declaration:
         pass
     [(_, answer)] = answers
     if answer.verdict is Verdict.COMPLETE and answer.declaration:
+        _check_same_file(settings.task, answer.declaration.digest)
         return answer.declaration
     reason = answer.reason.partition("\n")[0]
     ours = f"{WorkersError.__name__}: "
     if reason.startswith(ours):
         raise config.ConfigError(reason.removeprefix(ours))
     raise WorkersError(f"task {settings.task} cannot be asked what it measures: {reason}")
+
+
+def _check_same_file(task: str, digest: str) -> None:
+    """Check that a worker on another machine has the same file as this one, which a person sees and approves."""
+    code = code_name(task)
+    if code and code.module.endswith(".py") and not files_digest(code.module).startswith(digest):
+        raise WorkersError(
+            f"the workers have another file {code.module} than this machine, or other files that it imports; copy it "
+            "to the nodes of the cluster, or remove it there: it is then sent to them"
+        )
 
 
 def create_study(store: Store, settings: Config, digest: str = "", declaration: Declaration = DECLARATION) -> Study:
@@ -234,8 +246,11 @@ def _free_name(store: Store, settings: Config) -> str:
     return next(name for n in range(1, len(taken) + 2) if (name := f"{stem}-{n}") not in taken)
 
 
-def make_pool(settings: Config) -> Pool:
+def make_pool(settings: Config, code: Sequence[Path] = ()) -> Pool:
     """Return a new pool as the settings say; the caller closes it.
+
+    Args:
+        code: files and folders that a cluster's workers import and that its nodes may not have.
 
     Raises:
         RayUnavailable: there is no cluster, or it cannot hold the workers.
@@ -244,7 +259,7 @@ def make_pool(settings: Config) -> Pool:
         return InlinePool(settings.threads or usable_cpus())
     from workers.pools.ray_actors import RayPool
 
-    return RayPool(settings.workers, settings.gpus_per_worker, settings.address, settings.threads)
+    return RayPool(settings.workers, settings.gpus_per_worker, settings.address, settings.threads, code=code)
 
 
 def search(

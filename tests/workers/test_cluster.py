@@ -17,7 +17,7 @@ import pytest
 
 from searcher.records import TrialState
 from searcher.store.store import Store
-from tests.support import made
+from tests.support import ROOT, made
 from tests.support.clusters import Cluster, http_status, plain_environment, running_cluster
 from tests.support.made import image_job, measures
 from workers.contract import Job, Outcome, Verdict
@@ -181,3 +181,46 @@ def test_a_gpu_that_the_cluster_does_not_have_is_waited_for_until_a_node_brings_
     node.end()
     assert driver.returncode == 0, said + rest
     _assert_complete(f"sqlite:///{tmp_path}/searcher.db", "s", 6)
+
+
+SENT = """
+import shutil, sys
+from pathlib import Path
+from search_space.modules import portable_files
+from workers.contract import Job, TaskConfig
+from workers.pools.ray_actors import RayPool
+
+folder = Path(sys.argv[2])
+task = TaskConfig(f"{folder}/mine.py:train")
+pool = RayPool(1, 0, sys.argv[1], 1, code=portable_files(f"{folder}/mine.py"))
+shutil.move(folder, f"{folder}-moved")  # stands for a node that does not have the folder
+try:
+    for job in (Job(0, "", task=task, describe=True), Job(1, "tanh(x)", task=task)):
+        pool.submit(job)
+        while not (ended := pool.wait(1)):
+            pass
+        print(ended[0][1].verdict, ended[0][1].metrics, ended[0][1].reason[:500])
+finally:
+    pool.close()
+"""
+
+
+def test_the_files_of_a_task_travel_to_nodes_that_do_not_have_them(cluster: Cluster, tmp_path: Path) -> None:
+    """The file, a neighbour and a package. A neighbour with the name of a module of Python's stays where it is."""
+    folder = tmp_path / "mine"
+    (folder / "parts").mkdir(parents=True)
+    (folder / "parts" / "__init__.py").write_text("OFFSET = 0.25\n")
+    (folder / "neighbour.py").write_text(
+        "import torch\n\ndef value(module):\n    return module(torch.zeros(1, 4)).sum()\n"
+    )
+    (folder / "colorsys.py").write_text("raise RuntimeError('a file hides a module of Python')\n")
+    (folder / "mine.py").write_text(
+        "import colorsys\nfrom neighbour import value\nfrom parts import OFFSET\n\n"
+        "def train(activation, report):\n    return {'val_mse': float(value(activation(4))) + OFFSET}\n"
+        "train.metrics = {'val_mse': 'minimize'}\n"
+    )
+    sent = tmp_path / "sent.py"
+    sent.write_text(SENT)
+    with cluster.driver(str(sent), cluster.address, str(folder), PYTHONPATH=str(ROOT)) as process:
+        out, errors = process.communicate(timeout=300)
+    assert out.splitlines()[-2:] == ["COMPLETE {} ", "COMPLETE {'val_mse': 0.25} "], errors

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -16,8 +17,10 @@ from typing import Any
 
 import pytest
 
+from searcher.driver import session
 from searcher.driver.failures import Failures
 from searcher.records import Kind, Trial
+from searcher.settings.config import Config
 from tests.support import ROOT
 from tests.support.commands import Cli, Done
 from workers.contract import Cutoff, Declaration, Direction, Job, Limit, Metric, Outcome, TaskConfig, Verdict
@@ -92,6 +95,19 @@ def describe(task: str, **parameters: Any) -> Declaration:
 
 
 # What a function declares
+
+
+def test_a_worker_on_another_machine_must_have_the_same_file(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = replace(Config(), task=write(GOOD, declared=False))
+    there = replace(describe(settings.task), digest="0123456789abcdef")
+    answer = Outcome(Verdict.COMPLETE, declaration=there)
+    with (
+        closing(InlinePool(run=lambda _: answer)) as pool,
+        pytest.raises(Refused, match="the workers have another file"),
+    ):
+        session.declared(settings, pool)
+    with closing(InlinePool()) as pool:
+        assert session.declared(settings, pool).metrics == (MSE,)
 
 
 def test_a_declaration(write: Write) -> None:

@@ -12,6 +12,7 @@ import os
 import socket
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,7 @@ class RayPool:
         threads: CPU threads of a training. 0 divides this machine's cores among the workers; on a cluster it means 1.
         run: what a worker does with a job.
         leak_bytes: a worker that has grown by more since its first job is replaced between two jobs.
+        code: Python files and folders of packages that a cluster's workers import and that its nodes may not have.
 
     Raises:
         RayUnavailable: `address` does not answer within 15 s; the Ray on this machine has too few GPUs; `workers` is 0
@@ -158,11 +160,12 @@ class RayPool:
         threads: int = 0,
         run: Evaluate = evaluate,
         leak_bytes: int = LEAK_BYTES,
+        code: Sequence[Path] = (),
     ) -> None:
         self._actors: list[_Actor] = []
         self._started_ray = not ray.is_initialized()
         if self._started_ray:
-            connect(address, workers)
+            connect(address, workers, code)
         self._cluster = ClusterMonitor(address)
         try:
             if workers and address == "local":  # nobody can add GPUs to it

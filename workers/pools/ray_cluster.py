@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import socket
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,8 +30,11 @@ SILENT_SECONDS = 15.0  # how long a cluster may be silent before it counts as lo
 LOOK_SECONDS = 1.0  # how often the ports are tried
 
 
-def connect(address: str, workers: int) -> None:
+def connect(address: str, workers: int, code: Sequence[Path] = ()) -> None:
     """Join the cluster at `address`; if that is "local", start one on this machine for `workers` workers.
+
+    Args:
+        code: Python files and folders of packages that workers on other machines import.
 
     Raises:
         RayUnavailable: nothing answers at `address` within 15 s; Ray cannot start here with so many workers; or the
@@ -42,9 +48,21 @@ def connect(address: str, workers: int) -> None:
         raise RayUnavailable(f"{address} needs ray[default]: pip install 'activation-searcher[cluster]'")
     check_port(address)
     os.environ.setdefault("RAY_CLIENT_RECONNECT_GRACE_PERIOD", f"{SILENT_SECONDS:.0f}")  # read for ray:// only
-    if not address.startswith("ray://"):  # the server of Ray's client does the same by itself
-        quiet["job_config"] = ray_local.job_config()
-    _within(CONNECT_SECONDS, lambda: ray.init(address=address, **quiet), address)
+    with tempfile.TemporaryDirectory() as copies:
+        if code:
+            _copy(code, Path(copies))
+            quiet["runtime_env"] = {"working_dir": copies}
+        elif not address.startswith("ray://"):  # the server of Ray's client does the same by itself
+            quiet["job_config"] = ray_local.job_config()
+        _within(CONNECT_SECONDS, lambda: ray.init(address=address, **quiet), address)
+
+
+def _copy(code: Sequence[Path], folder: Path) -> None:
+    for path in code:
+        if path.is_dir():
+            shutil.copytree(path, folder / path.name, ignore=shutil.ignore_patterns("__pycache__", ".git"))
+        else:
+            shutil.copy(path, folder)
 
 
 class ClusterMonitor:

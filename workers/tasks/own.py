@@ -413,6 +413,7 @@ def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]
 
 def _file_module(path: Path) -> ModuleType:
     """Import a file; its folder is where it finds its neighbours. A file that has changed is imported anew."""
+    path = _copy_of(path)
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -437,6 +438,12 @@ def _file_module(path: Path) -> ModuleType:
     return module
 
 
+def _copy_of(path: Path) -> Path:
+    """Return the file; on a node of a cluster that does not have it, the copy that the driver has sent there."""
+    places = [path, *(Path(folder, path.name) for folder in sys.path)]
+    return next((place for place in places if place.is_file()), path)
+
+
 def _line(path: Path, error: BaseException) -> str:
     """Say which line of a file an exception came from; Python says that of a syntax error itself."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
@@ -449,7 +456,7 @@ def _digest(task: str) -> str:
     assert code is not None  # noqa: S101 - the function has been imported
     if names_object(task):
         return _source_digest(_object(task))
-    return files_digest(code.module)[:16]
+    return files_digest(str(_copy_of(Path(code.module))) if code.module.endswith(".py") else code.module)[:16]
 
 
 def _source_digest(function: Callable[..., Any]) -> str:
