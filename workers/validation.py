@@ -20,17 +20,18 @@ LARGEST = 1e300  # of losses and seconds: the tables accept no more
 DIGEST_LENGTH = 200
 
 
-def validated(outcome: object, declared: Declaration) -> Outcome:
+def validated(outcome: object, declared: Declaration, objective: str = "") -> Outcome:
     """Return the outcome, its numbers as plain Python numbers, if everything in it can be kept; else a FAILED outcome
     whose reason names the first value that cannot, and what is accepted.
 
     Args:
         declared: what the task measures.
+        objective: a metric that a result must have. The other metrics of the training split may be missing.
     """
     if not isinstance(outcome, Outcome):
         return no_outcome(outcome)
     try:
-        return _accepted(outcome, declared)
+        return _accepted(outcome, declared, objective)
     except ValueError as error:
         return _failed(outcome, f"the worker's result cannot be kept: {error}")
 
@@ -48,7 +49,7 @@ def received(text: str) -> Outcome:
         return Outcome(Verdict.FAILED, f"the worker's answer cannot be read ({error}): {_shown(text)}")
 
 
-def _accepted(outcome: Outcome, declared: Declaration) -> Outcome:
+def _accepted(outcome: Outcome, declared: Declaration, objective: str) -> Outcome:
     """Raises ValueError for the first value that cannot be kept."""
     for name, value, kind in (("verdict", outcome.verdict, Verdict), ("health", outcome.health, Health)):
         if not isinstance(value, kind):
@@ -59,17 +60,20 @@ def _accepted(outcome: Outcome, declared: Declaration) -> Outcome:
     parameters = outcome.parameters
     return replace(
         outcome,
-        metrics=_result(outcome, declared),
+        metrics=_result(outcome, declared, objective),
         curve=_curve(outcome.curve, declared),
         parameters=None if parameters is None else _integer("parameters", parameters, 0),
         seconds=_number("seconds", outcome.seconds, 0, LARGEST),
     )
 
 
-def _result(outcome: Outcome, declared: Declaration) -> dict[str, float]:
+def _result(outcome: Outcome, declared: Declaration, objective: str) -> dict[str, float]:
     """Return the values of a result, which an outcome has if and only if something was measured."""
     if outcome.verdict in (Verdict.COMPLETE, Verdict.PRUNED):
-        return checked_metrics(outcome.metrics, declared, "", whole=outcome.verdict is Verdict.COMPLETE)
+        found = checked_metrics(outcome.metrics, declared, "", whole=outcome.verdict is Verdict.COMPLETE)
+        if outcome.verdict is Verdict.COMPLETE and objective and objective not in found:
+            raise ValueError(f"the metric {objective}, by which the study is ranked, is missing")
+        return found
     if outcome.metrics:
         raise ValueError(f"it is {outcome.verdict} and has metrics, which only a trained function has")
     return {}

@@ -251,10 +251,11 @@ class Search:
 
     def _wait(self) -> list[tuple[Job, Outcome]]:
         seconds, self._more_to_place = 0.0 if self._more_to_place else WAKE_SECONDS, False
-        return [
-            (job, validated(outcome, self._task(self._state.running[job.number]).declared))
-            for job, outcome in self._pool.wait(seconds)
-        ]
+        return [(job, self._validated(job, outcome)) for job, outcome in self._pool.wait(seconds)]
+
+    def _validated(self, job: Job, outcome: Outcome) -> Outcome:
+        task = self._task(self._state.running[job.number])
+        return validated(outcome, task.declared, task.objective.name)
 
     def _task(self, trial: Trial) -> StudyTask:
         return self._state.study.tasks[trial.task_config]

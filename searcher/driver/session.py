@@ -56,6 +56,8 @@ from workers.tasks.own import check_name as check_task_name
 
 AFFECT_RESULTS = ("searcher", "torch", "scikit-learn")  # packages whose version can change results
 
+SILENT_SECONDS = 10.0  # after which a person is told what is waited for
+
 log = logging.getLogger("searcher")
 
 
@@ -164,8 +166,11 @@ def declared(settings: Config, pool: Pool) -> Declaration:
     if settings.task == IMAGES:
         return DECLARATION
     pool.submit(Job(0, "", task=task_config_of(settings), describe=True))
+    begun, said = time.monotonic(), False
     while not (answers := pool.wait(1.0)):
-        pass
+        if not said and time.monotonic() - begun > SILENT_SECONDS:
+            log.warning("a worker is still importing task %s; if it hangs, stop with Ctrl-C", settings.task)
+            said = True
     [(_, answer)] = answers
     if answer.verdict is Verdict.COMPLETE and answer.declaration:
         _check_same_file(settings.task, answer.declaration.digest)
