@@ -3,7 +3,8 @@
 At certain steps of a training, its rungs, a candidate must be among the better part of all candidates. In the first
 half of the training this may be by the study's objective or by a further metric of the task (the image task adds the
 loss on the training images), afterwards by the objective only (see `workers.contract.Cutoff`). A job contains the
-cut-offs at the time when it is submitted, so a worker decides alone and needs no messages."""
+cut-offs at the time when it is submitted, so a worker decides alone and needs no messages.
+"""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ class StudyTask:
 
     @property
     def shown(self) -> tuple[Metric, ...]:
-        """The metrics that every result has: all except those of the training split, unless one is the objective."""
+        """The metrics that every result has: all except training metrics, unless one of these is the objective."""
         return tuple(m for m in self.declared.metrics if m.split != "train" or m.name == self.objective.name)
 
 

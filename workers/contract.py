@@ -70,7 +70,7 @@ class Declaration:
     """A task's description of itself, known before any training.
 
     Attributes:
-        metrics: all metrics that it measures. A result has each of them; those of the training split may be missing.
+        metrics: all metrics that it measures. A result has each of them; only training metrics may be missing.
         objective: the metric to rank by, unless the user names another one.
         tie_breaker: the metric that decides between equal values of the objective; empty if there is none.
         also_good: further metrics for pruners: in the first half of a training, a candidate that is good by any of them
@@ -132,7 +132,7 @@ class Point:
     """One point of a learning curve.
 
     Attributes:
-        step: counts the steps of the task; those of the image task are epochs, from 1.
+        step: counts the steps of the task; the steps of the image task are epochs, from 1.
         metrics: values by the names of metrics.
     """
 

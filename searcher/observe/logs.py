@@ -44,7 +44,7 @@ def set_up(verbose: int = 0, form: LogFormat = LogFormat.text, file: Path | None
     """Set up logging to stderr and, if `file` is given, to a file.
 
     Args:
-        verbose: 0 logs this program's records from INFO and those of libraries from WARNING; 1 logs all from INFO; 2
+        verbose: 0 logs this program's records from INFO and records of libraries from WARNING; 1 logs all from INFO; 2
             logs all from DEBUG.
         form: text or JSON.
         file: the log file; records are appended.
@@ -102,9 +102,9 @@ def about(study: str) -> Iterator[None]:
 
 
 class Printed(TextIOBase):
-    """A file that takes the place of stdout while a search runs, because stdout is for results. It turns printed lines,
-    for example those of a user's own modules, into log records. Lines of Ray, which describe each dead worker at
-    length, are logged at DEBUG."""
+    """A file that takes the place of stdout while a search runs, because stdout is for results. It turns lines that a
+    user's own modules print, for example, into log records. Lines of Ray, which describe each dead worker at length,
+    are logged at DEBUG."""
 
     def __init__(self) -> None:
         self._line = ""

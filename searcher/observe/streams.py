@@ -10,8 +10,8 @@ _MODES = {"stdin": "r", "stdout": "w", "stderr": "w"}  # in the order of their d
 
 
 def prepare() -> None:
-    """Open those of stdin, stdout and stderr that are closed as the null device, and let stdout escape characters that
-    it cannot encode.
+    """If stdin, stdout or stderr is closed, open it as the null device. Let stdout escape characters that it cannot
+    encode.
 
     If a stream is closed, Python sets it to None, and the next file that is opened gets its descriptor. That could be a
     database, into which a library would then print.

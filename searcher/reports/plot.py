@@ -125,8 +125,8 @@ def _broken_at(x: Array, y: Array, breaks: Sequence[float]) -> Array:
 
 
 def _limits(curves: Sequence[Array], farthest: float) -> tuple[float, float]:
-    """Return the range of y to draw: that of all curves, limited to [-farthest, farthest], or the function's own range
-    if most of its values are outside these limits."""
+    """Return the range of y to draw: the range of all curves, limited to [-farthest, farthest], or the function's own
+    range if most of its values are outside these limits."""
     own = curves[0][np.isfinite(curves[0])]
     if own.size and np.mean(np.abs(own) <= farthest) < 0.25:
         low, high = window(own)

@@ -180,7 +180,8 @@ def as_json(rows: Iterable[Row]) -> Iterator[str]:
 
 
 def as_csv(rows: Iterable[Row], names: Sequence[str] = ()) -> Iterator[str]:
-    """Yield the lines of a CSV table: a line of names (by default those of the first row), and a line for each row."""
+    """Yield the lines of a CSV table: a line of names (by default the names in the first row), and a line for each
+    row."""
     written = io.StringIO()
     writer = csv.writer(written)  # it quotes texts with characters of its line end, \r\n
     for values in _with_head(rows, names):

@@ -103,7 +103,7 @@ class Sampler(Protocol):
         4. Equal seeds give equal proposals.
 
     `searcher.samplers.testing` has tests of these rules for any sampler. A user names a class as `module:Class`; it is
-    called with the keywords `grammar` and `seed`, and those of `--sampler-kwargs`.
+    called with the keywords `grammar` and `seed`, and the options in `--sampler-kwargs`.
     """
 
     def ask(self, number: int, pending: Sequence[Pending] = ()) -> Choices | Expression | None:

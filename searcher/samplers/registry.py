@@ -1,4 +1,4 @@
-"""Make samplers by name: those of this package, those of Optuna, and a user's own classes."""
+"""Make samplers by name: samplers of this package, samplers of Optuna, and a user's own classes."""
 
 from __future__ import annotations
 

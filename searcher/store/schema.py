@@ -173,7 +173,7 @@ point = Table(
 )
 
 # A view: the functions of each task configuration with their ranks. `value` is the mean over the trainings of a key;
-# expression and metrics are those of its first training.
+# expression and metrics come from its first training.
 leaderboard = sqltable(
     "leaderboard",
     column("study"),

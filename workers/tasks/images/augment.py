@@ -11,7 +11,7 @@ from workers.tasks.images.config import Recipe
 
 
 def check_augmented(recipe: Recipe, shape: tuple[int, ...]) -> None:
-    """Raise WorkersError if a recipe augments images, and the shape is not that of an image."""
+    """Raise WorkersError if a recipe augments images, and an example of this shape is not an image."""
     asked = [name for name in ("crop", "flip", "cutout") if getattr(recipe, name)]
     if asked and len(shape) != 3:
         raise WorkersError(

@@ -81,7 +81,7 @@ def through_cache(name: str, files: Sequence[Path], decode: Callable[[], Stored]
 
 def _locked(path: Path) -> AbstractContextManager[object]:
     """Return a lock between processes. Without the package filelock there is none: then two workers may decode the same
-    files at the same time, and those of the first to finish are used."""
+    files at the same time, and the first to finish provides them."""
     try:
         from filelock import FileLock
     except ImportError:

@@ -152,8 +152,8 @@ def load(
         split_seed: the seed of the split into parts.
         device: the device of all tensors.
         data_dir: the folder with the files; if empty, the usual folders.
-        limit_train: use only this many training images, with the same share of each class. A larger limit adds images
-            to those of a smaller one. 0 means all.
+        limit_train: use only this many training images, with the same share of each class. A larger limit only adds
+            images. 0 means all.
         limit_val: use only this many validation images, chosen in the same way.
         standardise: scale each channel (axis 1) to mean 0 and variance 1 over the training part. None does so if the
             data are pictures by their shape; otherwise the network gets the values as they are.
@@ -224,9 +224,9 @@ def limited(
     rows: np.ndarray, labels: np.ndarray, number: int, seed: int, limit: str = "limit_train", part: str = "training"
 ) -> np.ndarray:
     """Return `number` of the rows, with each class in proportion. They are the first of one fixed order, so that a
-    larger number adds rows to those of a smaller one.
+    larger number only adds rows.
 
-    The order is that of the Sainte-Laguë method: the k-th image of a class with n images is sorted by (k - 1/2) / n.
+    The order comes from the Sainte-Laguë method: the k-th image of a class with n images is sorted by (k - 1/2) / n.
 
     Args:
         limit, part: the name of the setting and of the part, for messages.
@@ -267,7 +267,7 @@ def _moments(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _but_channels(images: np.ndarray) -> tuple[int, ...]:
-    """Return all axes except that of the channels."""
+    """Return all axes except the axis of the channels."""
     return (0, *range(2, images.ndim))
 
 

@@ -1,4 +1,4 @@
-"""Build networks by name: those of the literature from a table, a user's own from `package.module:function`."""
+"""Build networks by name: networks of the literature from a table, a user's own from `package.module:function`."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def survey(
     match: str = "",
     dtype: torch.dtype = torch.float32,
 ) -> Survey:
-    """Return what a search replaces in a user's own network, and what stays. The arguments are those of `build`.
+    """Return what a search replaces in a user's own network, and what stays. The arguments are as in `build`.
 
     Raises:
         ParseError: `expression` is not an expression.

@@ -64,7 +64,7 @@ def in_order(files: Sequence[Path], split: str, name: str) -> list[Path]:
     """Return the shards by number.
 
     Raises:
-        WorkersError: the name of a file is not that of a shard, there are two sets of shards, or a number from 0 to
+        WorkersError: the name of a file does not fit a shard, there are two sets of shards, or a number from 0 to
             N - 1 is missing or there twice.
     """
     shards = [_shard(file, split, name) for file in files]

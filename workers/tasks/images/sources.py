@@ -24,7 +24,7 @@ from workers.tasks.images.parquet import Columns
 from workers.tasks.images.reading import is_file
 
 DEBIAN = Path("/usr/share/datasets")
-ANYBODYS = ("data", "default")  # folders of the Hugging Face hub whose names are not those of a data set
+GENERIC_FOLDERS = ("data", "default")  # folders of the Hugging Face hub that do not have the name of a data set
 OWN = "npz:FILE or package.module:function for your own"
 
 
@@ -221,14 +221,14 @@ def whole_path(path: str) -> Path:
 
 def _places(name: str, data_dir: str) -> Iterator[tuple[Layout, Path]]:
     """Yield every folder that may have the files of a layout. A folder that the user names may have them directly. A
-    usual folder may not, because its files could belong to another data set (those of MNIST have the names of those of
-    Fashion-MNIST)."""
+    usual folder may not, because its files could belong to another data set (files of MNIST and Fashion-MNIST have the
+    same names)."""
     named, usual = _bases(data_dir)
     for base in (*named, *usual):
         for layout in KNOWN[name].layouts:
             inside = [base / sub for sub in layout.subfolders]
-            own = [base, *inside, *(base / sub for sub in ANYBODYS)] if base in named else inside
-            below = [base / name / sub for sub in ("", *layout.subfolders, *ANYBODYS)]
+            own = [base, *inside, *(base / sub for sub in GENERIC_FOLDERS)] if base in named else inside
+            below = [base / name / sub for sub in ("", *layout.subfolders, *GENERIC_FOLDERS)]
             yield from ((layout, place) for place in (*own, *below))
 
 

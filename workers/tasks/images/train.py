@@ -274,7 +274,7 @@ class _Watch:
 
 
 def _check_finite(losses: Tensor, epoch: int, before: int) -> None:
-    """Raise Ended if a loss is not finite. The losses are those of the epoch's steps after step `before`."""
+    """Raise Ended if a loss is not finite. `losses` begins after step `before` of the epoch."""
     finite = losses.isfinite()
     if not finite.all():
         step = before + int(finite.logical_not().nonzero()[0]) + 1

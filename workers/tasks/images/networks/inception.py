@@ -16,8 +16,8 @@ class Inception(nn.Module):
     """Parallel 1x1, 3x3 and 5x5 convolutions and 3x3 max pooling, whose channels are concatenated.
 
     The module is naive (figure 2a), or has 1x1 convolutions that reduce the channels before the 3x3 and 5x5
-    convolutions and after the pooling (figure 2b). The proportions are those of GoogLeNet's module 3a: 64, 96 to 128,
-    16 to 32, 32. Shapes: `(n, in_channels, h, w)` -> `(n, channels, h, w)`. The pooling of the naive module keeps all
+    convolutions and after the pooling (figure 2b). The proportions are as in GoogLeNet's module 3a: 64, 96 to 128, 16
+    to 32, 32. Shapes: `(n, in_channels, h, w)` -> `(n, channels, h, w)`. The pooling of the naive module keeps all
     its input channels.
     """
 

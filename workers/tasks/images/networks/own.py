@@ -80,7 +80,7 @@ class Request:
 def build_own(request: Request, note: Callable[[str], object] = str) -> nn.Module:
     """Call the function to make a network, and try the network on two examples.
 
-    The function gets the options, and those of these arguments that it takes: `activation` (an `Activations`),
+    The function gets the options, and the following arguments if it takes them: `activation` (an `Activations`),
     `in_channels`, `classes`, `image_size` (height, width) and `width` (only if the settings have one). For data that
     are not images, it gets `shape`, the shape of one example, in place of `in_channels` and `image_size`. If it does
     not take `activation`, the activation modules in its network are replaced: all, or those whose dotted name matches

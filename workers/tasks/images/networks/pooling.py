@@ -46,7 +46,7 @@ class StochasticPool(nn.Module):
 
     @staticmethod
     def _windows(x: Tensor) -> Tensor:
-        """`(n, c, h, w)` -> `(n, c, h/2, w/2, 4)`."""
+        """Return the four values of each window: `(n, c, h, w)` -> `(n, c, h/2, w/2, 4)`."""
         even = F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2), mode="replicate")
         cells: Tensor = even.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))
         return cells.transpose(3, 4).flatten(4)

@@ -99,8 +99,8 @@ class PreActivationResNet(PreActivation):
 
 
 class WideResNet(PreActivation):
-    """`depth = 6 n + 4` layers: blocks of two 3x3 convolutions, `widen` times as wide as those of a ResNet, with
-    dropout between them (arXiv 1605.07146, table 1 and section 2.4)."""
+    """`depth = 6 n + 4` layers: blocks of two 3x3 convolutions, `widen` times as wide as in a ResNet, with dropout
+    between them (arXiv 1605.07146, table 1 and section 2.4)."""
 
     def __init__(
         self,
