@@ -1,4 +1,4 @@
-"""Search for activation functions: samplers propose, workers judge, a SQL store keeps the evidence.
+"""Search for activation functions: samplers propose, workers train and judge, an SQL store keeps the results.
 
 `search` runs a search, `iter_search` yields its progress, `open_store` reads results. docs/python.md is the guide.
 """
@@ -64,49 +64,49 @@ DEFAULT_STORAGE = "sqlite:///searcher.db"
 
 
 class SearcherError(RuntimeError):
-    """An error that the user can mend; the message says how. All errors of this package are of this class:
+    """An error that the user can correct; the message says how. All errors of this package belong to this class:
 
     SearcherError
-    |- UsageError: something was asked for wrongly; the command line exits with 2 instead of 1
-    |  |- BadStorageUrl: the storage names no database of a kind that is supported (a StoreError too)
+    |- UsageError: a request is wrong; the command line exits with 2 instead of 1
+    |  |- BadStorageUrl: the storage is not a URL of a supported database (a StoreError too)
     |  |- ConfigError: a setting is unknown or has a value that is not accepted
-    |  |- SamplerError: a sampler does not exist, cannot serve, or does not take an option
-    |  |- BadJob: a job of a Ray cluster was asked for wrongly
-    |  `- QueryRefused: a query would write, or the database does not understand it
+    |  |- SamplerError: a sampler does not exist, cannot be used, or does not take an option
+    |  |- BadJob: a request for a job of a Ray cluster is wrong
+    |  `- QueryRefused: a query would write, or the database rejects it as wrong
     |- StoreError: the database cannot be used
     |  |- BadStorageUrl: see above
-    |  |- StoreUnavailable: the database does not answer, and may be back in a moment
-    |  |- StoreConflict: what was to be written contradicts what is there
+    |  |- StoreUnavailable: the database does not answer; the same operation may succeed later
+    |  |- StoreConflict: the rows to be written contradict rows in the database
     |  `- StoreRefused: the database cannot hold a value
-    |- StudyExists: a new study has the name of an old one
-    |- UnknownStudy: there is no study, or no trial, of that name or number
-    |- StudyBusy: another live driver holds the study
-    |- NotDriven: nobody drives the study
+    |- StudyExists: a study of that name exists already
+    |- UnknownStudy: there is no study of that name, or no trial of that number
+    |- StudyBusy: another driver holds the study's lease
+    |- NotDriven: no process drives the study
     |- LeaseLost: another driver has taken the study over; nothing was written
-    |- StopAsked: `searcher stop` has ended a session
-    |- SamplerFailed: a sampler of a person's own raised an exception, or broke its contract
+    |- StopAsked: `searcher stop` ended a session
+    |- SamplerFailed: a user's own sampler raised an exception or broke its contract
     |- EveryTrialFails: all trainings of a session failed in the same way
-    |- CodeNotTrusted: a study names code, or a cluster, that its user has not asked for
+    |- CodeNotTrusted: a study names code, or a cluster, that this user has not approved
     |- CopyRefused: a study cannot be copied; nothing was written
-    |- RekeyRefused: a study cannot be keyed anew; nothing was written
-    |- QueryStopped: a query takes too long, or too much memory
+    |- RekeyRefused: the keys of a study cannot be renewed; nothing was written
+    |- QueryStopped: a query took too long or needed too much memory
     |- ReportError: a report cannot be written
     |- TaskNotReady: `searcher task check` found that a task does not keep its contract
     |- LogError: a log file cannot be written
     |- MetricsUnavailable: the metrics cannot be served
-    `- JobsError: a cluster's job server cannot be reached, or refuses
+    `- JobsError: a cluster's job server cannot be reached, denies access, or does not know the job
     """
 
 
 class UsageError(SearcherError):
-    """Something was asked for wrongly: the command line exits with 2 instead of 1."""
+    """A request is wrong: the command line exits with 2 instead of 1."""
 
 
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
-        """Import the Python API when it is first used: it needs torch and SQLAlchemy, which `searcher --help` does not
-        wait for."""
+        """Import the Python API when it is first used. It needs torch and SQLAlchemy, which are slow to import, and
+        `searcher --help` must be fast."""
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from searcher import api

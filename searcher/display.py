@@ -1,8 +1,8 @@
-"""Text as people may see it: one place for what must not reach a terminal or a log as it is.
+"""Make texts safe for terminals and logs.
 
 Names, reasons, cells and holders may come from an exception, another program or another person. Control characters in
-them move the cursor, ring, or forge a line; bidirectional overrides and invisible characters show something else than
-there is.
+them can move the cursor, ring the bell or forge a line; with bidirectional overrides and invisible characters, a text
+looks different from what it is.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from collections.abc import Mapping
 
 from workers.text import limited
 
-# Of Unicode: control (ESC, BEL, newline, DEL, C1), format (bidirectional overrides and isolates, zero width), lone
-# surrogates, separators of lines and of paragraphs.
+# Unicode categories: control (ESC, BEL, newline, DEL, C1), format (bidirectional overrides and isolates, zero width),
+# lone surrogates, separators of lines and of paragraphs.
 HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-HEADLINE = 500  # characters of a reason where it is one of many
+HEADLINE = 500  # the longest reason in a list of several, in characters
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def is_plain(text: str) -> bool:
-    """Return True if the text holds no character that is hidden or controls a terminal."""
+    """Return True if the text has no character that is hidden or controls a terminal."""
     return text.isprintable() or not any(unicodedata.category(character) in HIDDEN for character in text)
 
 
@@ -31,7 +31,7 @@ def shown(text: str, *, lines: bool = False) -> str:
     """Return the text with hidden and control characters as escapes (`\\x1b`, `\\u202e`).
 
     Args:
-        lines: keep newlines, as in a traceback; else the result is one line.
+        lines: keep newlines, as in a traceback; otherwise the result is one line.
     """
     if text.isprintable():
         return text
@@ -39,19 +39,19 @@ def shown(text: str, *, lines: bool = False) -> str:
 
 
 def headline(text: str) -> str:
-    """Return the first line of a text, of limited length, to be shown among others."""
+    """Return the first line of a text, limited in length, for a list of several."""
     return shown(limited(text.partition("\n")[0], HEADLINE))
 
 
 def measured(value: float | None) -> str:
-    """Return the value of a metric with four decimals, or four digits where these would not show it."""
+    """Return the value of a metric with four decimals, or with four significant digits if it is very small or large."""
     if value is None:
         return ""
     return f"{value:.4f}" if value == 0 or 1e-2 <= abs(value) < 1e4 else f"{value:.4g}"
 
 
 def metrics_line(metrics: Mapping[str, float]) -> str:
-    """Return metrics in one line: `val_loss 0.6508, val_acc 0.8520`."""
+    """Return metrics in one line, such as `val_loss 0.6508, val_acc 0.8520`."""
     return ", ".join(f"{name} {measured(value)}" for name, value in metrics.items())
 
 
@@ -61,10 +61,10 @@ def without_colours(text: str) -> str:
 
 
 def as_json(value: object, indent: int | None = None) -> str:
-    """Return JSON in printable ASCII: DEL is the one control character that JSON does not escape by itself.
+    """Return JSON in printable ASCII. DEL, the only control character that `json` does not escape, is escaped too.
 
     Raises:
-        ValueError: a number that is not finite; JSON has none.
+        ValueError: a number is not finite, which JSON cannot express.
     """
     return json.dumps(value, default=str, allow_nan=False, indent=indent).replace("\x7f", "\\u007f")
 

@@ -1,4 +1,4 @@
-"""What this machine can do: the checks behind `searcher doctor`."""
+"""Check what this machine can do, for `searcher doctor`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from searcher import SearcherError, __version__
 from searcher.findings import Finding
 
 PACKAGES = ("torch", "ray", "optuna", "sqlalchemy", "alembic", "typer", "scikit-learn")
-OPTIONAL = {"psycopg": "postgres", "pyarrow": "parquet", "prometheus-client": "metrics"}  # and the extra that has it
+OPTIONAL = {"psycopg": "postgres", "pyarrow": "parquet", "prometheus-client": "metrics"}  # by package: its extra
 
 
 def examine(storage: str) -> Iterator[Finding]:
-    """Looks at versions, devices, Ray, storage and data sets; starts and writes nothing."""
+    """Check versions, devices, Ray, storage and data sets. Start nothing and write nothing."""
     yield Finding("searcher", True, f"{__version__}, Python {platform.python_version()}, {platform.platform()}")
     for package in PACKAGES:
         try:
@@ -57,7 +57,7 @@ def _ray() -> str:
 
 
 def _folder() -> str:
-    """Say where a Ray that is started here would work."""
+    """Describe the folder that a Ray on this machine would use."""
     from workers.contract import WorkersError
     from workers.pools.ray_local import folder
 
@@ -69,7 +69,7 @@ def _folder() -> str:
 
 
 def _datasets() -> str:
-    """Looks for files and reads none of them; `searcher data check NAME` does."""
+    """Look for the files of data sets without reading them; `searcher data check NAME` reads them."""
     from workers.contract import WorkersError
     from workers.tasks.images.sources import KNOWN, find
 

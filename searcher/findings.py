@@ -1,4 +1,4 @@
-"""What a check has found."""
+"""The findings of a check."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ class Finding:
     """One line of the report of a check.
 
     Attributes:
-        what: the thing that was looked at.
-        ok: False if something is missing that a search may need, or is not as it should be.
-        found: what was seen, in words.
+        what: the thing that was checked.
+        ok: False if something that a search may need is missing or wrong.
+        found: the finding in words.
     """
 
     what: str

@@ -1,8 +1,7 @@
-"""The mirror -f(-x) of a function, as studies know it.
+"""Find the mirror -f(-x) of a function by its text.
 
-Why a mirror is worth as much as the function, and where it is not, is in search_space/symmetry.py and
-docs/search-space.md. It holds for the distribution of results, not for one seed, so no function is ever given the
-result of its mirror.
+A function and its mirror have the same distribution of results; search_space/symmetry.py and docs/search-space.md say
+why, and when this does not hold. Results with one seed differ, so no function is ever given the result of its mirror.
 """
 
 from __future__ import annotations
@@ -15,7 +14,12 @@ from search_space import SpaceError, key, mirror, parse
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
-    """The mirror of a function: its key, and its text in normal form."""
+    """The mirror of a function.
+
+    Attributes:
+        key: its key.
+        expression: its text in normal form.
+    """
 
     key: str
     expression: str
@@ -25,8 +29,8 @@ class Mirror:
 def mirror_of(text: str) -> Mirror | None:
     """Return the mirror of the function whose expression is `text`.
 
-    None if the text cannot be read here: `maxout(2)` is no expression, and a primitive of a user's own is unknown while
-    its module is not loaded.
+    Return None if the text cannot be parsed here: `maxout(2)` is not an expression, and a user's own primitive is
+    unknown while its module is not loaded.
     """
     try:
         tree = mirror(parse(text))

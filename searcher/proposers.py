@@ -1,4 +1,4 @@
-"""What comes next in a study: proposals of a sampler, or of a fixed design."""
+"""Proposers decide which training comes next in a study: a sampler, or a fixed design."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from searcher.samplers.contract import Observation, Pending, Sampler
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A training that is to be done.
+    """A proposed training.
 
     Attributes:
         expression: the function, as text in normal form.
-        key: equal for equal functions.
+        key: the key of the function; equal functions have equal keys.
         seed: the seed of the training.
-        choices: the decisions in the grammar; None for a function that was not proposed by decisions.
+        choices: the decisions in the grammar; None if the function was not proposed as decisions.
         task_config: the number of the task configuration in the study.
-        name: of a known function; may be empty.
+        name: the name of a known function; may be empty.
     """
 
     expression: str
@@ -43,18 +43,18 @@ WAIT = Wait.WAIT
 
 
 class Proposer(Protocol):
-    """Says what comes next. `ask` changes nothing and `tell` is the only change, as with samplers."""
+    """Proposes trainings. As with samplers, `ask` changes nothing, and only `tell` changes a proposer."""
 
     def ask(self, number: int, pending: Sequence[Pending]) -> Proposal | Wait | None:
         """Return the proposal for trial `number`; WAIT if a pending trial must end first; None if there is nothing
-        more, ever."""
+        more to propose, ever."""
 
     def tell(self, observation: Observation) -> None:
         """Learn from a judged trial."""
 
 
 class SamplerProposer:
-    """Proposes what a sampler proposes, each with the same seed of the training."""
+    """Proposes the functions of a sampler, all with the same training seed."""
 
     def __init__(self, sampler: Sampler, grammar: Grammar, training_seed: int) -> None:
         self._sampler, self._grammar, self._seed = sampler, grammar, training_seed
@@ -72,8 +72,8 @@ class SamplerProposer:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A part of a design: each function with each seed under each task configuration. It begins when the stage before
-    it has ended."""
+    """A part of a design: each function with each seed under each task configuration. A stage begins when the stage
+    before it has ended."""
 
     expressions: tuple[str, ...]
     seeds: tuple[int, ...]
@@ -81,24 +81,27 @@ class Stage:
 
     @classmethod
     def from_plain(cls, fields: Mapping[str, Any]) -> Self:
-        """Return the stage of a JSON object."""
+        """Return the stage from a JSON object."""
         return cls(tuple(fields["expressions"]), tuple(fields["seeds"]), tuple(fields["task_configs"]))
 
 
 class Design:
     """Proposes a fixed list of trainings, stage after stage.
 
-    Within a stage the functions change fastest, then the task configurations, then the seeds: after a part of the
-    trainings all functions have been trained about equally often.
+    Within a stage, functions change fastest, then task configurations, then seeds. So at any time, all functions have
+    been trained about equally often.
+
+    Args:
+        stages: the stages in order.
 
     Raises:
-        ParseError: a function that is no expression.
+        ParseError: a function is not an expression.
     """
 
     def __init__(self, stages: Sequence[Stage]) -> None:
         self.stages = tuple(stages)
         self._proposals: list[Proposal] = []
-        self._begins: list[int] = []  # by number: where its stage begins
+        self._begins: list[int] = []  # for each trial: the number of the first trial of its stage
         for stage in stages:
             begin = len(self._proposals)
             trees = [parse(text) for text in stage.expressions]
@@ -117,7 +120,7 @@ class Design:
         return WAIT if any(trial.number < begin for trial in pending) else self._proposals[number]
 
     def tell(self, observation: Observation) -> None:
-        """A fixed design learns nothing."""
+        """Do nothing: a fixed design does not learn."""
 
     def to_plain(self) -> list[dict[str, Any]]:
         """Return the stages as plain values, for JSON."""
@@ -125,5 +128,5 @@ class Design:
 
     @classmethod
     def from_plain(cls, stages: Sequence[Mapping[str, Any]]) -> Self:
-        """Return the design of a JSON array."""
+        """Return the design from a JSON array."""
         return cls([Stage.from_plain(stage) for stage in stages])

@@ -1,4 +1,4 @@
-"""The records of a search: studies, what their trainings mean, and trials. Frozen, standard library only."""
+"""The records of a search: studies, their task configurations, and trials. They need the standard library only."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 from workers.contract import Declaration, Metric, TaskConfig
 
-REFUSED = "not trained: "  # how the reason of a trial begins that the pre-flight refused
+REFUSED = "not trained: "  # the beginning of the reason of a trial that the pre-flight refused
 
 
 class TrialState(StrEnum):
-    """`WAITING -> RUNNING -> COMPLETE | PRUNED | INFEASIBLE | FAILED`; a crash puts RUNNING back to WAITING."""
+    """`WAITING -> RUNNING -> COMPLETE | PRUNED | INFEASIBLE | FAILED`; after a crash, RUNNING becomes WAITING again."""
 
     WAITING = "WAITING"
     RUNNING = "RUNNING"
@@ -25,23 +25,25 @@ class TrialState(StrEnum):
 
     @property
     def finished(self) -> bool:
+        """True if the trial has ended."""
         return self not in (TrialState.WAITING, TrialState.RUNNING)
 
     @property
     def judged(self) -> bool:
-        """Whether it says something about the function, and not only about a machine."""
+        """True if the trial has ended and its end tells something about the function, not only about a machine."""
         return self.finished and self is not TrialState.FAILED
 
 
 class StudyKind(StrEnum):
-    """What proposes the trials of a study: a sampler, or a fixed list of functions, seeds and task configurations."""
+    """The kind of a study: its trials come from a sampler, or from a fixed list of functions, seeds and task
+    configurations."""
 
     SEARCH = "search"
     DESIGN = "design"
 
 
 class Kind(StrEnum):
-    """Where a trial comes from."""
+    """The kind of a trial: a function of the study's baselines, or a proposal."""
 
     BASELINE = "baseline"
     CANDIDATE = "candidate"
@@ -49,20 +51,30 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One training of one expression with one seed under one task configuration, or the citation of one, or a refusal
-    to train it.
+    """One training of one expression with one seed under one task configuration, or a citation of such a training, or a
+    refusal to train.
 
     Attributes:
+        number: the number of the trial in the study, from 0.
+        kind: baseline or candidate.
+        expression: the function, as text in normal form.
+        key: the key of the function; equal functions have equal keys.
         seed: the seed of the training: of the weights and of the order of the data.
+        name: the name of a known function; may be empty.
         choices: the sampler's decisions; None for a baseline.
         task_config: the number of its task configuration in the study.
-        cites: the number of the trial whose result this one repeats.
-        metrics: what was measured at the end, by name.
-        value: of the objective; None where nothing was measured.
-        merit: the value, with the sign by which greater is better; `tie_merit` likewise, of the tie-breaker.
-        parameters: how many numbers the network learns.
-        seconds: the worker's wall-clock time.
-        finish_order: counts the study's trials in the order in which they ended.
+        state: the state of the trial.
+        reason: why it ended in this state; empty for COMPLETE.
+        cites: the number of the trial whose result this one repeats; None if it has its own result.
+        retries: how many times it ran again.
+        metrics: the final values by the names of metrics.
+        value: the value of the objective; None if there is none.
+        merit: the value with the sign that makes greater better.
+        tie_merit: the same for the tie-breaker.
+        parameters: number of parameters that the network learns.
+        seconds: the worker's wall-clock time; 0 if no worker had the trial.
+        worker: the name of the worker.
+        finish_order: the position of the trial in the order in which the study's trials ended, from 0.
     """
 
     number: int
@@ -88,27 +100,28 @@ class Trial:
 
     @property
     def trained(self) -> bool:
-        """Whether a worker spent time on it: not cited, not refused before training."""
+        """True if a worker spent time on the trial, so that it is neither a citation nor refused before training."""
         return self.seconds > 0
 
     @property
     def refused(self) -> bool:
-        """Whether the pre-flight refused it: it ended as INFEASIBLE before any worker had it."""
+        """True if the pre-flight refused the trial: it ended as INFEASIBLE before any worker had it."""
         return self.state is TrialState.INFEASIBLE and self.cites is None and self.reason.startswith(REFUSED)
 
     @property
     def left_untrained(self) -> bool:
-        """Whether `--skip-mirrors` ended it before it began. All other PRUNED trials were trained, or cite one."""
+        """True if `--skip-mirrors` ended the trial before it began. All other PRUNED trials were trained or cite one
+        that was."""
         return self.state is TrialState.PRUNED and self.value is None and self.cites is None
 
     @property
     def rank_key(self) -> tuple[float, float, int]:
-        """What trials are ranked by, the least first: the merit, then the tie-breaker's, then the number."""
+        """The key by which trials are ranked, ascending: merit, then the tie-breaker's merit, then number."""
         return rank_key(self.merit, self.tie_merit, self.number)
 
 
 def rank_key(merit: float | None, tie_merit: float | None, number: int) -> tuple[float, float, int]:
-    """Return what is sorted to rank trainings, best first."""
+    """Return the key that sorts trainings, best first."""
     return -(merit or 0.0), -(tie_merit or 0.0), number
 
 
@@ -117,11 +130,12 @@ class StudyTask:
     """A task configuration of a study.
 
     Attributes:
-        number: its number in the study, from 0. A search has one.
-        declared: what the task measures.
-        objective: the metric that trials are ranked by.
-        tie_breaker: decides between equal values of the objective.
-        data_digest: the digest of the data; empty until the first training has told it.
+        number: its number in the study, from 0. A search has only one.
+        config: the task configuration.
+        declared: the task's declaration of its metrics.
+        objective: the metric by which trials are ranked.
+        tie_breaker: the metric that decides between equal values of the objective.
+        data_digest: the digest of the data; empty until the first training has returned it.
     """
 
     number: int
@@ -132,7 +146,7 @@ class StudyTask:
     data_digest: str = ""
 
     def judged(self, trial: Trial, metrics: Mapping[str, float]) -> Trial:
-        """Return the trial with what was measured, and what that is worth."""
+        """Return the trial with the metrics, its value and its merits."""
         value = metrics.get(self.objective.name)
         tie = metrics.get(self.tie_breaker.name) if self.tie_breaker else None
         return replace(
@@ -145,17 +159,23 @@ class StudyTask:
 
     @property
     def shown(self) -> tuple[Metric, ...]:
-        """The metrics that a result has: all but those of the training split, unless one is the objective."""
+        """The metrics that every result has: all except training metrics, unless one of these is the objective."""
         return tuple(m for m in self.declared.metrics if m.split != "train" or m.name == self.objective.name)
 
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """A search or a design: its settings, what its trainings mean, and the software it began with.
+    """A search or a design.
 
     Attributes:
-        n_trials: the total, baselines included.
-        tasks: its task configurations; those of a search are one.
+        id: its id in the database.
+        name: its name.
+        kind: search or design.
+        n_trials: its total number of trials, baselines included.
+        tasks: its task configurations; a search has one.
+        config: its settings, as plain values.
+        versions: the software with which it began.
+        created_at: when it was created.
     """
 
     id: int
@@ -174,5 +194,5 @@ class Study:
 
     @property
     def objective(self) -> Metric:
-        """The metric that the study ranks by."""
+        """The metric by which the study ranks its trials."""
         return self.task.objective

@@ -1,8 +1,8 @@
-"""Checkpoints of long trainings: weights, momentum, generators and learning curve in one file for each job.
+"""Checkpoints of long trainings: one file for each job with weights, momentum, random generators and learning curve.
 
-The file is in safetensors' format: plain tensors and JSON, nothing that could be run. It appears whole or not at all,
-at the end of an epoch, and goes when the training is over. What is read back brings a training on a CPU to the same
-bits as one that was never interrupted.
+The file has safetensors' format: tensors and JSON, and no code. It is written at the end of an epoch, appears complete
+or not at all, and is removed when the training is over. On a CPU, a training that continues from a checkpoint gives the
+same bits as one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from workers.tasks.images.cache import folder
 
 log = logging.getLogger(__name__)
 
-FORGOTTEN_SECONDS = 30 * 86_400.0  # after which what lies below the cache is removed
+UNUSED_SECONDS = 30 * 86_400.0  # older checkpoints in the cache are removed
 TENSOR = "tensor"  # the key of a reference to a tensor
-FORMAT = 2  # goes up when a training means something else by what is written
+FORMAT = 2  # increased when the meaning of the file's contents changes
 
 
 class Trainable(Protocol):
-    """What is saved: `draw`, a generator, and `tensors()`, in which all other state is."""
+    """A training that can be saved: its state is the generator `draw` and the tensors of `tensors()`."""
 
     draw: torch.Generator
 
@@ -45,8 +45,8 @@ class Trainable(Protocol):
 
 
 class _CheckpointFile:
-    """The file of one job's checkpoint. It lies in the job's `checkpoint_dir`, or else below the cache's folder on the
-    worker's machine."""
+    """The file of one job's checkpoint. It is in the job's `checkpoint_dir`, or else in the cache of the worker's
+    machine."""
 
     def __init__(self, job: Job, data_digest: str, device: torch.device) -> None:
         place = Path(job.checkpoint_dir) if job.checkpoint_dir else folder() / "checkpoints"
@@ -69,7 +69,7 @@ class Checkpoint(_CheckpointFile):
     """
 
     def restore(self, child: Trainable) -> list[Point]:
-        """Bring a new network to the state of the checkpoint. Return its learning curve, empty if there is none."""
+        """Bring a new network to the state of the checkpoint, and return its learning curve; empty if there is none."""
         if not (self._path.exists() and self._installed()):
             return []
         from safetensors import SafetensorError, safe_open
@@ -93,7 +93,7 @@ class Checkpoint(_CheckpointFile):
         return curve
 
     def save_if_due(self, child: Trainable, curve: Sequence[Point]) -> None:
-        """Writes if the last time, or the beginning, is `checkpoint_seconds` ago."""
+        """Write a checkpoint if the last one, or the beginning, was `checkpoint_seconds` ago."""
         if time.monotonic() - self._last < self._every or not self._installed():
             return
         from safetensors import SafetensorError
@@ -108,10 +108,10 @@ class Checkpoint(_CheckpointFile):
         except (OSError, SafetensorError) as error:
             log.warning("no checkpoint could be written to %s: %s", self._path, error)
         self._last = time.monotonic()
-        _sweep(folder() / "checkpoints")
+        _remove_unused(folder() / "checkpoints")
 
     def _installed(self) -> bool:
-        """Return whether safetensors is installed. If not, log a warning and write no checkpoint of this job."""
+        """Return True if safetensors is installed. If not, log a warning and write no checkpoints of this job."""
         if find_spec("safetensors"):
             return True
         log.warning("no checkpoints are written or read: safetensors is not installed")
@@ -120,21 +120,21 @@ class Checkpoint(_CheckpointFile):
 
 
 class SavedState(_CheckpointFile):
-    """The checkpoint of a task of a person's own: a state that the task gives, the curve, and the generators of torch,
-    numpy and Python.
+    """The checkpoint of a user's own task: a state from the task, the curve, and the random generators of torch, numpy
+    and Python.
 
     If it cannot be written or read, a warning is logged and the training begins anew.
     """
 
     def __init__(self, job: Job, device: torch.device) -> None:
         super().__init__(job, "", device)
-        self._checked = False  # whether one state has been found to be of the right kind
+        self._checked = False  # True once a state was checked for the types of its values
 
     def save_if_due(self, state: object, curve: Sequence[Point]) -> None:
-        """Write, if the last time, or the beginning, is `checkpoint_seconds` ago.
+        """Write a checkpoint if the last one, or the beginning, was `checkpoint_seconds` ago.
 
         Raises:
-            WorkersError: The state holds something else than tensors and plain values.
+            WorkersError: the state contains something other than tensors and plain values.
         """
         due = time.monotonic() - self._last >= self._every and find_spec("safetensors")
         if self._checked and not due:
@@ -150,7 +150,7 @@ class SavedState(_CheckpointFile):
         if due:
             self._write(text, tensors, curve)
             self._last = time.monotonic()
-            _sweep(folder() / "checkpoints")
+            _remove_unused(folder() / "checkpoints")
 
     def _write(self, state: str, tensors: dict[str, Tensor], curve: Sequence[Point]) -> None:
         from safetensors import SafetensorError
@@ -166,7 +166,7 @@ class SavedState(_CheckpointFile):
             log.warning("no checkpoint could be written to %s: %s", self._path, error)
 
     def restore(self) -> tuple[Any, list[Point]]:
-        """Return the state, whose tensors are on the CPU, and the curve; None and an empty curve if there is none."""
+        """Return the state, with tensors on the CPU, and the curve. Return None and an empty curve if there is none."""
         if not (self._path.exists() and find_spec("safetensors")):
             return None, []
         from safetensors import SafetensorError, safe_open
@@ -195,8 +195,8 @@ def _without_tensors(value: Any, tensors: dict[str, Tensor]) -> Any:
         return {TENSOR: name}
     if isinstance(value, dict):
         if wrong := [key for key in value if not isinstance(key, (str, int))]:
-            raise TypeError(f"{wrong[0]!r} is no key")
-        # Optimizers have whole numbers as keys, which JSON has not.
+            raise TypeError(f"{wrong[0]!r} is not a key")
+        # The states of optimisers have integers as keys, which JSON does not support.
         return {"pairs": [[key, _without_tensors(inner, tensors)] for key, inner in value.items()]}
     if isinstance(value, (list, tuple)):
         return [_without_tensors(inner, tensors) for inner in value]
@@ -204,7 +204,7 @@ def _without_tensors(value: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def _with_tensors(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """Do the reverse of `_without_tensors`."""
+    """Reverse `_without_tensors`."""
     if isinstance(value, dict):
         if TENSOR in value:
             return tensors[value[TENSOR]]
@@ -213,7 +213,7 @@ def _with_tensors(value: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def _digest(job: Job, data_digest: str, device: torch.device) -> str:
-    """Return a digest of all that decides what a training computes."""
+    """Return a digest of everything that decides the result of a training."""
     measured = Job(0, job.expression, job.seed, job.task, data_digest=data_digest)
     own = code_name(str(job.task.parameters.get("model", "")))
     code = [source_digest(name) for name in (*job.task.primitives, *([own.module] if own else []))]
@@ -222,7 +222,7 @@ def _digest(job: Job, data_digest: str, device: torch.device) -> str:
 
 
 def _states(draw: torch.Generator, device: torch.device) -> dict[str, Tensor]:
-    """Of the training's own generator and of torch's, from which dropout draws."""
+    """Return the states of the training's own generator, and of torch's generators, which dropout uses."""
     states = {"own": draw.get_state(), "cpu": torch.get_rng_state()}
     return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
 
@@ -241,18 +241,18 @@ def _plain_generators() -> str:
 
 
 def _set_plain_generators(text: str) -> None:
-    """Do the reverse of `_plain_generators`."""
+    """Reverse `_plain_generators`."""
     states = json.loads(text)
     version, numbers, gauss = states["python"]
     random.setstate((version, tuple(numbers), gauss))
     np.random.set_state(tuple(states["numpy"]))
 
 
-def _sweep(place: Path) -> None:
-    """Removes what trainings have left that nobody has gone on with: those that failed for good, or were forgotten."""
+def _remove_unused(place: Path) -> None:
+    """Remove old checkpoints, which trainings left that failed or were never resumed."""
     for file in place.glob("*"):
         with suppress(OSError):  # another worker has removed it
-            if time.time() - file.stat().st_mtime > FORGOTTEN_SECONDS:
+            if time.time() - file.stat().st_mtime > UNUSED_SECONDS:
                 file.unlink()
 
 

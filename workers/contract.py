@@ -1,6 +1,6 @@
-"""The contract between a search and its workers. Standard library only.
+"""The contract between a search and its workers. It needs the standard library only.
 
-Between processes a job and its outcome travel as JSON text: readable, and nothing that is received is unpickled.
+Between processes, jobs and outcomes are JSON text. It can be read by people, and nothing that is received is unpickled.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import Any, Self
 
 from workers.text import holdable, limited
 
-WORKER_LENGTH = 1000  # characters of a worker's name, most
+WORKER_LENGTH = 1000  # the longest name of a worker, in characters
 SPLITS = ("train", "val", "test")
 
 
 class WorkersError(RuntimeError):
-    """A request that the workers cannot serve; the message says what they accept."""
+    """The workers cannot do what was asked for; the message says what they accept."""
 
 
 class Direction(StrEnum):
-    """Which values of a metric are better."""
+    """The direction in which the values of a metric get better."""
 
     MINIMIZE = "minimize"
     MAXIMIZE = "maximize"
@@ -34,10 +34,10 @@ class Metric:
     """A number that a task measures.
 
     Attributes:
-        name: begins with the split that it is measured on: `train_`, `val_` or `test_`.
-        direction: which values are better.
-        unit: `nats` for a loss whose exponential is a probability, `fraction` for a number in [0, 1], or any other;
-            empty if it is not said.
+        name: its prefix is the split on which it is measured: `train_`, `val_` or `test_`.
+        direction: minimize or maximize.
+        unit: `nats` for a loss v where exp(-v) is a probability, `fraction` for a number in [0, 1], or any other text;
+            empty if it is not known.
     """
 
     name: str
@@ -46,12 +46,13 @@ class Metric:
 
     @property
     def split(self) -> str:
-        """The data that it is measured on: `train`, `val` or `test`."""
+        """The part of the data on which the metric is measured: `train`, `val` or `test`."""
         return self.name.partition("_")[0]
 
     def merit(self, value: float) -> float:
-        """Return the value with the sign by which greater is better. It is its own inverse."""
-        return (value if self.direction is Direction.MAXIMIZE else -value) + 0.0  # never -0.0, which SQLite drops
+        """Return the value, or its negative if the metric is minimized, so that greater is better. Applied to a merit,
+        this returns the value."""
+        return (value if self.direction is Direction.MAXIMIZE else -value) + 0.0  # not -0.0, which SQLite stores as 0.0
 
     def best(self, curve: Sequence[Point]) -> float | None:
         """Return the greatest merit of a learning curve; None if no point has this metric."""
@@ -66,18 +67,18 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """What a task says about itself before any training.
+    """A task's description of itself, known before any training.
 
     Attributes:
-        metrics: all that it measures. A result has each of them once; those of the training split may be missing.
-        objective: the metric to rank by, unless another one is asked for.
-        tie_breaker: the metric that decides between equal values of the objective; empty: none.
-        also_good: further metrics that save a training from its pruner: in its first half, one that does well by any
-            of them goes on.
-        steps: the last step that a whole training reports; 0: not known before.
-        options: the keywords that it takes, with their defaults.
-        digest: of the task's own source code; empty for a task of this package.
-        asked: the task declares no metrics; its only one is the objective that a person has named.
+        metrics: all metrics that it measures. A result has each of them; only training metrics may be missing.
+        objective: the metric to rank by, unless the user names another one.
+        tie_breaker: the metric that decides between equal values of the objective; empty if there is none.
+        also_good: further metrics for pruners: in the first half of a training, a candidate that is good by any of them
+            goes on.
+        steps: the last step that a complete training reports; 0 if it is not known before.
+        options: the task's options with their values.
+        digest: the digest of the task's source code; empty for a task of this package.
+        asked: True if the task declares no metrics, so that its only metric is the objective that the user named.
     """
 
     metrics: tuple[Metric, ...]
@@ -90,7 +91,7 @@ class Declaration:
     asked: bool = False
 
     def metric(self, name: str) -> Metric | None:
-        """Return the metric of that name, if there is one."""
+        """Return the metric of that name; None if there is none."""
         return next((metric for metric in self.metrics if metric.name == name), None)
 
     @classmethod
@@ -102,12 +103,12 @@ class Declaration:
 
 @dataclass(frozen=True, slots=True)
 class TaskConfig:
-    """Everything that decides what one training means. How it is run (time-outs, folders, workers) is no part of it.
+    """Everything that decides the result of a training. How it is run (time-outs, folders, workers) is not part of it.
 
     Attributes:
-        task: `images`, or `module:function` or `file.py:function` for a task of a person's own.
-        parameters: plain values; those that are not at their default, and defaults never change.
-        primitives: modules that define words of expressions beyond those of the language.
+        task: `images`, or `module:function` or `file.py:function` for a user's own task.
+        parameters: the parameters of the task that differ from their defaults, as plain values. Defaults never change.
+        primitives: modules that register further primitives.
     """
 
     task: str = "images"
@@ -116,7 +117,7 @@ class TaskConfig:
 
     @property
     def hash(self) -> str:
-        """Equal for equal configurations, on every machine: 16 hexadecimal digits."""
+        """16 hexadecimal digits, which are equal for equal configurations on every machine."""
         text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -128,8 +129,12 @@ class TaskConfig:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One point of a learning curve: values by the names of metrics. `step` counts what the task counts: the image
-    task's epochs, from 1."""
+    """One point of a learning curve.
+
+    Attributes:
+        step: counts the steps of the task; the steps of the image task are epochs, from 1.
+        metrics: values by the names of metrics.
+    """
 
     step: int
     metrics: Mapping[str, float] = field(hash=False)
@@ -137,7 +142,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A merit by one metric that is just good enough."""
+    """The lowest merit of one metric that is good enough."""
 
     metric: Metric
     merit: float
@@ -145,17 +150,18 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Cutoff:
-    """A training is stopped that at `step` is worse than all limits, each by the best that it has reached so far.
+    """Limits that a training must reach by a step. It is stopped if its best merit so far is worse than every limit.
 
-    While the learning rate is high the loss on held-out data jumps about; the loss on the training data tells how fast
-    a network learns, but not how well it generalises. One that is good by either may still become the best.
+    There can be several limits because no metric tells enough in the first half: with a high learning rate the loss on
+    held-out data is noisy, and the loss on the training data does not tell how well a network generalises. A training
+    that is good by either may still become the best.
     """
 
     step: int
     limits: tuple[Limit, ...]
 
     def missed(self, curve: Sequence[Point]) -> bool:
-        """Return whether the training with this curve has just come to the step, and is worse than all limits."""
+        """Return True if the last point of the curve is the first at or after the step, and all limits are missed."""
         if not curve or curve[-1].step < self.step or (len(curve) > 1 and curve[-2].step >= self.step):
             return False
         found = [(limit.metric.best(curve), limit.merit) for limit in self.limits]
@@ -170,21 +176,22 @@ class Cutoff:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One training: everything that a worker needs, as plain values.
+    """One training, with everything that a worker needs, as plain values.
 
     Attributes:
         number: the number of the trial in its study.
+        expression: the function, as text in normal form.
         seed: fixes the initial weights and the order of the data.
-        task: what the training means.
-        describe: train nothing; the outcome has the task's declaration.
-        data_dir: folder with the files of the data; empty: the usual places.
+        task: the task configuration.
+        describe: train nothing, and return the task's declaration in the outcome.
+        data_dir: folder with the files of the data; empty means the usual folders.
         data_digest: the digest that the data must have; empty accepts any data.
-        timeout_seconds: the longest that a training may take; 0 means no limit.
+        timeout_seconds: the longest time that a training may take; 0 means no limit.
         cutoffs: a training that misses one of them is stopped.
-        first_rung: the first step at which the pruner would stop a training; 0: none. There the image task stops a
-            network that is no better than guessing.
-        checkpoint_dir: where checkpoints are written, at most every `checkpoint_seconds`; empty: below the worker's
-            cache.
+        first_rung: the first step at which the pruner may stop a training; 0 means none. At this step the image task
+            stops a network that is no better than guessing.
+        checkpoint_dir: folder of checkpoints; empty means a folder below the worker's cache.
+        checkpoint_seconds: the shortest time between two checkpoints.
     """
 
     number: int
@@ -201,17 +208,24 @@ class Job:
     checkpoint_seconds: float = 60.0
 
     def to_json(self) -> str:
+        """Return the job as JSON text."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
+        """Return the job of a JSON text."""
         fields = json.loads(text)
         cutoffs = tuple(map(Cutoff.from_plain, fields["cutoffs"]))
         return cls(**{**fields, "task": TaskConfig.from_plain(fields["task"]), "cutoffs": cutoffs})
 
 
 class Verdict(StrEnum):
-    """How a job ended. Bad mathematics is INFEASIBLE, a broken machine is FAILED; PRUNED was stopped as bad."""
+    """How a job ended.
+
+    COMPLETE has a result. PRUNED was stopped by a pruner. INFEASIBLE means that the function cannot be trained, for
+    example because a loss is not finite. FAILED means that the machine or the code failed, which does not judge the
+    function.
+    """
 
     COMPLETE = "COMPLETE"
     PRUNED = "PRUNED"
@@ -220,26 +234,29 @@ class Verdict(StrEnum):
 
 
 class Health(StrEnum):
-    """In what state a job left the process that it ran in."""
+    """The state in which a job left its worker process."""
 
     SOUND = "SOUND"
-    SPENT = "SPENT"  # it was out of memory: the next job is better off in a fresh process
-    LOST = "LOST"  # it is dead, or can train nothing more: its GPU does not answer, its thread hangs
+    SPENT = "SPENT"  # it ran out of memory or leaks memory, so the next job should have a new process
+    LOST = "LOST"  # it is dead, or cannot train any more: its GPU does not answer, or its thread hangs
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a job.
+    """The outcome of a job.
 
     Attributes:
-        metrics: what was measured at the end, by name. There are some if and only if the verdict is COMPLETE or PRUNED.
-        curve: the points that were reported, by step.
-        parameters: how many numbers the network learns; None: not known.
-        data_digest: the digest of the data that it was trained on; empty: not known.
-        seconds: the worker's wall-clock time; the pool enters it.
-        worker: where it ran.
-        declaration: the answer to a job that asks for it.
-        permanent: a FAILED job that would fail in the same way if it ran again.
+        verdict: how the job ended.
+        reason: why it ended so; empty for COMPLETE. The first line is a summary.
+        metrics: the final values by the names of metrics; not empty if and only if the verdict is COMPLETE or PRUNED.
+        curve: the reported points, by step.
+        parameters: number of parameters that the network learns; None if not known.
+        data_digest: the digest of the data on which it was trained; empty if not known.
+        seconds: the worker's wall-clock time, which the pool measures.
+        worker: the name of the worker, HOST:PROCESS.
+        health: the state in which the job left its worker process.
+        declaration: the task's declaration, for a job with `describe`.
+        permanent: True if a FAILED job would fail in the same way if it ran again.
     """
 
     verdict: Verdict
@@ -255,15 +272,17 @@ class Outcome:
     permanent: bool = False
 
     def __post_init__(self) -> None:
-        # An exception's text may be anything, of any length, and not every database takes it.
+        # The text of an exception may have any length, and characters that a database does not accept.
         object.__setattr__(self, "reason", limited(holdable(self.reason)))
         object.__setattr__(self, "worker", limited(holdable(self.worker), WORKER_LENGTH))
 
     def to_json(self) -> str:
+        """Return the outcome as JSON text."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
+        """Return the outcome of a JSON text."""
         fields = json.loads(text)
         declared = fields["declaration"]
         typed = {

@@ -1,4 +1,4 @@
-"""What an exception says about a job, and about the process that it was raised in."""
+"""Turn an exception into the outcome of a job, with the health of the process in which it was raised."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 from workers.contract import Health, Outcome, Verdict, WorkersError
 from workers.text import LIMIT, limited
 
-FRAMES = 5  # of a traceback, the last ones
+FRAMES = 5  # how many of the last frames of a traceback are shown
 HERE = Path(__file__).resolve().parents[1]
-OTHERS = (HERE / "workers", HERE / "search_space", Path(sysconfig.get_path("stdlib")))  # of no person's own
+OTHERS = (HERE / "workers", HERE / "search_space", Path(sysconfig.get_path("stdlib")))  # code that is not a user's own
 
 _NO_MEMORY = re.compile(r"out of memory|can't allocate memory|ALLOC_FAILED", re.IGNORECASE)
 _GPU_LOST = re.compile(r"\b(CUDA|HIP) error:|Triton Error \[CUDA\]")
@@ -22,8 +22,8 @@ _PREAMBLE = re.compile(r"^\[enforce fail at [^]]*\]\s.*?(?=DefaultCPUAllocator)"
 
 
 def failure(error: BaseException) -> Outcome:
-    """FAILED. The reason is the exception and, where it is not ours, which says all there is to say, where it was
-    raised; for want of memory, what was asked for."""
+    """Return a FAILED outcome for an exception. Its reason is the exception and the end of the traceback. The reason of
+    a WorkersError has no traceback, and for a lack of memory it has the request."""
     for cause in _chain(error):
         if _out_of_memory(cause):
             return Outcome(Verdict.FAILED, f"out of memory: {_request(cause)}{_where(cause)}", health=Health.SPENT)
@@ -32,8 +32,8 @@ def failure(error: BaseException) -> Outcome:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The exception, and those that it was raised from: what a network of a user's own raises may come wrapped, in
-    itself too (`raise error from error`)."""
+    """Yield the exception and those that it was raised from. A user's code may raise an exception from itself (`raise
+    error from error`)."""
     found: BaseException | None = error
     seen: set[int] = set()
     while found is not None and id(found) not in seen:
@@ -52,7 +52,7 @@ def _out_of_memory(error: BaseException) -> bool:
 
 
 def _gpu_lost(error: BaseException) -> bool:
-    """Whether the process has lost its GPU: CUDA gives every later call the same error."""
+    """Return True if the process has lost its GPU, so that every later call of CUDA gives the same error."""
     import torch
 
     return isinstance(error, torch.AcceleratorError) or (
@@ -61,21 +61,21 @@ def _gpu_lost(error: BaseException) -> bool:
 
 
 def _request(error: BaseException) -> str:
-    """What was asked for, as the exception has it; Python's own does not say."""
+    """Return the request for memory from the exception's text; the name of the exception if it has no text."""
     text = next(iter(_text(error).splitlines()), "")
     return _PREAMBLE.sub("", text) or type(error).__name__
 
 
 def _text(error: BaseException) -> str:
-    """The exception's text, limited so that there is room for where it was raised."""
+    """Return the exception's text, limited to leave room for the traceback."""
     from search_space.modules import text_of  # imports torch
 
     return limited(text_of(error), LIMIT // 2)
 
 
 def _where(error: BaseException) -> str:
-    """Return the last frames of the traceback. If a person's own code raised it, they begin there; and if torch was
-    called there and calls itself many times, the last frame of that code comes before them."""
+    """Return the last frames of the traceback, beginning with the user's own code if there is any. If all these frames
+    are in libraries that the user's code called, put the last frame of that code before them."""
     frames = list(traceback.extract_tb(error.__traceback__))
     own = [number for number, frame in enumerate(frames) if _is_own(frame)]
     first = max(own[0] if own else 0, len(frames) - FRAMES)
@@ -86,7 +86,7 @@ def _where(error: BaseException) -> str:
 
 
 def _is_own(frame: traceback.FrameSummary) -> bool:
-    """Return whether a frame is of neither this program nor an installed package nor Python itself."""
+    """Return True if the code of a frame is a user's own: not this program, no installed package, not Python itself."""
     path = Path(frame.filename)
     others = any(map(path.is_relative_to, OTHERS)) or {"site-packages", "dist-packages"} & set(path.parts)
     return path.is_absolute() and not others

@@ -1,4 +1,4 @@
-"""Text from anywhere (exceptions, host names), made fit to be kept: bounded, in characters that databases hold."""
+"""Limit the length of texts from any source, and escape characters that databases do not accept."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ LIMIT = 65_536  # characters of a reason, a log record or a traceback
 
 
 def limited(text: str, most: int = LIMIT) -> str:
-    """Return the text, at most `most` characters of it: the head and the tail, and between them how many are cut."""
+    """Return at most `most` characters of the text: its beginning and its end, with the number of cut characters in
+    between."""
     if len(text) <= most:
         return text
-    kept = most - 40  # the note takes the rest
+    kept = most - 40  # the other 40 are for the note
     tail = kept // 2
     return f"{text[: kept - tail]} ... cut: {len(text) - kept:,} characters ... {text[len(text) - tail :]}"
 
 
 def holdable(text: str, codec: str = "utf-8") -> str:
-    """Return the text with what `codec` or PostgreSQL cannot hold (lone surrogates, NUL) as backslash escapes."""
+    """Return the text with characters that `codec` or PostgreSQL cannot store (lone surrogates, NUL) as escapes."""
     return text.replace("\0", "\\x00").encode(codec, "backslashreplace").decode(codec)

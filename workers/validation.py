@@ -1,7 +1,7 @@
-"""Results of workers, checked where they arrive. Standard library only.
+"""Check the results of workers when they arrive. This needs the standard library only.
 
-A network, a task or a broken machine may give back anything. What no database holds must become a failed trial, and not
-an error of the search in the middle of a transaction.
+A network, a task or a broken machine may return any value. A value that no database accepts must become a failed trial,
+and not an error of the search in the middle of a transaction.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from numbers import Integral, Real
 from workers.contract import Declaration, Health, Metric, Outcome, Point, Verdict
 from workers.text import limited
 
-LARGEST_INTEGER = 2**31 - 1  # as much as an integer of SQL holds, on every database
-LARGEST = 1e300  # of losses and seconds: the tables accept no more
+LARGEST_INTEGER = 2**31 - 1  # the largest SQL integer of every database
+LARGEST = 1e300  # the largest absolute value of metrics and seconds that the tables accept
 DIGEST_LENGTH = 200
 
 
 def validated(outcome: object, declared: Declaration, objective: str = "") -> Outcome:
-    """Return the outcome, its numbers as plain Python numbers, if everything in it can be kept; else a FAILED outcome
-    whose reason names the first value that cannot, and what is accepted.
+    """Return the outcome with plain Python numbers if everything in it can be stored. Otherwise return a FAILED outcome
+    whose reason names the first wrong value and what is accepted.
 
     Args:
-        declared: what the task measures.
+        declared: the declaration of the task, with its metrics.
         objective: a metric that a result must have. The other metrics of the training split may be missing.
     """
     if not isinstance(outcome, Outcome):
@@ -37,12 +37,12 @@ def validated(outcome: object, declared: Declaration, objective: str = "") -> Ou
 
 
 def no_outcome(value: object) -> Outcome:
-    """Return what becomes of a job for which the worker returned something else than an outcome."""
+    """Return the FAILED outcome of a job whose worker returned `value`, which is not an outcome."""
     return Outcome(Verdict.FAILED, f"the worker returned {_shown(value)}, which is not an outcome")
 
 
 def received(text: str) -> Outcome:
-    """Return the outcome that a worker sent as JSON text; FAILED if the text holds no outcome."""
+    """Return the outcome that a worker sent as JSON text; FAILED if the text is not an outcome."""
     try:
         return Outcome.from_json(text)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
@@ -50,7 +50,7 @@ def received(text: str) -> Outcome:
 
 
 def _accepted(outcome: Outcome, declared: Declaration, objective: str) -> Outcome:
-    """Raises ValueError for the first value that cannot be kept."""
+    """Return the outcome with plain numbers. Raise ValueError for the first value that is not accepted."""
     for name, value, kind in (("verdict", outcome.verdict, Verdict), ("health", outcome.health, Health)):
         if not isinstance(value, kind):
             raise ValueError(f"{name} is {_shown(value)}; accepted: {', '.join(kind)}")
@@ -68,7 +68,7 @@ def _accepted(outcome: Outcome, declared: Declaration, objective: str) -> Outcom
 
 
 def _result(outcome: Outcome, declared: Declaration, objective: str) -> dict[str, float]:
-    """Return the values of a result, which an outcome has if and only if something was measured."""
+    """Return the final values. Raise ValueError if there are some and the verdict is neither COMPLETE nor PRUNED."""
     if outcome.verdict in (Verdict.COMPLETE, Verdict.PRUNED):
         found = checked_metrics(outcome.metrics, declared, "", whole=outcome.verdict is Verdict.COMPLETE)
         if outcome.verdict is Verdict.COMPLETE and objective and objective not in found:
@@ -83,11 +83,12 @@ def checked_metrics(found: object, declared: Declaration, where: str, whole: boo
     """Return the values of metrics as plain numbers, in the order in which they are declared.
 
     Args:
-        where: the place, for messages; empty, or beginning with a blank.
-        whole: whether no metric may be missing, except those of the training split.
+        declared: the declaration of the task.
+        where: the place for messages; empty, or beginning with a blank.
+        whole: True if only metrics of the training split may be missing.
 
     Raises:
-        ValueError: The message names the first value that is not accepted.
+        ValueError: a value is not accepted; the message names it.
     """
     names = ", ".join(metric.name for metric in declared.metrics)
     if not isinstance(found, Mapping):
@@ -107,7 +108,7 @@ def _value(metric: Metric, value: object, where: str) -> float:
 
 
 def _curve(curve: Sequence[Point], declared: Declaration) -> tuple[Point, ...]:
-    """Return the points, whose steps must grow."""
+    """Return the points with plain numbers. Raise ValueError if one is wrong, or if the steps do not grow."""
     if not isinstance(curve, (tuple, list)):
         raise ValueError(f"the learning curve is {_shown(curve)}; accepted: points whose steps grow")
     points: list[Point] = []
@@ -121,10 +122,10 @@ def _curve(curve: Sequence[Point], declared: Declaration) -> tuple[Point, ...]:
 
 
 def _number(name: str, value: object, low: float, high: float) -> float:
-    number = math.nan  # which is in no range
+    number = math.nan  # NaN is in no range
     if isinstance(value, Real) and not isinstance(value, bool):
         with suppress(OverflowError):
-            number = float(value) + 0.0  # not -0.0, which SQLite does not keep
+            number = float(value) + 0.0  # not -0.0, which SQLite stores as 0.0
     if not low <= number <= high:
         raise ValueError(f"{name} is {_shown(value)}; accepted: numbers from {low:g} to {high:g}")
     return number
@@ -139,12 +140,13 @@ def _integer(name: str, value: object, low: int) -> int:
 def _shown(value: object) -> str:
     try:
         return limited(repr(value), 200)
-    except Exception:  # of a person's own class
+    except Exception:  # repr of a user's own class may raise anything
         return f"a {type(value).__name__}"
 
 
 def _failed(outcome: Outcome, reason: str) -> Outcome:
-    """Keeps of an outcome what is sound. A failure keeps its own reason too."""
+    """Return a FAILED outcome with the reason, and the seconds and the health of `outcome` if these are valid. If it
+    FAILED already, its own reason comes first."""
     if outcome.verdict is Verdict.FAILED and outcome.reason:
         reason = f"{outcome.reason}\n{reason}"
     try:

@@ -1,1 +1,1 @@
-"""The command line's groups of commands and what they share. `cli.py` puts them together; nothing else imports them."""
+"""The commands of the command line, and their shared helpers. Only `cli.py` imports them."""

@@ -1,4 +1,4 @@
-"""What commands share: the options that most take, opening the store, printing rows."""
+"""Options, opening of the store and printing, shared by the commands."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from searcher.findings import Finding
     from searcher.store.store import Store
 
-MOST = 10**18  # rows that are asked for: Python and SQL count no further
-PLAIN_WIDTH = 140  # columns of a table that goes into a file or a pipe
+MOST = 10**18  # the largest number of rows in an option; Python and SQL accept no more
+PLAIN_WIDTH = 140  # characters in a line of a table that is written to a file or a pipe
 
 Row = Mapping[str, Any]
 
@@ -44,15 +44,16 @@ Storage = Annotated[
 
 
 def finite(value: float) -> float:
-    """Refuse NaN, which no comparison with `min` and `max` finds: a callback of options that take a number."""
+    """Refuse NaN in an option. This is a callback of Typer, whose `min` and `max` accept NaN."""
     if math.isnan(value):
-        raise typer.BadParameter(f"{value} is no number")
+        raise typer.BadParameter(f"{value} is not a number")
     return value
 
 
 @contextmanager
 def opened(storage: str, *, create: bool = False, existing: bool = False) -> Iterator[Store]:
-    """The store at a URL. `create` makes or upgrades tables, `existing` insists that the database is there."""
+    """Open the store at a URL for the length of the block. `create` creates or upgrades its tables; `existing` requires
+    that the database exists."""
     from searcher.store import checking
 
     with checking.opened(storage, create=create, existing=existing) as store:
@@ -60,13 +61,16 @@ def opened(storage: str, *, create: bool = False, existing: bool = False) -> Ite
 
 
 def no_result() -> redirect_stdout[logs.Printed]:
-    """Log what is printed meanwhile: a user's own code may print, and stdout is for results."""
+    """Log what is printed in the block, because a user's own code may print, and stdout is for results."""
     return redirect_stdout(logs.Printed())
 
 
 def print_rows(rows: Iterable[Row], output: Format, names: Sequence[str] = ()) -> None:
-    """Prints rows as they come, a table when the last has come: its columns are as wide as the longest text. With
-    `names` of the columns, a head line is printed where there are no rows too."""
+    """Print rows as they come; a table only after the last row, because its columns are as wide as the longest text.
+
+    Args:
+        names: the names of the columns; with these, CSV and Markdown have a head line even if there are no rows.
+    """
     from searcher.reports import report
 
     if output is Format.table:
@@ -78,19 +82,19 @@ def print_rows(rows: Iterable[Row], output: Format, names: Sequence[str] = ()) -
         Format.yaml: report.as_yaml(rows),
         Format.markdown: report.as_markdown(rows, names),
     }
-    # In a file CSV holds what the database holds; a terminal gets it as a table does.
+    # A file gets the values of the database as they are; on a terminal, control characters are escaped.
     escaped = output is Format.csv and sys.stdout.isatty()
     for line in lines[output]:
         print(shown(line) if escaped else line)
 
 
 def print_text(text: str, *, end: str = "\n", error: bool = False) -> None:
-    """Prints lines of text, without what must not reach a terminal."""
+    """Print lines of text with control characters escaped."""
     print(shown(text, lines=True), end=end, flush=True, file=sys.stderr if error else sys.stdout)
 
 
 def print_findings(findings: Iterable[Finding]) -> bool:
-    """A line each, as they come; whether all is well."""
+    """Print a line for each finding as it comes. Return True if all are well."""
     well = True
     for finding in findings:
         well &= finding.ok
@@ -108,7 +112,7 @@ def _print_table(rows: Sequence[Row]) -> None:
 
 
 def table_of(rows: Sequence[Row]) -> Table:
-    """Rows, of which there must be one, as Rich prints them. A cell is one line; a tuple has a line for each item."""
+    """Return rows, at least one, as a table for Rich. A cell is one line; a tuple has a line for each item."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -116,7 +120,7 @@ def table_of(rows: Sequence[Row]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_header=any(map(str.strip, rows[0])))
     for name, value in rows[0].items():
         number = isinstance(value, (int, float)) or name.startswith("val_")
-        whole = name in ("study", "created")  # what one types or reads at a glance
+        whole = name in ("study", "created")  # these must not be broken over lines, to be copied and compared
         table.add_column(Text(shown(name)), justify="right" if number else "left", overflow="fold", no_wrap=whole)
     for row in rows:
         table.add_row(*(Text(_cell(value)) for value in row.values()))

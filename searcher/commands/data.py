@@ -1,4 +1,4 @@
-"""`searcher data`: which data sets are here, whether they are what they should be, and fetching them."""
+"""`searcher data`: list, check and download data sets."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ log = logging.getLogger("searcher")
 app = typer.Typer(help="The data sets that children are trained on.", no_args_is_help=True)
 
 DataDir = Annotated[
-    str, typer.Option(help="Look here, and only here; if not given, in SEARCHER_DATA and the usual places.")
+    str, typer.Option(help="The only folder to look in; if not given, SEARCHER_DATA and the usual folders.")
 ]
 
 
 @app.command("list")
 def list_data(data_dir: DataDir = "", output: Output = Format.table) -> None:
-    """The data sets that have names, and where they are."""
+    """List the data sets that have names, and where they are."""
     from workers.tasks.images.sources import KNOWN
 
     rows = [
@@ -53,15 +53,18 @@ def list_data(data_dir: DataDir = "", output: Output = Format.table) -> None:
 def check(
     name: Annotated[str, typer.Argument(help="A data set of the list, npz:FILE or package.module:function.")],
     data_dir: DataDir = "",
-    split_seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of the split into train, val and test.")] = 0,
-    limit_train: Annotated[int, typer.Option(help="Use only this many training images; 0: all.")] = 0,
-    limit_val: Annotated[int, typer.Option(help="Use only this many validation images; 0: all.")] = 0,
+    split_seed: Annotated[
+        int, typer.Option(min=0, max=2**31 - 1, help="Seed of the split into train, val and test.")
+    ] = 0,
+    limit_train: Annotated[int, typer.Option(help="Use only this many training images (0 = all).")] = 0,
+    limit_val: Annotated[int, typer.Option(help="Use only this many validation images (0 = all).")] = 0,
     standardise: Annotated[
-        bool | None, typer.Option("--standardise/--no-standardise", help="As in launch; not given: pictures only.")
+        bool | None,
+        typer.Option("--standardise/--no-standardise", help="As in launch; if not given, for pictures only."),
     ] = None,
     output: Output = Format.table,
 ) -> None:
-    """Read all of a data set and say what is in it (csv, markdown: the parts only); warn of what is odd about it."""
+    """Read all of a data set, describe it (csv, markdown: its parts only), and warn of anything unusual in it."""
     import torch
 
     from workers.tasks.images.data import load
@@ -84,9 +87,9 @@ def check(
 def fetch(
     name: Annotated[str, typer.Argument(help="fashion-mnist, cifar10 or cifar100.")],
     data_dir: Annotated[str, typer.Option(help="Folder to put it in; if not given, SEARCHER_DATA or the cache.")] = "",
-    url: Annotated[str, typer.Option(help="URL of a folder that has the same files, if not where published.")] = "",
+    url: Annotated[str, typer.Option(help="URL of a folder with the same files, to download from there.")] = "",
 ) -> None:
-    """Download a data set; goes on where an earlier download was cut, and verifies the published checksum."""
+    """Download a data set, continuing an interrupted download, and verify the published checksum."""
     import os
 
     from workers.tasks.images import cache
@@ -140,7 +143,7 @@ def _rounded(values: Tensor) -> list[float]:
 
 
 def _parts(data: Dataset) -> list[dict[str, Any]]:
-    """How many images each part has, and how many of the class with the fewest and the most."""
+    """Return a row for each part: its images and classes, and the images of its smallest and its largest class."""
     rows = []
     for name, part in (("train", data.train), ("val", data.val), ("test", data.test)):
         counts = part.labels.bincount(minlength=data.classes)
@@ -158,7 +161,7 @@ def _parts(data: Dataset) -> list[dict[str, Any]]:
 
 @contextmanager
 def _bar() -> Iterator[Report]:
-    """A bar a file, on stderr; nothing where that is no terminal."""
+    """Show a bar for each file on stderr if it is a terminal. Yield the function that updates the bars."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 

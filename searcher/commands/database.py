@@ -1,4 +1,4 @@
-"""`searcher db`: the tables made and brought up to date, checked, and studies copied from one database to another."""
+"""`searcher db`: create, upgrade and check the tables, copy studies, and renew keys."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from searcher.display import shown
 if TYPE_CHECKING:
     from searcher.store.copying import Report
 
-app = typer.Typer(help="The database: its tables, whether it is whole, copies of studies.", no_args_is_help=True)
+app = typer.Typer(help="The database: create, upgrade and check its tables; copy studies.", no_args_is_help=True)
 
 URL_HELP = "Database URL: sqlite:///FILE.db or postgresql://USER@HOST/NAME?passfile=FILE."
 
 
 @app.command()
 def upgrade(storage: Storage = DEFAULT_STORAGE) -> None:
-    """Make the tables, or bring those of an older searcher up to date."""
+    """Create the tables, or upgrade the tables of an older searcher."""
     from searcher.store.database import masked
     from searcher.store.schema import HEAD
 
@@ -34,7 +34,7 @@ def upgrade(storage: Storage = DEFAULT_STORAGE) -> None:
 
 @app.command()
 def check(storage: Storage = DEFAULT_STORAGE) -> None:
-    """Say what is in the database, and whether all that must hold of it does."""
+    """Describe the contents of the database, and check them."""
     from searcher.store.checking import examine, explained_damage
 
     with explained_damage(storage):
@@ -50,7 +50,7 @@ def copy(
     study: Annotated[list[str] | None, typer.Option(help="Name of a study to copy; all if not given.")] = None,
     output: Output = Format.table,
 ) -> None:
-    """Copy studies into another database, of either kind, which keeps what it has. All are copied or none."""
+    """Copy studies into another database, of either kind, which keeps its studies. All are copied or none."""
     from dataclasses import asdict
 
     from searcher.store import copying
@@ -78,13 +78,13 @@ def rekey(
     ] = None,
     output: Output = Format.table,
 ) -> None:
-    """Key studies of an older searcher anew; trials that cite another function's result wait to be trained."""
+    """Renew the keys of an older searcher's studies; trials that cite another function's result wait for training."""
     from dataclasses import asdict
 
     from search_space import load_primitives
     from searcher.driver.keys import is_current
     from searcher.driver.rekeying import check_primitives
-    from searcher.driver.rekeying import rekey as key_anew
+    from searcher.driver.rekeying import rekey as renew_keys
 
     modules = [name for part in (primitives or "").split(",") if (name := part.strip())]
     with no_result():
@@ -95,21 +95,21 @@ def rekey(
         for row in old:
             check_primitives(row, modules)
         with _bar("trials") as report:
-            done = [key_anew(store, row, report) for row in old]
+            done = [renew_keys(store, row, report) for row in old]
         print_rows([asdict(trial) for one in done for trial in one.reopened], output)
         if output is not Format.table:
             return
         if not done:
-            print("All keys are those of today's rules; nothing was written.")
+            print("All keys follow today's rules; nothing was written.")
         for one in done:
-            how = f"Go on: searcher resume {store.typed(one.study)}" if one.reopened else "All citations hold."
+            how = f"Next: searcher resume {store.typed(one.study)}" if one.reopened else "All citations are right."
             told = f"{one.trials} trials, {one.changed} with a new key, {len(one.reopened)} wait to be trained"
             print_text(f"study {one.study!r}: {told}. {how}")
 
 
 @contextmanager
 def _bar(unit: str = "rows") -> Iterator[Report]:
-    """Show a bar a study, on stderr; nothing where that is no terminal."""
+    """Show a bar for each study on stderr if it is a terminal. Yield the function that updates the bars."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -1,4 +1,4 @@
-"""`searcher status` and `searcher stop`: a running search seen, and ended, from anywhere that sees its database."""
+"""`searcher status` and `searcher stop`: watch or end a running search from any machine that reaches its database."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 Name = Annotated[str, typer.Argument(help="Name of the study.")]
-LOOK_SECONDS = 0.2  # how often `stop` looks whether the driver has ended
+LOOK_SECONDS = 0.2  # how often `stop` checks whether the driver has ended
 
 
 @app.command()
 def status(
     name: Name,
     storage: Storage = DEFAULT_STORAGE,
-    watch: Annotated[bool, typer.Option("--watch", help="Look again and again, until the search has ended.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it repeatedly, until the search has ended.")] = False,
     every: Annotated[
-        float, typer.Option(min=0.1, max=86_400, callback=finite, help="Seconds between two looks.")
+        float, typer.Option(min=0.1, max=86_400, callback=finite, help="With --watch: seconds between two looks.")
     ] = 2.0,
     output: Output = Format.table,
 ) -> None:
-    """Say who drives a study, since when, how fast, what runs, what failed and why."""
+    """Show who drives a study and since when, how fast it is, what runs, and what failed and why."""
     from searcher.reports import status as reading
 
     with opened(storage) as store:
@@ -49,9 +49,11 @@ def stop(
     name: Name,
     storage: Storage = DEFAULT_STORAGE,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it has ended.")] = True,
-    within: Annotated[float, typer.Option(min=0, max=10**9, callback=finite, help="Seconds to wait at most.")] = 60.0,
+    within: Annotated[
+        float, typer.Option(min=0, max=10**9, callback=finite, help="The longest time to wait, in seconds.")
+    ] = 60.0,
 ) -> None:
-    """Ask the driver of a study, wherever it runs, to finish cleanly; what it was training waits for a resume."""
+    """Ask the driver of a study, on any machine, to finish cleanly; its running trials wait for a resume."""
     from searcher.store.lease import NotDriven
 
     with opened(storage) as store:
@@ -62,8 +64,8 @@ def stop(
         while wait and (now := store.driver(study)).live and now.generation == driver.generation:
             if time.monotonic() > end:
                 raise NotDriven(
-                    f"{driver.holder} has not stopped within {within:g} s (last heard of {now.heard or 0:.0f} s ago); "
-                    f"it will when it next writes. See: searcher status {store.typed(name)}"
+                    f"{driver.holder} has not stopped within {within:g} s (its last write was {now.heard or 0:.0f} s "
+                    f"ago); it stops when it next writes. See: searcher status {store.typed(name)}"
                 )
             time.sleep(LOOK_SECONDS)
         if wait:
@@ -80,7 +82,7 @@ def _show(store: Store, found: Status, output: Format) -> None:
 
 
 def _watch(store: Store, name: str, every: float, output: Format) -> None:
-    """Shows the status until nobody drives the study. A database that does not answer is waited for."""
+    """Show the status repeatedly until nobody drives the study. If the database does not answer, wait for it."""
     from rich.console import Console
     from rich.live import Live
 
@@ -97,7 +99,7 @@ def _watch(store: Store, name: str, every: float, output: Format) -> None:
                 found = look(store, name)
             except StoreUnavailable as error:
                 if not silent:
-                    logs.say(f"{error}; looking again until it does", logging.WARNING)
+                    logs.say(f"{error}; trying again until it answers", logging.WARNING)
                 silent = True
                 time.sleep(every)
                 continue
@@ -110,7 +112,7 @@ def _watch(store: Store, name: str, every: float, output: Format) -> None:
                 return
             time.sleep(every)
     except KeyboardInterrupt:
-        return  # the way to end a watch: the search goes on
+        return  # Ctrl-C ends the watch; the search goes on
     finally:
         if live:
             live.stop()
@@ -138,10 +140,10 @@ def _driver(found: Status) -> str:
     holder = process_of(driver.holder)
     if driver.live:
         asked = "; asked to stop" if driver.asked_to_stop else ""
-        return f"{holder}; for {_span(driver.since)}, heard of {_span(driver.heard or 0)} ago{asked}"
+        return f"{holder}; for {_span(driver.since)}, last write {_span(driver.heard or 0)} ago{asked}"
     if not driver.holder:
         return "nobody yet"
-    how = "has ended" if driver.heard is None else f"has not been heard of for {_span(driver.heard)}"
+    how = "has ended" if driver.heard is None else f"wrote nothing for {_span(driver.heard)}"
     return f"nobody; the last, {holder}, {how}"
 
 

@@ -1,4 +1,4 @@
-"""`searcher jobs`: searches that run as jobs on a Ray cluster's head."""
+"""`searcher jobs`: run searches as jobs on a Ray cluster's head."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SUCCEEDED = "SUCCEEDED"
 @app.command(context_settings={"allow_interspersed_args": False})
 def submit(
     command: Annotated[
-        list[str] | None, typer.Argument(help="What to run, after --: launch --study-name NAME, or resume NAME.")
+        list[str] | None, typer.Argument(help="Command to run, after --: launch --study-name NAME, or resume NAME.")
     ] = None,
     address: Address = DEFAULT_ADDRESS,
     follow: Annotated[
@@ -39,13 +39,13 @@ def submit(
         list[str] | None, typer.Option(help="NAME=VALUE for the job's environment; no secrets. May be repeated.")
     ] = None,
 ) -> None:
-    """Run a searcher command on the cluster's head; prints the job's id."""
+    """Run a searcher command on the cluster's head, and print the job's id."""
     from searcher.integrations.ray_jobs import BadJob, command_of, public
 
     if bad := [pair for pair in env or [] if not pair.partition("=")[0] or "=" not in pair]:
         raise BadJob(f"--env {bad[0]!r} is not NAME=VALUE")
     variables = dict(pair.split("=", 1) for pair in env or [])
-    command_of(command or [])  # what is asked for wrongly is said before anyone is asked for it
+    command_of(command or [])  # finds wrong requests before the server is asked
     public(variables)
     jobs = _jobs(address)
     job = jobs.submit(command or [], variables)
@@ -58,13 +58,13 @@ def submit(
 
 @app.command("list")
 def list_jobs(address: Address = DEFAULT_ADDRESS, output: Output = Format.table) -> None:
-    """The cluster's jobs, newest first."""
+    """List the cluster's jobs, newest first."""
     print_rows(_jobs(address).listed(), output)
 
 
 @app.command()
 def status(job: JobId, address: Address = DEFAULT_ADDRESS, output: Output = Format.table) -> None:
-    """How a job is doing."""
+    """Show the status of a job."""
     found = _jobs(address).status(job)
     if output is Format.table:
         print_rows([{"": key, " ": value} for key, value in found.items() if value], output)
@@ -78,7 +78,7 @@ def logs(
     address: Address = DEFAULT_ADDRESS,
     follow: Annotated[bool, typer.Option("--follow", help="Go on until the job has ended.")] = False,
 ) -> None:
-    """What a job has printed."""
+    """Print the output of a job."""
     jobs = _jobs(address)
     if follow:
         _follow(jobs, job)
@@ -88,7 +88,7 @@ def logs(
 
 @app.command()
 def stop(job: JobId, address: Address = DEFAULT_ADDRESS) -> None:
-    """Stop a job cleanly: what it was training waits for a resume."""
+    """Stop a job cleanly; its running trials wait for a resume."""
     running, how = _jobs(address).stop(job)
     print_text(f"job {job} is {how}" if running else f"job {job} had ended before: {how}")
 
@@ -100,7 +100,7 @@ def _jobs(address: str) -> Jobs:
 
 
 def _follow(jobs: Jobs, job: str) -> None:
-    """Exit status 1 if the job has not succeeded, 130 if nobody waited for it."""
+    """Print the output until the job ends. Exit with status 1 if the job failed, 130 after Ctrl-C."""
     try:
         how = jobs.follow(job, _print_log)
     except KeyboardInterrupt:

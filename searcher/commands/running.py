@@ -1,4 +1,4 @@
-"""A search as a command runs it: shown, measured, and stopped by signals."""
+"""Run a search for a command: show it, serve its metrics, and stop it on a signal."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ log = logging.getLogger("searcher")
 
 @contextmanager
 def served(host: str, port: int | None) -> Iterator[CollectorRegistry | None]:
-    """Serves metrics for the length of the block; nothing without a port."""
+    """Serve metrics for the length of the block, and yield their registry; None without a port."""
     from searcher import UsageError
 
     if port is None:
@@ -45,7 +45,7 @@ def served(host: str, port: int | None) -> Iterator[CollectorRegistry | None]:
 
 
 def checked(settings: Config) -> str:
-    """`session.check`, which builds a user's own network; what that prints is no result."""
+    """Call `session.check`. It builds a user's own network, whose output is logged and not printed to stdout."""
     from searcher.driver import session
 
     with no_result():
@@ -53,7 +53,7 @@ def checked(settings: Config) -> str:
 
 
 def check_trust(study: str, typed: str, settings: Config, tasks: Sequence[TaskConfig]) -> None:
-    """`approval.check`; at a terminal the user is asked, and a yes is remembered."""
+    """Call `approval.check`. If it refuses, ask the user at a terminal, and record an approval."""
     from searcher.driver import approval
 
     try:
@@ -69,14 +69,15 @@ def check_trust(study: str, typed: str, settings: Config, tasks: Sequence[TaskCo
 
 
 def caller() -> Caller:
-    """Return what a command does in another way than a Python program: it asks, and keeps stdout for results."""
+    """Return the functions with which a command differs from the Python API: it asks the user, and keeps stdout for
+    results."""
     from searcher.sessions import Caller
 
     return Caller(checked, check_trust, say_waiting, no_result)
 
 
 def search(session: Session, quiet: bool, registry: CollectorRegistry | None) -> None:
-    """Run a session, shown on stderr, until its study is done, stopped or failed."""
+    """Run a session and show it on stderr, until its study is complete, stopped or failed."""
     from searcher.driver.loop import StopAsked
     from searcher.driver.signals import StopSignal
     from searcher.observe.progress import Display
@@ -95,7 +96,7 @@ def search(session: Session, quiet: bool, registry: CollectorRegistry | None) ->
             logs.say(f"{stopped}; nothing is lost. {_how_to_go_on(store, study)}")
             raise typer.Exit(130) from None
         except BaseException:
-            logs.say(f"What is in the store stands. {_how_to_go_on(store, study)}")
+            logs.say(f"The results in the store are kept. {_how_to_go_on(store, study)}")
             raise
     if stop.requested() and not (progress and progress.done == progress.total):
         logs.say(f"Stopped; nothing is lost. {_how_to_go_on(store, study)}")
@@ -103,6 +104,7 @@ def search(session: Session, quiet: bool, registry: CollectorRegistry | None) ->
 
 
 def say_waiting(busy: StudyBusy) -> None:
+    """Log that a lease is waited for whose holder may be dead."""
     from searcher.store.lease import in_words
 
     held_by = in_words(busy.holder)
@@ -110,7 +112,7 @@ def say_waiting(busy: StudyBusy) -> None:
 
 
 def _observer(registry: CollectorRegistry | None, study: Study, lease: Lease) -> Callable[[Progress], None]:
-    """What takes the progress of a search for its metrics, if they are asked for."""
+    """Return the function that updates the metrics with a search's progress. Without a registry it does nothing."""
     if registry is None:
         return lambda _: None
     from searcher.observe.metrics import Metrics

@@ -1,4 +1,4 @@
-"""`searcher space`, `code` and `show`: the search space and its functions, without a study or a database."""
+"""`searcher space`, `code` and `show`: the search spaces and their functions. They need no study and no database."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ app = typer.Typer()
 group = typer.Typer(help="The search spaces, and the functions in them.", no_args_is_help=True)
 app.add_typer(group, name="space")
 
-INDEX_WIDTH = 14  # of a table that is printed line by line
+INDEX_WIDTH = 14  # characters of the index in a table that is printed line by line
 
-SpaceName = Annotated[str, typer.Argument(help="A named space; `searcher space list` has them.")]
+SpaceName = Annotated[str, typer.Argument(help="A named space; `searcher space list` lists them.")]
 Units = Annotated[int, typer.Option(help="Core units of the grammar.")]
-Unary = Annotated[str | None, typer.Option(help="Only these unary primitives: x,neg,sin,...")]
-Binary = Annotated[str | None, typer.Option(help="Only these binary primitives: add,mul,max,...")]
+Unary = Annotated[str | None, typer.Option(help="Use only these unary primitives: x,neg,sin,...")]
+Binary = Annotated[str | None, typer.Option(help="Use only these binary primitives: add,mul,max,...")]
 Primitives = Annotated[
     str | None, typer.Option(help="Modules that register primitives of your own: package.module,...")
 ]
-Formula = Annotated[str, typer.Argument(help="As in 'x * sigmoid(beta * x)', or a known name (swish).")]
+Formula = Annotated[str, typer.Argument(help="A formula, as in 'x * sigmoid(beta * x)', or a known name (swish).")]
 
 
 class TakesMinus(TyperCommand):
-    """A command whose first argument is a formula: `-x + cos(x)` is one, and no option `-x`."""
+    """A command whose first argument is a formula, so that `-x + cos(x)` is not taken for an option `-x`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         first = args[0] if args else ""
@@ -47,7 +47,7 @@ class TakesMinus(TyperCommand):
 
 @group.command("list")
 def list_spaces(output: Output = Format.table) -> None:
-    """The named spaces, and how many choices each has with one, two and three core units."""
+    """List the named spaces, and how many choices each has with one, two and three core units."""
     from search_space import SPACES, space
 
     most = max(max(found.units) for found in SPACES.values())
@@ -74,11 +74,11 @@ def info(
     binary: Binary = None,
     primitives: Primitives = None,
     unique: Annotated[
-        bool, typer.Option("--unique", help="Count the different functions: a millisecond a choice.")
+        bool, typer.Option("--unique", help="Count the different functions; takes about 1 ms for each choice.")
     ] = False,
     output: Output = Format.table,
 ) -> None:
-    """One space: size, decisions, primitives and where they are from (csv, markdown: the primitives only)."""
+    """Describe a space: its size, decisions, primitives and reference (csv, markdown: the primitives only)."""
     from search_space import SPACES
 
     grammar = _grammar(name, units, unary, binary, primitives)
@@ -109,14 +109,16 @@ def sample(
     unary: Unary = None,
     binary: Binary = None,
     primitives: Primitives = None,
-    count: Annotated[int, typer.Option("-n", "--count", min=1, max=MOST, help="How many.")] = 10,
-    seed: Annotated[int, typer.Option(help="The same seed draws the same, also the first of a larger number.")] = 0,
+    count: Annotated[int, typer.Option("-n", "--count", min=1, max=MOST, help="Number of functions.")] = 10,
+    seed: Annotated[
+        int, typer.Option(help="The same seed gives the same functions; a larger --count only adds some.")
+    ] = 0,
     unique: Annotated[
-        bool, typer.Option("--unique", help="Each function once; drawn again where one repeats.")
+        bool, typer.Option("--unique", help="Draw again if a function repeats, so that each comes once.")
     ] = False,
     output: Output = Format.table,
 ) -> None:
-    """Functions drawn at random: uniformly over the choices, of which several can be the same function."""
+    """Draw functions at random, uniformly over the choices; several choices can be the same function."""
     grammar = _grammar(name, units, unary, binary, primitives)
     given = _print_stream(islice(_draws(grammar, seed, unique), count), output)
     if given < count:
@@ -130,17 +132,17 @@ def enumerate_space(
     unary: Unary = None,
     binary: Binary = None,
     primitives: Primitives = None,
-    limit: Annotated[int | None, typer.Option(min=1, max=MOST, help="How many; all if not given.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, max=MOST, help="Number of functions; all if not given.")] = None,
     start: Annotated[
-        int, typer.Option(min=0, help="The first index. All before it are looked at too: about 500 a second.")
+        int, typer.Option(min=0, help="The first index. Those before it are computed too, about 500 a second.")
     ] = 0,
     output: Output = Format.table,
 ) -> None:
-    """Each function once, with the index of the first choices that make it; printed as they are found."""
+    """Print each function of a space once, with the index of the first choices that make it, as they are found."""
     grammar = _grammar(name, units, unary, binary, primitives)
     if start >= grammar.size:
         raise UsageError(f"--start must be below {grammar.size}, the size of the space, not {start}")
-    found = _functions(grammar, bar=not sys.stdout.isatty())  # on one terminal, the rows show how far it is
+    found = _functions(grammar, bar=not sys.stdout.isatty())  # on a terminal, the rows themselves show the progress
     rows = dropwhile(lambda row: row["index"] < start, found)
     _print_stream(islice(rows, limit), output)
 
@@ -149,23 +151,23 @@ def enumerate_space(
 def code(
     expression: Formula,
     to: Annotated[str, typer.Option(help="torch, jax, sympy, latex, markdown or onnx.")] = "torch",
-    file: Annotated[Path | None, typer.Option("-o", "--output", help="Write here; to stdout if not given.")] = None,
-    name: Annotated[str, typer.Option(help="Name of the class or function; made of the key if not given.")] = "",
-    channels: Annotated[int, typer.Option(help="Channels of the input, each with parameters of its own.")] = 1,
+    file: Annotated[Path | None, typer.Option("-o", "--output", help="File to write; stdout if not given.")] = None,
+    name: Annotated[str, typer.Option(help="Name of the class or function; derived from the key if not given.")] = "",
+    channels: Annotated[int, typer.Option(help="Channels of the input; each has its own parameters.")] = 1,
     dim: Annotated[
-        int | None, typer.Option(help="Where the channels are: 1 or -1 (the last). Default: 1, for jax -1.")
+        int | None, typer.Option(help="Dimension of the channels: 1 or -1 (the last). Default: 1, for jax -1.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
     primitives: Primitives = None,
 ) -> None:
-    """Write a function as a file that needs nothing of this project."""
+    """Write a function as code that does not need this project."""
     from search_space import code as text_of
     from search_space import onnx_bytes
 
     tree, known = _expression(expression, primitives)
     if to == "onnx":
         if file is None:
-            raise UsageError("an onnx file is no text for a terminal; say where to write it: -o FILE.onnx")
+            raise UsageError("an onnx file is not text for a terminal; name a file: -o FILE.onnx")
         content = onnx_bytes(tree, channels=channels, dim=1 if dim is None else dim)
     else:
         text = text_of(tree, to, name=name or known, channels=channels, dim=dim)
@@ -184,11 +186,11 @@ def show(
     primitives: Primitives = None,
     output: Output = Format.table,
 ) -> None:
-    """Show what a function is like, without training it: its shape, its slope, what a deep network does with it."""
+    """Show a function's properties without training it: its shape, its slope, its effect in a deep network."""
     from searcher.reports.function import FunctionReport
 
     report = FunctionReport(_expression(expression, primitives)[0])
-    if plot:  # first, for the reader of a pipe may leave early
+    if plot:  # before printing, which a closed pipe may end
         from searcher.reports import plot as picture
 
         picture.save(report, plot)
@@ -203,7 +205,7 @@ def _print_report(report: FunctionReport, output: Format) -> None:
         print("\n".join(report.curves(braille=_can_print("⣿┊┈┼"))))
     elif output is Format.markdown:
         print_rows([{"": label, " ": text} for label, text in words.items()], output)
-    elif output is Format.csv:  # has no lists
+    elif output is Format.csv:  # CSV has no lists
         lists = {name: " ".join(map(str, value)) for name, value in report.facts().items() if isinstance(value, list)}
         print_rows([{**report.facts(), **lists}], output)
     else:
@@ -211,7 +213,7 @@ def _print_report(report: FunctionReport, output: Format) -> None:
 
 
 def _expression(text: str, primitives: str | None) -> tuple[Expression, str]:
-    """What a text says, and the name that it is, if it is one."""
+    """Return the expression of a text, and the text itself if it is a known name (otherwise an empty text)."""
     from search_space import ALIASES, KNOWN, load_primitives, parse
 
     with no_result():
@@ -221,7 +223,8 @@ def _expression(text: str, primitives: str | None) -> tuple[Expression, str]:
 
 
 def _grammar(name: str, units: int, unary: str | None, binary: str | None, primitives: str | None) -> Grammar:
-    """The named space with the primitives of these modules, narrowed to those that are named."""
+    """Return the grammar of a named space with the primitives of the modules `primitives`, limited to `unary` and
+    `binary`."""
     from dataclasses import replace
 
     from search_space import extended, load_primitives, space
@@ -237,7 +240,7 @@ def _names(text: str | None, every: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _draws(grammar: Grammar, seed: int, unique: bool) -> Iterator[Row]:
-    """Draws without end, or until every choice has come up where each function is wanted once."""
+    """Yield drawn functions without end; with `unique`, until all choices were drawn."""
     from random import Random
 
     draw = Random(seed)
@@ -256,7 +259,7 @@ def _draws(grammar: Grammar, seed: int, unique: bool) -> Iterator[Row]:
 
 
 def _functions(grammar: Grammar, bar: bool) -> Iterator[Row]:
-    """Each function once. With a `bar`, a terminal is told on stderr how far it is."""
+    """Yield each function once. With `bar`, show the progress on stderr if it is a terminal."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -265,7 +268,7 @@ def _functions(grammar: Grammar, bar: bool) -> Iterator[Row]:
         console=console,
         transient=True,
         disable=not (bar and console.is_terminal),
-        redirect_stdout=False,  # else rows that go into a file would go to the terminal instead
+        redirect_stdout=False,  # otherwise rows for a file would be written to the terminal
         redirect_stderr=False,
     )
     with progress:
@@ -284,7 +287,7 @@ def _row(grammar: Grammar, choices: Choices) -> dict[str, Any]:
 
 
 def _print_stream(rows: Iterable[Row], output: Format) -> int:
-    """Prints each row as it comes, and says how many they were."""
+    """Print each row as it comes, and return their number."""
     number = 0
 
     def counted() -> Iterator[Row]:
@@ -301,7 +304,7 @@ def _print_stream(rows: Iterable[Row], output: Format) -> int:
 
 
 def _table_lines(rows: Iterable[Row]) -> Iterator[str]:
-    """A table whose last column alone has an unknown width."""
+    """Yield the lines of a table as its rows come. Only the last column has an unknown width."""
     width = INDEX_WIDTH
     for n, row in enumerate(rows):
         if n == 0:

@@ -1,4 +1,4 @@
-"""`searcher query`: a person's own SQL, printed as it comes."""
+"""`searcher query`: run a user's own SQL and print its rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from searcher.observe import logs
 
 app = typer.Typer()
 
-TABLE_ROWS = 10_000  # a table is printed when all of it is known
+TABLE_ROWS = 10_000  # a limit, because all rows of a table are in memory before it is printed
 TABLE_BYTES = 4_000_000
 
 
@@ -22,10 +22,10 @@ def query(
     sql: Annotated[str, typer.Argument(help="One SELECT, as in: SELECT * FROM leaderboard")],
     storage: Storage = DEFAULT_STORAGE,
     limit: Annotated[
-        int, typer.Option(min=1, max=MOST, help="Most rows to print; a table has at most 10,000, and 4 MB.")
+        int, typer.Option(min=1, max=MOST, help="Largest number of rows; for a table at most 10,000, and 4 MB.")
     ] = 1_000_000,
     timeout: Annotated[
-        float, typer.Option(min=0.1, max=86_400, callback=finite, help="Seconds the query may take, printing too.")
+        float, typer.Option(min=0.1, max=86_400, callback=finite, help="Seconds for the query and its printing.")
     ] = 30,
     output: Output = Format.table,
 ) -> None:

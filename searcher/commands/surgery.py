@@ -1,4 +1,4 @@
-"""`searcher surgery`: what a search would replace in a network of one's own, and what would stay."""
+"""`searcher surgery`: show what a search would replace in a user's own network, and what would stay."""
 
 from __future__ import annotations
 
@@ -23,13 +23,18 @@ COLUMNS = ("place", "what", "channels", "dimension", "fate", "why")
 def surgery(
     model: Annotated[str, typer.Argument(help="A network of your own, as for --model: package.module:function.")],
     expression: Annotated[str, typer.Argument(help="As in 'x * sigmoid(beta * x)', or a known name (swish).")],
-    match: Annotated[str, typer.Option(help="Only the activations with names like this: 'layers.*.act'.")] = "",
+    match: Annotated[str, typer.Option(help="Replace only activations with such names: 'layers.*.act'.")] = "",
     dataset: Annotated[str, typer.Option(help="The data set whose images the network is made for.")] = "digits",
-    data_dir: Annotated[str, typer.Option(help="Folder with the data set's files; else the usual places.")] = "",
+    data_dir: Annotated[
+        str, typer.Option(help="Folder with the data set's files; if not given, the usual folders.")
+    ] = "",
     standardise: Annotated[
-        bool | None, typer.Option("--standardise/--no-standardise", help="As in launch; not given: pictures only.")
+        bool | None,
+        typer.Option("--standardise/--no-standardise", help="As in launch; if not given, for pictures only."),
     ] = None,
-    width: Annotated[int, typer.Option(min=0, max=2**14, help="The network's width, if it takes one; 0: its own.")] = 0,
+    width: Annotated[
+        int, typer.Option(min=0, max=2**14, help="The network's width, if it takes one (0 = its default).")
+    ] = 0,
     model_kwargs: Annotated[str | None, typer.Option(help="The network's other options as JSON.")] = None,
     primitives: Annotated[
         str | None, typer.Option(help="Modules that register primitives of your own: package.module,...")
@@ -56,8 +61,8 @@ def surgery(
 
 
 def _examples(dataset: str, data_dir: str, standardise: bool | None) -> tuple[tuple[int, ...], int, torch.dtype]:
-    """Return the shape of one example, the number of classes, and the type in which the network gets its values. A data
-    set with a name need not be here for that, if its values are standardised."""
+    """Return the shape of one example, the number of classes, and the type of the network's input. The files of a named
+    data set are not needed for that if its values are standardised."""
     import torch
 
     from workers.tasks.images.data import load
@@ -85,7 +90,7 @@ def _rows(found: Survey) -> list[dict[str, Any]]:
     report = found.report
     rows: list[tuple[object, ...]] = []
     for name, what, channels in report.replaced:
-        dimension = (-1 if name in report.last else 1) if channels > 1 else None  # one channel is that of all
+        dimension = (-1 if name in report.last else 1) if channels > 1 else None  # 1: all channels share parameters
         rows.append((name, what, channels, dimension, REPLACED, ""))
     counts = {(name, what): count for name, what, count in report.functional}
     reasons = {

@@ -1,4 +1,4 @@
-"""`searcher task check`: whether a task of a person's own is ready to be searched."""
+"""`searcher task check`: check whether a user's own task is ready for a search."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ app = typer.Typer(help="Tasks of your own: training functions that judge the can
 
 
 class TaskNotReady(SearcherError):
-    """A task of a person's own does not keep its contract."""
+    """A user's own task does not keep its contract."""
 
 
 @app.callback()
@@ -38,7 +38,7 @@ def check(
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 2, help="Seed of the first training.")] = 0,
     output: Output = Format.table,
 ) -> None:
-    """Train it three times with one activation, and say what a search would see. Exit status 1: it is not ready."""
+    """Train a task three times with one activation, and show what a search would see. Exit status 1 means not ready."""
     import torch
 
     from searcher.settings import config
@@ -51,7 +51,7 @@ def check(
     if settings.task == IMAGES:
         raise UsageError("the task `images` is this program's own; give yours, as in: searcher task check my.py:train")
     own.check_name(settings.task)
-    torch.set_num_threads(1)  # as a worker among others has
+    torch.set_num_threads(1)  # as a worker has
     with no_result():
         found = checking.check(task_config_of(settings), _text_of(expression), seed)
     ranked = study_task(settings, found.declared)
@@ -68,7 +68,7 @@ def check(
 
 
 def _text_of(expression: str) -> str:
-    """Return a known function, or the formula itself, as canonical text."""
+    """Return a known function or a formula as canonical text."""
     from search_space import baseline, parse
 
     return str(
@@ -77,7 +77,7 @@ def _text_of(expression: str) -> str:
 
 
 def _facts(found: Check, ranked: StudyTask) -> dict[str, Any]:
-    """Return what was found as plain values."""
+    """Return the results of the check as plain values."""
     outcome, declared = found.first.outcome, found.declared
     return {
         "task": ranked.config.task,
@@ -104,7 +104,7 @@ def _facts(found: Check, ranked: StudyTask) -> dict[str, Any]:
 
 
 def _lines(found: Check, ranked: StudyTask) -> dict[str, Any]:
-    """Return what was found in words."""
+    """Return the results of the check in words, by label."""
     from workers.tasks.checking import described
 
     outcome, declared, made = found.first.outcome, found.declared, found.first.made

@@ -1,1 +1,1 @@
-"""The loop of a search, what it keeps in memory, and how it survives outages, kills and other drivers."""
+"""The loop of a search, its state in memory, and its handling of failures, outages, leases and other drivers."""

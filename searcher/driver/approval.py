@@ -87,7 +87,7 @@ def check(study: str, typed: str, settings: Config, tasks: Sequence[TaskConfig] 
     Args:
         study, typed: the study's name, and the name as typed in a shell.
         settings: the stored settings.
-        tasks: the task configurations of a design. Those of a search follow from its settings.
+        tasks: the task configurations of a design. For a search, the settings decide the task configuration.
     """
     claims = list(_claims(settings, tasks))
     known = _known() if claims else frozenset[str]()

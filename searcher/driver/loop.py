@@ -281,7 +281,7 @@ class Search:
             self._mark_running(batch)
 
     def _settle_suspects(self, batch: Batch, ended: list[Trial]) -> None:
-        """End the trials whose failure is no longer in doubt."""
+        """End the suspects whose failure is now final."""
         for trial, outcome in self._failures.settled(nothing_left=not (self._state.running or self._can_begin())):
             self._end(trial, outcome, batch, ended)
 

@@ -24,8 +24,8 @@ class Mirrors:
         self._state, self._skip = state, skip
 
     def awaited(self, trial: Trial) -> str | None:
-        """Return the identity of the running training whose end decides `trial`: that of its own function or, with
-        `skip`, of its mirror. Return None if `trial` need not wait."""
+        """Return the identity of the running training whose end decides `trial`: a training of its own function or,
+        with `skip`, of its mirror. Return None if `trial` need not wait."""
         keys = [self._state.identity(trial)]
         if self._skip and trial.kind is Kind.CANDIDATE and (found := mirror_of(trial.expression)):
             keys.append(found.key)

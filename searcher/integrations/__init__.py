@@ -1,1 +1,1 @@
-"""Other programs of the field: searches as jobs of a Ray cluster."""
+"""Integrations with other programs: searches as jobs of a Ray cluster."""

@@ -1,7 +1,7 @@
-"""Searches as jobs of a Ray cluster, through Ray's own client: they run on the cluster's head, beside the database.
+"""Run searches as jobs of a Ray cluster, through Ray's own client. They run on the cluster's head, near the database.
 
-A job's command and its environment are shown to everyone who may look at the cluster, and the environment is given to
-the workers too. So what holds a password is refused; the head has the database's URL in SEARCHER_STORAGE.
+Everyone who may look at the cluster can see a job's command and environment, and the workers get the environment too.
+So commands and variables with a password are refused; the head has the database's URL in SEARCHER_STORAGE.
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 from searcher import SearcherError, UsageError
 from workers.pools.ray_cluster import check_port
 
-try:  # Ray's job client lets their exceptions through
+try:  # Ray's job client raises exceptions of these packages
     import aiohttp
     import requests
 except ImportError:
     raise SearcherError("`searcher jobs` needs ray[default]: pip install 'activation-searcher[cluster]'") from None
 
 ANSWER_SECONDS = 15.0  # how long the job server may take to answer
-STOP_SECONDS = 30  # between SIGTERM, at which a driver finishes cleanly, and SIGKILL; Ray's own is 3
-OVERRIDING = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # which Ray's client prefers to the address that it is given
+STOP_SECONDS = 30  # from SIGTERM, after which a driver finishes cleanly, to SIGKILL; Ray's default is 3
+OVERRIDING = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # Ray's client prefers these variables to its argument
 
-for _module in ("dashboard_sdk", "job.sdk"):  # which tell of every connection, whatever the level of their parents
+for _module in ("dashboard_sdk", "job.sdk"):  # they log every connection, whatever the level of their parents
     logging.getLogger(f"ray.dashboard.modules.{_module}").setLevel(logging.WARNING)
 
-# As generous as the parser of URLs: a password may hold a slash, or a blank.
+# As in the parser of URLs, a password may contain a slash or a blank.
 _PASSWORD = re.compile(r"(://[^:@]*:)[^@]+@|((?:\b|ssl)password=)[^&\s]*", re.IGNORECASE)
 _SECRET_NAME = re.compile(r"^PG|PASS(?!FILE)|TOKEN|SECRET|CREDENTIAL|_KEY$", re.IGNORECASE)
 
 
 class JobsError(SearcherError):
-    """The job server cannot be reached, does not let us in, or does not know the job."""
+    """The job server cannot be reached, denies access, or does not know the job."""
 
 
 class BadJob(UsageError):
-    """A job that was asked for wrongly."""
+    """The request for a job is wrong."""
 
 
 class _Client(JobSubmissionClient):
-    """Ray's, which would wait for ever for an answer."""
+    """Ray's client with a time-out for answers; its own would wait for ever."""
 
     def _do_request(self, method: str, endpoint: str, **options: Any) -> requests.Response:
         answer: requests.Response = super()._do_request(method, endpoint, timeout=ANSWER_SECONDS, **options)
@@ -59,56 +59,66 @@ class _Client(JobSubmissionClient):
 
 
 class Jobs:
-    """The job server at an address: http://HOST:8265, or a cluster's HOST:6379, ray://HOST:10001 or auto.
+    """A Ray job server.
 
-    Raises (as all its methods do):
-        JobsError: nobody answers there, the token is wrong, there is no such job.
-        BadJob: no such kind of address.
+    Args:
+        address: http://HOST:8265 for the job server, or the cluster's HOST:6379, ray://HOST:10001 or auto.
+
+    Raises (the constructor and every method):
+        JobsError: the server does not answer, the token is wrong, or there is no such job.
+        BadJob: the address is of no known kind.
     """
 
     def __init__(self, address: str) -> None:
         self.address = _checked(address)
-        with self._plain_words(), _without(OVERRIDING):
+        with self._plain_errors(), _without(OVERRIDING):
             self._client = _Client(self.address)
 
     def submit(self, words: Sequence[str], variables: Mapping[str, str]) -> str:
-        """Submits `searcher WORDS`; the id of the job."""
+        """Submit `searcher WORDS` and return the id of the job.
+
+        Args:
+            words: the arguments of the command.
+            variables: environment variables of the job.
+        """
         command = command_of(words)
         environment = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS), "SEARCHER_RAY_ADDRESS": "auto"}
         environment |= public(variables)
-        with self._plain_words():
+        with self._plain_errors():
             job: str = self._client.submit_job(entrypoint=command, runtime_env={"env_vars": environment})
         return job
 
     def listed(self) -> list[dict[str, Any]]:
-        """The jobs that were submitted, newest first."""
-        with self._plain_words():
+        """Return the facts of all submitted jobs, newest first."""
+        with self._plain_errors():
             found = [facts(job) for job in self._client.list_jobs() if job.submission_id]
         return sorted(found, key=lambda job: str(job["started"]), reverse=True)
 
     def status(self, job: str) -> dict[str, Any]:
-        with self._plain_words(job):
+        """Return the facts of a job."""
+        with self._plain_errors(job):
             return facts(self._client.get_job_info(job))
 
     def log(self, job: str) -> str:
-        with self._plain_words(job):
+        """Return the output of a job until now."""
+        with self._plain_errors(job):
             return str(self._client.get_job_logs(job))
 
     def follow(self, job: str, write: Callable[[str], object]) -> str:
-        """Hands on the log, as it is written, until the job has ended; how it has."""
+        """Call `write` with the output of a job as it comes. Return the job's status when it has ended."""
 
         async def tail() -> None:
             async for lines in self._client.tail_job_logs(job):
                 write(lines)
 
-        self.status(job)  # an unknown one has an empty log
-        with self._plain_words(job):
+        self.status(job)  # raises JobsError for an unknown job, for which Ray has an empty log
+        with self._plain_errors(job):
             asyncio.run(tail())
         return self._ended(job)
 
     def stop(self, job: str) -> tuple[bool, str]:
-        """Stops a job and waits until it has ended: whether it ran, and how it has ended."""
-        with self._plain_words(job):
+        """Stop a job and wait until it has ended. Return whether it was running, and its status."""
+        with self._plain_errors(job):
             running = bool(self._client.stop_job(job))
         return running, self._ended(job)
 
@@ -121,12 +131,12 @@ class Jobs:
         return str(status)
 
     @contextmanager
-    def _plain_words(self, job: str = "") -> Iterator[None]:
+    def _plain_errors(self, job: str = "") -> Iterator[None]:
         where = f"the Ray job server at {_shown(self.address)!r}"
         try:
             yield
         except AuthenticationError as error:
-            raise JobsError(f"{where} does not let us in: {_about_token(str(error))}") from error
+            raise JobsError(f"{where} denies access: {_about_token(str(error))}") from error
         except (requests.Timeout, TimeoutError) as error:
             raise JobsError(f"{where} does not answer within {ANSWER_SECONDS:g} s; is it a Ray head's?") from error
         except (ConnectionError, requests.RequestException, aiohttp.ClientError, RayError) as error:
@@ -142,7 +152,7 @@ class Jobs:
 
 
 def facts(job: JobDetails) -> dict[str, Any]:
-    """What is shown of a job."""
+    """Return the facts of a job that are shown, without passwords."""
     return {
         "id": job.submission_id,
         "status": str(job.status.value),
@@ -154,10 +164,10 @@ def facts(job: JobDetails) -> dict[str, Any]:
 
 
 def command_of(words: Sequence[str]) -> str:
-    """The command line of a job.
+    """Return the command line of a job.
 
     Raises:
-        BadJob: none, or one that holds a password.
+        BadJob: there are no words, or one contains a password.
     """
     given = list(words[1:] if words[:1] == ["searcher"] else words)
     if not given:
@@ -171,6 +181,11 @@ def command_of(words: Sequence[str]) -> str:
 
 
 def public(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment variables of a job.
+
+    Raises:
+        BadJob: a variable seems to be a secret.
+    """
     for name, value in variables.items():
         if _SECRET_NAME.search(name) or _PASSWORD.search(value):
             raise BadJob(
@@ -181,10 +196,10 @@ def public(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def _checked(address: str) -> str:
-    """The address, if it can be one. A cluster's own (HOST:6379, auto) Ray resolves; a closed port is found at once."""
+    """Return the address after checking its form and that its port is open. Ray resolves HOST:6379 and auto."""
     scheme = urlsplit(address).scheme if "://" in address else ""
     if scheme not in ("http", "https", "ray", "") or not (scheme or ":" in address or address == "auto"):
-        raise BadJob(f"{_shown(address)!r} is no address of a job server; use http://HOST:8265, HOST:6379 or auto")
+        raise BadJob(f"{_shown(address)!r} is not the address of a job server; use http://HOST:8265, HOST:6379 or auto")
     check_port(address)
     return address.rstrip("/")
 

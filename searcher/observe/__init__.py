@@ -1,1 +1,1 @@
-"""How a running search shows itself: logs, a progress bar, metrics over HTTP."""
+"""Show a running search: logs, a progress bar, metrics over HTTP."""

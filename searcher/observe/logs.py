@@ -1,7 +1,7 @@
-"""Log records as text for people, or as JSON lines for machines; on stderr, and in a file.
+"""Write log records as text for people or as JSON lines for machines, to stderr and to a file.
 
-A record of any library carries the study that its context is about. Trial and worker come with the records that are
-about one (`extra`).
+Records of all libraries get the study of the present context (`about`). Records about a trial or a worker have these in
+`extra`.
 """
 
 from __future__ import annotations
@@ -37,12 +37,17 @@ class LogFormat(StrEnum):
 
 
 class LogError(SearcherError):
-    """A log file that cannot be written."""
+    """The log file cannot be written."""
 
 
 def set_up(verbose: int = 0, form: LogFormat = LogFormat.text, file: Path | None = None) -> None:
-    """Says where records go. This program's own from INFO, those of libraries from WARNING; with `verbose` 1 all from
-    INFO, with 2 all.
+    """Set up logging to stderr and, if `file` is given, to a file.
+
+    Args:
+        verbose: 0 logs this program's records from INFO and records of libraries from WARNING; 1 logs all from INFO; 2
+            logs all from DEBUG.
+        form: text or JSON.
+        file: the log file; records are appended.
 
     Raises:
         LogError: the file cannot be written.
@@ -64,31 +69,31 @@ def set_up(verbose: int = 0, form: LogFormat = LogFormat.text, file: Path | None
 
 
 def hide_session_messages() -> None:
-    """From here on stderr has errors only, and what is said to the user."""
+    """Let only errors and messages for the user (`say`) through to stderr from now on."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, _Stderr):
             handler.addFilter(lambda record: record.levelno >= logging.ERROR or _is_message(record))
 
 
 def structured() -> bool:
-    """Whether stderr is for machines: nothing but records may go there."""
+    """Return True if stderr has JSON records, so that nothing else may be written to it."""
     return any(isinstance(h, _Stderr) and isinstance(h.formatter, _Json) for h in logging.getLogger().handlers)
 
 
 def say(message: str, level: int = logging.INFO) -> None:
-    """Something for the user: a plain line where logs are text, a record as any where they are JSON."""
+    """Show a message to the user: a plain line if logs are text, a normal record if they are JSON."""
     log.log(level, "%s", message, extra={"said": True})
 
 
 def print_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print a traceback to stderr, as Python does at the end of a program, without what must not reach a terminal."""
+    """Print a traceback to stderr, as Python does at the end of a program, with control characters escaped."""
     text = "".join(traceback.format_exception(kind, error, trace))
     sys.stderr.write(shown(limited(text), lines=True))
 
 
 @contextmanager
 def about(study: str) -> Iterator[None]:
-    """Records of the block are about that study."""
+    """Add the study to all log records of the block."""
     former = _about.set({"study": study})
     try:
         yield
@@ -97,15 +102,16 @@ def about(study: str) -> Iterator[None]:
 
 
 class Printed(TextIOBase):
-    """A stdout for while a search runs, when the real one waits for its results: lines that others print, such as a
-    user's own modules, become records. Those of Ray, which tells of each dead worker at length, are for debugging."""
+    """A file that takes the place of stdout while a search runs, because stdout is for results. It turns lines that a
+    user's own modules print, for example, into log records. Lines of Ray, which describe each dead worker at length,
+    are logged at DEBUG."""
 
     def __init__(self) -> None:
         self._line = ""
 
     def write(self, text: str) -> int:
         *lines, self._line = (self._line + text).split("\n")
-        if len(self._line) > LIMIT:  # it may never end
+        if len(self._line) > LIMIT:  # the line may never end
             lines, self._line = [*lines, self._line], ""
         for line in filter(str.strip, map(without_colours, lines)):
             log.log(logging.DEBUG if "(raylet)" in line else logging.INFO, "%s", line)
@@ -117,8 +123,8 @@ def _is_message(record: logging.LogRecord) -> bool:
 
 
 class _Text(logging.Formatter):
-    """A record begins a line. What comes after it in other lines (a traceback, a list that a message ends with) is
-    indented, so that no text of others can pass for a record."""
+    """Formats a record so that only its first line begins at the margin. Further lines (a traceback, a list at the end
+    of a message) are indented, so that no text in a record can look like another record."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
         lines = limited(record.message).split("\n  ") if _is_message(record) else [limited(record.message)]
@@ -130,7 +136,7 @@ class _Text(logging.Formatter):
 
 
 class _Terminal(_Text):
-    """What is said to the user has no time before it."""
+    """Formats messages for the user without the time."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         text = super().formatMessage(record)
@@ -156,7 +162,7 @@ class _Json(logging.Formatter):
 
 
 class _Stderr(logging.StreamHandler[TextIO]):
-    """Writes to what stderr is at the moment: a progress bar puts itself in between."""
+    """Writes to the present `sys.stderr`, which a progress bar replaces."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -167,7 +173,7 @@ class _Stderr(logging.StreamHandler[TextIO]):
 
 
 class _PrivateFile(logging.FileHandler):
-    """Made for its owner only. A full disk ends the log, not what it is about."""
+    """A log file that only its owner can read. If the disk is full, the log ends and the search goes on."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
         error = sys.exc_info()[1]

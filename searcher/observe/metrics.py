@@ -1,5 +1,5 @@
-"""The metrics of a running search for Prometheus, over HTTP. Only a search with `--metrics-port` imports this module:
-it needs the extra `metrics`."""
+"""Serve the metrics of a running search for Prometheus, over HTTP. Only a search with `--metrics-port` imports this
+module, because it needs the extra `metrics`."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ except ImportError:
     raise SearcherError("--metrics-port needs prometheus-client: pip install 'activation-searcher[metrics]'") from None
 
 COMMIT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)  # seconds
-MAX_CONNECTIONS = 8  # at a time, so that the search keeps the process's descriptors and threads
-CLIENT_SECONDS = 5.0  # how long a client may take for each piece that it sends or receives
+MAX_CONNECTIONS = 8  # at the same time; they must not use up the descriptors and threads that the search needs
+CLIENT_SECONDS = 5.0  # how long a client may take for each read or write
 
 log = logging.getLogger(__name__)
 
 
 class MetricsUnavailable(SearcherError):
-    """The endpoint cannot be opened."""
+    """The metrics cannot be served at the address."""
 
 
 class _Handler(WSGIRequestHandler):
@@ -51,11 +51,11 @@ class _Handler(WSGIRequestHandler):
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """An HTTP server with a bounded number of connections. When there are too many, the oldest is closed: clients that
-    never finish a request take neither the process's descriptors nor the endpoint from others."""
+    """An HTTP server with a limited number of connections. If there are too many, the oldest is closed. So clients that
+    never finish a request cannot use up the process's descriptors or block other clients."""
 
     daemon_threads = True
-    request_queue_size = 128  # with the default of 5, a client that comes in a crowd tries again after a second
+    request_queue_size = 128  # with the default of 5, some of many simultaneous clients must try again after a second
 
     def __init__(self, address: tuple[str, int], handler: type[_Handler]) -> None:
         self.address_family = socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
@@ -67,7 +67,7 @@ class _Server(ThreadingMixIn, WSGIServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         if not self._free.acquire(blocking=False):
             with self._lock, suppress(OSError, StopIteration):
-                next(iter(self._open)).shutdown(socket.SHUT_RDWR)  # its thread wakes up and closes it
+                next(iter(self._open)).shutdown(socket.SHUT_RDWR)  # the connection's thread then closes it
             if not self._free.acquire(timeout=CLIENT_SECONDS):
                 self.shutdown_request(request)
                 return
@@ -89,19 +89,23 @@ class _Server(ThreadingMixIn, WSGIServer):
 
 @contextmanager
 def endpoint(host: str, port: int) -> Iterator[tuple[CollectorRegistry, str]]:
-    """Serves what is registered, for the length of the block, at the URL that is given too. Port 0: a free one.
+    """Serve a registry of metrics for the length of the block. Yield the registry and the URL.
+
+    Args:
+        host: a name or an address of this machine.
+        port: the port; 0 takes a free one.
 
     Raises:
-        MetricsUnavailable: the address cannot be taken.
+        MetricsUnavailable: the address cannot be used.
     """
-    # Else there is a gauge beside each counter, which says when this process made it.
+    # By default there is a gauge for each counter, with the time at which the counter was created.
     disable_created_metrics()  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     try:
         server = make_server(host, port, make_wsgi_app(registry), _Server, handler_class=_Handler)
     except (OSError, UnicodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "no name of a machine"
+        why = error.strerror if isinstance(error, OSError) else "not a name of a machine"
         raise MetricsUnavailable(
             f"metrics cannot be served at {host}:{port} ({why}); give another --metrics-port, 0 for a free "
             "one, or an address of this machine as --metrics-host"
@@ -117,7 +121,7 @@ def endpoint(host: str, port: int) -> Iterator[tuple[CollectorRegistry, str]]:
 
 
 class Metrics(Collector):
-    """What is known of one search. Gauges are worked out from its latest progress when they are asked for."""
+    """The metrics of one search. Gauges are computed from the latest progress at each request."""
 
     def __init__(self, registry: CollectorRegistry, study: Study, lease: Lease) -> None:
         self._study, self._lease = study, lease
@@ -127,7 +131,7 @@ class Metrics(Collector):
             return Counter(f"searcher_{name}", meaning, ["study"], registry=registry).labels(study.name)
 
         self._outages = counter("outages", "Times the database stopped answering.")
-        self._retries = counter("retries", "Runs that failed and are begun again.")
+        self._retries = counter("retries", "Runs that failed and are repeated.")
         self._deaths = counter("worker_deaths", "Workers that were lost and replaced.")
         meaning = "Time of a transaction that was written."
         self._commits = Histogram(
@@ -136,7 +140,7 @@ class Metrics(Collector):
         registry.register(self)
 
     def update(self, progress: Progress) -> None:
-        """Takes the next progress of the search."""
+        """Take the next progress of the search."""
         before = self._latest[0] if self._latest else None
         for seconds in progress.commits:
             self._commits.observe(seconds)
@@ -166,19 +170,24 @@ class Metrics(Collector):
 
 
 def _gauges(progress: Progress, since: float, study: Study) -> Iterator[tuple[str, str, float | None]]:
-    """Numbers as of a progress that is so many seconds old: since then nothing has ended."""
+    """Yield name, meaning and value of each gauge.
+
+    Args:
+        progress: the latest progress.
+        since: seconds since that progress, during which no trial has ended.
+    """
     seconds = progress.seconds + since
     outage, best = progress.outage, progress.best
     rate = 3600 * progress.session_done / max(seconds, 1e-9)
     yield "trials_wanted", "The study's total of trials.", progress.total
-    yield "trials_per_hour", "Trials decided an hour, in this session.", rate
-    yield "session_seconds", "How long this session has lasted.", seconds
+    yield "trials_per_hour", "Trials decided per hour, in this session.", rate
+    yield "session_seconds", "Length of this session.", seconds
     yield (
         "outage_seconds",
-        "How long the database has not answered; 0: it does.",
+        "How long the database has not answered; 0 if it does.",
         outage.seconds + since if outage else 0,
     )
     yield "held_results", "Results that are not in the database yet.", outage.held if outage else 0
     for metric in study.task.shown:
         name = f"best_{metric.name}"
-        yield name, "Of the best trial by the study's objective.", best.metrics.get(metric.name) if best else None
+        yield name, "Value of the best trial by the study's objective.", best.metrics.get(metric.name) if best else None

@@ -1,4 +1,4 @@
-"""A running search: a bar on a terminal or in a notebook, a line now and then in a log. All goes to stderr."""
+"""Show a running search on stderr: a bar on a terminal or in a notebook, otherwise a line every few seconds."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from searcher.driver.loop import Progress as SearchProgress
 from searcher.observe import logs
 from searcher.records import Trial, TrialState
 
-LINE_SECONDS = 5.0  # at most one plain line in so long, the last one apart
+LINE_SECONDS = 5.0  # the least time between two plain lines, except before the last one
 
 log = logging.getLogger("searcher")
 
 
 class Display:
-    """Shows the progress of one search. Where stderr is no terminal, plain lines."""
+    """Shows the progress of one search: as a bar if stderr is a terminal or a notebook, otherwise as plain lines."""
 
     def __init__(self, study: str, quiet: bool = False) -> None:
         self._study, self._quiet = study, quiet
@@ -58,6 +58,7 @@ class Display:
             self._line(self._latest)
 
     def update(self, progress: SearchProgress) -> None:
+        """Show the next progress of the search, and log its events."""
         self._latest = progress
         log_events(progress)
         if self._live:
@@ -76,14 +77,14 @@ class Display:
 
 
 def _shows_bars(console: Console) -> bool:
-    """Return True for a terminal, and for a notebook with the widgets that Rich shows a bar in."""
+    """Return True for a terminal, and for a notebook with the widgets that Rich needs for a bar."""
     if console.is_jupyter:
         return find_spec("ipywidgets") is not None
     return sys.stderr.isatty()
 
 
 def log_events(progress: SearchProgress) -> None:
-    """A record for each trial that has ended or whose run has failed since the last progress."""
+    """Log a record for each trial that ended or whose run failed since the last progress."""
     for trial in progress.again:
         reason = headline(trial.reason)
         log.warning("a run of trial %d has failed, it runs again: %s", trial.number, reason, extra=_about(trial))
@@ -108,7 +109,7 @@ def _about(trial: Trial) -> dict[str, Any]:
 
 
 def describe(progress: SearchProgress) -> tuple[str, str]:
-    """The counts and the rate, and the best so far."""
+    """Return two lines: the counts and the rate, and the best function so far."""
     infeasible = progress.counts[TrialState.INFEASIBLE]
     pruned = progress.counts[TrialState.PRUNED] - progress.mirrors
     failed = progress.counts[TrialState.FAILED]
@@ -130,12 +131,12 @@ def describe(progress: SearchProgress) -> tuple[str, str]:
 
 
 def rate(progress: SearchProgress) -> float:
-    """Trials decided an hour in this session."""
+    """Return the number of trials decided per hour in this session."""
     return 3600 * progress.session_done / max(progress.seconds, 1e-9)
 
 
 def time_left(progress: SearchProgress) -> float:
-    """Seconds until the total at this session's rate."""
+    """Return the seconds until the study's total, at this session's rate."""
     return 3600 * (progress.total - progress.done) / max(rate(progress), 1e-9)
 
 

@@ -1,4 +1,4 @@
-"""The standard streams of a process whose parent has closed some of them."""
+"""Repair the standard streams of a process whose parent has closed some of them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ _MODES = {"stdin": "r", "stdout": "w", "stderr": "w"}  # in the order of their d
 
 
 def prepare() -> None:
-    """Open what is closed of stdin, stdout and stderr as the null device, and let stdout escape what it cannot encode.
+    """If stdin, stdout or stderr is closed, open it as the null device. Let stdout escape characters that it cannot
+    encode.
 
-    Python has None for a closed stream, and its descriptor goes to the next file that is opened: a database, in which
-    whatever a library prints would be written.
+    If a stream is closed, Python sets it to None, and the next file that is opened gets its descriptor. That could be a
+    database, into which a library would then print.
     """
     for descriptor, (name, mode) in enumerate(_MODES.items()):
         if not _is_open(descriptor):
-            null = os.open(os.devnull, os.O_RDWR)  # the lowest that is free: this one
+            null = os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor, which is the closed one
             os.set_inheritable(null, True)
         if getattr(sys, name) is None:
             stream = os.fdopen(descriptor, mode, encoding="utf-8", errors="backslashreplace", closefd=False)

@@ -1,1 +1,1 @@
-"""Rankings, exports, the status of a study and descriptions of functions, for people and programs to read."""
+"""Report rankings, exports, the status of a study and descriptions of functions, for people and programs."""

@@ -1,4 +1,4 @@
-"""What is known of a function without training it, for people and for programs, and its curve in a terminal."""
+"""Describe a function without training it, for people and for programs, and draw its curve in a terminal."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from search_space.activation import default_modes, gradients
 from search_space.properties import CURVED, LAYERS, Tail
 
 REACH = 5.0  # curves are drawn on [-REACH, REACH]
-SHOWN = 6  # kinks or jumps that are listed
+SHOWN = 6  # number of kinks or jumps that are listed
 
 Array = NDArray[np.float64]
 
 
 @default_modes()
 def sampled(expression: Expression, x: Array) -> tuple[Array, Array]:
-    """f and f' at each x in float64, NaN where they are no finite number."""
+    """Return f and f' at each x in float64, with NaN for values that are not finite. All arrays have the same shape."""
     module = Activation(expression).double().requires_grad_(False)
     points = torch.tensor(x, requires_grad=True)
     y = module(points)
@@ -47,7 +47,7 @@ def sampled(expression: Expression, x: Array) -> tuple[Array, Array]:
 
 
 def window(y: Array) -> tuple[float, float]:
-    """The range of y to draw: all of it, unless a pole or fast growth would flatten everything else."""
+    """Return the range of y to draw. It is the whole range, unless a pole or fast growth would flatten the rest."""
     y = y[np.isfinite(y)]
     if not y.size:
         return -1.0, 1.0
@@ -56,32 +56,34 @@ def window(y: Array) -> tuple[float, float]:
     bottom, top = max(y.min(), min(low - reach, -REACH)), min(y.max(), max(high + reach, REACH))
     if top - bottom < 1e-9 * max(1.0, abs(top)):
         return float(bottom - 1), float(top + 1)
-    near = 0.1 * (top - bottom)  # 0 is drawn where it costs little
+    near = 0.1 * (top - bottom)  # the range includes 0 if it is almost in it
     return float(0 if 0 < bottom < near else bottom), float(0 if -near < top < 0 else top)
 
 
 @dataclass(frozen=True)
 class FunctionReport:
-    """A function with what can be said of it."""
+    """A function and its properties. Each property is computed when it is first used."""
 
     expression: Expression
 
     @cached_property
     def key(self) -> str:
+        """The key of the function."""
         return key(self.expression)
 
     @cached_property
     def profile(self) -> Profile:
+        """The measured properties of the function."""
         return profile(self.expression)
 
     @cached_property
     def objection(self) -> str | None:
-        """Why a search would not train it."""
+        """The reason why a search would not train the function; None if it would."""
         return preflight(self.expression) or breakdown(self.expression)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """What the function is known as, in whatever way it is written."""
+        """Names of known functions that this function is equal to."""
         return _names(self.key)
 
     @cached_property
@@ -91,22 +93,22 @@ class FunctionReport:
 
     @cached_property
     def own_mirror(self) -> bool:
-        """Whether f is odd."""
+        """True if the function is odd, and so its own mirror."""
         return key(self.mirror) == self.key
 
     @cached_property
     def mirror_of(self) -> tuple[str, ...]:
-        """Names of known functions, other than f, that -f(-x) is."""
+        """Names of known functions, other than f, that -f(-x) is equal to."""
         return () if self.own_mirror else _names(key(self.mirror))
 
     @property
     def reference(self) -> str:
+        """The publication of the known function; empty for others."""
         return KNOWN[self.names[0]].reference if self.names else ""
 
     def facts(self) -> dict[str, Any]:
-        """Plain values under one name each (`left.limit`). Infinities are the texts "inf" and "-inf"; None says that
-        there is no such number or that it was not found.
-        """
+        """Return the properties as plain values by name, such as `left.limit`. Infinities are the texts "inf" and
+        "-inf"; None means that the number does not exist or was not found."""
         found = self.profile
         derived = {name: getattr(found, name) for name in ("finite", "bounded_below", "bounded_above")}
         return {
@@ -125,7 +127,7 @@ class FunctionReport:
         }
 
     def words(self) -> dict[str, str]:
-        """The same, as people say it: label -> text."""
+        """Return the properties as texts for people, by label."""
         found, simplest = self.profile, str(canonical(self.expression))
         depth = found.depth
         return {
@@ -144,8 +146,8 @@ class FunctionReport:
             f"E[f'^2] {_number(found.slope_second_moment)}",
             "gradient": f"slope exactly 0 on {100 * found.dead:.3g} % of x, almost linear (|f''| < {CURVED}) on "
             f"{100 * found.linear:.3g} %",
-            f"{LAYERS} layers": f"signals {depth.signals or 'are no number'}, "
-            f"gradients {depth.gradients or 'are no number'} (random weights, no normalisation)",
+            f"{LAYERS} layers": f"signals {depth.signals or 'are not finite'}, "
+            f"gradients {depth.gradients or 'are not finite'} (random weights, no normalisation)",
             "variance": _fixed_point(depth.fixed_point, depth.chi),
             "cost": f"{_count(found.steps, 'operation')}, {_count(found.parameters, 'parameter')} a channel",
         }
@@ -157,8 +159,13 @@ class FunctionReport:
         return f"{known}-f(-x) = {self.mirror}"
 
     def curves(self, width: int = 30, height: int = 12, *, braille: bool = True) -> list[str]:
-        """f and f' side by side in so many characters each, and their axes."""
-        x = np.linspace(-REACH, REACH, 16 * width)  # an even number: 0 is a place where functions like to break
+        """Return lines of text with the curves of f and f' side by side.
+
+        Args:
+            width, height: the size of each curve in characters, without its axes.
+            braille: draw with Braille characters; otherwise with ASCII.
+        """
+        x = np.linspace(-REACH, REACH, 16 * width)  # an even number leaves out 0, where many functions break
         value, slope = sampled(self.expression, x)
         jumps = self.profile.jumps
         left = drawing("f(x)", x, value, jumps, width, height, braille)
@@ -168,7 +175,7 @@ class FunctionReport:
 
 
 def _names(found: str) -> tuple[str, ...]:
-    """Names of known functions with that key, then their other names."""
+    """Return the names of the known functions with that key, then their aliases."""
     names = [name for name, row in KNOWN.items() if key(parse(row.expression)) == found]
     return (*names, *(alias for alias, name in ALIASES.items() if name in names))
 
@@ -176,7 +183,7 @@ def _names(found: str) -> tuple[str, ...]:
 def drawing(
     title: str, x: Array, y: Array, breaks: Sequence[float], width: int, height: int, braille: bool
 ) -> list[str]:
-    """One curve as lines of text: a title, `height` lines with numbers of y at their left, and the numbers of x."""
+    """Return a curve as lines of text: the title, `height` lines with values of y at the left, and values of x."""
     low, high = window(y)
     dots = _dots(x, y, breaks, low, high, (4 * height, 2 * width))
     zero = math.floor(high / (high - low) * height) if low <= 0 <= high else -1
@@ -197,7 +204,7 @@ def drawing(
 def _dots(
     x: Array, y: Array, breaks: Sequence[float], low: float, high: float, shape: tuple[int, int]
 ) -> NDArray[np.bool_]:
-    """Which dots the curve goes through: from each point straight to the next, unless the curve breaks between them."""
+    """Return a grid that is True at the dots on the curve. Lines join the points, except across breaks."""
     rows, columns = shape
     dots = np.zeros(shape, dtype=bool)
     across = np.minimum((x - x[0]) / (x[-1] - x[0]) * columns, columns - 1).astype(int)
@@ -225,14 +232,14 @@ def _ascii(cell: NDArray[np.bool_]) -> str:
 
 
 def _background(across: bool, down: bool, braille: bool) -> str:
-    """A light line through 0, either way."""
+    """Return the character of an empty cell, which may be on an axis."""
     if braille:
         return "┼" if across and down else "┈" if across else "┊" if down else " "
     return "+" if across and down else "-" if across else "|" if down else " "
 
 
 def _flat(prefix: str, record: Any) -> dict[str, Any]:
-    """The fields of a record as plain values, those of records within it as `outer.inner`."""
+    """Return the fields of a record as plain values; fields of records in it are named `outer.inner`."""
     found: dict[str, Any] = {}
     for item in fields(record):
         name, value = prefix + item.name, getattr(record, item.name)
@@ -251,7 +258,7 @@ def _plain(value: Any) -> Any:
 
 
 def _shape(found: Profile) -> list[str]:
-    """Trend, symmetry and bounds; where f is no number they mean nothing."""
+    """Describe trend, symmetry and bounds, or say where f is not finite."""
     if not found.finite:
         return [f"no finite number at x = {found.broken_at:g}"]
     words = {"constant": "constant", None: "not monotone"}.get(found.trend, f"monotone ({found.trend})")
@@ -281,7 +288,8 @@ def _places(points: tuple[float, ...]) -> str:
 
 
 def _fixed_point(q: float | None, chi: float | None) -> str:
-    """Where the variance of signals goes in such a stack, and what a layer does to gradients there."""
+    """Describe the limit of the signals' variance in a deep stack, and by which factor a layer there multiplies the
+    variance of gradients."""
     if q is None or q == math.inf:
         return "no fixed point found" if q is None else "grows without end from layer to layer"
     factor = "" if chi is None else f"; there a layer multiplies that of gradients by {_number(chi)}"

@@ -1,4 +1,4 @@
-"""Mirrors among the ranked functions of a study."""
+"""Mark the mirrors among the ranked functions of a study."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from searcher.reports.report import Row
 from searcher.store.ranking import place
 from searcher.store.store import Store
 
-MAX_MARKED = 1000  # rows of a ranking; each takes a millisecond or two
+MAX_MARKED = 1000  # rows of a ranking that are marked; each takes a millisecond or two
 
 log = logging.getLogger("searcher")
 
@@ -20,9 +20,9 @@ log = logging.getLogger("searcher")
 def marked(store: Store, study: Study, rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Return the rows of a leaderboard with one more field, `mirror`.
 
-    It is `mirror of relu` or `mirror of trial 12` where -f(-x) is ranked in the same study too, else empty. Of a pair
-    one row is marked: the candidate if the other is a baseline, otherwise the one that ranks lower. Mirrors are found
-    through an index, for the first `MAX_MARKED` rows.
+    The field is `mirror of relu` or `mirror of trial 12` if -f(-x) is ranked in the same study too, otherwise empty.
+    One row of each pair is marked: the candidate if the other one is a baseline, otherwise the one that ranks lower.
+    Only the first `MAX_MARKED` rows are marked.
     """
     if len(rows) > MAX_MARKED:
         log.info("mirrors are marked in the first %d of %d rows", MAX_MARKED, len(rows))

@@ -1,4 +1,4 @@
-"""A picture of a function and its slope, beside ReLU and Swish. Needs the extra `plot` (matplotlib)."""
+"""Draw a function and its slope together with ReLU and Swish. This needs the extra `plot` (matplotlib)."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ENDINGS = (".png", ".svg")
-POINTS = 2000  # an even number: 0 is a place where functions like to break
-FARTHEST = (10.0, 4.0)  # of f and of f': beyond them ReLU and Swish would be flat
-OTHERS = {"relu": ("ReLU", "-"), "swish": ("Swish", "--")}  # as they are called and drawn
-MORE = {0.5: ":", 2.0: "-."}  # other values of the parameters
+POINTS = 2000  # an even number, so that x = 0 is left out: many functions have a kink or jump there
+FARTHEST = (10.0, 4.0)  # largest |y| drawn for f and for f'; with more, ReLU and Swish would look flat
+OTHERS = {"relu": ("ReLU", "-"), "swish": ("Swish", "--")}  # label and line style of the functions for comparison
+MORE = {0.5: ":", 2.0: "-."}  # other values of the parameters, with their line styles
 STRONG, LIGHT, LINE = "#0b5394", "#8a8a8a", "#dddddd"
 MATH_FONT = "stix"
-SIZES = (16, 14, 12, 10, 8)  # of the title, until it fits
+SIZES = (16, 14, 12, 10, 8)  # font sizes of the title; the first that fits is used
 WIDTH = 9.0  # inches
 
 
 def check(path: Path) -> None:
-    """Whether a picture can be made under this name at all.
+    """Check that a picture can be saved under this name.
 
     Raises:
-        UsageError: a name with another ending.
+        UsageError: the name does not end in .png or .svg.
         SearcherError: matplotlib is missing.
     """
     if path.suffix.lower() not in ENDINGS:
@@ -44,10 +44,10 @@ def check(path: Path) -> None:
 
 
 def save(report: FunctionReport, path: Path) -> None:
-    """Draws `report` into a file; the same function makes the same file.
+    """Draw a function into a file. The same function gives the same file.
 
     Raises:
-        UsageError, SearcherError: as `check`; a file that cannot be written.
+        UsageError, SearcherError: as in `check`, or the file cannot be written.
     """
     check(path)
     import matplotlib
@@ -60,7 +60,7 @@ def save(report: FunctionReport, path: Path) -> None:
 
 
 def figure(report: FunctionReport) -> Figure:
-    """f at the left, f' at the right. A figure of its own: nothing of pyplot's global state is touched."""
+    """Return a figure with f at the left and f' at the right. It does not use pyplot's global state."""
     from matplotlib.figure import Figure
 
     picture = Figure(figsize=(WIDTH, 4.2), layout="constrained")
@@ -75,7 +75,7 @@ def figure(report: FunctionReport) -> Figure:
 
 
 def _curves(report: FunctionReport) -> list[tuple[FunctionReport, dict[str, Any]]]:
-    """What is drawn, the function itself first, and how."""
+    """Return the functions to draw, the function itself first, each with matplotlib's options for its line."""
     own = {
         "label": report.names[0] if report.names else "this function",
         "color": STRONG,
@@ -117,7 +117,7 @@ def _panel(axes: Axes, curves: Sequence[tuple[FunctionReport, dict[str, Any]]], 
 
 
 def _broken_at(x: Array, y: Array, breaks: Sequence[float]) -> Array:
-    """No line where the curve jumps: the point after the break is left out."""
+    """Return y with NaN at the first point after each break, so that no line is drawn across a jump."""
     y = y.copy()
     after = [i for i in np.searchsorted(x, breaks) if i < len(x)]
     y[after] = np.nan
@@ -125,7 +125,8 @@ def _broken_at(x: Array, y: Array, breaks: Sequence[float]) -> Array:
 
 
 def _limits(curves: Sequence[Array], farthest: float) -> tuple[float, float]:
-    """Everything if it is near, else what is near; a function that is mostly far away is shown where it is."""
+    """Return the range of y to draw: the range of all curves, limited to [-farthest, farthest], or the function's own
+    range if most of its values are outside these limits."""
     own = curves[0][np.isfinite(curves[0])]
     if own.size and np.mean(np.abs(own) <= farthest) < 0.25:
         low, high = window(own)
@@ -137,7 +138,8 @@ def _limits(curves: Sequence[Array], farthest: float) -> tuple[float, float]:
 
 
 def _title(report: FunctionReport) -> tuple[str, int]:
-    """The formula as mathematics, if matplotlib can set it and it fits; else its text, in lines."""
+    """Return the title and its font size: the formula as mathematics if matplotlib can draw it and it fits, otherwise
+    as text."""
     from textwrap import fill
 
     from matplotlib.font_manager import FontProperties
@@ -150,6 +152,6 @@ def _title(report: FunctionReport) -> tuple[str, int]:
             font = FontProperties(size=size, math_fontfamily=MATH_FONT)
             if MathTextParser("path").parse(formula, dpi=72, prop=font).width <= 68 * WIDTH:
                 return formula, size
-    except (SpaceError, ValueError):  # LaTeX cannot say it; matplotlib does not know the word
+    except (SpaceError, ValueError):  # the function has no LaTeX, or matplotlib does not know a command in it
         return fill(plain, 100), 10
     return fill(plain, 100), 10

@@ -1,4 +1,4 @@
-"""Reading results: rankings, comparisons, exports. Writes nothing to the store."""
+"""Report results: comparisons, rows of tables, exports. Nothing is written to the store."""
 
 from __future__ import annotations
 
@@ -24,34 +24,34 @@ Row = Mapping[str, Any]
 
 
 class ReportError(SearcherError):
-    """A report that cannot be written."""
+    """A report cannot be written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The best function against ReLU."""
+    """The leaderboard's rows of the best function and of ReLU."""
 
     best: Row
     relu: Row
 
     def difference(self, metric: str) -> float:
-        """Return how much the best function's mean is above the mean of ReLU."""
+        """Return the best function's mean of a metric minus ReLU's."""
         return float(self.best[metric] - self.relu[metric])
 
     @property
     def seeds(self) -> int:
-        """Trainings behind the weaker of the two means."""
+        """The smaller of the two numbers of trainings."""
         return int(min(self.best["n_trials"], self.relu["n_trials"]))
 
 
 def compare_with_relu(board: Sequence[Row]) -> Comparison | None:
-    """The best of a leaderboard against its ReLU; None if either is missing."""
+    """Return the rows of the best function and of ReLU; None if either is missing."""
     relu = next((row for row in board if row["name"] == "relu"), None)
     return Comparison(board[0], relu) if relu else None
 
 
 def conclusion(store: Store, study: Study, board: Sequence[Row]) -> str:
-    """What a search has found, in words. `board` has the best of its leaderboard, and ReLU."""
+    """Describe what a search has found. `board` has the first rows of its leaderboard, and the row of ReLU."""
     if not board and not any(state.finished for state in store.counts(study)):
         return "No trial has ended yet."
     if not board:
@@ -82,7 +82,7 @@ def _signed(difference: float) -> str:
 
 
 def _totals(store: Store, study: Study) -> str:
-    """Return in words how many trials ended in which way."""
+    """Describe how many trials ended in which way."""
     found = queries.totals(store, study)
     of = "" if found.finished == study.n_trials else f" of {study.n_trials}"
     early = f"{found.pruned} stopped early, " if found.pruned else ""
@@ -95,7 +95,7 @@ def _totals(store: Store, study: Study) -> str:
 
 
 def study_rows(store: Store) -> list[dict[str, Any]]:
-    """A row a study: settings, progress, and who drives it."""
+    """Return a row for each study: settings, progress, and who drives it."""
     return [
         {
             "study": summary.study.name,
@@ -119,11 +119,11 @@ def study_rows(store: Store) -> list[dict[str, Any]]:
 
 
 def trial_report(store: Store, study: Study, number: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """One trial's facts, with the settings it was trained under, and its learning curve. A cited trial has the curve of
-    the trial that it cites.
+    """Return a trial's fields with the settings of its training, and its learning curve. A trial that cites another one
+    has the curve of that trial.
 
     Raises:
-        UnknownStudy: the study has no such trial.
+        UnknownStudy: the study has no trial of that number.
     """
     trial = store.trial(study, number)
     task = study.tasks[trial.task_config]
@@ -133,7 +133,7 @@ def trial_report(store: Store, study: Study, number: int) -> tuple[dict[str, Any
 
 
 def _settings(config: TaskConfig) -> dict[str, Any]:
-    """Return the parameters of a task configuration by name, those of the recipe as `recipe.epochs`."""
+    """Return the parameters of a task configuration by name; names of the recipe look like `recipe.epochs`."""
     if config.task != IMAGES:
         return dict(config.parameters)
     settings = asdict(ImageConfig.from_parameters(config.parameters))
@@ -142,15 +142,15 @@ def _settings(config: TaskConfig) -> dict[str, Any]:
 
 
 def trial_rows(store: Store, study: Study) -> list[dict[str, Any]]:
-    """Every trial of a study as plain values, by number."""
+    """Return all trials of a study as plain values, by number."""
     return [_plain(trial, study.tasks[trial.task_config]) for trial in store.trials(study)]
 
 
 def export(rows: Sequence[Row], path: Path) -> None:
-    """Writes rows to a `.csv`, `.json` or `.parquet` file.
+    """Write rows to a `.csv`, `.json` or `.parquet` file.
 
     Raises:
-        UsageError: another ending.
+        UsageError: the file name has another ending.
         ReportError: the file cannot be written, or it is a Parquet file and pyarrow is missing.
     """
     writers = {".csv": _export_text, ".json": _export_text, ".parquet": _export_parquet}
@@ -163,7 +163,11 @@ def export(rows: Sequence[Row], path: Path) -> None:
 
 
 def as_json(rows: Iterable[Row]) -> Iterator[str]:
-    """The lines of one array. Raises ValueError on a number that is not finite: it would not be JSON."""
+    """Yield the lines of a JSON array of objects.
+
+    Raises:
+        ValueError: a number is not finite, which JSON cannot express.
+    """
     yield "["
     before = ""
     for row in rows:
@@ -176,9 +180,10 @@ def as_json(rows: Iterable[Row]) -> Iterator[str]:
 
 
 def as_csv(rows: Iterable[Row], names: Sequence[str] = ()) -> Iterator[str]:
-    """A head line, of the columns' names or else the first row's, and a line for each row."""
+    """Yield the lines of a CSV table: a line of names (by default the names in the first row), and a line for each
+    row."""
     written = io.StringIO()
-    writer = csv.writer(written)  # it quotes texts that have characters of its line end, \r\n
+    writer = csv.writer(written)  # it quotes texts with characters of its line end, \r\n
     for values in _with_head(rows, names):
         writer.writerow(values)
         yield written.getvalue().removesuffix("\r\n")
@@ -196,12 +201,13 @@ def _with_head(rows: Iterable[Row], names: Sequence[str]) -> Iterator[list[Any]]
 
 
 def as_yaml(rows: Iterable[Row]) -> Iterator[str]:
+    """Yield the lines of a YAML list of mappings."""
     import yaml
 
     row = None
     for row in rows:
         text = yaml.safe_dump([dict(row)], sort_keys=False, allow_unicode=True)
-        if shown(text, lines=True) != text:  # YAML takes hidden characters for printable ones
+        if shown(text, lines=True) != text:  # YAML does not escape all hidden characters
             text = yaml.safe_dump([dict(row)], sort_keys=False)
         yield text.rstrip("\n")
     if row is None:
@@ -209,6 +215,7 @@ def as_yaml(rows: Iterable[Row]) -> Iterator[str]:
 
 
 def as_markdown(rows: Iterable[Row], names: Sequence[str] = ()) -> Iterator[str]:
+    """Yield the lines of a Markdown table; `names` as in `as_csv`."""
     for n, values in enumerate(_with_head(rows, names)):
         texts = [str("" if value is None else value).replace("|", "\\|") for value in values]
         cells = ["<br>".join(map(shown, text.split("\n"))) for text in texts]
@@ -233,7 +240,7 @@ def _export_parquet(rows: Sequence[Row], path: Path) -> None:
 
 
 def _plain(trial: Trial, task: StudyTask) -> dict[str, Any]:
-    """Return the fields of a trial as plain values, with one for each metric in place of `metrics`."""
+    """Return the fields of a trial as plain values, with a field for each metric instead of `metrics`."""
     found: dict[str, Any] = {}
     for name, value in asdict(trial).items():
         if name == "metrics":

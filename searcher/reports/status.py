@@ -1,4 +1,4 @@
-"""The status of a study, as the database knows it. It is read only, and the database does the counting."""
+"""Read the status of a study from the database. The database does the counting."""
 
 from __future__ import annotations
 
@@ -14,14 +14,20 @@ from searcher.store import queries
 from searcher.store.lease import Driver
 from searcher.store.store import Store
 
-RECENT = 200  # latest trials that the rate is taken over
-FAILURES = 1000  # latest failed trials whose reasons are looked at
-SHOWN = 10  # most lines of what runs, and of what failed
+RECENT = 200  # latest trials from which the rate is computed
+FAILURES = 1000  # latest failed trials whose reasons are counted
+SHOWN = 10  # lines of running trials, and of failures
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why trials failed: the first line of their reason, how many of the latest thousand, and one of them."""
+    """A reason why trials failed.
+
+    Attributes:
+        reason: its first line.
+        count: number of trials that failed for it, among the latest thousand failures.
+        number: one of these trials.
+    """
 
     reason: str
     count: int
@@ -30,8 +36,19 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A study now. `rate` is in trials decided an hour, over the driver's latest; None where nobody drives or too few
-    have ended. `running` are numbers and expressions of the trials being trained, as of the driver's last word."""
+    """The present status of a study.
+
+    Attributes:
+        study: the study.
+        driver: its driver, or the last one.
+        counts: number of trials by state.
+        running: numbers and expressions of the first running trials; the driver updates them about once a second.
+        failures: the most frequent reasons why trials failed.
+        rate: trials decided per hour, from the latest trials of the driver; None if nobody drives the study or too few
+            trials have ended.
+        best: the leaderboard's first row.
+        relu: the leaderboard's row of ReLU.
+    """
 
     study: Study
     driver: Driver
@@ -44,19 +61,20 @@ class Status:
 
     @property
     def done(self) -> int:
+        """Number of trials that have ended."""
         return sum(n for state, n in self.counts.items() if state.finished)
 
     @property
     def seconds_left(self) -> float | None:
-        """Until the total, at this rate."""
+        """Seconds until the study's total at this rate; None without a rate."""
         return 3600 * (self.study.n_trials - self.done) / self.rate if self.rate else None
 
 
 def status(store: Store, name: str) -> Status:
-    """The status of a study.
+    """Return the status of a study.
 
     Raises:
-        UnknownStudy: there is none of that name.
+        UnknownStudy: there is no study of that name.
         StoreError: the database cannot be read.
     """
     study = store.study(name)
@@ -78,7 +96,7 @@ def _failures(store: Store, study: Study) -> tuple[Failure, ...]:
     totals: Counter[str] = Counter()
     first: dict[str, int] = {}
     for number, reason in queries.failure_reasons(store, study, FAILURES):
-        line = headline(reason)  # reasons differ in their tracebacks
+        line = headline(reason)  # without the traceback, which differs between equal failures
         totals[line] += 1
         first[line] = number
     return tuple(Failure(reason, n, first[reason]) for reason, n in totals.most_common(SHOWN))
@@ -95,7 +113,7 @@ def _rate(store: Store, study: Study, driver: Driver) -> float | None:
 
 
 def as_facts(found: Status) -> dict[str, Any]:
-    """As plain values, for JSON."""
+    """Return the status as plain values, for JSON."""
     driver, best, relu = found.driver, found.best, found.relu
     return {
         "study": found.study.name,

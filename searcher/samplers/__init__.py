@@ -1,1 +1,1 @@
-"""Samplers: what to try next. See `searcher.samplers.contract` for the contract."""
+"""Samplers propose functions to train. See `searcher.samplers.contract` for the contract."""

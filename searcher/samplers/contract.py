@@ -1,4 +1,4 @@
-"""What a sampler is, and what it is told. A sampler of your own needs this module and `search_space` only."""
+"""The contract of samplers. A sampler of your own needs this module and `search_space` only."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from workers.contract import Metric
 
 
 class SamplerError(UsageError):
-    """A sampler that does not exist, cannot serve, or does not take an option."""
+    """The sampler does not exist, cannot be used for this search, or does not take an option."""
 
 
 class SamplerFailed(SearcherError):
-    """A sampler of a person's own has raised an exception, or broken its contract. The study can be resumed."""
+    """A user's own sampler raised an exception or broke its contract. The study can be resumed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +30,8 @@ class Pending:
     Attributes:
         number: the number of its trial.
         expression: the function, as text in normal form.
-        choices: the decisions in the grammar; None for a function that was not proposed by decisions.
-        key: equal for equal functions.
+        choices: the decisions in the grammar; None if the function was not proposed as decisions.
+        key: the key of the function; equal functions have equal keys.
     """
 
     number: int
@@ -42,12 +42,12 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """A judged trial, as a sampler learns of it.
+    """The result of a judged trial, as samplers get it.
 
     Attributes:
         number, expression, choices, key: as in `Pending`. `choices` is None for a baseline.
         seed: the seed of the training.
-        state: COMPLETE, PRUNED (then `merit` is what had been reached) or INFEASIBLE.
+        state: COMPLETE, PRUNED (then `merit` is the one when the training was stopped) or INFEASIBLE.
         merit: the value of the objective, negated if it is minimised, so that greater is better. None if the function
             could not be trained.
         unit: the unit of the objective, as the task declares it: `nats`, `fraction` (in [0, 1]), any other or none.
@@ -66,19 +66,19 @@ class Observation:
 
 
 class Rewards:
-    """Turns observations into numbers in [0, 1], greater for better, which have one scale whatever the objective is.
+    """Turns observations into rewards in [0, 1], where greater is better, on the same scale for all objectives.
 
     A fraction stays as it is. A loss v in nats becomes exp(-v): the geometric mean of the probability that the network
     gave to the right class. It is bounded, so one diverging training cannot dominate. Any other value becomes its rank
-    among all that were told until then: the share of them that is worse, where equal ones count half. A function that
-    could not be trained gets 0.
+    among all observations so far: the share of them that is worse, where equal ones count half. A function that could
+    not be trained gets 0.
     """
 
     def __init__(self) -> None:
         self._merits: list[float] = []  # sorted
 
     def of(self, observation: Observation) -> float:
-        """Return the reward of an observation. Each is asked about once, in the order in which they were told."""
+        """Return the reward of an observation. Call this once for each observation, in the order of `tell`."""
         merit = observation.merit
         if merit is None:
             return 0.0
@@ -94,15 +94,16 @@ class Sampler(Protocol):
 
     Rules:
         1. `ask` changes nothing: until the next `tell`, the same number and the same pending trials get the same
-           answer, whatever else was asked. All randomness comes from the seed and the number; see `generator`.
-        2. Only `tell` changes a sampler. One that is made anew and told the same observations in the same order
-           continues in the same way. That is how a study is resumed; no sampler is ever saved.
+           answer, whatever other calls of `ask` came between. All randomness comes from the seed and the number; see
+           `generator`.
+        2. Only `tell` changes a sampler. A new sampler that is told the same observations in the same order continues
+           in the same way. That is how a study is resumed; no sampler is ever saved.
         3. `ask` returns decisions of the grammar. A sampler with a true attribute `any_expression` may return an
            `Expression` instead, of any shape.
         4. Equal seeds give equal proposals.
 
-    `searcher.samplers.testing` has tests that hold these rules for any sampler. A class is named as `module:Class` and
-    made with the keywords `grammar` and `seed`, and those of `--sampler-kwargs`.
+    `searcher.samplers.testing` has tests of these rules for any sampler. A user names a class as `module:Class`; it is
+    called with the keywords `grammar` and `seed`, and the options in `--sampler-kwargs`.
     """
 
     def ask(self, number: int, pending: Sequence[Pending] = ()) -> Choices | Expression | None:
@@ -110,9 +111,9 @@ class Sampler(Protocol):
 
         Args:
             number: the number of the trial, from 0; baselines have the first numbers.
-            pending: trials that have not been judged yet, by number. A sampler that has proposed what the study knows
-                already, or what is pending, is asked again for the same number, up to 100 times; its earlier answers
-                for it are then at the end. If it repeats itself, the trial cites the known result.
+            pending: trials that have not been judged yet, by number. If a sampler proposes a function that the study
+                knows or that is pending, it is asked again for the same number, up to 100 times, with its earlier
+                answers at the end of `pending`. If it repeats itself, the trial cites the known result.
         """
 
     def tell(self, observation: Observation) -> None:
@@ -120,7 +121,7 @@ class Sampler(Protocol):
 
 
 def observation_of(trial: Trial, objective: Metric) -> Observation:
-    """Return what samplers are told of a judged trial."""
+    """Return a judged trial as an observation for samplers."""
     return Observation(
         trial.number,
         trial.expression,
@@ -135,5 +136,5 @@ def observation_of(trial: Trial, objective: Metric) -> Observation:
 
 
 def generator(seed: int, number: int) -> random.Random:
-    """Return the source of all randomness in the proposal for one trial. It is the same on every machine."""
+    """Return the random generator for the proposal of one trial. It gives the same numbers on every machine."""
     return random.Random(f"{seed}/{number}")

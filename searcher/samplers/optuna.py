@@ -1,4 +1,4 @@
-"""Optuna's samplers, on the grammar's decisions as categorical parameters."""
+"""Use Optuna's samplers, with the grammar's decisions as categorical parameters."""
 
 from __future__ import annotations
 
@@ -28,19 +28,20 @@ ALIASES = {"brute_force": "bruteforce", "brute-force": "bruteforce", "nsga2": "n
 REFUSED = {
     "cmaes": "it samples real vectors, and every decision of a grammar is categorical",
     "qmc": "it fills real intervals evenly, and every decision of a grammar is categorical",
-    "grid": "its grid would have to be listed in full; optuna:bruteforce walks the same points",
-    "nsgaiii": "it is for three and more objectives, and a study has one; optuna:nsgaii serves",
+    "grid": "its grid would have to be listed in full; optuna:bruteforce proposes the same points",
+    "nsgaiii": "it is for three and more objectives, and a study has one; use optuna:nsgaii",
     "partialfixed": "it wraps another sampler; choose fewer primitives with --unary and --binary instead",
 }
 
 
 class _Storage(InMemoryStorage):
-    """Optuna's in-memory storage, in which asking leaves no trace."""
+    """Optuna's in-memory storage, from which the effects of `ask` can be removed."""
 
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
-        """Keeps nothing: genetic samplers cache their parents here, in an order that the next ask would not see."""
+        """Store nothing. Genetic samplers cache their parents here, which would make `ask` depend on earlier calls."""
 
     def forget_last(self, study_id: int) -> None:
+        """Remove the last trial of a study."""
         with self._lock:
             last = self._studies[study_id].trials.pop()
             del self._trial_id_to_study_id_and_number[last._trial_id]
@@ -48,13 +49,19 @@ class _Storage(InMemoryStorage):
 
 
 class OptunaSampler:
-    """Any sampler of Optuna that can serve categorical decisions and one objective.
+    """Proposes with one of Optuna's samplers that can handle categorical decisions and one objective.
 
     Optuna maximises the reward of an observation. Each proposal comes from a new instance, seeded by the trial's
-    number, on a study that holds the told trials and nothing else.
+    number, on a study that has the told trials only.
+
+    Args:
+        name: Optuna's name of the sampler, such as `tpe`.
+        kwargs: options of Optuna's class.
+        grammar: the grammar of the proposals.
+        seed: the seed of the search.
 
     Raises:
-        SamplerError: no such sampler, one that cannot serve (the message says why), an option it does not take.
+        SamplerError: there is no such sampler, it cannot be used (the message says why), or it does not take an option.
     """
 
     def __init__(self, name: str, kwargs: Mapping[str, Any], *, grammar: Grammar, seed: int) -> None:
@@ -62,7 +69,7 @@ class OptunaSampler:
         self._name = ALIASES.get(plain, plain)
         if self._name.replace("-", "").replace("_", "") in REFUSED:
             reason = REFUSED[self._name.replace("-", "").replace("_", "")]
-            raise SamplerError(f"optuna:{name} cannot serve: {reason}; accepted: {', '.join(SAMPLERS)}")
+            raise SamplerError(f"optuna:{name} cannot be used: {reason}; accepted: {', '.join(SAMPLERS)}")
         if self._name not in SAMPLERS:
             raise SamplerError(f"unknown Optuna sampler {name!r}; {nearest(name, SAMPLERS)}")
         self._kwargs, self._grammar, self._seed = dict(kwargs), grammar, seed
@@ -109,7 +116,8 @@ class OptunaSampler:
         return made
 
     def _generation(self) -> dict[str, Any]:
-        """Genetic samplers count generations in the trials; here a generation is so many told trials."""
+        """Return the attribute of a trial in which genetic samplers look for its generation. Here each generation is
+        the next `population_size` told trials."""
         sampler = self._study.sampler
         if not isinstance(sampler, optuna.samplers.NSGAIISampler):
             return {}

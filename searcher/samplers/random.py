@@ -1,4 +1,4 @@
-"""Uniform sampling of the grammar's choices: the yardstick for every other sampler."""
+"""Sample the grammar's choices uniformly. Other samplers are compared with this one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from searcher.samplers.contract import Observation, Pending, generator
 
 
 class RandomSampler:
-    """Each decision independently and uniformly."""
+    """Draws each decision independently and uniformly."""
 
     def __init__(self, *, grammar: Grammar, seed: int) -> None:
         self._grammar, self._seed = grammar, seed

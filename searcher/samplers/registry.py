@@ -1,4 +1,4 @@
-"""Samplers by name: those of this package, those of Optuna, and classes of a person's own."""
+"""Make samplers by name: samplers of this package, samplers of Optuna, and a user's own classes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from search_space import Choices, Expression, Grammar, SpaceError, nearest, pars
 from search_space.modules import CodeName, code_name, import_module, raised
 from searcher.samplers.contract import Observation, Pending, Sampler, SamplerError, SamplerFailed
 
-# The name of each sampler of ours, and where its class is.
+# The samplers of this package by name, and the modules of their classes.
 BUILT_IN: Mapping[str, CodeName] = {
     "random": CodeName("searcher.samplers.random", "RandomSampler"),
     "rnn": CodeName("searcher.samplers.rnn", "RnnSampler"),
@@ -24,11 +24,13 @@ def make_sampler(name: str, grammar: Grammar, *, seed: int, kwargs: Mapping[str,
     """Return a new sampler.
 
     Args:
-        name: `random`, `rnn`, `optuna:NAME`, or `package.module:Class` for a class of one's own.
+        name: `random`, `rnn`, `optuna:NAME`, or `package.module:Class` for a user's own class.
+        grammar: the grammar of the proposals.
+        seed: the seed of the search.
         kwargs: the sampler's own options.
 
     Raises:
-        SamplerError: no such sampler, one that cannot serve here, or an option that it does not take.
+        SamplerError: there is no such sampler, it cannot be used here, or it does not take an option.
     """
     options = dict(kwargs or {})
     family, _, member = name.partition(":")
@@ -55,14 +57,14 @@ def _class(code: CodeName, name: str) -> Callable[..., Sampler]:
         lacks = f"it has no {' and no '.join(missing)}"
     else:
         return found
-    raise SamplerError(f"sampler {name!r} is no sampler: {lacks}; see searcher.samplers.contract.Sampler")
+    raise SamplerError(f"sampler {name!r} is not a sampler: {lacks}; see searcher.samplers.contract.Sampler")
 
 
 def configured(make: Callable[..., T], name: str, options: Mapping[str, Any], **fixed: Any) -> T:
     """Return `make(**options, **fixed)`.
 
     Raises:
-        SamplerError: an option that it does not take, or a value of another kind than the default's.
+        SamplerError: `make` does not take an option, or the value of an option has another type than the default.
     """
     parameters = inspect.signature(make).parameters
     named = {p: facts for p, facts in parameters.items() if facts.kind is not facts.VAR_KEYWORD}
@@ -79,13 +81,14 @@ def configured(make: Callable[..., T], name: str, options: Mapping[str, Any], **
         return make(**options, **fixed)
     except KeyboardInterrupt:
         raise
-    except Exception as error:  # of a person's own class
+    except Exception as error:  # a user's own class may raise anything
         given = f"{dict(options)}: {error}" if isinstance(error, (TypeError, ValueError)) else raised(error)
         raise SamplerError(f"sampler {name!r} does not accept {given}") from error
 
 
 def _like(value: Any, default: Any) -> bool:
-    """Return True if a value is of the kind of a default, as far as that tells."""
+    """Return True if a value has the type of a default. Integers are accepted for floats; defaults of other types than
+    booleans, numbers and texts accept any value."""
     if isinstance(default, bool):
         return isinstance(value, bool)
     if isinstance(default, (int, float)):
@@ -95,17 +98,17 @@ def _like(value: Any, default: Any) -> bool:
 
 
 class CheckedSampler:
-    """A sampler of a person's own, whose answers are checked against the contract.
+    """Wraps a user's own sampler and checks its answers against the contract.
 
-    Raises (in `ask` and `tell`):
-        SamplerFailed: it raised an exception, or broke a rule; the message says which.
+    Raises (`ask` and `tell`):
+        SamplerFailed: the sampler raised an exception or broke a rule; the message says which.
     """
 
     def __init__(self, sampler: Sampler, name: str, grammar: Grammar) -> None:
         self._sampler, self._name, self._grammar = sampler, name, grammar
 
     def ask(self, number: int, pending: Sequence[Pending] = ()) -> Choices | Expression | None:
-        """Return what the sampler proposes, if it keeps the contract."""
+        """Return the sampler's proposal after checking it."""
         try:
             found = self._sampler.ask(number, pending)
         except Exception as error:
@@ -124,12 +127,12 @@ class CheckedSampler:
         return choices
 
     def tell(self, observation: Observation) -> None:
-        """Tell the sampler a judged trial."""
+        """Tell the sampler about a judged trial."""
         try:
             self._sampler.tell(observation)
         except Exception as error:
             raise SamplerFailed(
-                f"sampler {self._name!r} failed in tell, of trial {observation.number}: {raised(error)}"
+                f"sampler {self._name!r} failed in tell, for trial {observation.number}: {raised(error)}"
             ) from error
 
     def _broken(self, number: int, found: object, why: str) -> SamplerFailed:

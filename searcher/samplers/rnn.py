@@ -1,11 +1,11 @@
 """The paper's controller: a recurrent network that takes one decision after the other, trained with PPO.
 
-Ramachandran, Zoph and Le 2017 (arXiv 1710.05941, section 2) say: an RNN whose predictions are fed back, trained with
-proximal policy optimisation on the validation accuracy, with an exponential moving average of rewards as baseline, on
-batches of candidates. What they leave open follows NASNet (Zoph et al. 2018, arXiv 1707.07012, appendix A.2): one
-layer of 100 LSTM units, weights uniform in +-0.1, baseline decay 0.95. NASNet's learning rate (0.00035) and entropy
-weight (0.00001) are for 20,000 children; the defaults here were chosen on a synthetic reward to learn within some
-hundreds. The clip of 0.2 is that of Schulman et al. 2017 (arXiv 1707.06347, table 3).
+Ramachandran, Zoph and Le 2017 (arXiv 1710.05941, section 2) describe an RNN whose predictions are fed back, trained
+with proximal policy optimisation on the validation accuracy, with an exponential moving average of rewards as baseline,
+on batches of candidates. Details that they do not give are taken from NASNet (Zoph et al. 2018, arXiv 1707.07012,
+appendix A.2): one layer of 100 LSTM units, weights uniform in +-0.1, baseline decay 0.95. NASNet's learning rate
+(0.00035) and entropy weight (0.00001) are for 20,000 children; the defaults here were chosen on a synthetic reward to
+learn within a few hundred. The clip of 0.2 is from Schulman et al. 2017 (arXiv 1707.06347, table 3).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from search_space import Choices, Grammar
 from searcher.samplers.contract import Observation, Pending, Rewards, generator
 
-MAX_HIDDEN = 10_000  # units: beyond, the controller alone takes gigabytes
+MAX_HIDDEN = 10_000  # units; with more, the controller takes gigabytes of memory
 
 
 class Controller(nn.Module):
-    """A distribution over choices: one softmax a decision, each conditioned on all decisions before it."""
+    """A distribution over choices: one softmax for each decision, conditioned on all decisions before it."""
 
     def __init__(self, grammar: Grammar, hidden: int) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Controller(nn.Module):
 
     @torch.no_grad()
     def sample(self, source: torch.Generator) -> Choices:
-        """One draw from the policy."""
+        """Return choices drawn from the distribution."""
         state: tuple[Tensor, Tensor] | None = None
         token, drawn = self.start, []
         for embedding, head in zip(self.embeddings, self.heads, strict=True):
@@ -48,7 +48,8 @@ class Controller(nn.Module):
         return tuple(drawn)
 
     def evaluate(self, choices: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probability `(n,)` of choices `(n, decisions)`, and the mean entropy of a decision `(n,)`, in nats."""
+        """Return the log-probability `(n,)` of choices `(n, decisions)`, and the mean entropy of a decision `(n,)` in
+        nats."""
         state: tuple[Tensor, Tensor] | None = None
         token = self.start.expand(len(choices), -1)
         log_prob, entropy = torch.zeros(len(choices)), torch.zeros(len(choices))
@@ -62,29 +63,29 @@ class Controller(nn.Module):
 
 
 def clipped_loss(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip: float) -> Tensor:
-    """PPO's surrogate (Schulman et al. 2017, equation 7), negated. All `(n,)`; the result is a scalar.
+    """Return PPO's surrogate (Schulman et al. 2017, equation 7), negated: a scalar, from tensors of shape `(n,)`.
 
-    It is the ratio of probabilities that is clipped to `1 +- clip`; the advantage is left as it is.
+    The ratio of probabilities is clipped to `1 +- clip`; the advantage is not.
     """
     ratio = (log_prob - old_log_prob).exp()
     return -torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage).mean()
 
 
 class RnnSampler:
-    """PPO over the grammar's decisions. One update for every `batch` judged trials, in the order they are told.
+    """PPO over the grammar's decisions, with one update for every `batch` judged trials, in the order of `tell`.
 
-    The ratio's denominator is the policy before the update. With several workers a batch can hold a proposal of the
-    policy one or two updates older; it is treated as if drawn from the newer one, so that nothing but the trials need
-    be stored.
+    The denominator of the ratio is the policy before the update. With several workers, a batch can have a proposal of
+    a policy that is one or two updates older. It is treated as if drawn from the newer policy, so that only the trials
+    need to be stored.
 
     Args:
-        batch: trials an update (NASNet: 20).
-        learning_rate: of Adam (NASNet: 0.00035).
-        entropy_weight: of the entropy bonus (NASNet: 0.00001).
-        epochs: passes over the batch an update.
-        clip: how far the ratio may move an update.
-        baseline_decay: of the moving average of rewards (NASNet: 0.95).
-        hidden: LSTM units (NASNet: 100).
+        batch: number of trials for one update (NASNet: 20).
+        learning_rate: learning rate of Adam (NASNet: 0.00035).
+        entropy_weight: weight of the entropy bonus (NASNet: 0.00001).
+        epochs: passes over the batch in one update.
+        clip: how far the ratio may change in one update.
+        baseline_decay: decay of the moving average of rewards (NASNet: 0.95).
+        hidden: number of LSTM units (NASNet: 100).
     """
 
     def __init__(
@@ -133,11 +134,11 @@ class RnnSampler:
             self._told.clear()
 
     def _update(self, choices: Tensor, rewards: Tensor) -> None:
-        """One PPO update with choices `(n, decisions)` and rewards `(n,)`."""
+        """Do one PPO update with choices `(n, decisions)` and rewards `(n,)`."""
         mean = float(rewards.mean())
         baseline = mean if self._baseline is None else self._baseline
         self._baseline = self._baseline_decay * baseline + (1 - self._baseline_decay) * mean
-        # Divided by the spread, so that the step is the same for accuracies that differ by 0.5 and by 0.005.
+        # The division by the spread makes equal steps for rewards that differ by 0.5 and by 0.005.
         advantage = (rewards - baseline) / (rewards.std(correction=0) + 1e-3)
         with torch.no_grad():
             old_log_prob, _ = self._controller.evaluate(choices)

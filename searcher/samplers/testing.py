@@ -1,4 +1,4 @@
-"""The contract of samplers as tests, for samplers of your own too.
+"""Tests of the contract of samplers, also for samplers of your own.
 
     from searcher.samplers.testing import SamplerContract
 
@@ -27,7 +27,7 @@ def observed(number: int, expression: Expression, choices: Choices | None, merit
 
 
 class SamplerContract:
-    """The rules that every sampler keeps. A subclass defines `make`."""
+    """Tests of the rules that every sampler must keep. A subclass defines `make`."""
 
     grammar = Grammar(1)
 
@@ -44,7 +44,7 @@ class SamplerContract:
                 self._proposed(sampler, number, grammar)
 
     def test_asking_changes_nothing(self) -> None:
-        """Rule 1: an answer depends on what was told, the number and the pending trials alone."""
+        """Rule 1: an answer depends only on the told observations, the number and the pending trials."""
         sampler, other = self.make(self.grammar, 0), self.make(self.grammar, 0)
         for number in range(14):
             for distraction in (number, number + 5, 3):
@@ -57,7 +57,7 @@ class SamplerContract:
             other.tell(observation)
 
     def test_one_that_is_told_the_same_goes_on_the_same(self) -> None:
-        """Rule 2: only `tell` changes a sampler, so a new one that is told everything replaces it."""
+        """Rule 2: only `tell` changes a sampler, so a new sampler that is told the same observations can replace it."""
         sampler, told = self.make(self.grammar, 0), []
         for number in range(TRIALS):
             told.append(self._observed(sampler, number))
@@ -69,7 +69,7 @@ class SamplerContract:
         assert [resumed.ask(n, ()) for n in numbers] == [sampler.ask(n, ()) for n in numbers]
 
     def test_equal_seeds_give_equal_proposals(self) -> None:
-        """Rule 4."""
+        """Rule 4: equal seeds give equal proposals."""
         first, second = self.make(self.grammar, 1), self.make(self.grammar, 1)
         assert [first.ask(number, ()) for number in range(5)] == [second.ask(number, ()) for number in range(5)]
 
@@ -93,7 +93,7 @@ class SamplerContract:
         return grammar.decode(proposal), proposal
 
     def _observed(self, sampler: Sampler, number: int) -> Observation:
-        """Return what the sampler's proposal came to: every fifth is infeasible, longer texts are better."""
+        """Return a made-up result of the sampler's proposal: every fifth is infeasible, longer texts are better."""
         expression, choices = self._proposed(sampler, number, self.grammar)
         merit = None if number % 5 == 0 else min(1.0, len(str(expression)) / 50)
         return observed(number, expression, choices, merit)

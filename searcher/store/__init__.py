@@ -1,1 +1,1 @@
-"""Studies, trials and learning curves in SQL. No other package imports SQLAlchemy; this one returns records."""
+"""Store studies, trials and learning curves in SQL. Only this package imports SQLAlchemy; it returns records."""

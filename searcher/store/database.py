@@ -95,7 +95,7 @@ def connect(url: str | URL, *, create: bool) -> Engine:
         create: create the file and the tables if they are missing, and upgrade older tables. Otherwise they must exist.
 
     Raises:
-        StoreError: there is no database, it has no searcher tables or those of another version, or access is denied.
+        StoreError: there is no database, its tables are missing or of another version, or access is denied.
     """
     with _good_options(url):
         engine = engine_of(url, create=create)

@@ -55,7 +55,7 @@ _SINGLE_BYTE = re.compile(r"LATIN\d+|ISO_8859_\d|WIN\d{3,4}|KOI8[RU]")
 
 
 def set_up(settings: dict[str, str]) -> str:
-    """Return SQL that applies those of the settings that this version of the server has."""
+    """Return SQL that applies the settings. Settings that the server's version does not have are left out."""
     wanted = ", ".join(f"('{name}', '{value}')" for name, value in settings.items())
     return (
         f"SELECT pg_catalog.set_config(wanted.name, wanted.value, false) FROM (VALUES {wanted}) AS wanted (name, value)"

@@ -114,7 +114,7 @@ def study_of(row: RowMapping, tasks: Sequence[RowMapping]) -> Study:
     """Return the study of a row and of the rows of its task configurations.
 
     Raises:
-        StoreError: a row has a value that this program never writes, for example after somebody edited it.
+        StoreError: a row has a value that this program never writes, for example because it was edited.
     """
     for what in ("config", "versions"):
         if not isinstance(row[what], dict):

@@ -67,10 +67,10 @@ task_config = Table(
 )
 
 # One row for each study: the lease of its driver. `holder` describes the driver's process in words; `pid`, `machine`,
-# `boot` and `began` identify it, so that another process on that machine can tell whether it has ended
-# (searcher/driver/process.py). `generation` counts the drivers. `acquired_at` and `expires_at` are seconds since 1970 by
-# the database's clock. `serial` is the number of the last batch and `writer` the driver that wrote it; they tell whether
-# a batch was written whose acknowledgement was lost. The driver of `stop_generation` was asked to stop.
+# `boot` and `began` identify it, so that another process on that machine can tell whether it has ended (see
+# searcher/driver/process.py). `generation` counts the drivers. `acquired_at` and `expires_at` are seconds since 1970,
+# by the database's clock. `serial` is the number of the last batch, and `writer` is the driver that wrote it: they tell
+# whether a batch was written whose acknowledgement was lost. The driver of `stop_generation` was asked to stop.
 lease = Table(
     "searcher_lease",
     metadata,
@@ -173,7 +173,7 @@ point = Table(
 )
 
 # A view: the functions of each task configuration with their ranks. `value` is the mean over the trainings of a key;
-# expression and metrics are those of its first training.
+# expression and metrics come from its first training.
 leaderboard = sqltable(
     "leaderboard",
     column("study"),

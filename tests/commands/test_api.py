@@ -281,7 +281,7 @@ BAD = [
     ({"task": "my_task.py:train", "task_kwargs": {"wide": 1}}, "has no option 'wide'; did you mean 'width'"),
     ({"task": "my_task.py:train", "direction": "maximize"}, "^direction=maximize contradicts .*; leave direction out$"),
     ({"task": "my_task"}, "unknown task 'my_task'"),
-    ({"task": lambda activation: 0.0}, "is no function with a name"),
+    ({"task": lambda activation: 0.0}, "is not a function with a name"),
     ({"preset": "papers"}, "did you mean 'paper'"),
     ({"experiment": "missing.toml"}, "cannot read the experiment file missing.toml"),
 ]

@@ -281,7 +281,7 @@ BAD_LAUNCHES = [
     (("--n-trials", "99999999999"), 2, "--n-trials must be from 1 to 2147483647, not 99999999999"),
     (("--study-name", "caf\udce9"), 2, "--study-name must be at most 200 characters of UTF-8"),
     (("--study-name=-x",), 2, "without blanks around them or a - before them, not '-x'"),
-    (("--metrics-port", "0", "--metrics-host", "a..b"), 1, "served at a..b:0 (no name of a machine)"),
+    (("--metrics-port", "0", "--metrics-host", "a..b"), 1, "served at a..b:0 (not a name of a machine)"),
     (("--storage", "postgresql://u:canary@a..b/d"), 2, "u:***@a..b/d is not accepted"),
     (("--storage", "postgresql://u:canary@h/d?port=abc"), 2, "port=abc is not accepted"),
     (("--storage", "sqlite:///d?timeout=abc"), 2, "timeout=abc is not accepted"),

@@ -115,7 +115,7 @@ def test_who_has_not_the_token_is_told_so_in_one_line(
     refused = service.jobs("list", **environment)
     assert refused.returncode == 1
     (line,) = refused.stderr.splitlines()
-    assert line.startswith(f"searcher: the Ray job server at '{service.cluster.job_server}' does not let us in: ")
+    assert line.startswith(f"searcher: the Ray job server at '{service.cluster.job_server}' denies access: ")
     assert said in line
 
 
@@ -142,7 +142,7 @@ def test_an_address_where_no_job_server_is(cli: Cli, monkeypatch: pytest.MonkeyP
     assert closed.returncode == 1
     assert closed.stderr.startswith(f"searcher: no Ray cluster answers at 'http://127.0.0.1:{port}'")
     odd = cli("jobs", "list", "--address", "ftp://127.0.0.1")
-    assert odd.returncode == 2 and "is no address of a job server" in odd.stderr
+    assert odd.returncode == 2 and "is not the address of a job server" in odd.stderr
     assert all(len(done.stderr.splitlines()) == 1 for done in (asked, closed, odd))
 
 

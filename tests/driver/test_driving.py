@@ -77,7 +77,7 @@ def test_a_driver_that_does_not_answer_is_not_waited_for_without_end(sqlite_url:
     store.acquire(store.study("s"), "process 1 on elsewhere, started 2")
     store.close()
     asked = cli("stop", "s", "--storage", sqlite_url, "--within", "0.5")
-    assert asked.returncode == 1 and "has not stopped within 0.5 s (last heard of" in asked.stderr
+    assert asked.returncode == 1 and "has not stopped within 0.5 s (its last write was" in asked.stderr
     assert "asked to stop" in cli("status", "s", "--storage", sqlite_url).stdout
     assert cli("stop", "s", "--storage", sqlite_url, "--no-wait").returncode == 0
 

@@ -176,7 +176,7 @@ def test_a_child_that_misses_a_cutoff_is_stopped_with_the_curve_of_one_that_is_n
         whole.curve[1].metrics["val_acc"],
     )
     assert stopped.reason.startswith("stopped after step 2: ")
-    assert stopped.reason.endswith("; behind in train_loss (0.0000) and in val_acc (1.0000)")
+    assert stopped.reason.endswith("; worse than all cut-offs: train_loss 0.0000, val_acc 1.0000")
 
 
 def test_cutoffs_that_are_met_change_nothing() -> None:

@@ -67,7 +67,7 @@ def test_the_inline_pool_needs_torch_and_numpy_only(tmp_path: Path) -> None:
     assert "no checkpoints are written or read: safetensors is not installed" in done.stderr
     assert outcomes["digits"]["verdict"] == "FAILED"
     assert outcomes["digits"]["reason"].startswith(
-        "WorkersError: dataset 'digits' lies in scikit-learn, which is not installed here; install it, or name another"
+        "WorkersError: dataset 'digits' is part of scikit-learn, which is not installed here; install it, or name "
     )
     assert "\n" not in outcomes["digits"]["reason"]
 

@@ -344,7 +344,7 @@ number = 3
 @pytest.mark.parametrize(
     ("sampler", "message"),
     [
-        ("own:Missing", "sampler 'own:Missing' is no sampler: no class 'Missing' there"),
+        ("own:Missing", "sampler 'own:Missing' is not a sampler: no class 'Missing' there"),
         ("own:number", "no class 'number' there"),
         ("own:NoTell", "it has no tell"),
         ("nowhere:Mine", "no module 'nowhere'"),
@@ -369,7 +369,7 @@ def test_a_sampler_that_fails_later_ends_the_search_and_nothing_is_lost(
 ) -> None:
     (tmp_path / "later.py").write_text(OWN)
     done = cli(*SMALL_SEARCH, "--sampler", "later:FailsToLearn")
-    message = "sampler 'later:FailsToLearn' failed in tell, of trial 0: KeyError: 'loss'"
+    message = "sampler 'later:FailsToLearn' failed in tell, for trial 0: KeyError: 'loss'"
     assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr, done.stderr
     (tmp_path / "later.py").write_text(OWN.replace('raise KeyError("loss")', "pass"))
     monkeypatch.delitem(sys.modules, "later")

@@ -404,7 +404,7 @@ def test_a_function_of_the_users(here: Path, monkeypatch: pytest.MonkeyPatch, re
         ("def get(): raise OSError('no disk')", "the function fails: OSError: no disk"),
         ("def get(): return 7", r"returns int; \(images, labels\) is needed"),
         ("def get(): return [1, 2, 3]", "returns list of 3"),
-        ("def get(): return [[1, 2], [3], [4]], [0, 1, 2]", "these are no arrays"),
+        ("def get(): return [[1, 2], [3], [4]], [0, 1, 2]", "these are not arrays"),
         ("def get(): return 'ab', 'cd'", r"images of shape \(\)"),
         (f"{ARRAYS}def get(): return images, labels[1:]", "60 images but 59 labels"),
         (f"{ARRAYS}def get(): return (images, labels), (images[:, :1], labels)", r"to test \(1, 4, 4\)"),
@@ -737,7 +737,7 @@ BAD_FASHION: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (lambda f: (f / "t10k-labels-idx1-ubyte.gz").write_bytes(b""), "begin with 00000801, and begins with no"),
     "text": (
         lambda f: (f / "t10k-labels-idx1-ubyte.gz").write_bytes(b"<html>not found</html>"),
-        "t10k-labels-idx1-ubyte.gz is no IDX file of labels",
+        "t10k-labels-idx1-ubyte.gz is not an IDX file of labels",
     ),
     "cut": (
         lambda f: (f / "train-images-idx3-ubyte.gz").write_bytes(idx(drawn(shape=(28, 28)).train)[:-1]),
@@ -835,7 +835,7 @@ def test_pickles_with_anything_else_in_them(here: Path, name: str, protocol: int
 def test_broken_pickles(here: Path, damage: Callable[[bytes], bytes]) -> None:
     write_cifar10_python(here)
     (here / "data_batch_2").write_bytes(damage((here / "data_batch_2").read_bytes()))
-    with pytest.raises(WorkersError, match="data_batch_2 is no Python batch of CIFAR, or is cut short"):
+    with pytest.raises(WorkersError, match="data_batch_2 is not a Python batch of CIFAR, or is cut short"):
         load("cifar10", 0, CPU, str(here))
 
 
@@ -857,7 +857,7 @@ def pictures(*content: bytes | None) -> list[dict[str, bytes | None]]:
 
 GOOD = encoded(np.zeros((3, 32, 32), np.uint8))
 BAD_PARQUET: dict[str, tuple[Callable[[Path], object], str]] = {
-    "cut": (lambda f: cut(f / "test-00000-of-00001.parquet", -10), "is no Parquet file, or is cut short"),
+    "cut": (lambda f: cut(f / "test-00000-of-00001.parquet", -10), "is not a Parquet file, or is cut short"),
     "missing": (lambda f: (f / "train-00001-of-00002.parquet").unlink(), "has 1 of the 2 files"),
     "columns": (lambda f: shard(f, img=pictures(GOOD), kind=[0]), r"has the columns \['img', 'kind'\]; img or image w"),
     "no struct": (lambda f: shard(f, img=[3], label=[0]), "'img' must be a struct with bytes, or bytes, not int64"),
@@ -870,7 +870,7 @@ BAD_PARQUET: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: shard(f, img=pictures(GOOD, encoded(np.zeros((3, 32, 31), np.uint8))), label=[0, 1]),
         r"row 1: a picture of shape \(32, 31, 3\); \(32, 32, 3\), red, green and blue",
     ),
-    "text": (lambda f: shard(f, img=pictures(GOOD), label=["cow"]), "'cow' names no class; accepted: airplane, auto"),
+    "text": (lambda f: shard(f, img=pictures(GOOD), label=["cow"]), "'cow' is not a class; accepted: airplane, auto"),
     "empty": (lambda f: parquet(f / "test-00000-of-00001.parquet", np.zeros((0, 3, 32, 32)), []), "struct|no images"),
 }
 
@@ -932,7 +932,7 @@ def test_npz_files_that_are_none(here: Path) -> None:
     np.save(here / "one.npy", OWN)
     (here / "one.npy").rename(here / "one.npz")
     for name in ("cut", "text", "one"):
-        with pytest.raises(WorkersError, match=f"{name}.npz is no .npz file of numbers, or is cut short"):
+        with pytest.raises(WorkersError, match=f"{name}.npz is not an .npz file of numbers, or is cut short"):
             load(f"npz:{name}.npz", 0, CPU)
 
 
@@ -1068,7 +1068,9 @@ def test_a_cut_connection_is_gone_on_with(here: Path, server: Served, monkeypatc
 def test_a_fetch_that_failed_goes_on_the_next_time(here: Path, server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(server, monkeypatch, "fashion-mnist", {ONE: CONTENT})
     server.cuts = [1000] * fetch.TRIES
-    with pytest.raises(WorkersError, match="cut after 4000 of 1024000 bytes; 4000 bytes are here, and the next fetch"):
+    with pytest.raises(
+        WorkersError, match="cut after 4000 of 1024000 bytes; 4000 bytes are downloaded, and the next fetch"
+    ):
         fetch.fetch("fashion-mnist", here, quiet, server.url)
     assert left(here) == [f"fashion-mnist/{ONE}.part"]
     fetch.fetch("fashion-mnist", here, quiet, server.url)

@@ -156,7 +156,7 @@ BAD: list[tuple[str, str, dict[str, Any], str]] = [
     (NET, "net", {}, "has nothing under that name; did you mean 'Net'"),
     ("", "f", {}, "has nothing under that name; there are none"),
     (NET, "", {}, "has nothing under that name"),
-    ("f = 3", "f", {}, "has 3, no function under that name"),
+    ("f = 3", "f", {}, "has 3, not a function, under that name"),
     (NET + "net = Net(1, 10)", "net", {}, "is one network, which all jobs would go on training"),
     ("import nothing_of_this_name", "f", {}, "imports 'nothing_of_this_name', which is not; install that too"),
     ("1 / 0", "f", {}, "fails at its import: ZeroDivisionError"),

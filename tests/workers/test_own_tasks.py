@@ -352,7 +352,7 @@ def test_a_function_that_does_not_use_the_activation(write: Write, body: str, me
 
 def test_maxout_is_refused(write: Write) -> None:
     outcome = trained(write(GOOD, declared=False), expression="maxout(2)")
-    assert outcome.permanent and outcome.reason.startswith("maxout takes several inputs a channel")
+    assert outcome.permanent and outcome.reason.startswith("maxout takes several inputs for each channel")
 
 
 def test_an_exception_of_the_function_is_kept_with_its_own_lines(write: Write) -> None:
@@ -535,7 +535,7 @@ def refused(done: Done, message: str, status: int = 2) -> None:
         (GOOD, ("--objective", "val_mes"), "unknown objective 'val_mes'"),
         (GOOD, ("--direction", "maximize"), "--direction maximize contradicts the task"),
         (GOOD, ("--direction", "up"), "unknown direction 'up'; accepted: minimize, maximize"),
-        (GOOD, ("--baselines", "relu,maxout"), "--baselines maxout: maxout takes several inputs a channel"),
+        (GOOD, ("--baselines", "relu,maxout"), "--baselines maxout: maxout takes several inputs for each channel"),
         (GOOD.replace("train.steps = 6", ""), ("--pruner", "median"), "write below the function: train.steps = 20"),
         ("def train(activation): ...", (), "or give --objective NAME --direction minimize"),
         ("def train(activation): ...", ("--objective", "val_mse"), "or give --objective NAME --direction minimize"),

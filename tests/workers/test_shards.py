@@ -91,25 +91,28 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a browser's copy": (
         lambda f: copied(f, f"{ONE}.parquet", f"{ONE} (1).parquet"),
-        rf"{ONE} \(1\).parquet has not the name of a shard",
+        rf"{ONE} \(1\).parquet does not have the name of a shard",
     ),
-    "only a browser's copy": (lambda f: renamed(f, f"{ONE} (1).parquet"), "has not the name of a shard"),
-    "the Finder's copy": (lambda f: copied(f, f"{ONE}.parquet", f"{ONE} copy.parquet"), "has not the name of a shard"),
+    "only a browser's copy": (lambda f: renamed(f, f"{ONE} (1).parquet"), "does not have the name of a shard"),
+    "the Finder's copy": (
+        lambda f: copied(f, f"{ONE}.parquet", f"{ONE} copy.parquet"),
+        "does not have the name of a shard",
+    ),
     "a file manager's copy": (
         lambda f: copied(f, f"{ONE}.parquet", f"Copy of {ONE}.parquet"),
-        "has not the name of a shard",
+        "does not have the name of a shard",
     ),
     "a copy of a test file": (
         lambda f: copied(f, "test-00000-of-00001.parquet", "test-00000-of-00001 (2).parquet"),
-        r"test-00000-of-00001 \(2\).parquet has not the name",
+        r"test-00000-of-00001 \(2\).parquet does not have the name",
     ),
-    "a renamed copy": (lambda f: copied(f, f"{ONE}.parquet", "train_new.parquet"), "has not the name of a shard"),
+    "a renamed copy": (lambda f: copied(f, f"{ONE}.parquet", "train_new.parquet"), "does not have the name of a shard"),
     "two numbers of shards": (
         lambda f: copied(f, f"{ONE}.parquet", "train-00000-of-00003.parquet"),
-        "are of two sets of train files",
+        "are from two sets of train files",
     ),
-    "one file beside shards": (lambda f: copied(f, f"{ONE}.parquet", "train.parquet"), "are of two sets of train"),
-    "two layouts": (lambda f: copied(f, f"{ONE}.parquet", "train/0000.parquet"), "are of two sets of train files"),
+    "one file beside shards": (lambda f: copied(f, f"{ONE}.parquet", "train.parquet"), "are from two sets of train"),
+    "two layouts": (lambda f: copied(f, f"{ONE}.parquet", "train/0000.parquet"), "are from two sets of train files"),
     "with the set's name": (lambda f: copied(f, f"{ONE}.parquet", f"cifar10-{ONE}.parquet"), "are of two sets"),
     "beyond the last": (
         lambda f: renamed(f, "train-00002-of-00002.parquet"),
@@ -122,11 +125,11 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "a gap in a folder": (lambda f: renamed(f, "train/0000.parquet", "train/0002.parquet"), "number 1 is missing"),
     "a link to nothing": (
         lambda f: [renamed(f, "train/0000.parquet"), (f / "train/0001.parquet").symlink_to("/nowhere")],
-        "train/0001.parquet is a link to a file that is not there",
+        "train/0001.parquet is a link to a file that does not exist",
     ),
     "nothing but a link to nothing": (
         lambda f: [(f / f"{ONE}.parquet").unlink(), (f / f"{ONE}.parquet").symlink_to("/nowhere")],
-        f"{ONE}.parquet is a link to a file that is not there",
+        f"{ONE}.parquet is a link to a file that does not exist",
     ),
     "a folder with the name of a shard": (
         lambda f: [renamed(f, "train/0000.parquet"), (f / "train/0001.parquet").mkdir()],
@@ -134,7 +137,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a copy in a folder": (
         lambda f: renamed(f, "train/0000.parquet", "train/0000 (1).parquet"),
-        r"train/0000 \(1\).parquet has not the name of a shard",
+        r"train/0000 \(1\).parquet does not have the name of a shard",
     ),
 }
 

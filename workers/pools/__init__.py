@@ -1,1 +1,1 @@
-"""Where jobs run: in this process, on Ray actors, on a Ray cluster, or simulated."""
+"""Pools run jobs: in this process, on Ray actors of this machine or of a cluster, or simulated."""

@@ -140,7 +140,7 @@ class RayPool:
         workers: number of actors; those that the cluster has no room for yet wait. 0 takes as many as there are CPUs
             now (or, with `gpus_per_worker`, as the GPUs allow).
         gpus_per_worker: GPUs of an actor; a fraction shares one GPU among actors.
-        address: "local" starts Ray on this machine; other values are those of `ray.init`.
+        address: "local" starts Ray on this machine; other values are passed to `ray.init`.
         threads: CPU threads of a training. 0 divides this machine's cores among the workers; on a cluster it means 1.
         run: what a worker does with a job.
         leak_bytes: a worker that has grown by more since its first job is replaced between two jobs.
@@ -315,7 +315,7 @@ class RayPool:
         return [(job, Outcome(Verdict.FAILED, reason, health=Health.LOST)) for job in jobs[:1]]
 
     def _replace(self, actor: _Actor, not_begun: tuple[Job, ...]) -> None:
-        """Kill an actor and start a new one. Its jobs that have not begun (`not_begun` and those of its other calls)
+        """Kill an actor and start a new one. Its jobs that have not begun (`not_begun` and the jobs of its other calls)
         are the next to be assigned. The kill matters: the old actor may live out of reach and still use its CPU."""
         ray.kill(actor.handle, no_restart=True)
         waiting = [*not_begun, *(job for _, jobs in actor.calls for job in jobs)]

@@ -1,1 +1,1 @@
-"""What a job trains."""
+"""Tasks train and judge candidates: image classifiers, or a user's own training functions."""

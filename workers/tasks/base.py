@@ -1,4 +1,4 @@
-"""What a task is, and the tasks by name."""
+"""The protocol of tasks, and helpers of all tasks."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ IMAGES = "images"
 
 
 class Ended(BaseException):
-    """Ends a training before its last step. No `except Exception` of a person's own catches it.
+    """Ends a training before its last step. It is a BaseException, so that `except Exception` in a user's code does not
+    catch it.
 
     Attributes:
         verdict: how the job ended.
-        reason: the same in words.
-        permanent: whether the training would end in the same way if it ran again.
+        reason: why it ended, in words.
+        permanent: True if the training would end in the same way if it ran again.
     """
 
     def __init__(self, verdict: Verdict, reason: str, permanent: bool = False) -> None:
@@ -30,10 +31,10 @@ class Ended(BaseException):
 
 
 class Task(Protocol):
-    """Judges functions. Each module of a task has these two functions."""
+    """A task trains functions and judges them. The module of each task has these two functions."""
 
     def describe(self, config: TaskConfig) -> Declaration:
-        """Return what the task measures and takes."""
+        """Return the task's metrics and options."""
 
     def train(
         self, job: Job, device: torch.device | None = None, stopped: Callable[[], bool] = lambda: False
@@ -41,8 +42,8 @@ class Task(Protocol):
         """Train once.
 
         Args:
-            device: CUDA if there is one, else the CPU, if not given.
-            stopped: asked between steps; true ends the training as FAILED.
+            device: by default CUDA if there is a GPU, otherwise the CPU.
+            stopped: called between steps; if it returns True, the training ends as FAILED.
         """
 
 
@@ -58,7 +59,7 @@ def task_of(config: TaskConfig) -> Task:
 
 
 def run(job: Job, device: torch.device | None = None, stopped: Callable[[], bool] = lambda: False) -> Outcome:
-    """Do what a job asks for: train, or describe the task."""
+    """Train the job's expression, or describe the task if the job asks for that."""
     task = task_of(job.task)
     if job.describe:
         return Outcome(Verdict.COMPLETE, declaration=task.describe(job.task))
@@ -66,7 +67,7 @@ def run(job: Job, device: torch.device | None = None, stopped: Callable[[], bool
 
 
 def interrupter(job: Job, stopped: Callable[[], bool]) -> Callable[[], None]:
-    """Return a function that raises Ended when the job's time is up or nobody wants its result any more."""
+    """Return a function that raises Ended if the job's time is up or `stopped()` is True."""
     deadline = time.monotonic() + (job.timeout_seconds or math.inf)
 
     def interrupt() -> None:
@@ -84,7 +85,5 @@ def check_cutoffs(cutoffs: Sequence[Cutoff], curve: Sequence[Point]) -> None:
         if cutoff.missed(curve):
             point = curve[-1]
             had = ", ".join(f"{name} {value:.4f}" for name, value in point.metrics.items())
-            limits = " and in ".join(
-                f"{limit.metric.name} ({limit.metric.merit(limit.merit):.4f})" for limit in cutoff.limits
-            )
-            raise Ended(Verdict.PRUNED, f"stopped after step {point.step}: {had}; behind in {limits}")
+            limits = ", ".join(f"{limit.metric.name} {limit.metric.merit(limit.merit):.4f}" for limit in cutoff.limits)
+            raise Ended(Verdict.PRUNED, f"stopped after step {point.step}: {had}; worse than all cut-offs: {limits}")

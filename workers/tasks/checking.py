@@ -1,4 +1,4 @@
-"""Check a task of a person's own: train it three times, and say what a search would see."""
+"""Check a user's own task: train it three times, and describe what a search would see."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from workers.validation import validated
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What three trainings of a task have shown.
+    """The results of three trainings of a task.
 
     Attributes:
-        declared: What the task says about itself.
-        device: Where it was trained.
-        first: The first training.
-        again: A second one with the same seed; None if the first one did not come to a result, as is `other`.
-        other: One with another seed.
+        declared: the task's declaration.
+        device: the device of the trainings.
+        first: the first training.
+        again: a second training with the same seed; None, like `other`, if the first one has no result.
+        other: a training with another seed.
     """
 
     declared: Declaration
@@ -41,21 +41,21 @@ class Check:
 
     @property
     def seconds(self) -> float:
-        """The time of a training, without what a process does once."""
+        """The seconds of a training; of the second one if there is one, because the first includes one-time work."""
         return (self.again or self.first).outcome.seconds
 
     @property
     def same_seed_is_equal(self) -> bool | None:
-        """Whether the same seed gave the same curve and result to the last bit; None: not known."""
+        """True if the same seed gave the same curve and result to the last bit; None if not known."""
         return _equal(self.first, self.again) if self.again else None
 
     @property
     def other_seed_is_equal(self) -> bool | None:
-        """Whether another seed gave the same curve and result; None: not known."""
+        """True if another seed gave the same curve and result; None if not known."""
         return _equal(self.first, self.other) if self.other else None
 
     def problems(self) -> list[str]:
-        """Return why a search with this task would not work, or not mean anything."""
+        """Return the reasons why a search with this task would not work, or why its results would mean nothing."""
         first = self.first.outcome
         if first.verdict is not Verdict.COMPLETE:
             return [f"the training ended as {first.verdict}: {first.reason.partition(chr(10))[0]}"]
@@ -72,7 +72,7 @@ class Check:
         return found
 
     def remarks(self) -> list[str]:
-        """Return what is allowed, but may not be meant."""
+        """Return remarks on what is allowed but may be a mistake."""
         first, steps, found = self.first.outcome, self.declared.steps, []
         if first.verdict is not Verdict.COMPLETE:
             return []
@@ -101,19 +101,19 @@ class Check:
 def check(config: TaskConfig, expression: str, seed: int = 0) -> Check:
     """Train a task twice with one seed and once with another one.
 
-    It is trained in this process: a worker too trains many functions in one process, so a task that keeps something
-    from one training to the next is found out.
+    All trainings run in this process, as in a worker. So the check finds a task that keeps something from one training
+    to the next.
 
     Args:
-        config: The task, its options, and, if it declares no metrics, its objective.
-        expression: The function to train with.
-        seed: The first seed; the other one is greater by 1.
+        config: the task, its options, and, if it declares no metrics, its objective.
+        expression: the function to train with.
+        seed: the first seed; the other one is greater by 1.
 
     Raises:
-        WorkersError: The task cannot be imported, or what it declares is not accepted.
+        WorkersError: the task cannot be imported, or its declaration is not accepted.
     """
     declared, device = own.describe(config), default_device()
-    with tempfile.TemporaryDirectory() as folder:  # so that no checkpoint of a search is gone on with
+    with tempfile.TemporaryDirectory() as folder:  # keeps the trainings apart from the checkpoints of a search
         job = Job(0, expression, seed, config, checkpoint_dir=folder)
         first = _observed(job, declared, device)
         if first.outcome.verdict is not Verdict.COMPLETE:
@@ -128,13 +128,13 @@ def described(metric: Metric) -> str:
 
 
 def _observed(job: Job, declared: Declaration, device: torch.device) -> own.Observation:
-    """Train once. What the function raises is the outcome, except a wish to stop."""
+    """Train once. An exception of the function becomes the outcome, except KeyboardInterrupt."""
     begun = time.monotonic()
     try:
         found = own.observe(job, device)
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # a person's function may raise anything, SystemExit for one
+    except BaseException as error:  # a user's function may raise anything, such as SystemExit
         found = own.Observation(failure(error), 0, ())
     outcome = validated(replace(found.outcome, seconds=time.monotonic() - begun), declared)
     return replace(found, outcome=outcome)

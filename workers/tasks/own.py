@@ -1,16 +1,16 @@
-"""A task of a person's own: a training function, named `package.module:function` or `path/to/file.py:function`.
+"""A user's own task: a training function, named `package.module:function` or `path/to/file.py:function`.
 
     def train(activation, report, *, width=32):
         model = MyNet(width, activation)        # activation(channels, dim=1) makes a module
         for step in range(1, 21):
             ...
-            report(step, val_mse=error)         # ends the training where that is called for
+            report(step, val_mse=error)         # raises an exception to stop the training
         return {"val_mse": error}
 
     train.metrics = {"val_mse": "minimize"}
-    train.steps = 20                            # a pruner needs it
+    train.steps = 20                            # needed by pruners
 
-A Python program can also give the function itself (see `given`), which only workers of its own process can call.
+A Python program can also give the function object (see `given`), which only workers in its own process can call.
 docs/tasks.md explains the contract.
 """
 
@@ -59,29 +59,28 @@ from workers.validation import LARGEST, LARGEST_INTEGER, checked_metrics
 
 FORM = "package.module:function or path/to/file.py:function"
 METRICS = 'train.metrics = {"val_mse": "minimize"}'  # an example, for messages
-MAXOUT = "maxout takes several inputs a channel"
-OBJECTS = "__main__"  # the module in the names of functions that are given as objects
-GIVEN = ("activation", "report")  # what a training function is called with, besides its options
+MAXOUT = "maxout takes several inputs for each channel"
+OBJECTS = "__main__"  # the module in the names of function objects
+GIVEN = ("activation", "report")  # the arguments of a training function, besides its options
 
-_objects: dict[str, list[Callable[..., Any]]] = {}  # by name: the function, once for each session that uses it
+_objects: dict[str, list[Callable[..., Any]]] = {}  # function objects by name, once for each session that uses them
 _lock = threading.Lock()
 
 
 @contextmanager
 def given(function: Callable[..., Any]) -> Iterator[str]:
-    """Give a function object to the workers of this process for the length of the block, and return its name.
+    """Make a function object known to the workers of this process for the length of the block, and yield its name.
 
-    A function that can be imported is named `package.module:function`, like any other. The name of another one is
-    `__main__:function`.
+    The name is `package.module:function` if the function can be imported, otherwise `__main__:function`.
 
     Raises:
-        WorkersError: It has no name, or another function of that name is in use.
+        WorkersError: the function has no name, or another function of that name is in use.
     """
     name = getattr(function, "__name__", "")
     if not inspect.isfunction(function) or not name.isidentifier():
         raise WorkersError(
-            f"the task {limited(repr(function), 200)} is no function with a name; write it with def, and give options "
-            "as task_kwargs"
+            f"the task {limited(repr(function), 200)} is not a function with a name; write it with def, and give its "
+            "options as task_kwargs"
         )
     if _importable(function):
         yield f"{function.__module__}:{name}"
@@ -106,7 +105,7 @@ def _importable(function: Callable[..., Any]) -> bool:
 
 
 def names_object(task: str) -> bool:
-    """Return True if a task's name is one of a function that was given as an object."""
+    """Return True if a task's name is the name of a function object."""
     code = code_name(task)
     return code is not None and code.module == OBJECTS
 
@@ -117,21 +116,21 @@ def is_given(task: str) -> bool:
 
 
 def check_name(text: str) -> None:
-    """Raise WorkersError if a text cannot name a task."""
+    """Raise WorkersError if a text cannot be the name of a user's task."""
     code = code_name(text)
     if code is None or not code.module or not code.attribute.isidentifier():
         raise WorkersError(f"unknown task {limited(repr(text), 200)}; accepted: images, {FORM}")
 
 
 def describe(config: TaskConfig) -> Declaration:
-    """Import the function and return what it declares.
+    """Import the function and return its declaration.
 
     Raises:
-        WorkersError: The function cannot be imported, or what it declares is not accepted.
+        WorkersError: the function cannot be imported, or its declaration is not accepted.
     """
     try:
         return _declaration(config)
-    except SpaceError as error:  # of a module that cannot be imported
+    except SpaceError as error:  # a module cannot be imported
         raise WorkersError(f"task {config.task}: {error}") from error
 
 
@@ -158,12 +157,12 @@ def _declaration(config: TaskConfig) -> Declaration:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """A training, and how it used the activation.
+    """The outcome of a training, and how it used the activation.
 
     Attributes:
-        outcome: How the training ended.
-        made: How many activations the function made.
-        shapes: The shape of the first input of each activation that was called, in the order of the first calls.
+        outcome: how the training ended.
+        made: number of activations that the function made.
+        shapes: the shape of the first input of each activation that was called, in the order of the first calls.
     """
 
     outcome: Outcome
@@ -175,11 +174,11 @@ def train(job: Job, device: torch.device | None = None, stopped: Callable[[], bo
     """Call the function once.
 
     Args:
-        device: `report.device`: CUDA if there is one, else the CPU, if not given.
-        stopped: Asked at each report; true ends the training as FAILED.
+        device: the value of `report.device`; by default CUDA if there is a GPU, otherwise the CPU.
+        stopped: called at each report; if it returns True, the training ends as FAILED.
 
     Raises:
-        WorkersError: The task is not the one that the study began with.
+        WorkersError: the task is not the one with which the study began.
     """
     return observe(job, device, stopped).outcome
 
@@ -203,14 +202,14 @@ def observe(job: Job, device: torch.device | None = None, stopped: Callable[[], 
 
 
 def _outcome(job: Job, report: Report, activation: ActivationFactory) -> Outcome:
-    """Call the function, and judge what it returns."""
+    """Call the function, and return the outcome."""
     verdict, reason, permanent, metrics = Verdict.COMPLETE, "", False, dict[str, float]()
     try:
         found = _called(job, report, activation)
         report.end()
         _check_used(job, activation)
         metrics = report.result(found)
-    except WorkersError as error:  # the function does not keep the contract, and will not the next time
+    except WorkersError as error:  # the function breaks the contract, and would do so again
         verdict, reason, permanent = Verdict.FAILED, str(error), True
     except Ended as ended:
         verdict, reason, permanent = ended.verdict, ended.reason, ended.permanent
@@ -219,8 +218,8 @@ def _outcome(job: Job, report: Report, activation: ActivationFactory) -> Outcome
 
 
 def _called(job: Job, report: Report, activation: ActivationFactory) -> object:
-    """Return what the function returns. If a report has ended the training, what the function raises after it does not
-    count."""
+    """Return the result of the function. If a report has ended the training, raise the report's exception in place of
+    any later one."""
     function = _function(job.task.task)
     given = {"activation": activation, "report": report}
     taken = {name: value for name, value in given.items() if name in _parameters(function)}
@@ -232,13 +231,13 @@ def _called(job: Job, report: Report, activation: ActivationFactory) -> object:
 
 
 class Report:
-    """What a training function tells its progress to, and asks about its circumstances.
+    """The object through which a training function reports its progress, and gets its seed, device and checkpoint.
 
     Attributes:
-        seed: The seed of the training. The generators of torch, numpy and Python are seeded with it already.
-        device: Where to train.
-        curve: What was reported so far.
-        state: The checkpoint of this training.
+        seed: the seed of the training. The generators of torch, numpy and Python are seeded with it already.
+        device: the device for the training.
+        curve: the points reported so far.
+        state: the checkpoint of this training.
     """
 
     def __init__(self, job: Job, declared: Declaration, device: torch.device, interrupt: Callable[[], None]) -> None:
@@ -251,8 +250,9 @@ class Report:
     def __call__(self, step: int, **metrics: float) -> None:
         """Report values of declared metrics at a step, which must be greater than the last one.
 
-        It raises what ends the training: the pruner has stopped it, its time is up, a value is not finite, or the
-        report is not accepted. The verdict stands even if the function catches it.
+        Raises:
+            Ended: the training must end, because the pruner stopped it, its time is up, a value is not finite, or the
+                report is not accepted. The verdict stands even if the function catches the exception.
         """
         self.end()
         try:
@@ -266,38 +266,42 @@ class Report:
     def save(self, state: Any) -> None:
         """Write a checkpoint: nested dictionaries and lists of tensors, numbers and texts.
 
-        It is written once in `checkpoint_seconds` (a setting; 60 if nothing is said), so this can be called at every
+        It is written at most once in `checkpoint_seconds` (a setting, 60 by default), so this can be called at every
         step.
 
         Raises:
-            WorkersError: The state holds something else.
+            WorkersError: the state contains something else.
         """
         self.state.save_if_due(state, self.curve)
 
     def load(self) -> Any:
-        """Return the state that was saved last, and go on after the step that was reported last before it. None if
-        this training begins."""
+        """Return the state that was saved last, and continue the curve after the last step reported before it. Return
+        None if there is no checkpoint."""
         state, curve = self.state.restore()
         self.curve[:] = curve
         return state
 
     def end(self) -> None:
-        """Raise again what a report has raised, if one has."""
+        """Raise the exception of an earlier report again, if one has ended the training."""
         if self._ended:
             raise self._ended
 
     @property
     def latest(self) -> dict[str, float]:
-        """The value of each metric that was reported last."""
+        """The last reported value of each metric."""
         return {name: value for point in self.curve for name, value in point.metrics.items()}
 
     def result(self, found: object) -> dict[str, float]:
-        """Return what the function has returned as the metrics of a result. A single number is the objective's."""
+        """Return the function's result as metrics by name. A single number is the value of the objective.
+
+        Raises:
+            Ended: the result is not accepted, or a value is not finite.
+        """
         name = self._declared.objective
         if isinstance(found, Real) and not isinstance(found, bool):
             found = {name: found}
         metrics = self._values(found, " that the task returned", whole=True)
-        if name not in metrics:  # a metric of the training split may be missing elsewhere
+        if name not in metrics:  # other metrics of the training split may be missing, but not the objective
             raise Ended(Verdict.FAILED, f"task {self._job.task.task} returned no {name}, its objective", True)
         return metrics
 
@@ -324,7 +328,8 @@ class Report:
             raise Ended(Verdict.FAILED, f"task {self._job.task.task}: {error}{advice}", permanent=True) from error
 
     def _check_finite(self, metrics: Mapping[Any, Any], where: str) -> None:
-        """A value that is not finite, or too large for any table, says that the mathematics is bad, not the code."""
+        """Raise Ended as INFEASIBLE if a value is not finite or too large for the tables, which is no fault of the
+        code."""
         for name, value in metrics.items():
             number = isinstance(value, (float, np.floating)) and self._declared.metric(str(name)) is not None
             if number and not abs(float(value)) <= LARGEST:
@@ -332,11 +337,11 @@ class Report:
 
 
 class ActivationFactory:
-    """`activation(channels, dim=1)` makes the activation of one place in a network.
+    """A callable: `activation(channels, dim=1)` makes the activation module for one place in a network.
 
     Attributes:
-        made: How many were made.
-        shapes: The shape of the first input of each that has been called, by its number.
+        made: number of activations made.
+        shapes: the shape of the first input of each activation that was called, by its number.
     """
 
     def __init__(self, activations: Activations) -> None:
@@ -346,7 +351,7 @@ class ActivationFactory:
 
     def __call__(self, channels: int, dim: int = 1) -> nn.Module:
         if self._make.expansion > 1:
-            raise WorkersError(f"{MAXOUT}; a task of your own has as many as there are channels")
+            raise WorkersError(f"{MAXOUT}; an activation in your own task gets one for each channel")
         if isinstance(channels, Tensor):
             raise WorkersError(
                 "activation(channels) makes a module, which is then called with a tensor; it was given a tensor: write "
@@ -357,7 +362,7 @@ class ActivationFactory:
 
         def note_shape(_: nn.Module, inputs: tuple[Any, ...]) -> None:
             self.shapes.setdefault(number, tuple(inputs[0].shape))
-            handle.remove()  # not from a deep copy of the module, whose first call is no news
+            handle.remove()  # a deep copy of the module keeps its hook, which then does nothing new
 
         handle = module.register_forward_pre_hook(note_shape)
         return module
@@ -375,7 +380,7 @@ def _check_used(job: Job, activation: ActivationFactory) -> None:
 def _function(task: str) -> Callable[..., Any]:
     check_name(task)
     code = code_name(task)
-    assert code is not None  # noqa: S101 - check_name has seen to it
+    assert code is not None  # noqa: S101 - check_name raises otherwise
     function = _object(task) if names_object(task) else _imported(task, code)
     parameters = _parameters(function)
     if "activation" not in parameters:
@@ -404,7 +409,7 @@ def _imported(task: str, code: CodeName) -> Callable[..., Any]:
 
 
 def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    """Return the arguments of a function; none of a function of C, which does not tell them."""
+    """Return the arguments of a function; empty for functions in C, whose arguments Python does not know."""
     try:
         return inspect.signature(function).parameters
     except (TypeError, ValueError):
@@ -412,7 +417,7 @@ def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]
 
 
 def _file_module(path: Path) -> ModuleType:
-    """Import a file; its folder is where it finds its neighbours. A file that has changed is imported anew."""
+    """Import a file as a module. It can import other files of its folder. A file that has changed is imported anew."""
     path = _copy_of(path)
     try:
         content = path.read_bytes()
@@ -424,14 +429,14 @@ def _file_module(path: Path) -> ModuleType:
     look_into(str(path.parent))
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise WorkersError(f"the file {path} of the task is no Python file")
+        raise WorkersError(f"the file {path} of the task is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # a file may raise anything, SystemExit for one
+    except BaseException as error:  # a file may raise anything, such as SystemExit
         del sys.modules[name]
         reason = raised(error).partition("\n")[0]
         raise WorkersError(f"the file {path} of the task cannot be imported: {reason}{_line(path, error)}") from error
@@ -445,13 +450,13 @@ def _copy_of(path: Path) -> Path:
 
 
 def _line(path: Path, error: BaseException) -> str:
-    """Say which line of a file an exception came from; Python says that of a syntax error itself."""
+    """Say in which line of a file an exception was raised; empty for a syntax error, whose message has the line."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     return f" (line {lines[-1]})" if lines else ""
 
 
 def _digest(task: str) -> str:
-    """Return a digest of the file of the function, and of what it imports from its own folder."""
+    """Return a digest of the function's file and of the files that it imports from its folder."""
     code = code_name(task)
     assert code is not None  # noqa: S101 - the function has been imported
     if names_object(task):
@@ -460,7 +465,7 @@ def _digest(task: str) -> str:
 
 
 def _source_digest(function: Callable[..., Any]) -> str:
-    """Return a digest of a function's source; empty where it is not known, as for one made by `exec`."""
+    """Return a digest of a function's source; empty if the source is not known, as for a function made by `exec`."""
     try:
         source = inspect.getsource(function)
     except (OSError, TypeError):
@@ -469,7 +474,7 @@ def _source_digest(function: Callable[..., Any]) -> str:
 
 
 def _options(function: Callable[..., Any], config: TaskConfig) -> dict[str, Any]:
-    """Return the options that the function takes, with the values given or its defaults, as plain values."""
+    """Return the function's options by name, with the given values or else the defaults, as plain values."""
     parameters = _parameters(function)
     taken = {n: p for n, p in parameters.items() if n not in GIVEN and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
     given = config.parameters.get("options", {})
@@ -486,7 +491,7 @@ def _options(function: Callable[..., Any], config: TaskConfig) -> dict[str, Any]
 
 
 def _plain(value: Any) -> Any:
-    """Return a default as it is if JSON has it, else its text."""
+    """Return a default value if JSON can express it, otherwise its text."""
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError):
@@ -495,8 +500,8 @@ def _plain(value: Any) -> Any:
 
 
 def _metrics(function: Callable[..., Any], config: TaskConfig) -> tuple[tuple[Metric, ...], bool]:
-    """Return the metrics that the function declares and False; or, if it declares none, the one that was asked for and
-    True."""
+    """Return the metrics that the function declares, and False. If it declares none, return the metric that the user
+    named, and True."""
     named = getattr(function, "metrics", None)
     asked = config.parameters.get("objective") if named is None else None
     if asked:

@@ -1,1 +1,1 @@
-"""Image classifiers: data sets, networks, recipes and the training loop."""
+"""The image task: data sets, networks, recipes and the training loop of image classifiers."""

@@ -1,4 +1,4 @@
-"""Random crops, flips and cut-outs of a batch at once, on the device where it lies, other ones for each image."""
+"""Augment a batch with random crops, flips and cut-outs, different for each image, on the device of the batch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from workers.tasks.images.config import Recipe
 
 
 def check_augmented(recipe: Recipe, shape: tuple[int, ...]) -> None:
-    """Raises WorkersError if a recipe changes images, and examples of this shape are none."""
+    """Raise WorkersError if a recipe augments images, and an example of this shape is not an image."""
     asked = [name for name in ("crop", "flip", "cutout") if getattr(recipe, name)]
     if asked and len(shape) != 3:
         raise WorkersError(
@@ -21,12 +21,13 @@ def check_augmented(recipe: Recipe, shape: tuple[int, ...]) -> None:
 
 
 def augment(images: Tensor, recipe: Recipe, draw: torch.Generator) -> Tensor:
-    """What the recipe asks for; the images as they are if it asks for nothing.
+    """Return the images augmented as the recipe says; unchanged if it says nothing.
 
     Args:
-        images: `(n, channels, height, width)`. Padding and cut-outs are 0, which is the mean of images that are
-            standardised, and black in others.
-        draw: on the CPU, whatever the images' device, so that all devices see the same images.
+        images: `(n, channels, height, width)`. Padding and cut-outs are 0, which is the mean of standardised images,
+            and black in others.
+        recipe: its `crop`, `flip` and `cutout` are used.
+        draw: a generator on the CPU, also for images on a GPU, so that all devices get the same images.
     """
     if recipe.crop or recipe.flip:
         images = _shifted(images, recipe.crop, recipe.flip, draw)
@@ -36,8 +37,8 @@ def augment(images: Tensor, recipe: Recipe, draw: torch.Generator) -> Tensor:
 
 
 def _shifted(images: Tensor, crop: int, flip: bool, draw: torch.Generator) -> Tensor:
-    """Padded by `crop` pixels on each side and cut back to their size at a random place (He et al. 2015, section 4.2),
-    half of them mirrored: one gather."""
+    """Pad each image by `crop` pixels on each side, cut it to its size at a random place (He et al. 2015, section 4.2),
+    and mirror half of the images. One gather does all of that."""
     n, _, height, width = images.shape
     padded = F.pad(images, (crop,) * 4)
     rows = torch.randint(2 * crop + 1, (n, 1), generator=draw) + torch.arange(height)
@@ -51,7 +52,7 @@ def _shifted(images: Tensor, crop: int, flip: bool, draw: torch.Generator) -> Te
 
 
 def _cut_out(images: Tensor, size: int, draw: torch.Generator) -> Tensor:
-    """A square of `size` pixels set to 0, its centre anywhere in the image (DeVries and Taylor 2017)."""
+    """Set a square with sides of `size` pixels to 0; its centre is anywhere in the image (DeVries and Taylor 2017)."""
     n, _, height, width = images.shape
 
     def inside(length: int) -> Tensor:

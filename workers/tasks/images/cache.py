@@ -1,4 +1,4 @@
-"""Decoded images on disk, decoded once and mapped into memory, so that the workers of a host share the pages."""
+"""Keep decoded images on disk and map them into memory, so that the workers of a host share the memory."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ import numpy as np
 from workers.contract import WorkersError
 from workers.tasks.images.reading import in_a_line
 
-FORMAT = 2  # goes up when what is written changes, so that what older versions wrote is not read
+FORMAT = 2  # increased when the format of the files changes, so that older files are not read
 
 
 def folder() -> Path:
-    """Where downloads and decoded images are kept: SEARCHER_CACHE, or `.cache/searcher` in the home directory."""
+    """Return the folder of downloads and decoded images: SEARCHER_CACHE, or `.cache/searcher` in the home directory."""
     named = os.environ.get("SEARCHER_CACHE")
     try:
         return Path(named or "~/.cache/searcher").expanduser()
-    except RuntimeError as error:  # `~name` of a user whom this machine does not know, or no home directory at all
+    except RuntimeError as error:  # this machine does not know the user of `~name`, or there is no home directory
         raise WorkersError(
             f"the home directory in {named or '~/.cache/searcher'!r} is not known; set SEARCHER_CACHE to a whole path"
         ) from error
@@ -33,11 +33,15 @@ def folder() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The images of a data set `(n, channels, height, width)`, uint8 or float32, and its labels `(n,)`, int64.
+    """The arrays of a data set.
 
-    Data that are no images may have other shapes, and be whole numbers of any type. The last `tests` images are the
-    published test part; 0: there is none. `place` is the folder that they are mapped from, empty if they are in memory.
-    `standardised` and `note` are as in `workers.tasks.images.formats.Arrays`.
+    Attributes:
+        images: `(n, channels, height, width)`, uint8 or float32. Data that are not images may have other shapes, and
+            be integers of any type.
+        labels: `(n,)`, int64.
+        tests: number of published test images, which come last; 0 if there are none.
+        place: the folder from which the arrays are mapped; empty if they are in memory.
+        encoding, standardised, note: as in `workers.tasks.images.formats.Arrays`.
     """
 
     images: np.ndarray
@@ -50,13 +54,13 @@ class Stored:
 
 
 def through_cache(name: str, files: Sequence[Path], decode: Callable[[], Stored]) -> Stored:
-    """What `decode` makes of these files, from the cache if it has been decoded since they last changed.
+    """Return the decoded files from the cache. If they are not in it, or have changed, call `decode` first.
 
-    Workers that want the same at the same time wait for the one that decodes. What is written appears whole, under its
-    name, or not at all.
+    Workers that need the same files at the same time wait for the one that decodes them. A folder in the cache appears
+    complete or not at all.
 
     Raises:
-        WorkersError: the cache cannot be written; what `decode` raises.
+        WorkersError: the cache cannot be written, or `decode` raised it.
     """
     decoded = folder() / "decoded"
     place = decoded / f"{name}-{_key(name, files)}"
@@ -76,8 +80,8 @@ def through_cache(name: str, files: Sequence[Path], decode: Callable[[], Stored]
 
 
 def _locked(path: Path) -> AbstractContextManager[object]:
-    """A lock between processes. Without filelock there is none: two workers may then decode the same at the same time,
-    and the first to finish gives the files."""
+    """Return a lock between processes. Without the package filelock there is none: then two workers may decode the same
+    files at the same time, and the first to finish provides them."""
     try:
         from filelock import FileLock
     except ImportError:
@@ -86,7 +90,7 @@ def _locked(path: Path) -> AbstractContextManager[object]:
 
 
 def _key(name: str, files: Sequence[Path]) -> str:
-    """Changes when a file is replaced, by size and time of change, and with the format."""
+    """Return a key that changes with the size or the time of a file, and with the format."""
     facts = [(str(file.resolve()), stat.st_size, stat.st_mtime_ns) for file in files if (stat := file.stat())]
     return hashlib.sha256(json.dumps([FORMAT, name, facts]).encode()).hexdigest()[:16]
 
@@ -101,23 +105,23 @@ def _write(found: Stored, place: Path) -> None:
         try:
             unfinished.rename(place)
         except OSError:
-            if not place.exists():  # if it does, another worker was faster
+            if not place.exists():  # if it exists, another worker was faster
                 raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)  # after the rename there is nothing to remove
 
 
 def _mapped(place: Path) -> Stored:
-    """Mapped copy-on-write: pages are the file's until somebody writes to them, which the file never sees."""
+    """Map the arrays copy-on-write: processes share the file's pages, and a write to them never reaches the file."""
     try:
         images = np.load(place / "images.npy", mmap_mode="c", allow_pickle=False)
-        labels = np.array(np.load(place / "labels.npy", mmap_mode="r", allow_pickle=False))  # mapped, a size is checked
+        labels = np.array(np.load(place / "labels.npy", mmap_mode="r", allow_pickle=False))  # mapping checks the size
         facts = json.loads((place / "facts.json").read_text())
         if labels.shape != images.shape[:1] or labels.dtype != np.int64:
             raise ValueError(f"{len(images)} images have labels {labels.dtype} {labels.shape}")
         tests, encoding = int(facts["tests"]), str(facts["encoding"])
         return Stored(images, labels, tests, encoding, str(place), bool(facts["standardised"]), str(facts["note"]))
-    except Exception as error:  # what damaged data raise is without limit
+    except Exception as error:  # damaged files may raise any exception
         raise WorkersError(
             f"the decoded images in {place} are damaged ({in_a_line(error)}); delete that folder"
         ) from error

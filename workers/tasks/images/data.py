@@ -1,7 +1,8 @@
-"""Data sets, split and standardised, as tensors.
+"""Load data sets as tensors, split and standardised.
 
-Pixels stay as they were decoded, one array a data set, which the processes of a host share
-(`workers.tasks.images.cache`). A batch is picked and normalised when it is wanted. On a GPU the whole array lies there.
+The pixels of a data set stay in one array as they were decoded, and the processes of a host share it
+(`workers.tasks.images.cache`). Each batch is picked and standardised when it is needed. For a GPU, the whole array is
+copied there.
 """
 
 from __future__ import annotations
@@ -22,20 +23,22 @@ from workers.tasks.images.splitting import stratified
 
 __all__ = ["KNOWN", "Dataset", "Part", "Pixels", "check_name", "find", "load"]
 
-VALIDATION = 0.1  # of the training images
-TEST = 0.2  # of all images, where none are published to test with
-DIGESTED = 1000  # images of a part whose pixels are looked at to know a data set again
-CHUNK = 1000  # images at a time where all are gone through
-FLAT = 1e-6  # of the mean: a channel that varies by less has one value, but for rounding, and is not scaled
+VALIDATION = 0.1  # share of the training images that is held out for validation
+TEST = 0.2  # share of all images that is held out for testing, if no test images were published
+DIGESTED = 1000  # images of each part whose pixels are in the digest
+CHUNK = 1000  # images processed at a time
+FLAT = 1e-6  # a channel whose deviation is at most this share of its mean is constant except for rounding: not scaled
 
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """All images of a data set `(n, channels, height, width)`, uint8 or float32, as they were decoded, and what
-    standardises them, `(1, channels, 1, 1)`: each channel to mean 0 and variance 1, by the training part alone.
+    """All images of a data set.
 
-    Data that are no images have another shape, and may be whole numbers of any type. With `standardised=False` the
-    mean is 0 and the deviation 1, and neither is applied.
+    Attributes:
+        raw: the images as they were decoded, `(n, channels, height, width)`, uint8 or float32. Data that are not images
+            have another shape, and may be integers of any type.
+        mean, deviation: mean and standard deviation of each channel over the training part, `(1, channels, 1, 1)`.
+        standardised: scale each channel to mean 0 and variance 1. If False, `mean` and `deviation` are not used.
     """
 
     raw: Tensor
@@ -44,22 +47,30 @@ class Pixels:
     standardised: bool = True
 
     def pick(self, rows: Tensor) -> Tensor:
-        """These images as a network gets them: `(len(rows), channels, height, width)`, of type `dtype`."""
+        """Return images as a network gets them: `(len(rows), channels, height, width)`, of type `dtype`."""
         picked = self.raw.index_select(0, rows).to(self.dtype)
         return picked.sub_(self.mean).div_(self.deviation) if self.standardised else picked
 
     @property
     def dtype(self) -> torch.dtype:
-        """float32; int64 for whole numbers that stay as they are, since embeddings are indexed by those."""
+        """The type of a network's input: int64 for integers that are not standardised, which are indices of embeddings,
+        otherwise float32."""
         return torch.float32 if self.standardised or self.raw.is_floating_point() else torch.int64
 
     def to(self, device: torch.device) -> Pixels:
+        """Return the pixels on a device."""
         return Pixels(self.raw.to(device), self.mean.to(device), self.deviation.to(device), self.standardised)
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Some of a data set's images: the numbers of their rows and their labels, both `(n,)`, int64."""
+    """A part of a data set's images.
+
+    Attributes:
+        pixels: all images of the data set.
+        rows: the rows of this part's images, `(n,)`, int64.
+        labels: their labels, `(n,)`, int64.
+    """
 
     pixels: Pixels
     rows: Tensor
@@ -69,26 +80,32 @@ class Part:
         return len(self.labels)
 
     def batch(self, at: Tensor) -> tuple[Tensor, Tensor]:
-        """The images at these positions of the part, as a network gets them, and their labels."""
+        """Return the images at positions of this part, as a network gets them, and their labels."""
         return self.pixels.pick(self.rows[at]), self.labels[at]
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """All images in order, at most `size` at a time."""
+        """Yield all images in order, at most `size` at a time, with their labels."""
         for rows, labels in zip(self.rows.split(size), self.labels.split(size), strict=True):
             yield self.pixels.pick(rows), labels
 
     def on(self, pixels: Pixels) -> Part:
-        """The same part of these pixels, on their device."""
+        """Return the same part of other pixels, on their device."""
         return Part(pixels, self.rows.to(pixels.raw.device), self.labels.to(pixels.raw.device))
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A data set in three parts. A search sees `train` and `val`; `test` is for confirmation alone.
+    """A data set in three parts. A search uses `train` and `val`; `test` is for confirmation only.
 
-    `origin` is where the images are from, `place` the folder that they are mapped from, empty if they are in memory.
-    `digest` tells this training and validation data from others: by all labels and which images they are of, and the
-    pixels of a thousand images of each part. `note` is for the person, if values may be taken for what they are not.
+    Attributes:
+        name, title: the name in settings, and the name for people.
+        classes: number of classes.
+        train, val, test: the three parts.
+        origin: where the images come from.
+        place: the folder from which they are mapped; empty if they are in memory.
+        digest: a digest of the training and validation parts: of all their rows and labels, and of the pixels of about
+            a thousand images of each.
+        note: a remark for the user on how the values were interpreted; empty if there is none.
     """
 
     name: str
@@ -104,14 +121,16 @@ class Dataset:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Channels, height, width of an image; of data that are no images, the shape of one example."""
+        """Channels, height and width of an image; for data that are not images, the shape of one example."""
         return tuple(self.train.pixels.raw.shape[1:])
 
     @property
     def channels(self) -> int:
+        """Number of channels."""
         return self.shape[0]
 
     def to(self, device: torch.device) -> Dataset:
+        """Return the data set on a device."""
         pixels = self.train.pixels.to(device)
         return replace(self, train=self.train.on(pixels), val=self.val.on(pixels), test=self.test.on(pixels))
 
@@ -126,24 +145,25 @@ def load(
     limit_val: int = 0,
     standardise: bool | None = None,
 ) -> Dataset:
-    """The data set of that name on that device; kept for the next call.
+    """Load a data set onto a device. The result is cached.
 
     Args:
         name: one of `KNOWN`, `npz:FILE`, or `package.module:function`.
-        split_seed: of the split into parts.
-        data_dir: the folder with the files; if not given, the usual places are looked in.
-        limit_train: use only this many training images, with the same share of each class; a larger limit has those
-            of a smaller one and more. 0: all.
+        split_seed: the seed of the split into parts.
+        device: the device of all tensors.
+        data_dir: the folder with the files; if empty, the usual folders.
+        limit_train: use only this many training images, with the same share of each class. A larger limit only adds
+            images. 0 means all.
         limit_val: use only this many validation images, chosen in the same way.
-        standardise: bring each channel (axis 1) to mean 0 and variance 1 over the training part. None: do so if the
-            data are pictures by their shape, else give the network the values as they are.
+        standardise: scale each channel (axis 1) to mean 0 and variance 1 over the training part. None does so if the
+            data are pictures by their shape; otherwise the network gets the values as they are.
 
     Raises:
-        WorkersError: no such data set, it is not here, its files are not what they should be, too few images.
+        WorkersError: there is no such data set, its files are missing or damaged, or there are too few images.
     """
     raw = read(name, data_dir, standardise)
     standardised = raw.stored.standardised if standardise is None else standardise
-    whole = np.asarray(raw.stored.images)  # a mapped array, but no np.memmap, whose sums would be of that kind too
+    whole = np.asarray(raw.stored.images)  # a plain array, because sums of an np.memmap would be an np.memmap too
     train, val, test = _split(name, raw, split_seed)
     if limit_train:
         train = limited(train, raw.stored.labels, limit_train, split_seed)
@@ -168,7 +188,7 @@ def _digest(parts: Sequence[Part]) -> str:
 
 
 def _split(name: str, raw: Raw, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows to train, to validate and to test with. Digits: 1,000, 500 and 297, as ever."""
+    """Return the rows of the training, validation and test parts. Digits has fixed sizes: 1,000, 500 and 297."""
     labels, tests = raw.stored.labels, raw.stored.tests
     rows = np.arange(len(labels))
     if tests:
@@ -180,10 +200,13 @@ def _split(name: str, raw: Raw, seed: int) -> tuple[np.ndarray, np.ndarray, np.n
 
 
 def _divided(rows: np.ndarray, labels: np.ndarray, held: float, seed: int, raw: Raw) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to keep, and rows to hold back: that number or share of them, of each class alike.
+    """Return rows to keep and rows to hold back, with the same share of each class in both.
+
+    Args:
+        held: how many to hold back if it is an int; otherwise which share.
 
     Raises:
-        WorkersError: a class has too few images to be on both sides.
+        WorkersError: a class has too few images to be in both.
     """
     counts = np.bincount(labels[rows], minlength=raw.classes)
     kept, back = (rows[at] for at in stratified(labels[rows], held, seed))
@@ -200,14 +223,16 @@ def _divided(rows: np.ndarray, labels: np.ndarray, held: float, seed: int, raw: 
 def limited(
     rows: np.ndarray, labels: np.ndarray, number: int, seed: int, limit: str = "limit_train", part: str = "training"
 ) -> np.ndarray:
-    """So many of the rows, each class in proportion; the first so many of one order, so that a larger number has those
-    of a smaller one and more.
+    """Return `number` of the rows, with each class in proportion. They are the first of one fixed order, so that a
+    larger number only adds rows.
 
-    The order is that in which the method of Sainte-Laguë gives out seats: the k-th image of a class of n has its turn
-    at (k - 1/2) / n.
+    The order comes from the Sainte-Laguë method: the k-th image of a class with n images is sorted by (k - 1/2) / n.
+
+    Args:
+        limit, part: the name of the setting and of the part, for messages.
 
     Raises:
-        WorkersError: so few that a class has none, or more than there are.
+        WorkersError: a class would have no image, or there are fewer rows than `number`.
     """
     classes = len(np.unique(labels[rows]))
     if not classes <= number <= len(rows):
@@ -231,7 +256,7 @@ def limited(
 
 
 def _moments(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel over these rows, `(1, channels, 1, ...)`, float32."""
+    """Return mean and standard deviation of each channel over the rows, `(1, channels, 1, ...)`, float32."""
     ordered = np.sort(rows)
     chunks = [ordered[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
     moments = _exact_moments if images.dtype == np.uint8 else _float_moments
@@ -242,12 +267,12 @@ def _moments(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _but_channels(images: np.ndarray) -> tuple[int, ...]:
-    """The axes that a channel's values lie along."""
+    """Return all axes except the axis of the channels."""
     return (0, *range(2, images.ndim))
 
 
 def _exact_moments(images: np.ndarray, chunks: Sequence[np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray]:
-    """By sums of whole numbers."""
+    """Return mean and deviation of uint8 images, computed exactly with integer sums."""
     total, squares = np.zeros(images.shape[1], np.int64), np.zeros(images.shape[1], np.int64)
     for rows in chunks:
         some = images[rows].astype(np.uint32)
@@ -258,7 +283,8 @@ def _exact_moments(images: np.ndarray, chunks: Sequence[np.ndarray], count: int)
 
 
 def _float_moments(images: np.ndarray, chunks: Sequence[np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray]:
-    """In double precision, and the spread about a mean that is known: pixels may be far from 0 and close together."""
+    """Return mean and deviation of float images in double precision. The deviation is computed around the mean, because
+    pixels may be far from 0 and close together."""
     axes = _but_channels(images)
     mean = sum(images[rows].sum(axis=axes, dtype=np.float64) for rows in chunks) / count
     centre = mean.reshape(-1, *(1 for _ in images.shape[2:]))

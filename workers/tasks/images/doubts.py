@@ -1,4 +1,4 @@
-"""What may be wrong with a data set that can be read: its size, images in two parts, numbers taken for pixels."""
+"""Warn of possible mistakes in a data set: its size, images that are in two parts, numbers interpreted as pixels."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 from workers.tasks.images.data import CHUNK, KNOWN, Dataset, Part
 
-FEW = 0.01  # of a part's images: published sets have a few pictures twice
+FEW = 0.01  # share of a part's images that may be in another part: published sets contain a few pictures twice
 
 
 def doubts(data: Dataset) -> list[str]:
-    """Return one line for each thing that a person should look at before they trust results on these data."""
+    """Return one line for each possible mistake that a user should check before using results on these data."""
     return [*_of_size(data), *_of_doubles(data), *filter(None, [data.note])]
 
 
@@ -27,7 +27,7 @@ def _of_size(data: Dataset) -> Iterator[str]:
 
 
 def _of_doubles(data: Dataset) -> Iterator[str]:
-    """Equal images in two parts: a network that has learned one by heart knows the other."""
+    """Yield a line for each part with many images that are also in another part, which a network could memorise."""
     train, val, test = map(_hashes, (data.train, data.val, data.test))
     for name, part, learned in (("validation", val, set(train)), ("test", test, {*train, *val})):
         double = sum(one in learned for one in part)
@@ -40,7 +40,7 @@ def _of_doubles(data: Dataset) -> Iterator[str]:
 
 
 def _hashes(part: Part) -> list[int]:
-    """A hash of each image, by which equal ones are found; others agree once in 2^64 pairs."""
+    """Return a hash of each image. Equal images have equal hashes; different ones agree about once in 2^64 pairs."""
     found: list[int] = []
     for rows in part.rows.split(CHUNK):
         found += [hash(image.tobytes()) for image in part.pixels.raw[rows].numpy()]

@@ -1,4 +1,4 @@
-"""Downloads of published data sets: resumed, verified by the published checksum, unpacked safely."""
+"""Download published data sets: resume interrupted downloads, verify the published checksum, unpack safely."""
 
 from __future__ import annotations
 
@@ -20,18 +20,24 @@ from typing import BinaryIO
 from workers.contract import WorkersError
 from workers.tasks.images.reading import in_a_line
 
-TRIES = 4  # connections to one file; each goes on where the one before it was cut
+TRIES = 4  # connections for one file; each continues where the one before it ended
 TIMEOUT = 30  # seconds without a byte
-BLOCK = 1 << 18  # bytes
-DAMAGED = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError, OverflowError)  # an archive
+BLOCK = 1 << 18  # bytes read at a time
+DAMAGED = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError, OverflowError)  # of an archive
 BROKEN = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
 
-Report = Callable[[str, int, int | None], None]  # file, bytes that are here, bytes in all if known
+Report = Callable[[str, int, int | None], None]  # the file, how many bytes are downloaded, the total if known
 
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """A published file: `md5` as it was published, and the folder that an archive unpacks to."""
+    """A published file.
+
+    Attributes:
+        url: its address.
+        md5: its published checksum.
+        unpacks_to: the folder in it, if it is an archive.
+    """
 
     url: str
     md5: str
@@ -39,12 +45,13 @@ class Download:
 
     @property
     def file(self) -> str:
+        """The name of the file."""
         return self.url.rpartition("/")[2]
 
 
 _FASHION = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
 
-# Checksums of Fashion-MNIST: https://github.com/zalandoresearch/fashion-mnist, "Get the Data"; of CIFAR:
+# Sources of the checksums: https://github.com/zalandoresearch/fashion-mnist, "Get the Data", and
 # https://www.cs.toronto.edu/~kriz/cifar.html.
 DOWNLOADS: Mapping[str, tuple[Download, ...]] = {
     "fashion-mnist": (
@@ -71,17 +78,19 @@ DOWNLOADS: Mapping[str, tuple[Download, ...]] = {
 
 
 def fetch(name: str, folder: Path, report: Report, mirror: str = "") -> Path:
-    """Downloads a data set into `folder/name`, where it is found.
+    """Download a data set into `folder/name`.
 
     Args:
-        mirror: the URL of a folder that has the same files.
+        name: a key of `DOWNLOADS`.
+        report: called with the progress.
+        mirror: the URL of a folder with the same files, to download from there.
 
     Returns:
         The folder with the files.
 
     Raises:
-        WorkersError: nothing to download, no connection, a wrong checksum, an archive with what it must not have,
-            no room on the disk.
+        WorkersError: the data set is unknown, there is no connection, a checksum is wrong, an archive has members that
+            it must not have, or the disk is full.
     """
     from filelock import FileLock, Timeout
 
@@ -97,16 +106,14 @@ def fetch(name: str, folder: Path, report: Report, mirror: str = "") -> Path:
     except Timeout:
         raise WorkersError(f"another process is fetching {name} into {target}") from None
     except OSError as error:
-        raise WorkersError(
-            f"cannot write to {target}: {error.strerror or error}; what is there already is kept"
-        ) from error
+        raise WorkersError(f"cannot write to {target}: {error.strerror or error}; the files in it are kept") from error
     return target
 
 
 def _bring(download: Download, url: str, target: Path, report: Report) -> None:
     file = target / download.file
     if (target / (download.unpacks_to or download.file)).exists():
-        return  # whole, for it got its name at the end
+        return  # it is complete, because it gets this name at the end
     unfinished = file.with_name(f"{file.name}.part")
     _download(url, unfinished, report)
     if (found := _md5(unfinished)) != download.md5:
@@ -123,26 +130,26 @@ def _bring(download: Download, url: str, target: Path, report: Report) -> None:
 
 
 def _download(url: str, file: Path, report: Report) -> None:
-    """Until all of it is there. What has come stays there, whatever happens."""
+    """Download a file completely, with several connections if necessary. After an error, the part so far is kept."""
     for attempt in range(1, TRIES + 1):
         try:
             return _receive(url, file, report)
         except urllib.error.HTTPError as error:
             raise WorkersError(f"{url}: the server answers {error.code} {error.reason}") from error
-        except ValueError as error:  # no URL
+        except ValueError as error:  # it is not a URL
             raise WorkersError(f"{url}: {error}") from error
         except BROKEN as error:
             why = getattr(error, "reason", error)
             if attempt == TRIES:
                 here = file.stat().st_size if file.exists() else 0
                 raise WorkersError(
-                    f"{url}: {why}; {here} bytes are here, and the next fetch goes on after them"
+                    f"{url}: {why}; {here} bytes are downloaded, and the next fetch continues after them"
                 ) from error
     return None
 
 
 def _receive(url: str, file: Path, report: Report) -> None:
-    """One connection. Asks for what is missing; takes all of it if the server does not give parts."""
+    """Download the missing part of a file with one connection; the whole file if the server does not support parts."""
     if not url.startswith(("http://", "https://")):
         raise WorkersError(f"{url}: a URL must begin with http:// or https://")
     here = file.stat().st_size if file.exists() else 0
@@ -150,7 +157,7 @@ def _receive(url: str, file: Path, report: Report) -> None:
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT)  # noqa: S310
     except urllib.error.HTTPError as error:
-        if error.code == 416 and here:  # nothing is missing; the checksum says whether that is so
+        if error.code == 416 and here:  # nothing is missing; the checksum tells whether that is right
             return
         raise
     with response, file.open("ab" if response.status == 206 else "wb") as out:
@@ -174,7 +181,7 @@ def _md5(file: Path) -> str:
 
 
 def _check_members(tar: tarfile.TarFile, folder: str, archive: Path, free: int) -> None:
-    """Raises WorkersError if a member is no file or folder in `folder`, or all claim more bytes than `free`."""
+    """Raise WorkersError if a member is not a file or folder in `folder`, or all claim more than `free` bytes."""
     claimed = 0
     if not tar.getmembers():
         raise tarfile.ReadError("it is empty")
@@ -192,7 +199,7 @@ def _check_members(tar: tarfile.TarFile, folder: str, archive: Path, free: int) 
 
 
 def _unpack(archive: Path, target: Path, folder: str) -> None:
-    """The archive's folder, once all of it is there. It may have files and folders inside that folder only."""
+    """Unpack an archive that contains the folder `folder` only. The folder appears in `target` when it is complete."""
     unfinished = Path(tempfile.mkdtemp(prefix=".unpack.", dir=target))
     try:
         with tarfile.open(archive, "r:gz") as tar:

@@ -1,7 +1,7 @@
-"""Files that people have on disk, read into arrays. Every reader takes the paths of one part's files.
+"""Read files of images and labels into arrays. Every reader takes the paths of one part's files.
 
-Nothing of a file is believed: sizes, types and ranges are checked, and what is wrong becomes a WorkersError that names
-the file. A pickle can run any code, so those of CIFAR are read by an unpickler that knows arrays and nothing else.
+No file is trusted: sizes, types and ranges are checked, and an error becomes a WorkersError that names the file. As a
+pickle can run any code, CIFAR's pickles are read by an unpickler that accepts arrays and plain values only.
 """
 
 from __future__ import annotations
@@ -22,19 +22,23 @@ import numpy as np
 from workers.contract import WorkersError
 from workers.tasks.images.reading import all_of, check_fits, naming, opened, up_to
 
-IDX_IMAGES, IDX_LABELS = 0x803, 0x801  # unsigned bytes in three dimensions, in one
+IDX_IMAGES, IDX_LABELS = 0x803, 0x801  # magic numbers: unsigned bytes in three dimensions, and in one
 CIFAR_SHAPE = (3, 32, 32)
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
-DEFLATED_MOST = 1032  # times as many bytes as they take, is what Deflate can hold
+DEFLATED_MOST = 1032  # Deflate cannot unpack to more than this many times the packed size
 PIXELS = "whole numbers from 0 to 255, or finite floating-point numbers"
 
 
 @dataclass(frozen=True, slots=True)
 class Arrays:
-    """Images `(n, channels, height, width)`, uint8 or float32, or data of another shape, and labels `(n,)`, int64.
+    """Images and their labels.
 
-    `encoding` is set where the pixels are not the published ones, as after "JPEG". `standardised` says whether the
-    network gets the values standardised or as they are; `note` is for the person, if that may be wrong.
+    Attributes:
+        images: `(n, channels, height, width)`, uint8 or float32, or data of another shape.
+        labels: `(n,)`, int64.
+        encoding: such as "JPEG", if the pixels differ from the published ones because of it; otherwise empty.
+        standardised: True if the network is to get standardised values, False for the values as they are.
+        note: a remark for the user if `standardised` was guessed and may be wrong.
     """
 
     images: np.ndarray
@@ -45,13 +49,14 @@ class Arrays:
 
 
 def read_idx(files: Sequence[Path]) -> Arrays:
-    """Yann LeCun's IDX format, plain or gzip: a file of images, then a file of labels."""
+    """Read Yann LeCun's IDX format, plain or gzip: a file of images, then a file of labels."""
     images, labels = _idx(files[0], IDX_IMAGES), _idx(files[1], IDX_LABELS)
     return checked(images, labels, f"{files[0]} and {files[1].name}")
 
 
 def read_cifar_python(label: bytes) -> Callable[[Sequence[Path]], Arrays]:
-    """The Python batches: dictionaries with `data`, `(n, 3072)` uint8, and the list of that name with labels."""
+    """Return a reader of CIFAR's Python batches: pickled dictionaries with `data`, `(n, 3072)` uint8, and a list of
+    labels named `label`."""
 
     def read(files: Sequence[Path]) -> Arrays:
         return joined([_python_batch(file, label) for file in files])
@@ -60,7 +65,8 @@ def read_cifar_python(label: bytes) -> Callable[[Sequence[Path]], Arrays]:
 
 
 def read_cifar_binary(label_bytes: int) -> Callable[[Sequence[Path]], Arrays]:
-    """The binary batches: records of so many bytes with labels, of which the last counts, and 3,072 with pixels."""
+    """Return a reader of CIFAR's binary batches: records with `label_bytes` bytes of labels, of which the last is used,
+    and 3,072 bytes of pixels."""
 
     def read(files: Sequence[Path]) -> Arrays:
         return joined([_binary_batch(file, label_bytes) for file in files])
@@ -69,9 +75,15 @@ def read_cifar_binary(label_bytes: int) -> Callable[[Sequence[Path]], Arrays]:
 
 
 def read_npz(file: Path, standardise: bool | None = None) -> tuple[Arrays, Arrays | None]:
-    """A training part and, if there is one, a test part: `images` and `labels` (or `x` and `y`), or `x_train`,
-    `y_train` with `x_test`, `y_test`."""
-    with naming(file, "is no .npz file of numbers, or is cut short"), zipfile.ZipFile(file) as archive:
+    """Read an .npz file. Return its training part, and its test part or None.
+
+    Its arrays are `images` and `labels`, or `x` and `y`, or `x_train` and `y_train` with or without `x_test` and
+    `y_test`.
+
+    Args:
+        standardise: as in `workers.tasks.images.data.load`.
+    """
+    with naming(file, "is not an .npz file of numbers, or is cut short"), zipfile.ZipFile(file) as archive:
         arrays = _members(archive, file.stat().st_size)
     if {"x_train", "y_train", "x_test", "y_test"} == set(arrays):
         test = checked(arrays["x_test"], arrays["y_test"], f"{file}, test part", standardise)
@@ -86,10 +98,11 @@ def read_npz(file: Path, standardise: bool | None = None) -> tuple[Arrays, Array
 
 
 def _members(archive: zipfile.ZipFile, file_size: int) -> dict[str, np.ndarray]:
-    """Read every array of an .npz file.
+    """Read all arrays of an .npz file.
 
     Raises:
-        Exception: ValueError if a size is claimed that cannot be; whatever zipfile and numpy raise for damaged files.
+        ValueError: the file claims a size that is impossible.
+        Exception: zipfile and numpy raise many kinds for damaged files.
     """
     found: dict[str, np.ndarray] = {}
     for info in archive.infolist():
@@ -115,10 +128,11 @@ def _members(archive: zipfile.ZipFile, file_size: int) -> dict[str, np.ndarray]:
 
 
 def _check_claim(content: IO[bytes], info: zipfile.ZipInfo) -> None:
-    """Raises ValueError unless the header of an array promises the bytes that follow: numpy allocates what it does."""
+    """Raise ValueError if the size in an array's header is not the number of bytes that follow, because numpy allocates
+    memory by the header."""
     version = np.lib.format.read_magic(content)
     if version not in _HEADERS:
-        raise ValueError(f"{info.filename} is of version {version} of numpy's format, which arrays of numbers have not")
+        raise ValueError(f"{info.filename} has version {version} of numpy's format, which arrays of numbers do not use")
     shape, _, kind = _HEADERS[version](content)
     promised, there = math.prod(shape) * kind.itemsize, info.file_size - content.tell()
     if promised != there and not kind.hasobject:
@@ -129,17 +143,18 @@ _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.r
 
 
 def checked(images: Any, labels: Any, where: str, standardise: bool | None = None) -> Arrays:
-    """Arrays or tensors as a person has them, in the form that the rest works with.
+    """Check a user's arrays or tensors and return them in the form of `Arrays`.
 
     Pictures are `(n, h, w)`, `(n, channels, h, w)` or, with one, three or four channels and more than four rows,
     `(n, h, w, channels)`. Other data, such as token numbers `(n, length)`, keep their shape. Labels are `(n,)` or
     `(n, 1)`.
 
     Args:
+        where: the source, for messages.
         standardise: as in `workers.tasks.images.data.load`.
 
     Raises:
-        WorkersError: they are not that.
+        WorkersError: the arrays have another form.
     """
     given = np.asarray(images)
     pictures = _are_pictures(given, standardise)
@@ -159,8 +174,8 @@ def checked(images: Any, labels: Any, where: str, standardise: bool | None = Non
 
 
 def _are_pictures(values: np.ndarray, standardise: bool | None) -> bool:
-    """Whether to take values for pictures, by their shape. Whole numbers that are not bytes may be token numbers: they
-    are pictures if both sides are longer than 1, unless the person says that they are or are not."""
+    """Return True if values are pictures, by their shape. Integers that are not bytes may be token numbers: unless the
+    user says so with `standardise`, they are pictures if height and width are greater than 1."""
     if values.ndim not in (3, 4) or values.dtype.kind not in "ui" or values.dtype == np.uint8:
         return values.ndim in (3, 4)
     return min(_channels_first(values).shape[2:]) > 1 if standardise is None else standardise
@@ -177,7 +192,7 @@ def _values(values: np.ndarray, where: str, pictures: bool, standardise: bool | 
     if values.ndim < 2 or 0 in values.shape[1:] or flat:
         raise WorkersError(
             f"{where}: images of shape {values.shape}; (n, height, width), (n, channels, height, width) or "
-            "(n, height, width, channels) is needed; data that are no images may have other shapes from (n, length) "
+            "(n, height, width, channels) is needed; data that are not images may have other shapes from (n, length) "
             "on, and bytes are taken for pixels unless --no-standardise is given"
         )
     if values.dtype.kind == "f":
@@ -200,7 +215,8 @@ def _finite(values: np.ndarray, where: str) -> np.ndarray:
 
 
 def _whole(values: np.ndarray, where: str) -> np.ndarray:
-    """Whole numbers of a type that torch can index by: signed ones and bytes as they are, others as int64."""
+    """Return integers in a type that torch can use as indices: signed integers and bytes as they are, others as
+    int64."""
     if values.dtype.kind == "u" and values.dtype != np.uint8:
         if values.dtype.itemsize == 8 and len(values) and values.max() > np.iinfo(np.int64).max:
             raise WorkersError(f"{where}: whole numbers up to {values.max()}; they must be below 2^63")
@@ -227,6 +243,7 @@ def _labels(labels: np.ndarray, where: str) -> np.ndarray:
 
 
 def joined(parts: Sequence[Arrays]) -> Arrays:
+    """Concatenate the arrays of several files."""
     encodings = {part.encoding for part in parts if part.encoding}
     return Arrays(
         np.concatenate([part.images for part in parts]),
@@ -236,13 +253,13 @@ def joined(parts: Sequence[Arrays]) -> Arrays:
 
 
 def _idx(file: Path, magic: int) -> np.ndarray:
-    """The array in an IDX file: magic number, sizes, all as big-endian 32-bit numbers, then the bytes."""
+    """Read the array of an IDX file: a magic number and the sizes, as big-endian 32-bit numbers, then the bytes."""
     dimensions = magic & 0xFF
     with naming(file, "cannot be read, or is cut short"), opened(file) as source:
         head = up_to(4 + 4 * dimensions, source)
         if len(head) < 4 + 4 * dimensions or int.from_bytes(head[:4], "big") != magic:
             raise WorkersError(
-                f"{file} is no IDX file of {'images' if magic == IDX_IMAGES else 'labels'}: it must begin with "
+                f"{file} is not an IDX file of {'images' if magic == IDX_IMAGES else 'labels'}: it must begin with "
                 f"{magic:08x}, and begins with {head[:4].hex() or 'nothing'}"
             )
         shape = struct.unpack(f">{dimensions}I", head[4:])
@@ -273,9 +290,9 @@ def _python_batch(file: Path, label: bytes) -> Arrays:
 
 
 class _Array:
-    """What a pickle calls an array. Of numpy only `frombuffer` is run for it, with a type of plain numbers."""
+    """Replaces numpy's array in a pickle. It calls only numpy's `frombuffer`, with a type of plain numbers."""
 
-    def __init__(self, *_: Any) -> None:  # of numpy's _reconstruct: a class, a shape, a type; the state has them again
+    def __init__(self, *_: Any) -> None:  # the arguments of numpy's _reconstruct, which the state repeats
         self.values: np.ndarray = np.empty(0, np.uint8)
 
     def __setstate__(self, state: Any) -> None:
@@ -285,7 +302,7 @@ class _Array:
 
 
 class _Type:
-    """What a pickle calls a type of numbers."""
+    """Replaces numpy's dtype in a pickle."""
 
     def __init__(self, code: Any, *_: Any) -> None:
         self.plain = np.dtype(code.decode() if isinstance(code, bytes) else str(code))
@@ -298,14 +315,14 @@ class _Type:
 
 
 def _from_buffer(raw: Any, kind: Any, shape: Any, order: Any) -> _Array:
-    """An array as protocol 5 has it."""
+    """Return an array as pickle's protocol 5 stores it."""
     array = _Array()
     array.__setstate__((1, shape, kind, order == "F", raw))
     return array
 
 
 def _to_bytes(text: Any, encoding: Any) -> bytes:
-    """Bytes as Python 3 writes them for Python 2."""
+    """Return bytes as Python 3 pickles them for Python 2."""
     if not isinstance(text, str) or encoding != "latin1":
         raise pickle.UnpicklingError(f"an encoding {encoding!r}")
     return text.encode("latin1")
@@ -321,7 +338,7 @@ _ADMITTED: dict[tuple[str, str], Any] = {
 
 
 class _Unpickler(pickle.Unpickler):
-    """Numbers, text, bytes, lists and dictionaries, which need no import, and arrays; nothing else."""
+    """Reads numbers, text, bytes, lists and dictionaries, which need no import, and arrays; refuses all else."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ADMITTED:
@@ -331,14 +348,14 @@ class _Unpickler(pickle.Unpickler):
 
 def _unpickled(file: Path) -> Any:
     content = all_of(file)
-    with naming(file, "is no Python batch of CIFAR, or is cut short"):
+    with naming(file, "is not a Python batch of CIFAR, or is cut short"):
         _check_pickle(content)
         return _Unpickler(io.BytesIO(content), encoding="bytes").load()
 
 
 def _check_pickle(content: bytes) -> None:
-    """Raises ValueError if lengths are claimed that are not there, or a place in the unpickler's memory is asked for
-    that lies beyond those in use, for which the unpickler allocates all places before it."""
+    """Raise ValueError if a pickle claims more bytes than it has, or stores something far beyond the used part of the
+    unpickler's memo, because the unpickler would allocate the whole memo up to there."""
     for number, (operation, argument, _) in enumerate(pickletools.genops(content)):
         if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= int(argument or 0) <= number + 1:
             raise ValueError(f"it asks for place {argument} of memory after {number} operations")

@@ -1,5 +1,5 @@
-"""A training step as one CUDA graph: some hundred kernels are launched by one call, which for small networks saves most
-of a step's time."""
+"""Run a training step as one CUDA graph: one call launches some hundred kernels, which saves most of the time of a step
+with a small network."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
-EAGER_STEPS = 3  # before the capture: libraries choose their algorithms, the optimiser makes its buffers
-_ONE_CAPTURE = threading.Lock()  # torch allows one at a time in a process
+EAGER_STEPS = 3  # steps before the capture, in which libraries choose algorithms and the optimiser makes its buffers
+_ONE_CAPTURE = threading.Lock()  # torch permits one capture at a time in a process
 
 Step = Callable[[Tensor, Tensor], Tensor]
 
 
 class Graphed:
-    """`step(images, labels)`, which trains on a batch and returns its loss, captured after some calls and replayed
-    from then on. The steps before are steps like any others.
+    """Captures a training step after some normal calls, and replays it from then on.
 
-    All batches must be of one shape. A step that cannot be captured, such as that of a network of the user's own which
-    reads values in its forward pass, goes on uncaptured.
+    All batches must have the same shape. A step that cannot be captured, for example with a user's own network that
+    reads values in its forward pass, is run normally.
 
     Args:
-        step: leaves no gradients behind.
-        optimizer: its learning rates are tensors on the device, so that a replay sees them change.
+        step: trains on `(images, labels)`, returns the loss, and clears the gradients.
+        optimizer: its learning rates must be tensors on the device, so that a replay uses their present values.
     """
 
     def __init__(self, step: Step, optimizer: torch.optim.Optimizer) -> None:
@@ -37,19 +36,19 @@ class Graphed:
         self._calls = 0
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
-        """The loss, which the next call may overwrite."""
+        """Train on a batch and return its loss. The next call may overwrite that tensor."""
         self._calls += 1
         if self._calls == EAGER_STEPS + 1:
             self._graph = self._captured(images, labels)
         if self._graph is None:
-            return self._aside(images, labels)
+            return self._run_step(images, labels)
         self._images.copy_(images)
         self._labels.copy_(labels)
         self._graph.replay()
         return self._loss
 
-    def _aside(self, images: Tensor, labels: Tensor) -> Tensor:
-        """An ordinary step, on the stream of the capture, to which autograd binds what it makes."""
+    def _run_step(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Run a normal step, on the stream of the capture, because autograd ties its objects to a stream."""
         current = torch.cuda.current_stream()
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
@@ -60,7 +59,7 @@ class Graphed:
         return loss
 
     def _captured(self, images: Tensor, labels: Tensor) -> torch.cuda.CUDAGraph | None:
-        """The graph of a step, which a capture records and does not run."""
+        """Return the graph of a step, or None if it cannot be captured. A capture records a step without running it."""
         self._images, self._labels = images.clone(), labels.clone()
         graph = torch.cuda.CUDAGraph()
         try:

@@ -1,4 +1,4 @@
-"""Child networks by name: those of the literature in a table, a user's own as `package.module:function`."""
+"""Build networks by name: networks of the literature from a table, a user's own from `package.module:function`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,13 @@ from workers.tasks.images.networks.sites import Activations, activation_of
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A row of the table: `defaults` are options that have other defaults than in the factory's signature."""
+    """A row of the table of networks.
+
+    Attributes:
+        factory: the class of the network.
+        source: the publication.
+        defaults: options whose defaults differ from those in the factory's signature.
+    """
 
     factory: type[nn.Module]
     source: str
@@ -61,19 +67,22 @@ def build(
     match: str = "",
     note: Callable[[str], object] = str,
 ) -> nn.Module:
-    """The network of that name, with a fresh activation at each site: `(n, *shape)` -> `(n, classes)`.
+    """Build a network with a new activation at each site. It maps `(n, *shape)` to `(n, classes)`.
 
     Args:
         name: one of `NETWORKS`, or `package.module:function` (workers/tasks/images/networks/own.py).
-        shape: of an image: channels, height, width. Data for a network of a user's own may have another shape.
-        width: how wide the network is, the published width if not given; networks of a user's own may have none.
-        options: further ones of this network, as JSON has them.
-        dtype: of the images: float32, or int64 for whole numbers that a network of a user's own gets as they are.
-        match: of a user's own network, a pattern of the names of the activations to replace; if empty, all are.
-        note: is called with each remark on what was replaced in a user's own network.
+        activation: makes the activations.
+        shape: the shape of an image: channels, height, width. Data for a user's own network may have another shape.
+        classes: number of classes.
+        width: the width of the network; None means the published width. A user's own network may have no width.
+        options: further options of the network, as plain values.
+        dtype: the type of the input: float32, or int64 for integers that a user's own network gets as they are.
+        match: for a user's own network, a pattern of the names of the activations to replace; empty means all.
+        note: called with each remark on the replacements in a user's own network.
 
     Raises:
-        WorkersError: no such model; an option that it does not take, or not so; a user's own that does not work.
+        WorkersError: there is no such network, it does not take an option or its value, or a user's own network does
+            not work.
     """
     if code_name(name):
         return build_own(Request(name, activation, shape, classes, width, options, dtype, match), note)
@@ -103,11 +112,11 @@ def survey(
     match: str = "",
     dtype: torch.dtype = torch.float32,
 ) -> Survey:
-    """Say what a search replaces in a network of a user's own, and what stays; arguments as of `build`.
+    """Return what a search replaces in a user's own network, and what stays. The arguments are as in `build`.
 
     Raises:
-        ParseError: text that is no expression.
-        WorkersError: a network of the table, which has its activations put in as it is made; otherwise as `build`.
+        ParseError: `expression` is not an expression.
+        WorkersError: as in `build`, or the network is from the table, in which nothing needs to be replaced.
     """
     check_model(name)
     if not code_name(name):
@@ -119,19 +128,20 @@ def survey(
 
 
 def check_model(name: str, match: str = "") -> None:
-    """Raise WorkersError if that is no name of a network; a user's own may still not be there."""
+    """Raise WorkersError if this cannot be the name of a network. Whether a user's own network exists is not
+    checked."""
     if match and name in NETWORKS:
         raise WorkersError(
             f"--match chooses among the activations of a network of your own (package.module:function), and model "
-            f"{name!r} is none; leave it out"
+            f"{name!r} is not one; leave it out"
         )
     if name not in NETWORKS and not code_name(name):
         raise WorkersError(f"unknown model {name!r}; {nearest(name, NETWORKS)}, or package.module:function of your own")
 
 
 def mirror_caveat(name: str, options: Mapping[str, object] = _NONE) -> str:
-    """Return why f and its mirror -f(-x) need not do equally well in a network of that name with these options; empty
-    if they do (docs/search-space.md, "Mirrors")."""
+    """Return why f and its mirror -f(-x) may perform differently in a network with these options; empty if they perform
+    equally well on average (docs/search-space.md, "Mirrors")."""
     pooling = options.get("pooling", "max") if name == "lecture" else "average"
     if code_name(name):
         return f"model {name!r} is your own and may have max pooling, or other parts that tell them apart"
@@ -141,9 +151,10 @@ def mirror_caveat(name: str, options: Mapping[str, object] = _NONE) -> str:
 
 
 def parameter_count(model: nn.Module) -> int:
+    """Return the number of parameters that a network learns."""
     return sum(p.numel() for p in model.parameters())
 
 
 def default_device() -> torch.device:
-    """CUDA where there is one, else the CPU."""
+    """Return CUDA if there is a GPU, otherwise the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

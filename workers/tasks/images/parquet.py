@@ -1,4 +1,4 @@
-"""Data sets of pictures as the hub has them: Parquet files with a column of encoded pictures and one of labels."""
+"""Read data sets from the Hugging Face hub: Parquet files with a column of encoded pictures and one of labels."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from workers.contract import WorkersError
 from workers.tasks.images.formats import Arrays, checked, joined
 from workers.tasks.images.reading import check_fits, naming
 
-PICTURES = ("img", "image")  # names of the column with pictures
+PICTURES = ("img", "image")  # names that the column with pictures may have
 _BYTES, _TEXT = ("binary", "large_binary", "binary_view"), ("string", "large_string", "string_view")  # Arrow's types
-MODES = {1: "L", 3: "RGB"}  # Pillow's names of grey and coloured pictures with 8 bits a channel, by channels
+MODES = {1: "L", 3: "RGB"}  # Pillow's mode by the number of channels, with 8 bits for each
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """What the files of one data set hold.
+    """The columns in the files of a data set.
 
     Attributes:
-        shape: of a picture: channels (1 or 3), height, width.
+        shape: the shape of a picture: channels (1 or 3), height, width.
         labels: names that the column with labels may have.
         classes: names of the classes in the order of their numbers, for files whose labels are text.
     """
@@ -37,7 +37,7 @@ class Columns:
 
 
 def read_parquet(columns: Columns) -> Callable[[Sequence[Path]], Arrays]:
-    """Return the reader of the shards of one part of a data set."""
+    """Return a reader of the shards of one part of a data set."""
 
     def read(files: Sequence[Path]) -> Arrays:
         return joined([_parquet(file, columns) for file in files])
@@ -46,26 +46,26 @@ def read_parquet(columns: Columns) -> Callable[[Sequence[Path]], Arrays]:
 
 
 def _parquet(file: Path, columns: Columns) -> Arrays:
-    with naming(file, "is no Parquet file, or is cut short"):
+    with naming(file, "is not a Parquet file, or is cut short"):
         pictures, labels = _columns(file, columns)
         numbers = _numbers(labels, columns, file)
         check_fits(len(labels) * math.prod(columns.shape))
         images = np.empty((len(labels), *columns.shape), np.uint8)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's, about a size that is refused a line later
+        warnings.simplefilter("ignore")  # Pillow warns of large pictures, which are refused here anyway
         formats = {_decode(data.as_py(), images[row], f"{file}, row {row}") for row, data in enumerate(pictures)}
     found = checked(images, numbers, str(file))
     return Arrays(found.images, found.labels, "JPEG" if "JPEG" in formats else "")
 
 
 def _columns(file: Path, columns: Columns) -> tuple[Any, Any]:
-    """Read the bytes of the pictures, and the labels; no other column.
+    """Read the columns of encoded pictures and of labels, and no others.
 
     Raises:
-        WorkersError: the columns are not there, the file does not fit into memory, or a package is missing.
+        WorkersError: a column or a package is missing, or the file does not fit into memory.
     """
     try:
-        import PIL.Image  # noqa: F401 (here, so that whichever package is missing gives the same message)
+        import PIL.Image  # noqa: F401 (imported here so that both packages give the same message)
         import pyarrow.parquet as pq
     except ImportError:
         raise WorkersError(
@@ -85,12 +85,12 @@ def _columns(file: Path, columns: Columns) -> tuple[Any, Any]:
 
 
 def _claimed(metadata: Any) -> int:
-    """Bytes of the columns once they are unpacked, by the file's own word."""
+    """Return the size of the unpacked columns in bytes, as the file claims it."""
     return sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
 
 
 def _encoded(pictures: Any, where: str) -> Any:
-    """Return the column of encoded pictures; the file has it bare, or as `bytes` in a struct."""
+    """Return the column of encoded pictures, which the file has as bytes, or as `bytes` in a struct."""
     import pyarrow as pa
     from pyarrow import compute
 
@@ -103,7 +103,11 @@ def _encoded(pictures: Any, where: str) -> Any:
 
 
 def _decode(data: Any, image: np.ndarray, where: str) -> str:
-    """Decode a picture into `image`, if its size and colours are right; return the name of its format."""
+    """Decode a picture into `image` and return the name of its format.
+
+    Raises:
+        WorkersError: it cannot be decoded, or its size or colours are wrong.
+    """
     from PIL import Image
 
     channels, height, width = image.shape
@@ -115,7 +119,7 @@ def _decode(data: Any, image: np.ndarray, where: str) -> str:
         kind, size = str(found.format), found.size[::-1]
         bands = channels if found.mode == "P" else len(found.getbands())
         if size == (height, width) and found.mode in (mode, "P"):
-            values = np.asarray(found.convert(mode))  # colours in place of a palette's numbers
+            values = np.asarray(found.convert(mode))  # replaces the numbers of a palette by colours
             image[:] = values.reshape(height, width, channels).transpose(2, 0, 1)
             return kind
     colours = "red, green and blue" if channels == 3 else "grey"
@@ -126,7 +130,7 @@ def _decode(data: Any, image: np.ndarray, where: str) -> str:
 
 
 def _numbers(labels: Any, columns: Columns, file: Path) -> np.ndarray:
-    """Return labels as numbers; text is a class's name, or its number."""
+    """Return labels as numbers. A text is the name of a class, or its number."""
     import pyarrow as pa
 
     if labels.null_count:
@@ -138,7 +142,7 @@ def _numbers(labels: Any, columns: Columns, file: Path) -> np.ndarray:
     known, words = _by_name(columns.classes), labels.cast(pa.string()).to_pylist()
     unknown = next((word for word in words if _plain(word) not in known), None)
     if unknown is not None:
-        raise WorkersError(f"{file}: the label {unknown!r} names no class; accepted: {', '.join(columns.classes)}")
+        raise WorkersError(f"{file}: the label {unknown!r} is not a class; accepted: {', '.join(columns.classes)}")
     return np.array([known[_plain(word)] for word in words], np.int64)
 
 
@@ -147,5 +151,5 @@ def _by_name(classes: Sequence[str]) -> Mapping[str, int]:
 
 
 def _plain(word: str) -> str:
-    """A name without case, blanks and signs: `T - shirt / top`, `T-shirt/top` and `t_shirt_top` are one class."""
+    """Return a name in lower case without blanks and signs, so that `T - shirt / top` and `t_shirt_top` are equal."""
     return "".join(character for character in word.casefold() if character.isalnum())

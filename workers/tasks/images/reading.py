@@ -1,6 +1,6 @@
-"""Reading files that may be damaged, or made to do damage: every fault becomes one line that names the file.
+"""Read files that may be damaged or malicious. Every error becomes one line that names the file.
 
-Sizes that a file claims are compared with what it holds and with the free memory before anything is allocated.
+Before memory is allocated, the sizes that a file claims are compared with its contents and with the free memory.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import BinaryIO
 from workers.contract import WorkersError
 
 BLOCK = 1 << 20  # bytes read at a time
-LONGEST = 300  # characters of another library's message
+LONGEST = 300  # the longest text of another library's message, in characters
 
 
 @contextmanager
 def naming(where: object, fault: str) -> Iterator[None]:
     """Turn any exception of the block into a WorkersError in one line: `where`, `fault`, and the exception's message.
 
-    A decoder that meets damaged data may raise anything, a MemoryError too. A WorkersError passes as it is.
+    With damaged data, a decoder may raise any exception, even a MemoryError. A WorkersError is not changed.
     """
     try:
         yield
@@ -39,14 +39,14 @@ def in_a_line(error: BaseException) -> str:
 
 
 def check_fits(size: int) -> None:
-    """Raises ValueError if `size` bytes are more than the free memory of this machine."""
+    """Raise ValueError if `size` bytes are more than the free memory of this machine."""
     free = _free_memory()
     if size > free:
         raise ValueError(f"it needs {size:,} bytes, and {free:,} bytes of memory are free")
 
 
 def _free_memory() -> int:
-    """Bytes; without psutil, a number that no file reaches."""
+    """Return the free memory in bytes; without psutil, a number larger than any file."""
     try:
         import psutil
     except ModuleNotFoundError:
@@ -56,14 +56,14 @@ def _free_memory() -> int:
 
 @contextmanager
 def opened(file: Path) -> Iterator[BinaryIO]:
-    """Open a file. If its content is gzip, whatever its name says, read what is packed in it."""
+    """Open a file for reading. If its content is gzip, whatever its name, unpack it."""
     with file.open("rb") as plain:
         packed = plain.peek(2)[:2] == b"\x1f\x8b"
         yield gzip.GzipFile(fileobj=plain) if packed else plain  # type: ignore[misc]
 
 
 def up_to(size: int, source: BinaryIO) -> bytearray:
-    """Read at most `size` bytes. Memory grows with what is really there, not with `size`."""
+    """Read at most `size` bytes. The memory grows with the bytes read, not with `size`."""
     content = bytearray()
     while len(content) < size and (block := source.read(min(BLOCK, size - len(content)))):
         content += block
@@ -71,7 +71,7 @@ def up_to(size: int, source: BinaryIO) -> bytearray:
 
 
 def all_of(file: Path) -> bytes:
-    """Read a whole file, unpacked if it is gzip."""
+    """Return the contents of a file, unpacked if it is gzip."""
     with naming(file, "cannot be read, or is cut short"), opened(file) as source:
         free = _free_memory()
         content = up_to(free, source)
@@ -81,7 +81,7 @@ def all_of(file: Path) -> bytes:
 
 
 def is_file(path: Path) -> bool:
-    """Return True if that is a file. A path that cannot be looked at (too long, in a closed folder) is none."""
+    """Return True if the path is a file, and False also if it cannot be checked (too long, or in a closed folder)."""
     try:
         return path.is_file()
     except OSError:

@@ -1,4 +1,4 @@
-"""How children are trained, by name. Every field can be overridden."""
+"""Recipes by name: how networks are trained. Every field can be overridden."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from workers.tasks.images.config import Recipe
 RECIPES: Mapping[str, Recipe] = {
     row.name: row
     for row in (
-        # This project's: a few epochs on small images tell good functions from bad ones.
+        # This project's own recipe: a few epochs on small images, which tell good functions from bad ones.
         Recipe(),
-        # Smith 2018 (arXiv 1803.09820) as Page 2018 ("How to train your ResNet") has it for CIFAR-10, 24 epochs.
+        # Smith 2018 (arXiv 1803.09820), as used by Page 2018 ("How to train your ResNet") for CIFAR-10 with 24 epochs.
         Recipe(
             "onecycle",
             epochs=24,

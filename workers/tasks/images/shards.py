@@ -1,6 +1,6 @@
-"""The Parquet files of one part of a data set: which files of a folder they are, and whether all are there, once.
+"""Find the Parquet files of one part of a data set in a folder, and check that each is there once.
 
-The hub has named them in several ways: `train-00000-of-00002.parquet`, the same with a fingerprint of 16 hexadecimal
+The Hugging Face hub names such files in several ways: `train-00000-of-00002.parquet`, the same with 16 hexadecimal
 digits at its end, `train/0000.parquet`, and `train.parquet`. The data set's name may stand before `train`.
 """
 
@@ -21,7 +21,14 @@ _END = r"(?:-[0-9a-f]{16})?\.parquet"
 
 @dataclass(frozen=True, slots=True)
 class _Shard:
-    """One file, by its name: what stands before the number, the number, and how many there are (None: not said)."""
+    """One file, with the parts of its name.
+
+    Attributes:
+        file: the path.
+        stem: the text before the number.
+        number: the number; None if the name has none.
+        total: the number of all files; None if the name does not have it.
+    """
 
     file: Path
     stem: str
@@ -30,15 +37,15 @@ class _Shard:
 
     @property
     def of(self) -> tuple[Path, str, bool, int | None]:
-        """What the shards of one set have in common."""
+        """The values that are equal for all shards of one set."""
         return self.file.parent, self.stem, self.number is None, self.total
 
 
 def candidates(folder: Path, split: str, name: str) -> list[Path]:
     """Return the Parquet files of a folder that seem to belong to a split (`train`, `test`) of the data set `name`.
 
-    Copies (`train-00000-of-00001 (1).parquet`) are among them, for `in_order` to refuse, and so are folders and links
-    to files that are gone, for `check_there`.
+    They include copies (`train-00000-of-00001 (1).parquet`), which `in_order` refuses, and folders and links to missing
+    files, which `check_there` refuses.
     """
     starts = re.compile(rf"(?:copy of )?(?:{_names(name)}-)?{split}(?![a-z0-9])", re.IGNORECASE)
     beside = [file for file in folder.glob("*.parquet") if starts.match(file.name)]
@@ -47,33 +54,33 @@ def candidates(folder: Path, split: str, name: str) -> list[Path]:
 
 
 def check_there(files: Sequence[Path]) -> None:
-    """Raise WorkersError if one of the files is a folder, or a link to a file that is gone."""
+    """Raise WorkersError if one of the files is a folder, or a link to a file that does not exist."""
     if lost := next((file for file in files if not is_file(file)), None):
-        what = "is a link to a file that is not there" if lost.is_symlink() else "is not a file"
-        raise WorkersError(f"{lost} {what}; put the file of that name there, or take this away")
+        what = "is a link to a file that does not exist" if lost.is_symlink() else "is not a file"
+        raise WorkersError(f"{lost} {what}; put the file of that name there, or remove this one")
 
 
 def in_order(files: Sequence[Path], split: str, name: str) -> list[Path]:
     """Return the shards by number.
 
     Raises:
-        WorkersError: A file is no shard by its name, there are two sets of shards, or a number of 0 to N - 1 is missing
-            or there twice.
+        WorkersError: the name of a file does not fit a shard, there are two sets of shards, or a number from 0 to
+            N - 1 is missing or there twice.
     """
     shards = [_shard(file, split, name) for file in files]
     first = shards[0]
     other = next((shard for shard in shards if shard.of != first.of), None)
     if other:
         raise WorkersError(
-            f"{first.file} and {other.file} are of two sets of {split} files; leave one set there, else pictures would "
-            "be read twice"
+            f"{first.file} and {other.file} are from two sets of {split} files; leave only one set there, or pictures "
+            "would be read twice"
         )
     _check_numbers(shards)
     return [shard.file for shard in sorted(shards, key=lambda shard: shard.number or 0)]
 
 
 def _check_numbers(shards: Sequence[_Shard]) -> None:
-    """Raises WorkersError unless each number from 0 is there once, up to the total if the names say it."""
+    """Raise WorkersError unless each number from 0 is there once, up to the total if the names have it."""
     first, seen = shards[0], dict[int, Path]()
     for shard in shards:
         number = shard.number or 0
@@ -95,13 +102,13 @@ def _shard(file: Path, split: str, name: str) -> _Shard:
         found = re.fullmatch(inside, file.name, re.IGNORECASE)
     if not found:
         raise WorkersError(
-            f"{file} has not the name of a shard, such as {split}-00000-of-00001.parquet or {split}/0000.parquet; if "
-            "it is a copy, take it out of the folder, else give it its name"
+            f"{file} does not have the name of a shard, such as {split}-00000-of-00001.parquet or "
+            f"{split}/0000.parquet; if it is a copy, remove it from the folder, otherwise rename it"
         )
     number, total = (int(found[part]) if found[part] else None for part in ("number", "total"))
     return _Shard(file, found["stem"], number, total)
 
 
 def _names(name: str) -> str:
-    """A pattern for the data set's name: `fashion-mnist` and `fashion_mnist`."""
+    """Return a pattern for the data set's name, with - or _ between its words."""
     return re.escape(name).replace(r"\-", "[-_]")

@@ -1,7 +1,6 @@
-"""Data sets by name: which files make one, where they are looked for, and a user's own.
+"""Find and read data sets by name: published ones (`KNOWN`), and a user's own.
 
-`KNOWN` are those that are found by name. Beside them `npz:FILE` is a file of the user's, and `package.module:function`
-a function of the user's.
+A user's own data set is a file, `npz:FILE`, or a function, `package.module:function`.
 """
 
 from __future__ import annotations
@@ -25,14 +24,21 @@ from workers.tasks.images.parquet import Columns
 from workers.tasks.images.reading import is_file
 
 DEBIAN = Path("/usr/share/datasets")
-ANYBODYS = ("data", "default")  # folders of the hub that have no set's name
+GENERIC_FOLDERS = ("data", "default")  # folders of the Hugging Face hub that do not have the name of a data set
 OWN = "npz:FILE or package.module:function for your own"
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """One way in which a data set lies on disk. Every pattern must match at least one file in one folder; `subfolders`
-    are looked in beside the folder itself. `train-*.parquet` stands for all names that `shards.py` knows."""
+    """One way in which the files of a data set are stored.
+
+    Attributes:
+        name: the name of the layout, for messages.
+        subfolders: folders that are searched besides the folder itself.
+        train, test: patterns of file names. Each must match at least one file, all in the same folder.
+            `train-*.parquet` stands for all names that `shards.py` knows.
+        read: reads the files of a part.
+    """
 
     name: str
     subfolders: tuple[str, ...]
@@ -43,7 +49,16 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A published data set; `train` and `test` are the numbers of images that it was published with."""
+    """A published data set.
+
+    Attributes:
+        title: its name for people.
+        classes: number of classes.
+        shape: channels, height and width of an image.
+        train, test: numbers of published images.
+        layouts: the ways in which its files may be stored.
+        package: the name of its Debian package; empty if there is none.
+    """
 
     title: str
     classes: int
@@ -51,12 +66,19 @@ class Known:
     train: int
     test: int
     layouts: tuple[Layout, ...] = ()
-    package: str = ""  # of Debian
+    package: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The files of a data set, by its name."""
+    """The files of a data set that were found.
+
+    Attributes:
+        name: the name of the data set.
+        layout: how the files are stored.
+        folder: the folder of the files.
+        train, test: the files of each part.
+    """
 
     name: str
     layout: Layout
@@ -67,7 +89,14 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """A data set before it is split; `origin` says where it is from."""
+    """A data set before it is split.
+
+    Attributes:
+        title: its name for people.
+        classes: number of classes.
+        stored: its arrays.
+        origin: where it comes from, for messages.
+    """
 
     title: str
     classes: int
@@ -75,19 +104,17 @@ class Raw:
     origin: str
 
 
-SHARDS = (
-    "-*.parquet"  # of a pattern: the split before it, as shards, by all names that workers/tasks/images/shards.py knows
-)
+SHARDS = "-*.parquet"  # the end of a pattern that stands for all names of shards (workers/tasks/images/shards.py)
 
 
 def _parquet(subfolder: str, shape: tuple[int, int, int], labels: tuple[str, ...], names: tuple[str, ...]) -> Layout:
-    """The hub's Parquet; `subfolder` is the name of the set's configuration there."""
+    """Return the layout of the hub's Parquet files; `subfolder` is the name of the data set's configuration there."""
     folders = (subfolder,) if subfolder else ()
     read = parquet.read_parquet(Columns(shape, labels, names))
     return Layout("Parquet", folders, (f"train{SHARDS}",), (f"test{SHARDS}",), read)
 
 
-# Kaggle's copy writes a full stop where the published names have a hyphen; a gzip file need not be called so.
+# The names in Kaggle's copy have a full stop in place of a hyphen. A gzip file may have any name.
 _FASHION = (
     Layout(
         "IDX files",
@@ -126,19 +153,20 @@ KNOWN: Mapping[str, Known] = {
 
 
 def check_name(name: str) -> None:
-    """Raises WorkersError if that is no name of a data set; a user's own may still not be there."""
+    """Raise WorkersError if this cannot be the name of a data set. Whether a user's own exists is not checked."""
     if name not in KNOWN and not (name.startswith("npz:") and name[4:]) and not _is_function(name):
         raise WorkersError(f"unknown dataset {name!r}; {nearest(name, KNOWN)}; {OWN}")
 
 
 def read(name: str, data_dir: str = "", standardise: bool | None = None) -> Raw:
-    """All images of a data set, from the cache if they are the files' that they were decoded from.
+    """Read all images of a data set, from the cache if its files have not changed.
 
     Args:
+        data_dir: as in `find`.
         standardise: as in `workers.tasks.images.data.load`.
 
     Raises:
-        WorkersError: no such data set, it is not here, or its files are not what they should be.
+        WorkersError: there is no such data set, or its files are missing or damaged.
     """
     check_name(name)
     if name == "digits":
@@ -154,11 +182,15 @@ def read(name: str, data_dir: str = "", standardise: bool | None = None) -> Raw:
 
 
 def find(name: str, data_dir: str = "") -> Found:
-    """The files of a known data set. In a `data_dir`, and only there, if one is given; else in SEARCHER_DATA, in
-    `data` of the current directory, where `searcher data fetch` puts them, and where Debian's packages do.
+    """Find the files of a known data set.
+
+    Args:
+        name: a key of `KNOWN`.
+        data_dir: the only folder to search. If empty, SEARCHER_DATA, the folder `data` in the current directory, and
+            the folders of `searcher data fetch` and of Debian's packages are searched.
 
     Raises:
-        WorkersError: they are not there, or not all of them; the message says where they were looked for.
+        WorkersError: some or all files are missing; the message names the folders that were searched.
     """
     incomplete: list[str] = []
     for layout, place in _places(name, data_dir):
@@ -173,34 +205,36 @@ def find(name: str, data_dir: str = "") -> Found:
 
 
 def _bases(data_dir: str) -> tuple[list[Path], list[Path]]:
-    """The folders that a person names, and the usual places."""
+    """Return the folders that the user names, and the usual folders."""
     named = data_dir or os.environ.get("SEARCHER_DATA", "")
     usual = [] if data_dir else [Path("data").absolute(), cache.folder() / "data", DEBIAN]
     return [whole_path(named)] if named else [], usual
 
 
 def whole_path(path: str) -> Path:
+    """Return a path as an absolute path, with `~` replaced by the home directory."""
     try:
         return Path(path).expanduser().absolute()
-    except RuntimeError as error:  # `~name` of a user whom this machine does not know
+    except RuntimeError as error:  # this machine does not know the user of `~name`
         raise WorkersError(f"the home directory in {path!r} is not known; write the whole path") from error
 
 
 def _places(name: str, data_dir: str) -> Iterator[tuple[Layout, Path]]:
-    """Every folder that may have the files of a layout. A folder that a person names may have them itself; in a usual
-    place that could be the files of another data set (MNIST's are called like Fashion-MNIST's)."""
+    """Yield every folder that may have the files of a layout. A folder that the user names may have them directly. A
+    usual folder may not, because its files could belong to another data set (files of MNIST and Fashion-MNIST have the
+    same names)."""
     named, usual = _bases(data_dir)
     for base in (*named, *usual):
         for layout in KNOWN[name].layouts:
             inside = [base / sub for sub in layout.subfolders]
-            own = [base, *inside, *(base / sub for sub in ANYBODYS)] if base in named else inside
-            below = [base / name / sub for sub in ("", *layout.subfolders, *ANYBODYS)]
+            own = [base, *inside, *(base / sub for sub in GENERIC_FOLDERS)] if base in named else inside
+            below = [base / name / sub for sub in ("", *layout.subfolders, *GENERIC_FOLDERS)]
             yield from ((layout, place) for place in (*own, *below))
 
 
 def _files(folder: Path, pattern: str, name: str) -> list[Path]:
-    """Files, in order. A plain file stands before the gzip one beside it; of these the first counts. A copy, such as
-    `train-images-idx3-ubyte (1).gz`, is not taken for the file."""
+    """Return the files of a pattern, in order. If there are a plain file and a gzip file, the plain one is used. A
+    copy, such as `train-images-idx3-ubyte (1).gz`, does not match."""
     if pattern.endswith(SHARDS):
         return shards.candidates(folder, pattern.removesuffix(SHARDS), name)
     return [path for ending in ("", ".gz") for path in sorted(folder.glob(pattern + ending)) if is_file(path)][:1]
@@ -252,7 +286,7 @@ def _check_range(labels: np.ndarray, classes: int, what: str) -> None:
 
 
 def _together(train: Arrays, test: Arrays | None) -> Stored:
-    """One array, the test part's images last."""
+    """Join the parts into one array, with the test images last."""
     if test is None:
         return Stored(train.images, train.labels, 0, train.encoding, standardised=train.standardised, note=train.note)
     return Stored(
@@ -266,16 +300,17 @@ def _together(train: Arrays, test: Arrays | None) -> Stored:
 
 
 def _digits() -> Raw:
-    """The cache holds them, because importing scikit-learn takes longer than a small training."""
+    """Read scikit-learn's digits. They are cached, because importing scikit-learn takes longer than a small
+    training."""
     found = find_spec("sklearn")
     if found is None or found.origin is None:
         raise WorkersError(
-            "dataset 'digits' lies in scikit-learn, which is not installed here; install it, or name another data set: "
-            f"{OWN}"
+            "dataset 'digits' is part of scikit-learn, which is not installed here; install it, or name another data "
+            f"set: {OWN}"
         )
     try:
         stored = cache.through_cache("digits", [Path(found.origin)], _digits_of_sklearn)
-    except WorkersError:  # no cache can be written or read here: they are slower, and need none
+    except WorkersError:  # the cache cannot be used; reading without it is only slower
         stored = _digits_of_sklearn()
     return Raw(KNOWN["digits"].title, 10, stored, "inside scikit-learn")
 
@@ -297,7 +332,7 @@ def _npz(name: str, standardise: bool | None) -> Raw:
 
 
 def _own(train: Arrays, test: Arrays | None, where: str) -> Stored:
-    """A user's arrays. How many classes there are, only the labels say."""
+    """Check a user's arrays, and join their parts. The labels decide the number of classes."""
     if test and test.images.shape[1:] != train.images.shape[1:]:
         raise WorkersError(
             f"{where}: training images are {train.images.shape[1:]} (channels, height, width), those to test "
@@ -324,7 +359,8 @@ def _is_function(name: str) -> bool:
 
 
 def _function(name: str, standardise: bool | None) -> Raw:
-    """What a function of the user's returns: `(images, labels)`, or a pair of such to train with and to test with."""
+    """Read a data set from a user's function, which returns `(images, labels)`, or two such pairs: to train and to
+    test."""
     try:
         result = _imported(name)()
     except (WorkersError, KeyboardInterrupt):
@@ -360,14 +396,14 @@ def _imported(name: str) -> Callable[[], Any]:
 
 
 def _arrays(pair: Any, name: str, standardise: bool | None) -> Arrays:
-    """Arrays, tensors, or lists of numbers."""
+    """Return a pair of arrays, tensors or lists of numbers in the form of `Arrays`."""
     import torch
 
     try:
         images, labels = (part.detach().cpu().numpy() if isinstance(part, torch.Tensor) else part for part in pair)
         return formats.checked(images, labels, f"dataset {name!r}", standardise)
-    except (ValueError, TypeError) as error:  # lists of unequal lengths; a type of torch's that NumPy has not
-        raise WorkersError(f"dataset {name!r}: these are no arrays: {error}") from error
+    except (ValueError, TypeError) as error:  # lists of unequal lengths, or a type of torch that NumPy does not have
+        raise WorkersError(f"dataset {name!r}: these are not arrays: {error}") from error
 
 
 def _kind(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Splits of labelled rows in which every class keeps its share. NumPy alone, so that a worker needs no scikit-learn."""
+"""Split labelled rows so that every class keeps its share. This needs NumPy only, so a worker needs no scikit-learn."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import numpy as np
 
 
 def stratified(labels: np.ndarray, held: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions to keep and positions to hold back, each in random order.
+    """Return positions to keep and positions to hold back, each in random order.
 
-    The draws are those of scikit-learn's `train_test_split(stratify=labels)`, whose splits earlier studies have: the
-    same seed gives the same rows.
+    The same seed gives the same rows as scikit-learn's `train_test_split(stratify=labels)`, which earlier studies used.
 
     Args:
-        labels: `(n,)`, whole numbers.
-        held: how many of them are held back, if it is an int; otherwise which share, rounded up.
+        labels: `(n,)`, integers.
+        held: how many to hold back if it is an int; otherwise which share, rounded up.
+        seed: the seed of the draws.
     """
     back = held if isinstance(held, int) else math.ceil(held * len(labels))
     _, which, counts = np.unique(labels, return_inverse=True, return_counts=True)
@@ -31,8 +31,8 @@ def stratified(labels: np.ndarray, held: float, seed: int) -> tuple[np.ndarray, 
 
 
 def _apportioned(counts: np.ndarray, wanted: int, draw: np.random.RandomState) -> np.ndarray:
-    """Share out `wanted` in proportion to `counts`: rounded down first, the rest to the largest remainders, and among
-    equal remainders by lot."""
+    """Divide `wanted` in proportion to `counts`: the shares are rounded down, the rest goes to the largest remainders,
+    and equal remainders are chosen among at random."""
     exact = counts / counts.sum() * wanted
     given = np.floor(exact)
     remainders = exact - given

@@ -1,8 +1,8 @@
-"""The image task: a network is trained to classify, a `Job` in, an `Outcome` out.
+"""The training loop of the image task: it trains a network to classify images, from a `Job` to an `Outcome`.
 
-The data stay on the device and batches are slices of a permutation, so there is no loader between the images and the
-network. Networks are channels_last, which is faster on GPUs and, for small children, on CPUs too; on CUDA the forward
-pass runs in bfloat16, a step is one CUDA graph, and within an epoch the device never waits for the host.
+The data stay on the device and batches are slices of a permutation, so no loader is needed. Networks are channels_last,
+which is faster on GPUs and, for small networks, also on CPUs. On CUDA, the forward pass runs in bfloat16, a step is one
+CUDA graph, and within an epoch the device never waits for the host.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ from workers.tasks.images.graphed import Graphed
 from workers.tasks.images.models import build, default_device, parameter_count
 from workers.tasks.images.networks.sites import activation_of
 
-EVALUATED = 500  # images at a time
-LOOKED_AT = 25  # losses at a time, on a GPU
-GUESSED = 0.97  # of the loss of one who knows how common each class is: not better than this is guessing
+EVALUATED = 500  # images evaluated at a time
+LOOKED_AT = 25  # losses that are checked at a time on a GPU
+GUESSED = 0.97  # a loss above this share of the entropy of the classes' shares is no better than guessing
 
 
 def describe(config: TaskConfig) -> Declaration:
-    """Return what image trainings measure; it is the same for all of them."""
+    """Return the metrics of image trainings, which are the same for all of them."""
     del config
     return DECLARATION
 
 
 def train(job: Job, device: torch.device | None = None, stopped: Callable[[], bool] = lambda: False) -> Outcome:
-    """Train one network. Everything random comes from the job's seeds; on a CPU with the same number of threads the
+    """Train one network. All random numbers come from the job's seeds: on a CPU with the same number of threads, the
     same job gives the same bits.
 
     Args:
-        device: CUDA if there is one, else the CPU, if not given.
-        stopped: asked between steps; true ends the training as FAILED.
+        device: by default CUDA if there is a GPU, otherwise the CPU.
+        stopped: called between steps; if it returns True, the training ends as FAILED.
 
     Raises:
-        SpaceError (ParseError), WorkersError: a job that names what there is not.
+        SpaceError (ParseError), WorkersError: something that the job names does not exist or cannot be used.
     """
     interrupt = interrupter(job, stopped)
     device = device or default_device()
@@ -77,7 +77,7 @@ def train(job: Job, device: torch.device | None = None, stopped: Callable[[], bo
 
 
 def _data(job: Job, device: torch.device) -> Dataset:
-    """Load the job's data, and compare them with the study's."""
+    """Load the job's data, and raise WorkersError if their digest is not the study's."""
     config = ImageConfig.from_parameters(job.task.parameters)
     limits = config.limit_train, config.limit_val
     data = load(config.dataset, config.split_seed, device, job.data_dir, *limits, config.standardise)
@@ -85,7 +85,7 @@ def _data(job: Job, device: torch.device) -> Dataset:
         raise WorkersError(
             f"the data {config.dataset!r} on {socket.gethostname()} (from {data.origin}, digest {data.digest}) are not "
             f"those that the study began with (digest {job.data_digest}); put the same files on every machine. A "
-            "function that makes data must make the same each time"
+            "function that makes data must return the same data each time"
         )
     return data
 
@@ -95,8 +95,9 @@ def _result(point: Point) -> dict[str, float]:
 
 
 def _check_learned(job: Job, point: Point, val: Part) -> None:
-    """End the training if it has learned nothing where it should have: its accuracy is not three standard errors above
-    the share of the commonest class, nor its training loss below the loss of one who knows the classes' shares."""
+    """At the first rung, end a training that is no better than guessing: its accuracy is not three standard errors
+    above the share of the commonest class, and its training loss is not below the loss of guessing by the shares of the
+    classes."""
     if point.step == job.first_rung and _guesses(point.metrics, val):
         raise Ended(
             Verdict.PRUNED,
@@ -139,7 +140,7 @@ class _Child:
         self.step = Graphed(self._step, self.optimizer) if device.type == "cuda" else self._step
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that a step changes or draws from. Written to, they bring the child back to where it was."""
+        """Return all tensors that a step changes. A checkpoint is restored by writing to them."""
         weights = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         return weights | {f"momentum.{n}": buffer for n, buffer in enumerate(self._momentum_buffers())}
 
@@ -147,11 +148,12 @@ class _Child:
         if not self.recipe.momentum:
             return []
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        # As the first step makes them, but now; a parameter that gets no gradient has one for nothing.
+        # The first step would make the same buffers later; parameters without a gradient do not need theirs.
         return [self.optimizer.state[p].setdefault("momentum_buffer", torch.zeros_like(p)) for p in parameters]
 
     def epochs(self, done: int, interrupt: Callable[[], None]) -> Iterator[Point]:
-        """Trains and evaluates, from where `done` epochs have led; the last epoch ends where the steps do."""
+        """Train and evaluate, from the state after `done` epochs, and yield a point after each epoch. The last epoch
+        may be shorter, as it ends with the last step."""
         for epoch in range(done + 1, math.ceil(self.steps / self.steps_per_epoch) + 1):
             steps = min(self.steps_per_epoch, self.steps - (epoch - 1) * self.steps_per_epoch)
             train_loss = self._train_epoch(epoch, steps, interrupt)
@@ -161,7 +163,7 @@ class _Child:
             yield Point(epoch, {"train_loss": train_loss, "val_loss": val_loss, "val_acc": val_acc})
 
     def _train_epoch(self, epoch: int, steps: int, interrupt: Callable[[], None]) -> float:
-        """The epoch's mean training loss. A last batch smaller than the others is left out."""
+        """Train for one epoch and return its mean training loss. A last batch that is not full is left out."""
         self.model.train()
         rows = torch.randperm(len(self.data.train), generator=self.draw).to(self.device)
         losses = torch.empty(steps, device=self.device)
@@ -179,7 +181,7 @@ class _Child:
     def _set_rate(self, rate: float) -> None:
         for group in self.optimizer.param_groups:
             if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(rate)  # a captured step reads it there
+                group["lr"].fill_(rate)  # a captured step reads this tensor
             else:
                 group["lr"] = rate
 
@@ -196,7 +198,7 @@ class _Child:
 
     @torch.no_grad()
     def _evaluate(self, part: Part) -> tuple[float, float]:
-        """Mean loss in nats, and accuracy, over all images of a part."""
+        """Return the mean loss in nats and the accuracy over all images of a part."""
         self.model.eval()
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         right = torch.zeros((), dtype=torch.int64, device=self.device)
@@ -223,13 +225,13 @@ def _optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.
 
 
 def _learning_rates(recipe: Recipe, steps: int, per_epoch: int) -> list[float]:
-    """Of each step."""
+    """Return the learning rate of each step."""
     optimizer = torch.optim.SGD([torch.zeros(())], lr=recipe.learning_rate)
     schedule = _schedule(optimizer, recipe, steps, per_epoch)
     rates = []
     for _ in range(steps):
         rates.append(float(optimizer.param_groups[0]["lr"]))
-        optimizer.step()  # of nothing: torch warns where schedules go on without
+        optimizer.step()  # changes nothing, but without it torch warns about the schedule
         schedule.step()
     return rates
 
@@ -240,15 +242,15 @@ def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int, per_
         return MultiStepLR(optimizer, drops, recipe.drop_factor)
     if recipe.schedule == "cosine":
         return CosineAnnealingLR(optimizer, steps)
-    warmup = min(recipe.warmup, 1 - 1e-6)  # torch divides by 0 where either part of the cycle has but one step
+    warmup = min(recipe.warmup, 1 - 1e-6)  # torch divides by 0 if either part of the cycle has only one step
     warmup *= 1 - 1e-6 * (warmup * steps == 1)
     return OneCycleLR(optimizer, recipe.learning_rate, total_steps=steps, pct_start=warmup, cycle_momentum=False)
 
 
 class _Watch:
-    """Raises Ended after a step of the epoch whose loss is not finite: at once, or, for a GPU, later. Then the host
-    waits for the losses of `LOOKED_AT` steps when it has given the device as many more to do: the device is never idle,
-    and no more than twice as many steps are for nothing."""
+    """Raises Ended after a step whose loss is not finite: at once, or, with a GPU, later. The losses of `LOOKED_AT`
+    steps are checked after as many further steps were launched, so that the device is never idle. At most twice
+    `LOOKED_AT` steps are then wasted."""
 
     def __init__(self, losses: Tensor, epoch: int, later: bool) -> None:
         self._losses, self._epoch, self._later = losses, epoch, later
@@ -272,7 +274,7 @@ class _Watch:
 
 
 def _check_finite(losses: Tensor, epoch: int, before: int) -> None:
-    """Raises Ended if one of the losses, those of the epoch's steps after `before`, is not finite."""
+    """Raise Ended if a loss is not finite. `losses` begins after step `before` of the epoch."""
     finite = losses.isfinite()
     if not finite.all():
         step = before + int(finite.logical_not().nonzero()[0]) + 1

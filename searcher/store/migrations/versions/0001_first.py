@@ -1,4 +1,4 @@
-"""Studies, leases, trials, learning curves, and the leaderboard."""
+"""Create the tables of studies, leases, trials and learning curves, and the view of the leaderboard."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""What the driver of a study has written last, since when it drives, and whether it was asked to stop."""
+"""Add the last batch of a study's driver, when it took the study, and whether it was asked to stop."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""What a million trials need: tallies of the states, and indexes that hold the ranking and little else."""
+"""Prepare for a million trials: add tallies of the states, and small indexes for the ranking."""
 
 import sqlalchemy as sa
 from alembic import op

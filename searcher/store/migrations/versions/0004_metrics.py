@@ -1,7 +1,7 @@
-"""Results with any metrics: task configurations, values and merits of trials, learning curves of any metrics. Also the
-identity of a driver's process, in columns.
+"""Permit results with any metrics: add task configurations, values and merits of trials, and learning curves of any
+metrics. Add columns for the identity of a driver's process.
 
-The studies of older revisions are image searches that measured a loss and an accuracy.
+The studies of older revisions are image searches, whose results are a loss and an accuracy.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
-"""The child networks, one file a family. Each is `factory(activation, shape, classes, **options)`; the table of their
-names is in `workers.tasks.images.models`.
+"""The networks, one file for each family. `factory(activation, shape, classes, **options)` makes one; the table of
+their names is in `workers.tasks.images.models`.
 
-`activation` is an `Activations`: what makes a fresh activation for each site. `shape` is that of one image,
-`(channels, height, width)`. A network maps `(n, *shape)` to `(n, classes)`. Its options are the keyword-only arguments,
-whose annotations say which values they take (options.py).
+`activation` is an `Activations`, which makes a new activation for each site. `shape` is the shape of one image,
+`(channels, height, width)`. A network maps `(n, *shape)` to `(n, classes)`. Its options are the keyword-only arguments;
+their annotations define the accepted values (options.py).
 """

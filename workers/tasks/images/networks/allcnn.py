@@ -1,4 +1,4 @@
-"""The network of convolutions alone of Springenberg et al. 2015 (arXiv 1412.6806, table 1 and section 3: All-CNN-C)."""
+"""All-CNN-C, which has convolutions only: Springenberg et al. 2015 (arXiv 1412.6806, table 1 and section 3)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from workers.tasks.images.networks.sites import Activations
 
 
 class AllCNN(nn.Sequential):
-    """Nine convolutions, strides in place of pooling, then 1x1 to the classes and global average pooling.
+    """Nine convolutions with strides in place of pooling (the last one is 1x1, to the classes), and global average
+    pooling.
 
-    As published it has no normalisation, a dropout of 0.2 on the images and of 0.5 after each stride. Two things
-    differ: every 3x3 convolution is padded, so images of any size do, and the classes' scores are not activated, since
-    a bounded function would bound them.
+    As published, it has no normalisation, and a dropout of 0.2 on the images and of 0.5 after each stride. Two things
+    differ from the publication: every 3x3 convolution is padded, so that images may have any size, and the scores of
+    the classes are not activated, because a bounded function would limit them.
     """
 
     def __init__(

@@ -1,5 +1,5 @@
-"""The plain densely connected network of Huang et al. 2017 (arXiv 1608.06993, section 3; no bottleneck, no
-compression)."""
+"""The plain densely connected network, without bottlenecks and compression: Huang et al. 2017 (arXiv 1608.06993,
+section 3)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from workers.tasks.images.networks.layers import GlobalAverage, initialise
 from workers.tasks.images.networks.options import Dropout, Shape, Width
 from workers.tasks.images.networks.sites import Activations
 
-STEM = 16  # channels before the first block, whatever the growth
+STEM = 16  # channels before the first block, for any growth
 
 
 class Layer(nn.Module):
-    """BatchNorm, activation, 3x3 convolution; its `growth` channels are appended to its input.
+    """BatchNorm, activation and 3x3 convolution, whose `growth` channels are appended to the input.
 
-    What is carried is not activated, so with Maxout it has `expansion` times the channels; pieces stay neighbours.
-    Shapes: `(n, e * in_channels, h, w)` -> `(n, e * (in_channels + growth), h, w)`, e the activation's expansion.
+    The tensor between layers is not activated, so with Maxout it has `expansion` times the channels; the pieces remain
+    neighbouring channels. Shapes: `(n, e * in_channels, h, w)` -> `(n, e * (in_channels + growth), h, w)`, with the
+    activation's expansion e.
     """
 
     def __init__(self, activation: Activations, in_channels: int, growth: int, dropout: float) -> None:
@@ -36,8 +37,8 @@ class Layer(nn.Module):
 
 
 class DenseNet(nn.Sequential):
-    """`depth = 3 n + 4` layers in three blocks of n; `width` is the growth, the channels that each layer adds. Between
-    blocks a 1x1 convolution and average pooling halve height and width."""
+    """`depth = 3 n + 4` layers in three blocks of n; `width` is the growth, the number of channels that each layer
+    adds. Between blocks, a 1x1 convolution and average pooling halve height and width."""
 
     def __init__(
         self,
@@ -63,10 +64,10 @@ class DenseNet(nn.Sequential):
 
 
 def _transition(activation: Activations, channels: int) -> nn.Sequential:
-    """`(n, e * channels, h, w)` -> `(n, e * channels, h/2, w/2)`."""
+    """Return the layers between two blocks: `(n, e * channels, h, w)` -> `(n, e * channels, h/2, w/2)`."""
     return nn.Sequential(
         nn.BatchNorm2d(activation.expansion * channels),
         activation(channels),
         nn.Conv2d(channels, activation.expansion * channels, 1, bias=False),
-        nn.AvgPool2d(2, ceil_mode=True),  # rounded up, an image of one pixel stays one
+        nn.AvgPool2d(2, ceil_mode=True),  # rounds up, so that an image of one pixel remains one pixel
     )

@@ -13,11 +13,12 @@ from workers.tasks.images.networks.sites import Activations
 
 
 class Inception(nn.Module):
-    """1x1, 3x3 and 5x5 convolutions and 3x3 max pooling side by side, their channels in one row.
+    """Parallel 1x1, 3x3 and 5x5 convolutions and 3x3 max pooling, whose channels are concatenated.
 
-    Naive (figure 2a), or with 1x1 convolutions that reduce the channels before 3x3 and 5x5 and after the pooling (2b).
-    The proportions are those of GoogLeNet's module 3a: 64, 96 to 128, 16 to 32, 32. Shapes: `(n, in_channels, h, w)` ->
-    `(n, channels, h, w)`; the naive module's pooling passes on all of its channels.
+    The module is naive (figure 2a), or has 1x1 convolutions that reduce the channels before the 3x3 and 5x5
+    convolutions and after the pooling (figure 2b). The proportions are as in GoogLeNet's module 3a: 64, 96 to 128, 16
+    to 32, 32. Shapes: `(n, in_channels, h, w)` -> `(n, channels, h, w)`. The pooling of the naive module keeps all
+    its input channels.
     """
 
     def __init__(self, activation: Activations, in_channels: int, width: int, reduction: bool) -> None:
@@ -47,8 +48,8 @@ class Inception(nn.Module):
 
 
 class InceptionNet(nn.Sequential):
-    """A 3x3 convolution and three stages of two modules, of `width`, `2 width` and `4 width` channels in their 1x1
-    branch; max pooling halves height and width between them; global average pooling."""
+    """A 3x3 convolution, three stages of two modules, and global average pooling. The 1x1 branches have `width`,
+    `2 width` and `4 width` channels. Max pooling between stages halves height and width."""
 
     def __init__(
         self,

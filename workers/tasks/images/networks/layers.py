@@ -1,4 +1,4 @@
-"""What several networks are made of."""
+"""Layers that several networks use."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ def convolution(
     padding: int | None = None,
     norm: bool = True,
 ) -> nn.Sequential:
-    """Convolution, BatchNorm (or a bias instead), activation: `(n, in_channels, h, w)` -> `(n, channels, ...)`.
+    """Return convolution, BatchNorm (or a bias) and activation: `(n, in_channels, h, w)` -> `(n, channels, ...)`.
 
     Args:
-        kernel: odd. `padding`: as much as keeps the size at stride 1, if not given.
+        kernel: the side of the kernel, an odd number.
+        padding: pixels on each side; by default as many as keep the size at stride 1.
+        norm: use BatchNorm; otherwise a bias.
     """
     if padding is None:
         padding = dilation * (kernel - 1) // 2
@@ -33,12 +35,11 @@ def convolution(
 
 
 class Pointwise(nn.Conv2d):
-    """A 1x1 convolution, without bias, of every `step`-th pixel: `(n, in_channels, h, w)` ->
+    """A 1x1 convolution without bias of every `step`-th pixel: `(n, in_channels, h, w)` ->
     `(n, channels, h/step, w/step)`.
 
-    Shapes: `(n, in_channels, h, w)` -> `(n, channels, h/step, w/step)`. The pixels are picked first and the convolution
-    has stride 1: torch 2.13 on CPUs writes past its memory in the backward pass of a channels_last 1x1 convolution of
-    stride 2 with fewer than 8 input channels.
+    The pixels are picked first and the convolution has stride 1, because torch 2.13 on CPUs writes past its memory in
+    the backward pass of a channels_last 1x1 convolution of stride 2 with fewer than 8 input channels.
     """
 
     def __init__(self, in_channels: int, channels: int, step: int) -> None:
@@ -57,7 +58,8 @@ class GlobalAverage(nn.Module):
 
 
 def initialise(model: nn.Module) -> None:
-    """Convolutions as in He et al. 2015 (arXiv 1502.01852): normal, variance 2 / fan-out; all else as torch does."""
+    """Initialise convolutions as in He et al. 2015 (arXiv 1502.01852): normal with variance 2 / fan-out. All other
+    layers keep torch's initialisation."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

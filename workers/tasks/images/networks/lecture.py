@@ -1,4 +1,4 @@
-"""A plain convolutional network whose parts are those that a first lecture on such networks compares."""
+"""A plain convolutional network with a choice of the parts that an introductory lecture compares."""
 
 from __future__ import annotations
 
@@ -18,18 +18,22 @@ Pooling: TypeAlias = Literal["max", "average", "strided", "lp", "stochastic", "f
 
 
 class LectureNet(nn.Module):
-    """`stages` convolutions of `width`, `2 width`, ... channels, pooling between them, a head.
+    """`stages` convolutions with `width`, `2 width`, ... channels, pooling between them, and a head.
 
     Args:
-        kernel, padding, dilation: of all convolutions; `stride`: of the first.
+        width: channels of the first convolution.
+        stages: number of convolutions.
+        kernel, padding, dilation: options of all convolutions.
+        stride: the stride of the first convolution.
         pooling: `strided` is a 3x3 convolution of stride 2 with its activation; `spatial_pyramid` pools before the head
-            (and max between stages). `p`: the exponent of `lp`.
-        head: `fc`: flatten, a hidden layer of `4 width`, a layer to the classes; `gap`: 1x1 convolution to the
-            classes and global average pooling. With `gap`, or `spatial_pyramid`, images of other sizes go through.
-        norm: BatchNorm after each convolution and the hidden layer.
+            (with max pooling between stages).
+        p: the exponent of the pooling `lp`.
+        head: `fc` is a hidden layer of `4 width` and a layer to the classes; `gap` is a 1x1 convolution to the classes
+            and global average pooling. With `gap` or `spatial_pyramid`, the network accepts images of other sizes.
+        norm: use BatchNorm after each convolution and the hidden layer.
 
     Raises:
-        WorkersError: images that this shrinks to nothing; `spatial_pyramid` with `gap`.
+        WorkersError: the images would shrink to nothing, or `spatial_pyramid` is combined with `gap`.
     """
 
     def __init__(
@@ -98,7 +102,7 @@ def _pool(pooling: Pooling, activation: Activations, channels: int, p: int, norm
 
 
 def _fully_connected(activation: Activations, length: int, hidden: int, classes: int, norm: bool) -> nn.Sequential:
-    """`(n, ...)` of `length` numbers an image -> `(n, classes)`."""
+    """Return the layers of the head `fc`: `(n, ...)` with `length` numbers for each image -> `(n, classes)`."""
     wide = activation.expansion * hidden
     layers: list[nn.Module] = [nn.Flatten(), nn.Linear(length, wide, bias=not norm)]
     if norm:
@@ -107,7 +111,7 @@ def _fully_connected(activation: Activations, length: int, hidden: int, classes:
 
 
 def _length(features: nn.Module, shape: Shape) -> int:
-    """How many numbers an image becomes; found by sending one through, as poolings differ in how they round."""
+    """Return how many numbers the features of an image have. One image is tried, because poolings round differently."""
     device = next(features.parameters()).device
     try:
         with torch.no_grad():

@@ -1,6 +1,6 @@
-"""The options of a network: the keyword-only arguments of its factory.
+"""Check the options of a network, which are the keyword-only arguments of its factory.
 
-An annotation says what an option takes: `bool`, `Literal["same", "valid"]`, `Annotated[int, range(...)]` or
+The annotation of an option defines its values: `bool`, `Literal["same", "valid"]`, `Annotated[int, range(...)]` or
 `Annotated[float, (low, high)]`.
 """
 
@@ -13,24 +13,24 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin, get
 from search_space import nearest
 from workers.contract import WorkersError
 
-Shape: TypeAlias = tuple[int, int, int]  # of an image: channels, height, width
+Shape: TypeAlias = tuple[int, int, int]  # channels, height and width of an image
 Width: TypeAlias = Annotated[int, range(1, 4097)]
 Stride: TypeAlias = Annotated[int, range(1, 5)]
 Dropout: TypeAlias = Annotated[float, (0.0, 0.9)]
 
 
 def options_of(factory: type) -> dict[str, Any]:
-    """The options of a factory, each with its annotation."""
+    """Return the annotations of a factory's options by name."""
     hints = get_type_hints(vars(factory)["__init__"], include_extras=True)
     rows = inspect.signature(factory).parameters.values()
     return {row.name: hints[row.name] for row in rows if row.kind is row.KEYWORD_ONLY}
 
 
 def check_options(name: str, factory: type, options: Mapping[str, object]) -> None:
-    """Whether the factory of the network `name` takes these.
+    """Check that the factory of the network `name` takes the options.
 
     Raises:
-        WorkersError: an unknown option, a value of another type or out of range.
+        WorkersError: an option is unknown, or a value has another type or is out of range.
     """
     kinds = options_of(factory)
     for option, value in options.items():
@@ -41,7 +41,7 @@ def check_options(name: str, factory: type, options: Mapping[str, object]) -> No
 
 
 def accepted(kind: Any) -> str:
-    """What an option of this kind takes, in words."""
+    """Describe the values that an option with this annotation takes."""
     if kind is bool:
         return "true or false"
     if get_origin(kind) is Literal:
@@ -60,5 +60,5 @@ def _fits(kind: Any, value: object) -> bool:
         return isinstance(value, str) and value in get_args(kind)
     values = get_args(kind)[1]
     if isinstance(values, range):
-        return type(value) is int and value in values  # True is an int, but no width
+        return type(value) is int and value in values  # isinstance would accept True
     return type(value) in (int, float) and values[0] <= value <= values[1]

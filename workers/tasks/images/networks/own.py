@@ -1,4 +1,4 @@
-"""Networks of a user's own: `package.module:function`, a function or class that makes one."""
+"""Build a user's own network with `package.module:function`, a function or class that makes one."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from workers.tasks.images.networks.sites import Activations
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What a surgery on a network of a user's own does.
+    """The result of replacing the activations of a user's own network.
 
     Attributes:
-        report: what would be replaced, and what stays.
-        refusal: why a search does not take the network; empty if it does.
+        report: what is replaced, and what stays.
+        refusal: why a search does not accept the network; empty if it does.
     """
 
     report: Surgery
@@ -35,16 +35,17 @@ class Survey:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A network that is asked for.
+    """A request for a user's own network.
 
     Attributes:
         name: `package.module:function`.
         activation: makes the activation of each site.
-        shape: of one example, without the batch.
-        width: how wide the network is; None leaves that to the function.
+        shape: the shape of one example, without the batch.
+        classes: number of classes.
+        width: the width of the network; None leaves that to the function.
         options: further arguments of the function.
-        dtype: of the examples.
-        match: a pattern of the dotted names of the activations to replace; if empty, all are.
+        dtype: the type of the examples.
+        match: a pattern of the dotted names of the activations to replace; empty means all.
     """
 
     name: str
@@ -57,7 +58,7 @@ class Request:
     match: str = ""
 
     def function(self) -> tuple[Callable[..., Any], dict[str, Any]]:
-        """Return the function of that name and the arguments that it is called with."""
+        """Return the function, and its arguments by name."""
         function, size = _find(self.name), self.shape
         images = len(size) == 3
         offered = {"activation": self.activation, **({"in_channels": size[0]} if images else {"shape": size})}
@@ -65,29 +66,33 @@ class Request:
         return function, _arguments(self.name, function, offered, self.options)
 
     def zeros(self) -> Tensor:
-        """Two examples of zeros."""
+        """Return two examples of zeros."""
         return torch.zeros(2, *self.shape, dtype=self.dtype)
 
     def noise(self) -> Tensor:
-        """Two examples. What works in place and should not shows only where the numbers differ."""
+        """Return two examples of random numbers (zeros for integers). With equal numbers, some in-place operations that
+        change a result would not be noticed."""
         if not self.dtype.is_floating_point:
             return self.zeros()
         return torch.randn(2, *self.shape, dtype=self.dtype, generator=torch.Generator().manual_seed(0))
 
 
 def build_own(request: Request, note: Callable[[str], object] = str) -> nn.Module:
-    """Make the network that `module:function` makes, and try it on two examples.
+    """Call the function to make a network, and try the network on two examples.
 
-    The function is given those of `activation` (an `Activations`), `in_channels`, `classes`, `image_size` (height,
-    width) and `width` (None if the settings leave it open) that it has arguments for, and the options. Where the data
-    are no images, it is given `shape`, of one example, in place of `in_channels` and `image_size`. If it takes no
-    `activation`, the activation modules of what it returns are replaced: all, or those with a dotted name like `match`.
-    Each remark on that goes to `note`.
+    The function gets the options, and the following arguments if it takes them: `activation` (an `Activations`),
+    `in_channels`, `classes`, `image_size` (height, width) and `width` (only if the settings have one). For data that
+    are not images, it gets `shape`, the shape of one example, in place of `in_channels` and `image_size`. If it does
+    not take `activation`, the activation modules in its network are replaced: all, or those whose dotted name matches
+    `match`.
+
+    Args:
+        note: called with each remark on the replacements.
 
     Raises:
-        WorkersError: no such module or function; a signature that asks for something else; what it returns is no
-            network, does not run, has another output than `(n, classes)` or calls no activation; nothing to
-            replace, or not all.
+        WorkersError: the module or the function does not exist; it requires other arguments; it does not return a
+            network; the network does not run, has another output than `(n, classes)` or calls no activation; there is
+            nothing to replace, or not everything can be replaced.
     """
     name, activation = request.name, request.activation
     function, given = request.function()
@@ -117,10 +122,10 @@ def build_own(request: Request, note: Callable[[str], object] = str) -> nn.Modul
 
 
 def survey_own(request: Request) -> Survey:
-    """Say what `build_own` replaces in the network and what stays, also where it would refuse the network for that.
+    """Return what `build_own` replaces in the network and what stays, also if it would refuse the network for that.
 
     Raises:
-        WorkersError: as `build_own`; the function takes `activation`, so that nothing is replaced.
+        WorkersError: as in `build_own`, or the function takes `activation`, so that nothing is replaced.
     """
     name = request.name
     function, given = request.function()
@@ -139,7 +144,7 @@ def survey_own(request: Request) -> Survey:
 
 def _find(name: str) -> Callable[..., Any]:
     if (code := code_name(name)) is None:
-        raise WorkersError(f"model {name!r} is no code; write it as package.module:function")
+        raise WorkersError(f"model {name!r} does not name a function; write it as package.module:function")
     module_name, attribute = code
     try:
         module = import_module(module_name)
@@ -153,7 +158,7 @@ def _find(name: str) -> Callable[..., Any]:
         )
     if not callable(found):
         known = [key for key, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
-        what = "nothing" if found is None else f"{found!r}, no function"
+        what = "nothing" if found is None else f"{found!r}, not a function,"
         raise WorkersError(
             f"model {name!r}: module {module_name!r} has {what} under that name; {_nearest(attribute, known)}"
         )
@@ -163,7 +168,7 @@ def _find(name: str) -> Callable[..., Any]:
 def _arguments(
     name: str, function: Callable[..., Any], offered: Mapping[str, object], options: Mapping[str, object]
 ) -> dict[str, Any]:
-    """What the function is called with, by name; what is None is left to its defaults."""
+    """Return the arguments of the function by name. Values that are None are left to its defaults."""
     try:
         rows = inspect.signature(function).parameters.values()
     except (TypeError, ValueError) as error:  # some functions written in C
@@ -222,15 +227,16 @@ def _replace(request: Request, model: nn.Module) -> Survey:
 
 
 def _refusal(name: str, report: Surgery, match: str) -> str:
-    """Return why a search cannot take the network; empty if it can.
+    """Return why a search cannot use the network; empty if it can.
 
-    Calls may stay where `match` says which modules are meant, and calls that are gates or heads always.
+    Calls of activation functions in a forward pass cannot be replaced. They may stay if `match` names the modules to
+    replace, and always if they are gates or heads.
     """
     if report.in_place:
         sites = ", ".join(report.in_place)
         return (
             f"model {name!r} depends on {sites} working in place: as in h + f(act(h)), its input is used again, which "
-            f"no function in its place would change; {_not_in_place(report)}"
+            f"another function would not change; {_not_in_place(report)}"
         )
     if report.unreachable and not match:
         calls = ", ".join(f"{function} in {where or 'its own forward'}" for where, function, _ in report.unreachable)
@@ -242,7 +248,7 @@ def _refusal(name: str, report: Surgery, match: str) -> str:
 
 
 def _not_in_place(report: Surgery) -> str:
-    """Return how to write the activations that work in place so that they do not."""
+    """Describe how to rewrite the activations that work in place."""
     classes = dict.fromkeys(what for name, what, _ in report.replaced if name in report.in_place)
     ours = [f"nn.{what}()" for what in classes if getattr(nn, what, None) in ACTIVATIONS]
     others = [what for what in classes if getattr(nn, what, None) not in ACTIVATIONS]
@@ -251,10 +257,14 @@ def _not_in_place(report: Surgery) -> str:
 
 
 def _dry_run(name: str, model: nn.Module, two: Tensor, classes: int, made: Iterable[nn.Module] = ()) -> None:
-    """Two images, in eval mode: running statistics and the state of torch's random numbers stay as they are.
+    """Run the network on two examples in eval mode. Running statistics and torch's random state do not change.
 
     Args:
-        made: activations that the network's function has made itself.
+        two: the examples.
+        made: activations that the network's function made itself.
+
+    Raises:
+        WorkersError: the network fails, its output has a wrong shape, or it calls no activation.
     """
     try:
         with torch.random.fork_rng([]), torch.no_grad(), _counted(model, made) as calls:
@@ -278,7 +288,7 @@ def _dry_run(name: str, model: nn.Module, two: Tensor, classes: int, made: Itera
 
 @contextmanager
 def _counted(model: nn.Module, made: Iterable[nn.Module]) -> Iterator[list[nn.Module]]:
-    """Return a list to which each call of an activation adds it, as long as the context lasts."""
+    """Yield a list, to which each call of an activation in the block adds that activation."""
     calls: list[nn.Module] = []
     activations = {*made, *(module for module in model.modules() if isinstance(module, Activation))}
     hooks = [module.register_forward_hook(lambda module, *_: calls.append(module)) for module in activations]

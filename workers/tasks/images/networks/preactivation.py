@@ -1,7 +1,7 @@
-"""Residual networks whose blocks begin with the activation: He et al. 2016 (arXiv 1603.05027) and the wide ones of
+"""Residual networks whose blocks begin with the activation: He et al. 2016 (arXiv 1603.05027), and the wide networks of
 Zagoruyko and Komodakis 2016 (arXiv 1605.07146).
 
-What is carried from block to block is not activated, so with Maxout it has `expansion` times the channels.
+The tensor between blocks is not activated, so with Maxout it has `expansion` times the channels.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from workers.tasks.images.networks.layers import GlobalAverage, Pointwise, initi
 from workers.tasks.images.networks.options import Dropout, Shape, Stride, Width
 from workers.tasks.images.networks.sites import Activations
 
-Layers = list[tuple[int, int]]  # a block's convolutions: kernel, channels
+Layers = list[tuple[int, int]]  # kernel and channels of each convolution in a block
 
 
 class Block(nn.Module):
-    """BatchNorm, activation, convolution, for each of `layers`; the first has the stride. Where the shape changes, the
-    shortcut is a 1x1 convolution of the first activation.
+    """BatchNorm, activation and convolution for each of `layers`; the first convolution has the stride. If the shape
+    changes, the shortcut is a 1x1 convolution of the first activation.
 
-    Shapes: `(n, e * in_channels, h, w)` -> `(n, e * channels, h/stride, w/stride)`, e the activation's expansion,
-    channels those of the last layer.
+    Shapes: `(n, e * in_channels, h, w)` -> `(n, e * channels, h/stride, w/stride)`, with the activation's expansion e
+    and the channels of the last layer.
     """
 
     def __init__(
@@ -52,8 +52,8 @@ class Block(nn.Module):
 
 
 class PreActivation(nn.Sequential):
-    """A 3x3 convolution to `stem` channels, a stage of `blocks` blocks for each of `stages`, global average pooling.
-    All stages but the first halve height and width."""
+    """A 3x3 convolution to `stem` channels, a stage of `blocks` blocks for each of `stages`, and global average
+    pooling. All stages except the first halve height and width."""
 
     def __init__(
         self,
@@ -99,8 +99,8 @@ class PreActivationResNet(PreActivation):
 
 
 class WideResNet(PreActivation):
-    """`depth = 6 n + 4` layers: two 3x3 convolutions a block, `widen` times as wide as a ResNet's; dropout between them
-    (arXiv 1605.07146, table 1 and section 2.4)."""
+    """`depth = 6 n + 4` layers: blocks of two 3x3 convolutions, `widen` times as wide as in a ResNet, with dropout
+    between them (arXiv 1605.07146, table 1 and section 2.4)."""
 
     def __init__(
         self,

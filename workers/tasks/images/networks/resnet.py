@@ -1,4 +1,4 @@
-"""The residual networks for small images of He et al. 2015 (arXiv 1512.03385, section 4.2)."""
+"""Residual networks for small images: He et al. 2015 (arXiv 1512.03385, section 4.2)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from workers.tasks.images.networks.sites import Activations
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions and a shortcut without parameters (option A: strided, new channels zero).
+    """Two 3x3 convolutions and a shortcut without parameters (option A: strided, with zeros for new channels).
 
-    The sum comes right before the second activation, so each channel of the shortcut is added to all pieces of its
+    The sum is right before the second activation, so each channel of the shortcut is added to all pieces of its
     channel. Shapes: `(n, in_channels, h, w)` -> `(n, channels, h/stride, w/stride)`.
     """
 
@@ -43,8 +43,8 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """`depth = 6 n + 2` layers in three stages of `width`, `2 width` and `4 width` channels, then global average
-    pooling. `stem_stride` is that of the first convolution: 1 in the paper, 2 for a quarter of the work."""
+    """`depth = 6 n + 2` layers in three stages of `width`, `2 width` and `4 width` channels, and global average
+    pooling. `stem_stride` is the stride of the first convolution: 1 in the paper; 2 needs a quarter of the work."""
 
     def __init__(
         self,

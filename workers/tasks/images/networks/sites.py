@@ -1,4 +1,4 @@
-"""What a network needs to know about its activations: how to make one for a site, how many channels it takes."""
+"""Make the activations of a network, and tell it how many channels they take."""
 
 from __future__ import annotations
 
@@ -12,27 +12,30 @@ from search_space import Activation, Maxout, parse
 from search_space.expression import Expression
 from workers.contract import WorkersError
 
-MAX_PIECES = 16  # a layer before a Maxout is that many times as wide
+MAX_PIECES = 16  # pieces of Maxout; the layer before it is that many times as wide
 _MAXOUT = re.compile(r"\s*maxout\s*(?:\(\s*([0-9]{1,4})\s*\))?\s*")
 
 
 @dataclass(frozen=True, slots=True)
 class Activations:
-    """Makes the activations of a network: `activation(channels)` is a fresh one, for one site.
+    """Makes the activations of a network: `activation(channels)` returns a new one for one site.
 
-    `activation(channels, dim)` is one whose channels are at another dimension: -1 for `(n, ..., channels)`.
+    `activation(channels, dim)` returns one whose channels are at another dimension: -1 for `(n, ..., channels)`.
 
-    It maps `(n, expansion * channels, ...)` to `(n, channels, ...)`, so what comes before a site makes
-    `expansion * channels` channels: 1 times for functions of one number, `pieces` times for Maxout, whose pieces are
-    neighbouring channels. At a sum with a shortcut there are two sound ways, and each network says which is its own:
+    An activation maps `(n, expansion * channels, ...)` to `(n, channels, ...)`, so the layer before a site must make
+    `expansion * channels` channels. `expansion` is 1 for functions of one number, and the number of pieces for Maxout,
+    whose pieces are neighbouring channels. For a sum with a shortcut there are two correct ways, and each network
+    states its own:
 
-    * the sum comes right before the activation: each channel of the shortcut is added to all pieces of its channel, and
-      `max(piece_1 + s, piece_2 + s) = s + max(piece_1, piece_2)`: the shortcut goes around Maxout as it is;
-    * the sum is carried on and activated within each branch: the carried channels are `expansion` times as many.
+    * The sum is right before the activation. Each channel of the shortcut is added to all pieces of its channel, and
+      as `max(piece_1 + s, piece_2 + s) = s + max(piece_1, piece_2)`, the shortcut passes Maxout unchanged.
+    * The sum goes from block to block without activation, and each branch activates it. Then it has `expansion` times
+      as many channels.
 
     Attributes:
-        make: (channels, dim) -> module.
-        expression: the function as a tree, if it is one; that is what can be put into a finished network.
+        make: maps (channels, dim) to a module.
+        expansion: how many input channels an activation needs for each output channel.
+        expression: the function as a tree, which can be put into a finished network; None for Maxout.
     """
 
     make: Callable[[int, int], nn.Module]
@@ -44,11 +47,11 @@ class Activations:
 
 
 def activation_of(text: str) -> Activations:
-    """The activations that a text names: an expression, or `maxout(k)` of k pieces; `maxout` has 2.
+    """Return the activations of a text, which is an expression, or `maxout(k)` for Maxout with k pieces (`maxout`: 2).
 
     Raises:
-        ParseError: text that is neither.
-        WorkersError: fewer than 2 pieces, or more than 16.
+        ParseError: the text is neither.
+        WorkersError: there are fewer than 2 pieces, or more than 16.
     """
     found = _MAXOUT.fullmatch(text)
     if found is None:
