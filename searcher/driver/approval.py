@@ -94,11 +94,12 @@ def check(study: str, typed: str, settings: Config, tasks: Sequence[TaskConfig] 
 
 
 def _claims(settings: Config, tasks: Sequence[TaskConfig]) -> Iterator[_Claim]:
+    training, search, run = settings.training, settings.search, settings.run
     yield from _named(
-        task=(settings.task, settings.task_kwargs),
-        model=(settings.model, settings.model_kwargs),
-        dataset=(settings.dataset, {}),
-        sampler=(settings.sampler, settings.sampler_kwargs),
+        task=(training.task, training.task_kwargs),
+        model=(training.images.model, training.images.model_kwargs),
+        dataset=(training.images.dataset, {}),
+        sampler=(search.sampler, search.sampler_kwargs),
     )
     for task in tasks:
         found = task.parameters
@@ -107,10 +108,10 @@ def _claims(settings: Config, tasks: Sequence[TaskConfig]) -> Iterator[_Claim]:
             model=(found.get("model", ""), found.get("model_kwargs", {})),
             dataset=(found.get("dataset", ""), {}),
         )
-    for module in dict.fromkeys((*settings.primitives, *(name for task in tasks for name in task.primitives))):
+    for module in dict.fromkeys((*training.primitives, *(name for task in tasks for name in task.primitives))):
         yield _Claim("primitives", module, module)
-    if settings.pool == "ray" and settings.address != LOCAL:
-        yield _Claim("cluster", settings.address)
+    if run.pool == "ray" and run.address != LOCAL:
+        yield _Claim("cluster", run.address)
 
 
 def _named(**named: tuple[str, Mapping[str, Any]]) -> Iterator[_Claim]:

@@ -121,8 +121,8 @@ class Search:
         self._proposer, self._pool, self._should_stop = proposer, pool, should_stop
         self._pruner = pruner_of(config, study.task)
         self._state = SearchState(study)
-        self._mirrors = Mirrors(self._state, config.skip_mirrors)
-        self._failures = Failures(config.max_retries)
+        self._mirrors = Mirrors(self._state, config.search.skip_mirrors)
+        self._failures = Failures(config.run.max_retries)
         self._begun = self._marked = clock()
         self._proposals: deque[Trial] = deque()  # made ahead, not yet in the store
         self._exhausted = False  # whether the proposer has nothing more to propose
@@ -168,7 +168,9 @@ class Search:
             if outage:
                 yield self._progress([])
             if self._late():
-                log.info("the time is up (%g s) with %d of %d trials decided", self._config.timeout, *self._so_far())
+                log.info(
+                    "the time is up (%g s) with %d of %d trials decided", self._config.run.timeout, *self._so_far()
+                )
             elif self._exhausted:
                 log.warning("there is nothing more to propose: %d of %d trials are decided", *self._so_far())
         finally:
@@ -230,7 +232,7 @@ class Search:
         return not self._late() and (bool(self._state.waiting or self._proposals) or self._may_propose())
 
     def _late(self) -> bool:
-        return 0 < self._config.timeout < self._clock() - self._begun
+        return 0 < self._config.run.timeout < self._clock() - self._begun
 
     def _so_far(self) -> tuple[int, int]:
         return self._state.counts.total(), self._state.study.n_trials
@@ -407,7 +409,7 @@ class Search:
         """Say why a candidate of a search is not worth training; empty if it may be, or is known."""
         state = self._state
         if (
-            not self._config.preflight
+            not self._config.search.preflight
             or state.study.kind is StudyKind.DESIGN
             or state.functions.get(state.identity(trial))
         ):
