@@ -56,7 +56,15 @@ LIGHT: dict[str, tuple[str, ...]] = {
     "workers.contract": ("torch", "numpy"),
     "searcher.records": ("torch", "numpy"),
     "searcher.store": ("torch", "numpy"),
-    "searcher.settings.config": ("torch", "search_space"),
+    **dict.fromkeys(
+        (
+            "searcher.settings.declared",
+            "searcher.settings.config",
+            "searcher.settings.checking",
+            "searcher.settings.loading",
+        ),
+        ("torch", "search_space"),
+    ),
     "searcher.reports.report": ("torch", "search_space"),
 }
 

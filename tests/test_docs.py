@@ -69,7 +69,7 @@ def started_ray() -> Iterator[None]:
 def test_the_main_job(launched: Path) -> None:
     """A ranked table, at least 40 candidates trained beside the baselines, every number read back from the store."""
     trials = json.loads(run(launched, 'searcher query "SELECT * FROM searcher_trial" -f json'))
-    assert sorted(t["number"] for t in trials) == list(range(Config().n_trials))
+    assert sorted(t["number"] for t in trials) == list(range(Config().search.n_trials))
     complete = [t for t in trials if t["state"] == TrialState.COMPLETE and t["cites"] is None]
     assert sum(t["kind"] == "candidate" for t in complete) >= 40
     assert sum(t["kind"] == "baseline" for t in complete) == 12
