@@ -57,8 +57,9 @@ def call(directory: Path, *args: str) -> str:
     return done.stdout
 
 
-def test_help_needs_nothing_heavy() -> None:
-    command = [sys.executable, "-X", "importtime", "-m", "cli", "--help"]
+@pytest.mark.parametrize("command", [[], ["launch"]], ids=str)
+def test_help_needs_nothing_heavy(command: list[str]) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "cli", *command, "--help"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if "|" in line}
     assert "typer" in imported

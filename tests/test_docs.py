@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from search_space.__main__ import tables
 from searcher.records import TrialState
 from searcher.settings.config import Config
 from workers.pools import ray_cluster
-from workers.tasks.images.config import Recipe
 
 from .conftest import ROOT, called
 
@@ -105,22 +103,6 @@ def test_the_task_of_the_document_on_tasks_is_ready(tmp_path: Path) -> None:
     (tmp_path / "my_task.py").write_text(source)
     (found,) = json.loads(run(tmp_path, "searcher task check my_task.py:train -f json"))
     assert found["ready"] and not found["remarks"]
-
-
-def test_every_setting_is_documented() -> None:
-    text = (ROOT / "docs" / "experiments.md").read_text()
-    for name in [field.name for field in (*fields(Config), *fields(Recipe))]:
-        assert f"`{name}`" in text or f"[{name}]" in text, name
-
-
-def test_documented_defaults_are_the_defaults() -> None:
-    text = (ROOT / "docs" / "experiments.md").read_text()
-    for field in fields(Config):
-        row = re.search(rf"^\| `{field.name}`[^|]*\| `?([^|`]+?)`? \|", text, re.MULTILINE)
-        default = getattr(Config(), field.name)
-        if row and isinstance(default, (int, float, str)) and default != "":
-            shown = f"{default:g}" if isinstance(default, float) else str(default).lower()
-            assert row[1] == shown, field.name
 
 
 def test_the_tables_of_the_search_space_are_current() -> None:
