@@ -51,7 +51,7 @@ class Declared:
 
     @property
     def label(self) -> str:
-        """What a message calls it: its flag or, if it has none, its key."""
+        """Its name in messages: its flag or, if it has none, its key."""
         return self.flag or self.key
 
     @property

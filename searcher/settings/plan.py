@@ -13,10 +13,11 @@ from workers.tasks.base import IMAGES
 
 
 def grammar_of(config: Config) -> Grammar:
-    """The search space of a study.
+    """Return the search space of a study.
 
     Raises:
-        SpaceError: an unknown space, units that it has not, an unknown primitive, a module that registers none.
+        SpaceError: The space or a primitive is unknown, the space has not so many units, or a module registers no
+            primitive.
     """
     search = config.search
     whole = extended(space(search.space, search.units), load_primitives(config.training.primitives))
@@ -24,10 +25,11 @@ def grammar_of(config: Config) -> Grammar:
 
 
 def baseline_trials(config: Config) -> list[Trial]:
-    """As many of the chosen functions, known by name or written out, as fit into half of the study's total.
+    """Return the trials of the chosen functions, as many as fit into half of the study's total.
 
     Raises:
-        SpaceError: an unknown baseline. ParseError: one written out that is no expression.
+        SpaceError: A function is unknown by its name.
+        ParseError: One that is written out is no expression.
     """
     load_primitives(config.training.primitives)
     chosen = _chosen(config)[: config.search.n_trials // 2]
@@ -35,7 +37,7 @@ def baseline_trials(config: Config) -> list[Trial]:
 
 
 def left_out(config: Config) -> list[str]:
-    """Those of the chosen functions that do not fit."""
+    """Return the chosen functions that do not fit."""
     return _chosen(config)[config.search.n_trials // 2 :]
 
 
@@ -46,7 +48,8 @@ def _chosen(config: Config) -> list[str]:
 
 
 def _baseline_trial(number: int, name: str, seed: int) -> Trial:
-    """`x` and names of known functions stand for these, anything else for itself. Maxout is no expression."""
+    """Return the trial of a function: of a known one by its name, of any other as it is written. Maxout is no
+    expression."""
     if name == "maxout":
         text, found = "maxout(2)", "maxout(2)"
     else:
