@@ -61,9 +61,12 @@ from searcher.commands.console import (
     print_rows,
     print_text,
 )
+from searcher.commands.options import SectionedCommand, with_settings
 from searcher.commands.running import caller, search, served
 from searcher.display import measured, shown
 from searcher.observe import logs, streams
+from searcher.settings.config import Config
+from searcher.settings.declared import keywords
 
 if TYPE_CHECKING:
     from searcher.records import Study
@@ -87,20 +90,6 @@ app.add_typer(task_commands.app, name="task")
 log = logging.getLogger("searcher")
 
 Name = Annotated[str, typer.Argument(help="Name of the study.")]
-Timeout = Annotated[float | None, typer.Option(help="Seconds after which no new trial begins; 0: no limit.")]
-PoolName = Annotated[str | None, typer.Option(help="ray, or inline: one child at a time in this process, without Ray.")]
-Workers = Annotated[int | None, typer.Option(help="Ray workers; 0: as many as there are CPUs.")]
-Gpus = Annotated[float | None, typer.Option(help="GPUs a worker; a fraction shares one.")]
-Address = Annotated[
-    str | None,
-    typer.Option(help="A running Ray cluster: HOST:PORT, ray://HOST:PORT or auto.", envvar="SEARCHER_RAY_ADDRESS"),
-]
-Threads = Annotated[int | None, typer.Option(help="CPU threads a worker; 0: the cores shared out.")]
-DataDir = Annotated[str | None, typer.Option(help="Folder with the data set's files; else the usual places.")]
-Pruner = Annotated[str | None, typer.Option(help="Stop bad candidates early: none, median or halving.")]
-CheckpointDir = Annotated[str | None, typer.Option(help="Where long trainings keep what they need to go on.")]
-TrialTimeout = Annotated[float | None, typer.Option(help="Seconds a child may take; 0: no limit.")]
-Retries = Annotated[int | None, typer.Option(help="How often a trial runs again after its worker died.")]
 MetricsPort = Annotated[
     int | None, typer.Option(min=0, max=65_535, help="Serve metrics for Prometheus at this port; 0: a free one.")
 ]
@@ -128,106 +117,13 @@ def _main(
     logs.set_up(verbose, log_format, log_file)
 
 
-@app.command()
+@app.command(cls=SectionedCommand)
+@with_settings(keywords(Config))
 def launch(
     experiment: Annotated[Path | None, typer.Argument(help="Experiment file (TOML); flags override it.")] = None,
-    study_name: Annotated[str | None, typer.Option(help="Name of the new study; made up if not given.")] = None,
     storage: Storage = DEFAULT_STORAGE,
     preset: Annotated[str, typer.Option(help="Settings to start from: quick or paper.")] = "quick",
-    sampler: Annotated[
-        str | None, typer.Option(help="random, rnn, optuna:tpe and others of Optuna, or package.module:Class.")
-    ] = None,
-    sampler_kwargs: Annotated[
-        str | None, typer.Option(help="The sampler's options as JSON: '{\"batch\": 20}'.")
-    ] = None,
-    n_trials: Annotated[int | None, typer.Option(help="The study's total of trials, baselines included.")] = None,
-    timeout: Timeout = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the proposals, and of the trainings.")] = None,
-    training_seed: Annotated[
-        int | None, typer.Option(help="Seed of the weights and the order of the data; the same as --seed if not given.")
-    ] = None,
-    split_seed: Annotated[int | None, typer.Option(help="Of the split into train, val and test.")] = None,
-    task: Annotated[
-        str | None,
-        typer.Option(help="What judges a function: images, package.module:function or path/to/file.py:function."),
-    ] = None,
-    task_kwargs: Annotated[
-        str | None, typer.Option(help="Options of your own task as JSON: '{\"width\": 32}'.")
-    ] = None,
-    objective: Annotated[
-        str | None, typer.Option(help="The metric to rank by: val_loss, val_acc, or one of your own task.")
-    ] = None,
-    direction: Annotated[
-        str | None, typer.Option(help="minimize or maximize the objective of a task that declares no metrics.")
-    ] = None,
-    space: Annotated[str | None, typer.Option(help="Search space: swish2017, small1 or large1.")] = None,
-    units: Annotated[int | None, typer.Option(help="Core units, 1 to 3.")] = None,
-    unary: Annotated[str | None, typer.Option(help="Unary primitives to choose from: x,neg,sin,...")] = None,
-    binary: Annotated[str | None, typer.Option(help="Binary primitives to choose from: add,mul,max,...")] = None,
-    primitives: Annotated[
-        str | None, typer.Option(help="Modules that register primitives of your own: package.module,...")
-    ] = None,
-    preflight: Annotated[
-        bool | None,
-        typer.Option("--preflight/--no-preflight", help="Refuse candidates that cannot be trained through, untrained."),
-    ] = None,
-    skip_mirrors: Annotated[
-        bool | None,
-        typer.Option("--skip-mirrors/--no-skip-mirrors", help="Leave -f(-x) untrained where f is known to the study."),
-    ] = None,
-    baselines: Annotated[
-        str | None, typer.Option(help="Functions trained first: relu,swish,..., x*tanh(x), all, none.")
-    ] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="digits, fashion-mnist, cifar10, cifar100, npz:FILE or package.module:function.")
-    ] = None,
-    data_dir: DataDir = None,
-    limit_train: Annotated[int | None, typer.Option(help="Use only this many training images; 0: all.")] = None,
-    limit_val: Annotated[int | None, typer.Option(help="Use only this many validation images; 0: all.")] = None,
-    standardise: Annotated[
-        bool | None,
-        typer.Option(
-            "--standardise/--no-standardise",
-            help="Bring each channel to mean 0, variance 1. Not given: pictures only; other data stay as they are.",
-        ),
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="resnet8, wrn-28-10 and others (docs/children.md), or package.module:function.")
-    ] = None,
-    width: Annotated[int | None, typer.Option(help="Channels of the network's first stage; 0: its own.")] = None,
-    model_kwargs: Annotated[
-        str | None, typer.Option(help="The network's other options as JSON: '{\"stem_stride\": 2}'.")
-    ] = None,
-    match: Annotated[
-        str | None,
-        typer.Option(help="Of your own network, replace the activations with names like this: 'layers.*.act'."),
-    ] = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="How children are trained: quick, onecycle, he2016, wrn or densenet.")
-    ] = None,
-    recipe_kwargs: Annotated[
-        str | None, typer.Option(help='Fields of the recipe as JSON: \'{"crop": 4, "flip": true}\'.')
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training part.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Batches to train on, instead of epochs; 0: epochs.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="The largest of the schedule.")] = None,
-    weight_decay: Annotated[
-        float | None, typer.Option(help="Weight decay of all weights except the activations' own parameters.")
-    ] = None,
-    compile: Annotated[
-        bool | None, typer.Option("--compile/--no-compile", help="torch.compile activations where it pays.")
-    ] = None,
-    clip_norm: Annotated[float | None, typer.Option(help="Norm to which longer gradients are cut; 0: none.")] = None,
-    pruner: Pruner = None,
-    checkpoint_dir: CheckpointDir = None,
-    trial_timeout: TrialTimeout = None,
-    max_retries: Retries = None,
-    pool: PoolName = None,
-    workers: Workers = None,
-    gpus_per_worker: Gpus = None,
-    address: Address = None,
-    threads: Threads = None,
+    *,
     skip_if_exists: Annotated[
         bool,
         typer.Option("--skip-if-exists", help="If the study exists, wait for its driver to end, and go on with it."),
@@ -235,14 +131,15 @@ def launch(
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = "",
     quiet: Quiet = False,
+    **given: Any,
 ) -> None:
     """Start a new study: search, and print the ranked functions."""
     from searcher import sessions
-    from searcher.settings import config
+    from searcher.settings import loading
 
     if quiet:
         logs.hide_session_messages()
-    request = sessions.Request(storage, config.from_flags(locals()), experiment, preset)
+    request = sessions.Request(storage, loading.from_flags(given), experiment, preset)
     with (
         served(metrics_host, metrics_port) as registry,
         sessions.launched(request, caller(), resume=skip_if_exists) as session,
@@ -251,39 +148,30 @@ def launch(
     _conclude(storage, session.study)
 
 
-@app.command()
+@app.command(cls=SectionedCommand)
+@with_settings(setting for setting in keywords(Config) if setting.facts.on_resume)
 def resume(
     name: Name,
     experiment: Annotated[
         Path | None, typer.Argument(help="Experiment file, which must ask for what the study measures.")
     ] = None,
     storage: Storage = DEFAULT_STORAGE,
-    n_trials: Annotated[int | None, typer.Option(help="The study's new total of trials.")] = None,
-    timeout: Timeout = None,
-    data_dir: DataDir = None,
-    pruner: Pruner = None,
-    checkpoint_dir: CheckpointDir = None,
-    trial_timeout: TrialTimeout = None,
-    max_retries: Retries = None,
-    pool: PoolName = None,
-    workers: Workers = None,
-    gpus_per_worker: Gpus = None,
-    address: Address = None,
-    threads: Threads = None,
+    *,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = "",
     trust_code: Annotated[
         bool, typer.Option("--trust-code", help="Run the code that the study names, though not launched from here.")
     ] = False,
     quiet: Quiet = False,
+    **given: Any,
 ) -> None:
     """Go on with a study that was stopped or killed, or extend one that is done."""
     from searcher import sessions
-    from searcher.settings import config
+    from searcher.settings import loading
 
     if quiet:
         logs.hide_session_messages()
-    request = sessions.Request(storage, config.from_flags(locals()), experiment, trust_code=trust_code)
+    request = sessions.Request(storage, loading.from_flags(given), experiment, trust_code=trust_code)
     with served(metrics_host, metrics_port) as registry, sessions.resumed(request, name, caller()) as session:
         search(session, quiet, registry)
     _conclude(storage, session.study)

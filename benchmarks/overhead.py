@@ -81,7 +81,7 @@ class Speed:
 
 
 def searcher_speed(candidates: int, workers: int, directory: Path, run: Evaluate = nothing, units: int = 1) -> Speed:
-    settings = Config(sampler="random", units=units, n_trials=2 * candidates, baselines=("none",), workers=workers)
+    settings = Config.of(sampler="random", units=units, n_trials=2 * candidates, baselines=("none",), workers=workers)
     store = Store(f"sqlite:///{directory}/overhead.db", create=True)
     study = session.create_study(store, settings)
     pool = RayPool(workers, run=run)

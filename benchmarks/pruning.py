@@ -39,7 +39,7 @@ from searcher.driver.loop import Search
 from searcher.pruners import PRUNERS
 from searcher.records import Study, Trial, TrialState
 from searcher.samplers.contract import generator
-from searcher.settings import config
+from searcher.settings import loading
 from searcher.settings.config import Config
 from searcher.settings.plan import grammar_of
 from searcher.store.store import Store
@@ -70,7 +70,7 @@ def different_functions(settings: Config) -> list[Choices]:
     grammar, keys, found = grammar_of(settings), set(), []
     number = 0
     while len(found) < FUNCTIONS:
-        choices = grammar.sample(generator(settings.seed, number))
+        choices = grammar.sample(generator(settings.search.seed, number))
         number += 1
         expression = grammar.decode(choices)
         if key(expression) not in keys and not preflight(expression):
@@ -186,15 +186,16 @@ def compare(store: Store, epochs: int, seed: int, workers: int) -> None:
         "seed": seed,
         "workers": workers,
     }
-    settings = config.load(None, flags)
+    settings = loading.load(None, flags)
     with closing(session.make_pool(settings)) as pool:
         whole = run(store, settings, pool)
-    val = load(settings.dataset, settings.split_seed, torch.device("cpu"), limit_train=settings.limit_train).val
+    images = settings.training.images
+    val = load(images.dataset, images.split_seed, torch.device("cpu"), limit_train=images.limit_train).val
     known, top = outcomes(store, whole), best(store, whole)[:BEST]
     for pruner in [name for name in PRUNERS if name != "none"]:
         with tempfile.TemporaryDirectory() as directory:
             again = Store(f"sqlite:///{Path(directory) / 'replay.db'}", create=True)
-            study = run(again, replace(settings, pruner=pruner), Replay(known, val))
+            study = run(again, settings.replace(pruner=pruner), Replay(known, val))
             trained, full = epochs_trained(again, study), epochs_trained(store, whole)
             kept = len(set(top) & set(best(again, study)))
             again.close()

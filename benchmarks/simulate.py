@@ -71,7 +71,7 @@ def simulate(store: Store, settings: Config, pool: SimulatedPool) -> tuple[float
     """Runs a study; when all workers had work first, and the moments between which there is work for all."""
     study = session.create_study(store, settings)
     filled, moments = math.nan, list[Moment]()
-    marks = [pool.capacity, settings.n_trials]
+    marks = [pool.capacity, settings.search.n_trials]
     with leases.held_lease(store, study) as lease:
         for progress in session.search(store, lease, study, settings, pool, lambda: False, pool.time):
             if math.isnan(filled) and not pool.idle:
@@ -92,7 +92,7 @@ def row(store: Store, settings: Config, workers: int, mean_seconds: float) -> li
     return [
         f"{workers:,}",
         f"{mean_seconds:g}",
-        f"{settings.n_trials:,}",
+        f"{settings.search.n_trials:,}",
         "never" if math.isnan(filled) else f"{filled:.1f}",
         f"{(last.worked - first.worked) / (workers * seconds):.1%}",
         f"{3600 * proposed / seconds:,.0f}",
@@ -126,7 +126,7 @@ def main() -> None:
     ):
         store = Store(url, create=True)
         for workers in arguments.workers:
-            settings = Config(
+            settings = Config.of(
                 sampler=arguments.sampler,
                 units=arguments.units,
                 n_trials=arguments.trials or max(2000, 6 * workers),

@@ -58,7 +58,7 @@ from tests.support.made import create, point, result
 from workers.contract import Point
 from workers.pools.base import InlinePool
 
-SETTINGS = Config(sampler="random", units=2, baselines=("none",), pool="inline")
+SETTINGS = Config.of(sampler="random", units=2, baselines=("none",), pool="inline")
 CHUNK = 10_000  # rows inserted at a time
 EPOCHS = 8
 COMMITS = 100

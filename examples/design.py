@@ -21,8 +21,8 @@ RECIPE = Recipe(epochs=2)
 
 
 def main(storage: str = "sqlite:///searcher.db") -> None:
-    small = Config(study_name=NAME, pool="inline", limit_train=300, recipe=RECIPE, objective="val_acc")
-    wide = Config(width=16, limit_train=300, recipe=RECIPE, objective="val_acc")
+    small = Config.of(study_name=NAME, pool="inline", limit_train=300, recipe=RECIPE, objective="val_acc")
+    wide = Config.of(width=16, limit_train=300, recipe=RECIPE, objective="val_acc")
     tasks = [study_task(settings, DECLARATION, number=n) for n, settings in enumerate((small, wide))]
     design = Design([Stage(FUNCTIONS, SEEDS, (0,)), Stage(FUNCTIONS, SEEDS, (1,))])
     store = Store(storage, create=True)

@@ -24,15 +24,15 @@ from searcher.records import Kind, StudyKind, Trial, TrialState
 from searcher.reports import report
 from searcher.reports.mirrors import marked
 from searcher.sessions import Caller, Request, Session, launched
-from searcher.settings import config
+from searcher.settings import loading
 from searcher.settings.config import Config, ConfigError
+from searcher.settings.declared import keywords
 from searcher.store.checking import explained_damage
 from searcher.store.database import StoreError
 from searcher.store.lease import StudyBusy
 from searcher.store.store import Store, StudyExists, UnknownStudy
 from workers.contract import Metric, Point, WorkersError
 from workers.tasks import own
-from workers.tasks.images.config import Recipe
 
 if TYPE_CHECKING:
     import pandas
@@ -433,14 +433,13 @@ class _Wanted:
             ConfigError: A setting is unknown or has a value that is not accepted.
         """
         function = task if callable(task) else None
-        # What the command line reads from the environment.
-        known = {"address": os.environ.get("SEARCHER_RAY_ADDRESS") or None, **settings}
+        known = {**loading.from_environment(), **settings}
         known["task"] = f"{own.OBJECTS}:{getattr(task, '__name__', '')}" if callable(task) else task
         if function and known.get("pool") is None:
             known["pool"] = "inline"
         with _in_keywords():
             file = None if experiment is None else Path(experiment)
-            request = Request(storage or _storage(), config.from_keywords(known), file, preset, trust_code)
+            request = Request(storage or _storage(), loading.from_keywords(known), file, preset, trust_code)
             if not request.settings().study_name and resume:
                 raise ConfigError("resume=True needs study_name, to find the study")
         return cls(request, resume, function)
@@ -529,11 +528,8 @@ def _show_settings(function: Function) -> None:
 
 
 def _setting_parameters() -> Iterator[inspect.Parameter]:
-    settings, recipe = Config(), Recipe()
-    for name in config.KEYWORDS:
-        source = settings if hasattr(settings, name) else recipe
-        default = getattr(source, name, None)
-        yield inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
+    for setting in keywords(Config):
+        yield inspect.Parameter(setting.name, inspect.Parameter.KEYWORD_ONLY, default=setting.default)
 
 
 _show_settings(search)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from searcher.driver import approval, leases, session
 from searcher.driver.loop import Progress
 from searcher.records import Study, StudyKind
-from searcher.settings import config
+from searcher.settings import loading
 from searcher.settings.config import Config
 from searcher.store import database
 from searcher.store.checking import opened
@@ -32,7 +32,7 @@ class Request:
 
     Attributes:
         storage: the URL of the database.
-        given: settings by name, as `config.from_flags` and `config.from_keywords` return them; None: not given.
+        given: settings by name, as `loading.from_flags` and `loading.from_keywords` return them; None: not given.
         experiment: the file with more settings.
         preset: the settings to start from.
         trust_code: run the code that the stored settings name, though this user has not approved it before.
@@ -50,7 +50,7 @@ class Request:
         Raises:
             ConfigError: A setting is unknown or has a value that is not accepted.
         """
-        return config.load(self.experiment, self.given, self.preset)
+        return loading.load(self.experiment, self.given, self.preset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +90,14 @@ class Session:
         return session.search(self.store, self.lease, self.study, self.settings, self.pool, should_stop)
 
     def _log_what_begins(self) -> None:
-        study, settings = self.study, self.settings
+        study, training, search = self.study, self.settings.training, self.settings.search
         log.info(
-            "study %s: %d trials, sampler %s, in %s", study.name, study.n_trials, settings.sampler, self.store.shown_url
+            "study %s: %d trials, sampler %s, in %s", study.name, study.n_trials, search.sampler, self.store.shown_url
         )
-        if settings.primitives:
-            log.info("with the primitives of %s: %s", ", ".join(settings.primitives), session.own_primitives(settings))
-        pictures = settings.skip_mirrors and settings.task == IMAGES
-        if pictures and (why := mirror_caveat(settings.model, settings.model_kwargs)):
+        if modules := training.primitives:
+            log.info("with the primitives of %s: %s", ", ".join(modules), session.own_primitives(self.settings))
+        pictures = search.skip_mirrors and training.task == IMAGES
+        if pictures and (why := mirror_caveat(training.images.model, training.images.model_kwargs)):
             log.warning("--skip-mirrors: a function and its mirror -f(-x) need not do equally well here: %s", why)
 
 
@@ -164,15 +164,15 @@ def resumed(request: Request, name: str, caller: Caller, *, wait: bool = False) 
         tasks = [task.config for task in study.tasks] if design else []
         if request.trust_code:
             approval.remember(settings, tasks)
-        own_address = request.given.get("address") or settings.address != study.config.get("address")
-        stored = replace(settings, address=approval.LOCAL) if own_address else settings
+        own_address = request.given.get("address") or settings.run.address != study.config.get("address")
+        stored = settings.replace(address=approval.LOCAL) if own_address else settings
         caller.approve(study.name, store.typed(study.name), stored, tasks)
-        session.check_total(store, study, settings.n_trials)  # once more under the lease; this is before it is taken
+        session.check_total(store, study, settings.search.n_trials)  # again under the lease
         with session.stored_settings_errors(study):  # what the trainings of a design need, its workers find out
             digest = "" if design else caller.check(settings)
         session.check_comparable(study, digest)
         with leases.held_lease(store, study, caller.patience, wait=wait) as lease:
-            study = session.extended(store, lease, study, settings.n_trials)
+            study = session.extended(store, lease, study, settings.search.n_trials)
             with leases.renewed(store, lease):
                 pool = session.make_pool(settings, approval.files_to_send(settings, tasks))
             with closing(pool):

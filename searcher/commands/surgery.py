@@ -46,11 +46,11 @@ def surgery(
     The network is made and run once on two made-up examples. If a search would refuse it, the reason is the error.
     """
     from search_space import load_primitives
-    from searcher.settings.config import parse_kwargs
+    from searcher.settings.loading import parse_kwargs
     from workers.contract import WorkersError
     from workers.tasks.images.models import survey
 
-    options = parse_kwargs("model", model_kwargs) or {}
+    options = parse_kwargs("model_kwargs", model_kwargs) or {}
     with no_result():
         load_primitives([name for part in (primitives or "").split(",") if (name := part.strip())])
         shape, classes, dtype = _examples(dataset, data_dir, standardise)

@@ -8,7 +8,10 @@ import typer
 
 from searcher import SearcherError, UsageError
 from searcher.commands.console import Format, Output, no_result, print_rows, print_text
+from searcher.commands.options import with_settings
 from searcher.display import metrics_line
+from searcher.settings.config import Config
+from searcher.settings.declared import declared
 
 if TYPE_CHECKING:
     from searcher.records import StudyTask
@@ -27,30 +30,26 @@ def _task() -> None:
 
 
 @app.command()
+@with_settings(setting for setting in declared(Config) if setting.name in ("task_kwargs", "objective", "direction"))
 def check(
     task: Annotated[str, typer.Argument(help="The function: package.module:function or path/to/file.py:function.")],
-    task_kwargs: Annotated[str | None, typer.Option(help="Its options as JSON: '{\"width\": 32}'.")] = None,
     expression: Annotated[str, typer.Option(help="The activation to train with: a known name, or a formula.")] = "relu",
-    objective: Annotated[str | None, typer.Option(help="The metric to rank by.")] = None,
-    direction: Annotated[
-        str | None, typer.Option(help="minimize or maximize the objective of a task that declares no metrics.")
-    ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 2, help="Seed of the first training.")] = 0,
     output: Output = Format.table,
+    **given: Any,
 ) -> None:
     """Train a task three times with one activation, and show what a search would see. Exit status 1 means not ready."""
     import torch
 
-    from searcher.settings import config
+    from searcher.settings import loading
     from searcher.settings.plan import study_task, task_config_of
     from workers.tasks import checking, own
     from workers.tasks.base import IMAGES
 
-    flags = {"task": task, "task_kwargs": task_kwargs, "objective": objective, "direction": direction}
-    settings = config.load(None, config.from_flags(flags))
-    if settings.task == IMAGES:
+    settings = loading.load(None, loading.from_flags({"task": task, **given}))
+    if settings.training.task == IMAGES:
         raise UsageError("the task `images` is this program's own; give yours, as in: searcher task check my.py:train")
-    own.check_name(settings.task)
+    own.check_name(settings.training.task)
     torch.set_num_threads(1)  # as a worker has
     with no_result():
         found = checking.check(task_config_of(settings), _text_of(expression), seed)

@@ -105,18 +105,19 @@ def files_to_send(settings: Config, tasks: Sequence[TaskConfig] = ()) -> list[Pa
     Raises:
         SpaceError: A file would hide a module there.
     """
-    if settings.address == LOCAL:
+    if settings.run.address == LOCAL:
         return []
     modules = dict.fromkeys(claim.module for claim in _claims(settings, tasks) if claim.what != "sampler")
     return sorted({file for module in modules if module for file in portable_files(module)})
 
 
 def _claims(settings: Config, tasks: Sequence[TaskConfig]) -> Iterator[_Claim]:
+    training, search, run = settings.training, settings.search, settings.run
     yield from _named(
-        task=(settings.task, settings.task_kwargs),
-        model=(settings.model, settings.model_kwargs),
-        dataset=(settings.dataset, {}),
-        sampler=(settings.sampler, settings.sampler_kwargs),
+        task=(training.task, training.task_kwargs),
+        model=(training.images.model, training.images.model_kwargs),
+        dataset=(training.images.dataset, {}),
+        sampler=(search.sampler, search.sampler_kwargs),
     )
     for task in tasks:
         found = task.parameters
@@ -125,10 +126,10 @@ def _claims(settings: Config, tasks: Sequence[TaskConfig]) -> Iterator[_Claim]:
             model=(found.get("model", ""), found.get("model_kwargs", {})),
             dataset=(found.get("dataset", ""), {}),
         )
-    for module in dict.fromkeys((*settings.primitives, *(name for task in tasks for name in task.primitives))):
+    for module in dict.fromkeys((*training.primitives, *(name for task in tasks for name in task.primitives))):
         yield _Claim("primitives", module, module)
-    if settings.pool == "ray" and settings.address != LOCAL:
-        yield _Claim("cluster", settings.address)
+    if run.pool == "ray" and run.address != LOCAL:
+        yield _Claim("cluster", run.address)
 
 
 def _named(**named: tuple[str, Mapping[str, Any]]) -> Iterator[_Claim]:

@@ -10,7 +10,7 @@ from workers.contract import Job
 
 def pruner_of(config: Config, task: StudyTask) -> Pruner | None:
     """Return the pruner that the settings name; None if no trial is to be stopped early."""
-    rule = PRUNERS[config.pruner]
+    rule = PRUNERS[config.search.pruner]
     return Pruner(rule, task) if rule else None
 
 
@@ -30,11 +30,11 @@ def job_of(trial: Trial, task: StudyTask, data_digest: str, config: Config, prun
         expression=trial.expression,
         seed=trial.seed,
         task=task.config,
-        data_dir=config.data_dir,
+        data_dir=config.run.data_dir,
         data_digest=data_digest,
-        timeout_seconds=config.trial_timeout,
+        timeout_seconds=config.run.trial_timeout,
         cutoffs=pruner.cutoffs() if pruner else (),
         first_rung=pruner.first_rung if pruner else 0,
-        checkpoint_dir=config.checkpoint_dir,
-        checkpoint_seconds=config.checkpoint_seconds,
+        checkpoint_dir=config.run.checkpoint_dir,
+        checkpoint_seconds=config.run.checkpoint_seconds,
     )

@@ -125,8 +125,8 @@ class Search:
         self._proposer, self._pool, self._should_stop = proposer, pool, should_stop
         self._pruner = pruner_of(config, study.task)
         self._state = SearchState(study)
-        self._mirrors = Mirrors(self._state, config.skip_mirrors)
-        self._failures = Failures(config.max_retries)
+        self._mirrors = Mirrors(self._state, config.search.skip_mirrors)
+        self._failures = Failures(config.run.max_retries)
         self._started = self._last_marked = clock()
         self._proposals: deque[Trial] = deque()  # made ahead, not yet in the store
         self._exhausted = False  # True once the proposer has nothing more to propose
@@ -173,7 +173,9 @@ class Search:
                 yield self._progress([])
             if self._time_is_up():
                 log.info(
-                    "the time is up (%g s) with %d of %d trials decided", self._config.timeout, *self._ended_and_total()
+                    "the time is up (%g s) with %d of %d trials decided",
+                    self._config.run.timeout,
+                    *self._ended_and_total(),
                 )
             elif self._exhausted:
                 log.warning("there is nothing more to propose: %d of %d trials are decided", *self._ended_and_total())
@@ -236,7 +238,7 @@ class Search:
         return not self._time_is_up() and (bool(self._state.waiting or self._proposals) or self._may_propose())
 
     def _time_is_up(self) -> bool:
-        return 0 < self._config.timeout < self._clock() - self._started
+        return 0 < self._config.run.timeout < self._clock() - self._started
 
     def _ended_and_total(self) -> tuple[int, int]:
         return self._state.counts.total(), self._state.study.n_trials
@@ -415,7 +417,7 @@ class Search:
         """Say why the pre-flight refuses a candidate of a search; empty if it does not, or if the result is known."""
         state = self._state
         if (
-            not self._config.preflight
+            not self._config.search.preflight
             or state.study.kind is StudyKind.DESIGN
             or state.functions.get(state.identity(trial))
         ):

@@ -26,8 +26,9 @@ from searcher.proposers import Design, Proposer, SamplerProposer
 from searcher.records import Study, StudyKind, StudyTask, Trial
 from searcher.samplers.contract import Sampler
 from searcher.samplers.registry import make_sampler
-from searcher.settings import config
-from searcher.settings.config import Config
+from searcher.settings import loading
+from searcher.settings.checking import NAME_LENGTH, check_on_resume
+from searcher.settings.config import Config, ConfigError, differences
 from searcher.settings.plan import (
     baseline_trials,
     check_pruner,
@@ -46,7 +47,7 @@ from workers.failure import failure
 from workers.pools.base import InlinePool, Pool, usable_cpus
 from workers.tasks.base import IMAGES
 from workers.tasks.images.augment import check_augmented
-from workers.tasks.images.config import DECLARATION
+from workers.tasks.images.config import DECLARATION, ImageConfig
 from workers.tasks.images.data import Dataset, check_name, load
 from workers.tasks.images.doubts import doubts
 from workers.tasks.images.models import build, check_model
@@ -74,15 +75,16 @@ def check(settings: Config) -> str:
     """
     first = baseline_trials(settings)
     _sampler(settings).ask(0)
-    if settings.task != IMAGES:
+    images = settings.training.images
+    if settings.training.task != IMAGES:
         _check_own(settings, first)
         return ""
     try:
-        check_name(settings.dataset)
-        check_model(settings.model, settings.match)
+        check_name(images.dataset)
+        check_model(images.model, images.match)
     except WorkersError as error:
-        raise config.ConfigError(str(error)) from error
-    if settings.pool == "inline" or settings.address == "local":
+        raise ConfigError(str(error)) from error
+    if settings.run.pool == "inline" or settings.run.address == "local":
         maxout = {trial.expression for trial in first if trial.name == "maxout"}
         return _check_images(settings, ("x * sigmoid(beta * x)", *maxout))  # beta: parameters can need special layers
     return ""
@@ -91,11 +93,11 @@ def check(settings: Config) -> str:
 def _check_own(settings: Config, first: Iterable[Trial]) -> None:
     """Check the name of a user's own task, and its baselines. Only workers run its code."""
     try:
-        check_task_name(settings.task)
+        check_task_name(settings.training.task)
     except WorkersError as error:
-        raise config.ConfigError(str(error)) from error
+        raise ConfigError(str(error)) from error
     if any(trial.name == "maxout" for trial in first):
-        raise config.ConfigError(f"--baselines maxout: {MAXOUT}, which only the image task provides; leave it out")
+        raise ConfigError(f"--baselines maxout: {MAXOUT}, which only the image task provides; leave it out")
     check_function(settings)
 
 
@@ -105,55 +107,55 @@ def check_function(settings: Config) -> None:
     Raises:
         ConfigError: the object belongs to another program, or the workers are other processes.
     """
-    if not names_object(settings.task):
+    task = settings.training.task
+    if not names_object(task):
         return
-    if not is_given(settings.task):
-        raise config.ConfigError(
-            f"the task {settings.task} is a function of a Python program and cannot be imported here; go on with the "
+    if not is_given(task):
+        raise ConfigError(
+            f"the task {task} is a function of a Python program and cannot be imported here; go on with the "
             "study in that program: searcher.search(task=FUNCTION, study_name=NAME, resume=True)"
         )
-    if settings.pool != "inline":
-        raise config.ConfigError(
-            f"the task {settings.task} is a function object, which only --pool inline can call; to train it with "
+    if settings.run.pool != "inline":
+        raise ConfigError(
+            f"the task {task} is a function object, which only --pool inline can call; to train it with "
             "--pool ray put it into a file and name it: --task FILE.py:FUNCTION"
         )
 
 
 def _check_images(settings: Config, expressions: Iterable[str]) -> str:
     """Load the data, build a network with each function, and return the digest of the data."""
-    cpu, limits = torch.device("cpu"), (settings.limit_train, settings.limit_val)
-    data = load(
-        settings.dataset, settings.split_seed, cpu, settings.data_dir, *limits, standardise=settings.standardise
-    )
+    images = settings.training.images
+    cpu, limits = torch.device("cpu"), (images.limit_train, images.limit_val)
+    data = load(images.dataset, images.split_seed, cpu, settings.run.data_dir, *limits, standardise=images.standardise)
     for doubt in doubts(data):
         log.warning("%s", doubt)
-    check_augmented(settings.recipe, data.shape)
-    if (size := settings.recipe.batch_size) > (images := len(data.train)):
-        log.warning("there are %d training images, --batch-size is %d: an epoch is one step", images, size)
+    check_augmented(images.recipe, data.shape)
+    if (size := images.recipe.batch_size) > (found := len(data.train)):
+        log.warning("there are %d training images, --batch-size is %d: an epoch is one step", found, size)
     for expression in expressions:
-        _try_network(settings, data, expression)
+        _try_network(images, data, expression)
     return data.digest
 
 
-def _try_network(settings: Config, data: Dataset, expression: str) -> None:
+def _try_network(images: ImageConfig, data: Dataset, expression: str) -> None:
     """Build the network once, as each worker will."""
-    made, width = activation_of(expression), settings.width or None
+    made, width = activation_of(expression), images.width or None
     try:
         build(
-            *(settings.model, made, data.shape, data.classes, width, settings.model_kwargs, data.train.pixels.dtype),
-            match=settings.match,
+            *(images.model, made, data.shape, data.classes, width, images.model_kwargs, data.train.pixels.dtype),
+            match=images.match,
             note=log.warning,
         )
     except WorkersError:
         raise
     except (MemoryError, RuntimeError) as error:  # torch raises RuntimeError when memory does not suffice
         why = failure(error).reason.partition("\n")[0]
-        raise WorkersError(f"model {settings.model!r} cannot be made in the size that was asked for: {why}") from error
+        raise WorkersError(f"model {images.model!r} cannot be made in the size that was asked for: {why}") from error
 
 
 def own_primitives(settings: Config) -> str:
     """Return the names of the primitives that the modules in the settings register, separated by commas."""
-    return ", ".join(row.name for row in load_primitives(settings.primitives))
+    return ", ".join(row.name for row in load_primitives(settings.training.primitives))
 
 
 def declared(settings: Config, pool: Pool) -> Declaration:
@@ -163,23 +165,23 @@ def declared(settings: Config, pool: Pool) -> Declaration:
         ConfigError: the task cannot be imported, or does not keep its contract.
         WorkersError: the worker could not answer.
     """
-    if settings.task == IMAGES:
+    if settings.training.task == IMAGES:
         return DECLARATION
     pool.submit(Job(0, "", task=task_config_of(settings), describe=True))
     begun, said = time.monotonic(), False
     while not (answers := pool.wait(1.0)):
         if not said and time.monotonic() - begun > SILENT_SECONDS:
-            log.warning("a worker is still importing task %s; if it hangs, stop with Ctrl-C", settings.task)
+            log.warning("a worker is still importing task %s; if it hangs, stop with Ctrl-C", settings.training.task)
             said = True
     [(_, answer)] = answers
     if answer.verdict is Verdict.COMPLETE and answer.declaration:
-        _check_same_file(settings.task, answer.declaration.digest)
+        _check_same_file(settings.training.task, answer.declaration.digest)
         return answer.declaration
     reason = answer.reason.partition("\n")[0]
     ours = f"{WorkersError.__name__}: "
     if reason.startswith(ours):
-        raise config.ConfigError(reason.removeprefix(ours))
-    raise WorkersError(f"task {settings.task} cannot be asked what it measures: {reason}")
+        raise ConfigError(reason.removeprefix(ours))
+    raise WorkersError(f"task {settings.training.task} cannot be asked what it measures: {reason}")
 
 
 def _check_same_file(task: str, digest: str) -> None:
@@ -204,16 +206,16 @@ def create_study(store: Store, settings: Config, digest: str = "", declaration: 
         ConfigError: the task does not have the objective.
     """
     task = study_task(settings, declaration, digest)
-    settings = replace(settings, objective=task.objective.name, direction=str(task.objective.direction))
+    settings = settings.replace(objective=task.objective.name, direction=str(task.objective.direction))
     if left := left_out(settings):
-        log.warning("half of %d trials are for baselines; left out: %s", settings.n_trials, ", ".join(left))
+        log.warning("half of %d trials are for baselines; left out: %s", settings.search.n_trials, ", ".join(left))
     while True:
-        named = replace(settings, study_name=settings.study_name or _free_name(store, settings))
+        named = settings.replace(study_name=settings.study_name or _free_name(store, settings))
         try:
             return store.create_study(
                 named.study_name,
                 StudyKind.SEARCH,
-                named.n_trials,
+                named.search.n_trials,
                 [task],
                 named.to_dict(),
                 versions(),
@@ -237,16 +239,17 @@ def create_design(store: Store, design: Design, tasks: Sequence[StudyTask], sett
     """
     numbers = {number for stage in design.stages for number in stage.task_configs}
     if unknown := numbers - set(range(len(tasks))):
-        raise config.ConfigError(f"a stage names task configuration {min(unknown)}; there are {len(tasks)}, from 0")
+        raise ConfigError(f"a stage names task configuration {min(unknown)}; there are {len(tasks)}, from 0")
     total = len(design)
-    stored = replace(settings, n_trials=total).to_dict() | {"design": design.to_plain()}
+    stored = settings.replace(n_trials=total).to_dict() | {"design": design.to_plain()}
     return store.create_study(settings.study_name, StudyKind.DESIGN, total, tasks, stored, versions())
 
 
 def _free_name(store: Store, settings: Config) -> str:
-    named = settings.dataset if settings.task == IMAGES else settings.task
+    training = settings.training
+    named = training.images.dataset if training.task == IMAGES else training.task
     data = shown(re.split(r"[:/\\]", named)[-1].removesuffix(".npz"))
-    stem = f"{data[: config.NAME_LENGTH // 2]}-{settings.sampler.replace(':', '-')}"
+    stem = f"{data[: NAME_LENGTH // 2]}-{settings.search.sampler.replace(':', '-')}"
     taken = set(store.names())
     return next(name for n in range(1, len(taken) + 2) if (name := f"{stem}-{n}") not in taken)
 
@@ -260,11 +263,12 @@ def make_pool(settings: Config, code: Sequence[Path] = ()) -> Pool:
     Raises:
         RayUnavailable: there is no cluster, or it cannot hold the workers.
     """
-    if settings.pool == "inline":
-        return InlinePool(settings.threads or usable_cpus())
+    run = settings.run
+    if run.pool == "inline":
+        return InlinePool(run.threads or usable_cpus())
     from workers.pools.ray_actors import RayPool
 
-    return RayPool(settings.workers, settings.gpus_per_worker, settings.address, settings.threads, code=code)
+    return RayPool(run.workers, run.gpus_per_worker, run.address, run.threads, code=code)
 
 
 def search(
@@ -313,7 +317,7 @@ def check_total(store: Store, study: Study, n_trials: int) -> None:
     left = (trial.number + 1 for journal in journals for batch in journal.batches for trial in batch.added)
     there = max(store.size(study), *left, 0)  # trials in the journal of an outage count too
     if n_trials < there:
-        raise config.ConfigError(f"--n-trials is the study's total and it has {there} trials already; not {n_trials}")
+        raise ConfigError(f"--n-trials is the study's total and it has {there} trials already; not {n_trials}")
 
 
 def stored_settings(study: Study, experiment: Path | None, changes: Mapping[str, Any], preset: str = "quick") -> Config:
@@ -332,14 +336,14 @@ def stored_settings(study: Study, experiment: Path | None, changes: Mapping[str,
     stored = {"standardise": True, **study.config, "n_trials": study.n_trials}
     stored.pop("design", None)
     with stored_settings_errors(study):
-        before = config.load(None, {}, before=stored)
+        before = loading.load(None, {}, before=stored)
     _check_task_config(study, before)
-    asked = config.load(experiment, changes, preset, before=stored)
+    asked = loading.load(experiment, changes, preset, before=stored)
     with stored_settings_errors(study):
-        config.check_runtime(asked)
-    if changed := config.differences(before, asked):
+        check_on_resume(asked)
+    if changed := differences(before, asked):
         lines = "".join(f"\n  {name}: {old} in the study, {new} asked for" for name, old, new in changed)
-        raise config.ConfigError(
+        raise ConfigError(
             f"study {study.name!r} measures something else than was asked for; its results could not be compared:"
             f"{lines}\n  leave that out, or start another study: searcher launch --study-name NAME"
         )
@@ -381,7 +385,8 @@ def check_task(study: Study, settings: Config, pool: Pool) -> None:
     Raises:
         ConfigError: the task differs from the one that the study began with; the message shows the difference.
     """
-    if study.kind is StudyKind.DESIGN or settings.task == IMAGES:
+    task = settings.training.task
+    if study.kind is StudyKind.DESIGN or task == IMAGES:
         return
     check_pruner(settings, study.task.declared)
     old, new = study.task.declared, declared(settings, pool)
@@ -391,8 +396,8 @@ def check_task(study: Study, settings: Config, pool: Pool) -> None:
         if (before := getattr(old, name)) != (after := getattr(new, name))
     ]
     if changed:
-        raise config.ConfigError(
-            f"the task {settings.task} is not the one that study {study.name!r} began with; its results could not be "
+        raise ConfigError(
+            f"the task {task} is not the one that study {study.name!r} began with; its results could not be "
             f"compared:{''.join(changed)}\n  put it back as it was, or start another study: searcher launch "
             "--study-name NAME"
         )
@@ -415,7 +420,7 @@ def check_comparable(study: Study, digest: str) -> None:
     """
     made, began = study.versions, study.task.data_digest
     if digest and began not in ("", digest):
-        raise config.ConfigError(
+        raise ConfigError(
             f"the data {study.config.get('dataset')!r} of study {study.name!r} have changed since it began (digest "
             f"{digest}, then {began}): its results could not be compared; put the old data back, or start "
             "another study: searcher launch --study-name NAME"
@@ -462,8 +467,8 @@ def _git_commit() -> str:
 
 def _sampler(settings: Config) -> Sampler:
     return make_sampler(
-        settings.sampler,
+        settings.search.sampler,
         grammar_of(settings),
-        seed=settings.seed,
-        kwargs=settings.sampler_kwargs,
+        seed=settings.search.seed,
+        kwargs=settings.search.sampler_kwargs,
     )

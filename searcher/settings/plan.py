@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 from search_space import BASELINES, Grammar, baseline, extended, key, load_primitives, nearest, parse, space
@@ -10,43 +10,46 @@ from searcher.records import Kind, StudyTask, Trial
 from searcher.settings.config import Config, ConfigError
 from workers.contract import Declaration, TaskConfig
 from workers.tasks.base import IMAGES
-from workers.tasks.images.config import ImageConfig
 
 
 def grammar_of(config: Config) -> Grammar:
-    """The search space of a study.
+    """Return the search space of a study.
 
     Raises:
-        SpaceError: an unknown space, units that it has not, an unknown primitive, a module that registers none.
+        SpaceError: The space or a primitive is unknown, the space has not so many units, or a module registers no
+            primitive.
     """
-    whole = extended(space(config.space, config.units), load_primitives(config.primitives))
-    return replace(whole, unary=config.unary or whole.unary, binary=config.binary or whole.binary)
+    search = config.search
+    whole = extended(space(search.space, search.units), load_primitives(config.training.primitives))
+    return replace(whole, unary=search.unary or whole.unary, binary=search.binary or whole.binary)
 
 
 def baseline_trials(config: Config) -> list[Trial]:
-    """As many of the chosen functions, known by name or written out, as fit into half of the study's total.
+    """Return the trials of the chosen functions, as many as fit into half of the study's total.
 
     Raises:
-        SpaceError: an unknown baseline. ParseError: one written out that is no expression.
+        SpaceError: A function is unknown by its name.
+        ParseError: One that is written out is no expression.
     """
-    load_primitives(config.primitives)
-    chosen = _chosen(config)[: config.n_trials // 2]
+    load_primitives(config.training.primitives)
+    chosen = _chosen(config)[: config.search.n_trials // 2]
     return [_baseline_trial(number, name, training_seed(config)) for number, name in enumerate(chosen)]
 
 
 def left_out(config: Config) -> list[str]:
-    """Those of the chosen functions that do not fit."""
-    return _chosen(config)[config.n_trials // 2 :]
+    """Return the chosen functions that do not fit."""
+    return _chosen(config)[config.search.n_trials // 2 :]
 
 
 def _chosen(config: Config) -> list[str]:
-    if config.baselines == ("all",):  # a task of one's own has no layers that are wide enough for maxout
-        return [name for name in BASELINES if config.task == IMAGES or name != "maxout"]
-    return [name for name in config.baselines if name != "none"]
+    if config.search.baselines == ("all",):  # a task of one's own has no layers that are wide enough for maxout
+        return [name for name in BASELINES if config.training.task == IMAGES or name != "maxout"]
+    return [name for name in config.search.baselines if name != "none"]
 
 
 def _baseline_trial(number: int, name: str, seed: int) -> Trial:
-    """`x` and names of known functions stand for these, anything else for itself. Maxout is no expression."""
+    """Return the trial of a function: of a known one by its name, of any other as it is written. Maxout is no
+    expression."""
     if name == "maxout":
         text, found = "maxout(2)", "maxout(2)"
     else:
@@ -57,12 +60,7 @@ def _baseline_trial(number: int, name: str, seed: int) -> Trial:
 
 def training_seed(config: Config) -> int:
     """Return the seed of the trainings of a search."""
-    return config.seed if config.training_seed is None else config.training_seed
-
-
-def image_config(config: Config) -> ImageConfig:
-    """Return what the settings say about image trainings."""
-    return ImageConfig(**{field.name: getattr(config, field.name) for field in fields(ImageConfig)})
+    return config.search.seed if config.search.training_seed is None else config.search.training_seed
 
 
 def task_config_of(config: Config, declared: Declaration | None = None) -> TaskConfig:
@@ -72,12 +70,13 @@ def task_config_of(config: Config, declared: Declaration | None = None) -> TaskC
         declared: what a task of one's own has declared; None before it was asked. If it declares no metrics, the
             objective and direction of the settings are its only one.
     """
-    if config.task == IMAGES:
-        return image_config(config).task_config(config.primitives)
-    parameters: dict[str, Any] = {"options": config.task_kwargs, "digest": declared.digest if declared else ""}
-    if declared.asked if declared else config.objective and config.direction:
-        parameters["objective"] = [config.objective, config.direction]
-    return TaskConfig(config.task, parameters, config.primitives)
+    training, search = config.training, config.search
+    if training.task == IMAGES:
+        return training.images.task_config(training.primitives)
+    parameters: dict[str, Any] = {"options": training.task_kwargs, "digest": declared.digest if declared else ""}
+    if declared.asked if declared else search.objective and search.direction:
+        parameters["objective"] = [search.objective, search.direction]
+    return TaskConfig(training.task, parameters, training.primitives)
 
 
 def study_task(config: Config, declared: Declaration, data_digest: str = "", number: int = 0) -> StudyTask:
@@ -88,19 +87,19 @@ def study_task(config: Config, declared: Declaration, data_digest: str = "", num
             or the direction contradicts the task's; or the pruner needs steps that the task does not declare.
     """
     check_pruner(config, declared)
+    task, direction = config.training.task, config.search.direction
     accepted = [metric.name for metric in declared.metrics if metric.split != "test"]
-    name = config.objective or declared.objective
+    name = config.search.objective or declared.objective
     objective = declared.metric(name)
     if not accepted:
         raise ConfigError(
-            f"task {config.task} declares metrics of the test split only; a search needs one that begins with val_ or "
-            "train_"
+            f"task {task} declares metrics of the test split only; a search needs one that begins with val_ or train_"
         )
     if objective is None or name not in accepted:
-        raise ConfigError(f"unknown objective {name!r} of task {config.task}; {nearest(name, accepted)}")
-    if config.direction and config.direction != objective.direction:
+        raise ConfigError(f"unknown objective {name!r} of task {task}; {nearest(name, accepted)}")
+    if direction and direction != objective.direction:
         raise ConfigError(
-            f"--direction {config.direction} contradicts the task {config.task}, which declares {name}: "
+            f"--direction {direction} contradicts the task {task}, which declares {name}: "
             f"{objective.direction}; leave --direction out"
         )
     other = declared.tie_breaker if declared.tie_breaker != name else declared.objective
@@ -110,10 +109,11 @@ def study_task(config: Config, declared: Declaration, data_digest: str = "", num
 
 def check_pruner(config: Config, declared: Declaration) -> None:
     """Raise ConfigError if the settings name a pruner and the task is one's own and does not say how long it is."""
-    if config.pruner != "none" and config.task != IMAGES and not declared.steps:
-        function = config.task.rpartition(":")[2]
+    pruner, task = config.search.pruner, config.training.task
+    if pruner != "none" and task != IMAGES and not declared.steps:
+        function = task.rpartition(":")[2]
         raise ConfigError(
-            f"--pruner {config.pruner} needs the number of steps of a whole training, which task {config.task} does "
+            f"--pruner {pruner} needs the number of steps of a whole training, which task {task} does "
             f"not declare; write below the function: {function}.steps = 20 (the last step that it reports), or choose "
             "--pruner none"
         )

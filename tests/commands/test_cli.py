@@ -57,8 +57,9 @@ def call(directory: Path, *args: str) -> str:
     return done.stdout
 
 
-def test_help_needs_nothing_heavy() -> None:
-    command = [sys.executable, "-X", "importtime", "-m", "cli", "--help"]
+@pytest.mark.parametrize("command", [[], ["launch"]], ids=str)
+def test_help_needs_nothing_heavy(command: list[str]) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "cli", *command, "--help"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if "|" in line}
     assert "typer" in imported
@@ -271,13 +272,13 @@ BAD_LAUNCHES = [
     (("--recipe", "he2015"), 2, "did you mean 'he2016'"),
     (("--recipe-kwargs", "[1]"), 2, "--recipe-kwargs must be a JSON object"),
     (("--recipe-kwargs", '{"crops": 1}'), 2, "did you mean 'crop'"),
-    (("--recipe-kwargs", '{"crop": -1}'), 2, "--crop must be at least 0, not -1"),
-    (("--recipe-kwargs", '{"drops": ["x"]}'), 2, "drops in recipe must be a number, not 'x'"),
+    (("--recipe-kwargs", '{"crop": -1}'), 2, "recipe.crop must be at least 0, not -1"),
+    (("--recipe-kwargs", '{"drops": ["x"]}'), 2, "recipe.drops must be a number, not 'x'"),
     (("--recipe-kwargs", '{"schedule": "cosin"}'), 2, "did you mean 'cosine'"),
     (("--sampler-kwargs", '{"bacth": 1}'), 2, "did you mean 'batch'"),
     (("--sampler-kwargs", '{"epochs": 2.5}'), 2, "does not accept epochs 2.5; it is 4 if not given"),
     (("--sampler-kwargs", '{"batch": NaN}'), 2, "--sampler-kwargs is not JSON (NaN is no number)"),
-    (("--recipe-kwargs", '{"drops": [1e999]}'), 2, "drops in recipe must hold finite numbers, not [inf]"),
+    (("--recipe-kwargs", '{"drops": [1e999]}'), 2, "recipe.drops must hold finite numbers, not [inf]"),
     (("--n-trials", "99999999999"), 2, "--n-trials must be from 1 to 2147483647, not 99999999999"),
     (("--study-name", "caf\udce9"), 2, "--study-name must be at most 200 characters of UTF-8"),
     (("--study-name=-x",), 2, "without blanks around them or a - before them, not '-x'"),

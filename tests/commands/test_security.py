@@ -37,7 +37,7 @@ from packaging.utils import canonicalize_name
 
 from searcher.driver.journal import Journal
 from searcher.records import Kind, Trial
-from searcher.settings import config
+from searcher.settings import loading
 from searcher.settings.plan import task_config_of
 from searcher.store.database import masked
 from searcher.store.lease import Lease
@@ -339,7 +339,7 @@ def edited(changes: dict[str, object], name: str = "s") -> None:
         (text,) = connection.execute("SELECT config FROM searcher_study WHERE name = ?", [name]).fetchone()
         changed = json.loads(text) | changes
         connection.execute("UPDATE searcher_study SET config = ? WHERE name = ?", [json.dumps(changed), name])
-        task = json.dumps(asdict(task_config_of(config.load(None, {}, before=changed))))
+        task = json.dumps(asdict(task_config_of(loading.load(None, {}, before=changed))))
         connection.execute("UPDATE searcher_task_config SET config = ?", [task])  # both agree, as an attacker sees to
 
 
@@ -438,7 +438,7 @@ def test_a_person_at_a_terminal_is_asked(tmp_path: Path, monkeypatch: pytest.Mon
     from searcher.commands.running import check_trust
 
     monkeypatch.setenv("SEARCHER_STATE", str(tmp_path / "state"))
-    settings = config.load(None, {"model": "os:system", "pool": "inline"})
+    settings = loading.load(None, {"model": "os:system", "pool": "inline"})
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     for answer, known in (("n\n", False), ("y\n", True), ("", True)):
         with ExitStack() as stack:

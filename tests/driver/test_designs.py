@@ -32,7 +32,7 @@ from workers.pools.base import InlinePool, Pool
 
 FUNCTIONS = ("max(x, 0)", "x * sigmoid(x)", "sin(x)", "max(0, x)")  # the last is the first in other words
 STAGES = (Stage(FUNCTIONS, (7, 8, 9)), Stage(FUNCTIONS[:2], (7, 10), (1,)))
-SETTINGS = Config(study_name="d", pool="inline")
+SETTINGS = Config.of(study_name="d", pool="inline")
 SECOND_STAGE = 4 * 3
 
 
@@ -127,7 +127,7 @@ def test_a_design_that_was_killed_goes_on(store: Store, after: int, monkeypatch:
 
 
 def test_a_design_is_never_mixed_into_a_search(store: Store) -> None:
-    searching = replace(SETTINGS, study_name="s", sampler="random", n_trials=20, baselines=("relu",))
+    searching = SETTINGS.replace(study_name="s", sampler="random", n_trials=20, baselines=("relu",))
     search = session.create_study(store, searching)
     run(store, search, searching, InlinePool(run=judge))
     before = store.leaderboard(search)
@@ -139,7 +139,7 @@ def test_a_design_is_never_mixed_into_a_search(store: Store) -> None:
 def test_a_failed_training_does_not_hold_up_the_next_stage(store: Store) -> None:
     study = make(store)
     broken = InlinePool(run=lambda job: Outcome(Verdict.FAILED, "boom") if job.number == 2 else Noting()(job))
-    run(store, study, replace(SETTINGS, max_retries=0), broken)
+    run(store, study, SETTINGS.replace(max_retries=0), broken)
     assert Counter(trial.state for trial in store.trials(study))[TrialState.FAILED] == 1
     assert all(trial.state.finished for trial in store.trials(study))
 
@@ -155,7 +155,7 @@ def test_a_search_does_not_run_another_task_than_its_settings_say(sqlite_url: st
     import sqlalchemy as sa
 
     store = Store(sqlite_url, create=True)
-    session.create_study(store, replace(SETTINGS, n_trials=4))
+    session.create_study(store, SETTINGS.replace(n_trials=4))
     with store._engine.begin() as connection:
         config = json.dumps({"task": "os:system", "parameters": {"options": {}}, "primitives": []})
         connection.execute(sa.text("UPDATE searcher_task_config SET config = :config"), {"config": config})

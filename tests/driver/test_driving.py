@@ -97,7 +97,7 @@ def test_a_lease_is_kept_while_workers_start(sqlite_url: str, monkeypatch: pytes
     for module in ("store.store", "driver.leases"):
         monkeypatch.setattr(f"searcher.{module}.LEASE_SECONDS", 3.0)
     store = Store(sqlite_url, create=True)
-    study = session.create_study(store, Config(pool="inline"))
+    study = session.create_study(store, Config.of(pool="inline"))
     with leases.held_lease(store, study) as lease:
         with leases.renewed(store, lease):
             time.sleep(4)
@@ -162,7 +162,7 @@ def test_a_name_that_was_taken_since_we_looked_is_made_up_again(
 ) -> None:
     """Row R15: two launches without a name. What does not fit is said once."""
     store = Store(sqlite_url, create=True)
-    settings = Config(pool="inline", n_trials=4)
+    settings = Config.of(pool="inline", n_trials=4)
     assert session.create_study(store, settings).name == "digits-rnn-1"
     caplog.clear()
     known = iter([[], *[["digits-rnn-1"]] * 9])

@@ -6,7 +6,6 @@ import csv
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from searcher.reports.function import FunctionReport
 from searcher.reports.mirrors import marked
 from searcher.reports.report import conclusion
 from searcher.samplers.contract import Observation, Pending
-from searcher.settings import config
+from searcher.settings import loading
 from searcher.store.rows import Batch
 from searcher.store.store import Store
 from tests.support.commands import Cli
@@ -52,7 +51,7 @@ from workers.tasks.images.models import NETWORKS, mirror_caveat
 
 # A space in which every second function is the mirror of another one.
 MIRRORED = ("x", "max0", "min0", "sin", "cos")
-SKIPPING = replace(SETTINGS, unary=MIRRORED, binary=("add", "sub", "max", "min"), n_trials=90, skip_mirrors=True)
+SKIPPING = SETTINGS.replace(unary=MIRRORED, binary=("add", "sub", "max", "min"), n_trials=90, skip_mirrors=True)
 BETAS = (0.7, 1.9, -0.4, 1.3, 0.2, 2.3)
 POINTS = torch.linspace(-7.3, 7.3, 101, dtype=torch.float64)[:, None]
 ODD = (
@@ -338,7 +337,7 @@ def test_of_a_function_and_its_mirror_one_is_trained(store: Store, pool: Any) ->
 
 def test_without_the_flag_both_are_trained(store: Store) -> None:
     judged = NotingJudge()
-    _, trials = completed(store, replace(SKIPPING, skip_mirrors=False), pool=InlinePool(run=judged))
+    _, trials = completed(store, SKIPPING.replace(skip_mirrors=False), pool=InlinePool(run=judged))
     assert len(judged.pairs) > 10
     assert not any(trial.left_untrained for trial in trials)
 
@@ -353,7 +352,7 @@ def test_what_was_left_untrained_is_not_ranked_and_cited_by_nobody(store: Store)
 
 
 def test_baselines_are_trained_though_they_are_mirrors(store: Store) -> None:
-    both = replace(SKIPPING, baselines=("relu", "min(x, 0)", "softplus", "-softplus(-x)"))
+    both = SKIPPING.replace(baselines=("relu", "min(x, 0)", "softplus", "-softplus(-x)"))
     _, trials = completed(store, both)
     assert all(trial.trained for trial in trials[:4])
     assert not any(trial.left_untrained for trial in trials if trial.kind is Kind.BASELINE)
@@ -366,7 +365,7 @@ def test_interrupted_and_resumed_is_the_same_as_uninterrupted(
 ) -> None:
     """After a resume, samplers are told the same about mirrors again. Seen to fail for rnn when a resume told them the
     trials as they are stored."""
-    settings = replace(SKIPPING, sampler=sampler, study_name="whole", n_trials=60)
+    settings = SKIPPING.replace(sampler=sampler, study_name="whole", n_trials=60)
     _, whole = completed(store, settings)
     assert sum(trial.left_untrained for trial in whole) > 3
     sessions, parts = in_sessions(store, settings, how, monkeypatch)
@@ -391,7 +390,7 @@ def scripted(store: Store, texts: list[str], pool: InlinePool) -> tuple[list[Tri
     """Run a search that proposes these functions of one unit. Return its trials, and what its sampler was told."""
     grammar = Grammar(1)
     sampler = Scripted(*(grammar.encode(parse(text)) for text in texts))
-    settings = replace(SETTINGS, baselines=("none",), skip_mirrors=True, max_retries=0)
+    settings = SETTINGS.replace(baselines=("none",), skip_mirrors=True, max_retries=0)
     study = session.create_study(store, settings)
     with leases.held_lease(store, study) as lease:
         list(Search(store, lease, study, settings, SamplerProposer(sampler, grammar, 0), pool, never).run())
@@ -424,9 +423,9 @@ def test_the_mirror_of_one_whose_worker_failed_is_trained(store: Store) -> None:
 
 
 def test_a_space_is_exhausted_although_mirrors_are_left_untrained(store: Store) -> None:
-    small = replace(SKIPPING, sampler="optuna:bruteforce", unary=("x", "max0", "min0"), binary=("add", "max"))
-    _, trials = completed(store, replace(small, n_trials=200))
-    assert len(trials) == 2 + Grammar(1, unary=small.unary, binary=small.binary).size
+    small = SKIPPING.replace(sampler="optuna:bruteforce", unary=("x", "max0", "min0"), binary=("add", "max"))
+    _, trials = completed(store, small.replace(n_trials=200))
+    assert len(trials) == 2 + Grammar(1, unary=small.search.unary, binary=small.search.binary).size
     assert any(trial.left_untrained for trial in trials)
 
 
@@ -438,7 +437,7 @@ def test_without_a_known_result_of_the_function_its_mirror_is_told_nothing(store
 
 
 def test_mirrors_are_counted_apart_and_the_database_is_whole(store: Store, cli: Cli) -> None:
-    study = session.create_study(store, replace(SKIPPING, study_name="s"))
+    study = session.create_study(store, SKIPPING.replace(study_name="s"))
     run(store, study, SKIPPING, should_stop=iter([False] * 30 + [True] * 2).__next__)
     progress = run(store, study, SKIPPING)[-1]
     trials = store.trials(study)
@@ -501,10 +500,11 @@ def test_launch_leaves_mirrors_untrained_says_so_and_resumes(cli: Cli) -> None:
 def test_the_setting_is_a_key_of_the_file_and_old_studies_train_mirrors(store: Store, tmp_path: Path) -> None:
     file = tmp_path / "e.toml"
     file.write_text("skip_mirrors = true")
-    assert config.load(file, {}).skip_mirrors and not config.load(file, {"skip_mirrors": False}).skip_mirrors
+    assert loading.load(file, {}).search.skip_mirrors
+    assert not loading.load(file, {"skip_mirrors": False}).search.skip_mirrors
     stored = {name: value for name, value in SKIPPING.to_dict().items() if name != "skip_mirrors"}
     old = create(store, "old", 5, "val_loss", stored, {})
-    assert session.stored_settings(old, None, {}).skip_mirrors is False
+    assert session.stored_settings(old, None, {}).search.skip_mirrors is False
 
 
 def test_the_closing_words_say_that_the_mirror_of_relu_is_no_discovery(store: Store) -> None:

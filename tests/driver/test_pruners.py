@@ -201,7 +201,7 @@ def test_cutoffs_travel_as_text() -> None:
 
 # The search -----------------------------------------------------------------------------------------------------------
 
-SETTINGS = Config(
+SETTINGS = Config.of(
     sampler="random", n_trials=80, units=1, baselines=("relu", "sigmoid"), pool="inline", pruner="halving"
 )
 
@@ -244,7 +244,7 @@ def run(store: Store, study: Study, settings: Config, turns: int = 10**9) -> lis
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_the_search_hands_out_cutoffs_and_keeps_what_was_reached(store: Store, objective: str) -> None:
-    settings = replace(SETTINGS, objective=str(objective))
+    settings = SETTINGS.replace(objective=str(objective))
     study = session.create_study(store, settings)
     jobs = run(store, study, settings)
     trials = {trial.number: trial for trial in store.trials(study)}
@@ -269,9 +269,9 @@ def test_the_search_hands_out_cutoffs_and_keeps_what_was_reached(store: Store, o
 
 
 def test_interrupted_and_resumed_prunes_the_same(store: Store) -> None:
-    whole = session.create_study(store, replace(SETTINGS, study_name="whole"))
+    whole = session.create_study(store, SETTINGS.replace(study_name="whole"))
     run(store, whole, SETTINGS)
-    parts = session.create_study(store, replace(SETTINGS, study_name="parts"))
+    parts = session.create_study(store, SETTINGS.replace(study_name="parts"))
     while len(store.trials(parts)) < 80 or not all(trial.state.finished for trial in store.trials(parts)):
         run(store, parts, SETTINGS, turns=11)
     first, second = ([replace(t, seconds=0.0) for t in store.trials(study)] for study in (whole, parts))

@@ -14,7 +14,7 @@ import pytest
 
 from searcher.driver import leases, session
 from searcher.records import StudyKind, Trial, TrialState
-from searcher.settings import config
+from searcher.settings import loading
 from searcher.store.store import Store
 from tests.support.made import measures, point
 from workers.contract import Job, Outcome, Point, Verdict
@@ -76,7 +76,7 @@ def test_a_search_proposes_decides_and_ranks_as_before(path: Any, sqlite_url: st
     """Seen to fail with a reward of another scale, and with a cut-off that is one rung late."""
     replay = Replay(path.read_text())
     store = Store(sqlite_url, create=True)
-    settings = config.load(None, {}, before=replay.config)
+    settings = loading.load(None, {}, before=replay.config)
     study = session.create_study(store, settings)
     pool = InlinePool(run=replay.outcome)
     with leases.held_lease(store, study) as lease:

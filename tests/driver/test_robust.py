@@ -317,7 +317,7 @@ def test_a_lost_gpu_ends_the_worker_in_this_process(desk: Desk) -> None:
 
 def test_a_search_that_loses_its_gpu_keeps_count_and_can_go_on(sqlite_url: str) -> None:
     """A trial that does it each time is given up like any other."""
-    settings = Config(sampler="random", n_trials=8, baselines=("relu", "swish"), pool="inline", max_retries=1)
+    settings = Config.of(sampler="random", n_trials=8, baselines=("relu", "swish"), pool="inline", max_retries=1)
     with closing(Store(sqlite_url, create=True)) as store:
         study = session.create_study(store, settings)
 

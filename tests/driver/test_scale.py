@@ -35,7 +35,7 @@ from workers.pools.simulated import SimulatedPool
 
 pytestmark = pytest.mark.slow
 
-CONFIG = Config(sampler="random", units=2, n_trials=300, baselines=("relu", "swish"))
+CONFIG = Config.of(sampler="random", units=2, n_trials=300, baselines=("relu", "swish"))
 COMPLETE, FAILED, WAITING = TrialState.COMPLETE, TrialState.FAILED, TrialState.WAITING
 
 
@@ -323,7 +323,7 @@ def test_a_thousand_workers_have_work_at_once_and_all_the_time(tmp_path: Path, m
     again in each turn: functions that are being trained kept new ones from being proposed."""
     monkeypatch.setattr("searcher.driver.loop.MAX_PLACED", 20)
     store = hasty(tmp_path)
-    config = replace(CONFIG, units=1, n_trials=2000, preflight=False)
+    config = CONFIG.replace(units=1, n_trials=2000, preflight=False)
     pool = simulated(300, 60.0)
     filled, first, last = simulate.simulate(store, config, pool)
     assert filled == 0.0, "the driver takes no time here"

@@ -16,7 +16,7 @@ from searcher.driver.loop import Search, StopAsked
 from searcher.records import Kind, TrialState
 from searcher.samplers.contract import Observation, Pending
 from searcher.samplers.random import RandomSampler
-from searcher.settings import config
+from searcher.settings import loading
 from searcher.settings.plan import grammar_of
 from searcher.store.database import StoreError
 from searcher.store.lease import Lease, LeaseLost, NotDriven
@@ -61,7 +61,7 @@ def test_a_study_ends_with_its_exact_total(store: Store) -> None:
 @pytest.mark.parametrize("sampler", ["random", "rnn", "optuna:tpe"])
 def test_the_same_seed_gives_the_same_table(store: Store, sampler: str) -> None:
     first, second, other = (
-        completed(store, replace(SETTINGS, sampler=sampler, study_name=name, seed=seed))[1]
+        completed(store, SETTINGS.replace(sampler=sampler, study_name=name, seed=seed))[1]
         for name, seed in (("a", 1), ("b", 1), ("c", 2))
     )
     assert untimed(first) == untimed(second)
@@ -73,7 +73,7 @@ def test_the_same_seed_gives_the_same_table(store: Store, sampler: str) -> None:
 def test_interrupted_and_resumed_is_the_same_as_uninterrupted(
     store: Store, sampler: str, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = replace(SETTINGS, sampler=sampler, study_name="whole")
+    settings = SETTINGS.replace(sampler=sampler, study_name="whole")
     _, whole = completed(store, settings)
     sessions, parts = in_sessions(store, settings, how, monkeypatch)
     assert sessions > 3
@@ -90,7 +90,7 @@ def test_a_killed_session_leaves_rows_that_the_next_one_takes_up(store: Store, m
 
 
 def test_no_function_is_trained_twice_and_citations_repeat_the_result(store: Store) -> None:
-    small = replace(SETTINGS, unary=("x", "neg", "sin"), binary=("add", "sub", "max"))
+    small = SETTINGS.replace(unary=("x", "neg", "sin"), binary=("add", "sub", "max"))
     judged = CountingJudge()
     _, trials = completed(store, small, pool=InlinePool(run=judged))
     assert max(judged.runs.values()) == 1
@@ -105,7 +105,7 @@ def test_no_function_is_trained_twice_and_citations_repeat_the_result(store: Sto
 
 
 def test_what_cannot_be_trained_through_is_recorded_untrained(store: Store) -> None:
-    small = replace(SETTINGS, unary=("x", "sqrt", "sin"), binary=("sub", "div"))
+    small = SETTINGS.replace(unary=("x", "sqrt", "sin"), binary=("sub", "div"))
     judged = CountingJudge()
     _, trials = completed(store, small, pool=InlinePool(run=judged))
     refused = [t for t in trials if t.reason.startswith("not trained: ") and t.cites is None]
@@ -119,18 +119,18 @@ def test_what_cannot_be_trained_through_is_recorded_untrained(store: Store) -> N
 
 
 def test_the_preflight_can_be_switched_off_and_spares_baselines(store: Store) -> None:
-    small = replace(SETTINGS, unary=("x", "sqrt"), binary=("mul",), n_trials=6, baselines=("sign",))
+    small = SETTINGS.replace(unary=("x", "sqrt"), binary=("mul",), n_trials=6, baselines=("sign",))
     judged = CountingJudge()
     _, trials = completed(store, small, pool=InlinePool(run=judged))
     assert judged.runs[trials[0].key] == 1
     assert not judged.runs[key(parse("sqrt(x) * sqrt(x)"))]
-    _, trials = completed(store, replace(small, preflight=False), pool=InlinePool(run=judged))
+    _, trials = completed(store, small.replace(preflight=False), pool=InlinePool(run=judged))
     assert judged.runs[key(parse("sqrt(x) * sqrt(x)"))] == 1
     assert not any(t.reason.startswith("not trained") for t in trials)
 
 
 def test_in_parallel_too_no_function_is_trained_twice(store: Store) -> None:
-    small = replace(SETTINGS, unary=("x", "neg", "sin"), binary=("add", "sub", "max"), n_trials=120)
+    small = SETTINGS.replace(unary=("x", "neg", "sin"), binary=("add", "sub", "max"), n_trials=120)
     judged = CountingJudge(seconds=0.01)
     _, trials = completed(store, small, pool=ThreadPool(judged))
     assert max(judged.runs.values()) == 1
@@ -186,7 +186,7 @@ def test_the_data_of_a_study_are_those_of_its_first_outcome(store: Store) -> Non
         assert job.data_digest in ("", "ours")
         return replace(judge(job), data_digest="theirs" if job.number % 3 == 2 else "ours", worker="node-2:17")
 
-    settings = replace(SETTINGS, max_retries=0)
+    settings = SETTINGS.replace(max_retries=0)
     study = session.create_study(store, settings)
     run(store, study, settings, InlinePool(run=on_other_data_every_third_time))
     assert store.study(study.name).task.data_digest == "ours"
@@ -208,12 +208,12 @@ def test_the_data_of_a_study_are_those_of_its_first_outcome(store: Store) -> Non
 
 
 def test_failures_are_retried_so_often_and_no_more(store: Store) -> None:
-    settings = replace(SETTINGS, n_trials=8, max_retries=2)
+    settings = SETTINGS.replace(n_trials=8, max_retries=2)
     _, saved = completed(store, settings, pool=InlinePool(run=FailsAtFirst(2)))
     assert all(t.state.judged for t in saved)
     assert {t.retries for t in saved if t.cites is None} == {2}
     judged = FailsAtFirst(3)
-    _, lost = completed(store, replace(settings, study_name="lost"), pool=InlinePool(run=judged))
+    _, lost = completed(store, settings.replace(study_name="lost"), pool=InlinePool(run=judged))
     assert {t.state for t in lost} == {TrialState.FAILED}
     assert {t.reason for t in lost} == {f"the worker process died ({t.number})" for t in lost}
     assert set(judged.runs.values()) == {3}
@@ -224,7 +224,7 @@ def broken(job: Job) -> Outcome:
 
 
 def test_a_search_in_which_everything_fails_alike_stops_and_can_go_on(store: Store) -> None:
-    settings = replace(SETTINGS, n_trials=10, max_retries=1)
+    settings = SETTINGS.replace(n_trials=10, max_retries=1)
     study = session.create_study(store, settings)
     message = r"the first 3 trials .* all failed, in the same way: ValueError: images are \(3, 32, 32\); see: searcher"
     with pytest.raises(EveryTrialFails, match=message):
@@ -273,7 +273,7 @@ def test_any_text_can_be_the_reason_of_a_failure(database_url: str) -> None:
         raise ValueError(f"{job.number} of 'a\0b\ud800c'")
 
     store = Store(database_url, create=True)
-    settings = replace(SETTINGS, n_trials=2, max_retries=1)
+    settings = SETTINGS.replace(n_trials=2, max_retries=1)
     study = session.create_study(store, settings)
     run(store, study, settings, InlinePool(run=odd))
     assert store.trial(study, 1).reason.startswith(r"ValueError: 1 of 'a\x00b\ud800c'")
@@ -301,7 +301,7 @@ def test_an_end_before_the_store_knows_what_runs(
 
 @pytest.mark.parametrize("n_trials", [1, 2])
 def test_a_study_too_short_to_be_hopeless_ends(store: Store, n_trials: int) -> None:
-    settings = replace(SETTINGS, n_trials=n_trials, max_retries=0)
+    settings = SETTINGS.replace(n_trials=n_trials, max_retries=0)
     _, trials = completed(store, settings, pool=InlinePool(run=broken))
     assert [t.state for t in trials] == [TrialState.FAILED] * n_trials
     assert [t.finish_order for t in trials] == list(range(n_trials))
@@ -310,7 +310,7 @@ def test_a_study_too_short_to_be_hopeless_ends(store: Store, n_trials: int) -> N
 def test_one_that_works_is_reason_to_go_on(store: Store) -> None:
     _, trials = completed(
         store,
-        replace(SETTINGS, n_trials=10, max_retries=0),
+        SETTINGS.replace(n_trials=10, max_retries=0),
         pool=InlinePool(run=lambda job: broken(job) if job.number else judge(replace(job, expression="sin(x)"))),
     )
     assert len(trials) == 10 and sum(t.state is TrialState.FAILED for t in trials) > 3
@@ -327,7 +327,7 @@ def test_failed_trials_are_not_told_and_not_cited(store: Store) -> None:
         def tell(self, observation: Observation) -> None:
             self.told.append(observation)
 
-    settings = replace(SETTINGS, baselines=("none",), max_retries=0)
+    settings = SETTINGS.replace(baselines=("none",), max_retries=0)
     study = session.create_study(store, settings)
     recorder = Recorder()
     fails_once = iter([Outcome(Verdict.FAILED, "no")])
@@ -351,7 +351,7 @@ def test_samplers_know_what_is_pending(store: Store) -> None:
             self.seen.append((number, *(trial.number for trial in pending)))
             return super().ask(number, pending)
 
-    settings = replace(SETTINGS, baselines=("relu", "tanh"), n_trials=8, preflight=False)
+    settings = SETTINGS.replace(baselines=("relu", "tanh"), n_trials=8, preflight=False)
     study = session.create_study(store, settings)
     pool, sampler = Stuck(capacity=4), Recorder(grammar=grammar_of(settings), seed=0)
     with leases.held_lease(store, study) as lease:
@@ -388,7 +388,7 @@ def test_a_proposal_need_not_have_the_grammars_shape(store: Store) -> None:
         def tell(self, observation: Observation) -> None:
             self.told.append(observation)
 
-    settings = replace(SETTINGS, baselines=("none",))
+    settings = SETTINGS.replace(baselines=("none",))
     study = session.create_study(store, settings)
     pool = InlinePool(run=judge)
     with leases.held_lease(store, study) as lease:
@@ -417,7 +417,7 @@ def test_a_sampler_that_proposes_what_is_known_is_asked_again(store: Store) -> N
 
         def tell(self, observation: Observation) -> None: ...
 
-    settings = replace(SETTINGS, baselines=("none",), n_trials=6)
+    settings = SETTINGS.replace(baselines=("none",), n_trials=6)
     study = session.create_study(store, settings)
     pool = InlinePool(run=judge)
     with leases.held_lease(store, study) as lease:
@@ -429,14 +429,14 @@ def test_a_sampler_that_proposes_what_is_known_is_asked_again(store: Store) -> N
 
 
 def test_an_exhausted_sampler_ends_the_search(store: Store) -> None:
-    small = replace(SETTINGS, sampler="optuna:bruteforce", unary=("x", "sin"), binary=("add", "max"))
+    small = SETTINGS.replace(sampler="optuna:bruteforce", unary=("x", "sin"), binary=("add", "max"))
     _, trials = completed(store, small)
     assert len(trials) == 2 + Grammar(1, unary=("x", "sin"), binary=("add", "max")).size
     assert all(trial.state.finished for trial in trials)
 
 
 def test_the_time_limit_lets_what_runs_end(store: Store) -> None:
-    settings = replace(SETTINGS, timeout=0.3, n_trials=1000)
+    settings = SETTINGS.replace(timeout=0.3, n_trials=1000)
     judged = CountingJudge(seconds=0.0)
     _, trials = completed(store, settings, pool=InlinePool(run=judged), clock=lambda: 0.1 * judged.runs.total())
     assert 2 <= len(trials) < 50
@@ -491,7 +491,7 @@ def test_a_study_is_extended_but_not_cut(store: Store) -> None:
 
 
 def test_baselines_take_at_most_half(store: Store) -> None:
-    _, trials = completed(store, replace(SETTINGS, n_trials=7, baselines=("all",)))
+    _, trials = completed(store, SETTINGS.replace(n_trials=7, baselines=("all",)))
     assert [trial.kind for trial in trials] == [Kind.BASELINE] * 3 + [Kind.CANDIDATE] * 4
 
 
@@ -515,7 +515,7 @@ def test_names_are_made_up_one_after_the_other(store: Store) -> None:
 
 
 def test_baselines_may_be_written_out(store: Store) -> None:
-    chosen = config.load(None, {"baselines": "relu, max(x, sin(x)), x", "n_trials": 6, "sampler": "random"})
+    chosen = loading.load(None, {"baselines": "relu, max(x, sin(x)), x", "n_trials": 6, "sampler": "random"})
     _, trials = completed(store, chosen)
     assert [(t.name, t.expression) for t in trials[:3]] == [
         ("relu", "max(x, 0)"),

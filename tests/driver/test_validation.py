@@ -147,7 +147,7 @@ def test_a_search_goes_on_after_results_that_cannot_be_kept(database_url: str, r
         )
 
     store = Store(database_url, create=True)
-    settings = replace(SETTINGS, n_trials=len(cases) + 10, max_retries=retries, preflight=False, units=2)
+    settings = SETTINGS.replace(n_trials=len(cases) + 10, max_retries=retries, preflight=False, units=2)
     study = session.create_study(store, settings)
     run(store, study, settings, InlinePool(run=child))
     trials = store.trials(study)

@@ -7,7 +7,6 @@ import io
 import json
 import math
 from collections import Counter
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -42,7 +41,7 @@ SEEDS = (
     "x^31", "1e38 * x * 1e38", "erf(x) / 0", "beta / 0 * x",
 )  # fmt: skip
 AROUND = ("{}", "{} * x", "max({}, x)", "tanh({})", "sin({})", "x - {}")
-TINY = Config(sampler="random", pool="inline", limit_train=122, width=2, recipe=Recipe(epochs=1, batch_size=2))
+TINY = Config.of(sampler="random", pool="inline", limit_train=122, width=2, recipe=Recipe(epochs=1, batch_size=2))
 
 
 def pathological() -> list[str]:
@@ -83,7 +82,7 @@ def test_two_hundred_functions_that_should_not_be_trained(sqlite_url: str, steps
     assert len(texts) >= 200
     trials = [Trial(n, Kind.BASELINE, text, key(parse(text)), 0, name="own") for n, text in enumerate(texts)]
     store = Store(sqlite_url, create=True)
-    settings = replace(TINY, study_name="s", n_trials=len(trials))
+    settings = TINY.replace(study_name="s", n_trials=len(trials))
     study = create(store, "s", len(trials), "val_loss", settings.to_dict(), {}, trials)
     pool = InlinePool(1)
     try:

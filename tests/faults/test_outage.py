@@ -620,7 +620,7 @@ class Idle:
 def test_a_slow_sampler_does_not_cost_the_lease(sqlite_url: str, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Seen to fail with all forty proposals made before the first commit: another driver may take the study."""
     store, clock = Store(sqlite_url, create=True), Clock()
-    study = session.create_study(store, replace(SETTINGS, baselines=("none",)))
+    study = session.create_study(store, SETTINGS.replace(baselines=("none",)))
     commit, renewed = store.commit, [clock.now]
 
     def noted(lease: Lease, batch: Batch, *, short_wait: bool = True) -> bool:

@@ -70,7 +70,7 @@ def test_each_hidden_character_is_escaped_and_each_visible_one_kept() -> None:
 def edited(sqlite_url: str) -> str:
     """A database into which someone has written hostile text wherever it holds text of others."""
     store = Store(sqlite_url, create=True)
-    study = session.create_study(store, replace(SETTINGS, study_name="s", baselines=("none",), n_trials=3))
+    study = session.create_study(store, SETTINGS.replace(study_name="s", baselines=("none",), n_trials=3))
     lease = store.acquire(study, "process 1 on host, started then")
     bad = {"reason": HOSTILE, "worker": HOSTILE, "expression": "x"}
     failed = Trial(0, Kind.CANDIDATE, key="k0", seed=0, state=TrialState.FAILED, finish_order=0, **bad)
@@ -240,7 +240,7 @@ def test_an_exception_of_any_length_leaves_little_behind(
     """Row R14: in the database, on stderr and in the log, of retries too, and of what a network prints."""
     logs.set_up(2, logs.LogFormat.text, tmp_path / "run.log")
     store = Store(database_url, create=True)
-    settings = replace(SETTINGS, n_trials=6, max_retries=2)
+    settings = SETTINGS.replace(n_trials=6, max_retries=2)
 
     def child(job: Job) -> Outcome:
         if job.number == 1:

@@ -129,7 +129,7 @@ def test_an_outage_is_said_when_it_begins_and_ends(sqlite_url: str, capsys: pyte
 
     logs.set_up(form=logs.LogFormat.json)
     store = Store(sqlite_url, create=True)
-    settings = replace(SETTINGS, n_trials=60)
+    settings = SETTINGS.replace(n_trials=60)
     study = session.create_study(store, settings)
     pool = InlinePool(run=slow)
     with leases.held_lease(store, study) as lease:

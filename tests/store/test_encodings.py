@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -98,9 +97,9 @@ HELD = {  # as they are; all others as escapes
 def test_what_the_database_cannot_hold_is_escaped_in_reasons(postgresql_server: str, encoding: str) -> None:
     """Row E2: any text of an exception, NUL and lone surrogates too, in databases of single and of several bytes."""
     store = Store(fresh_database(postgresql_server, encoding), create=True)
-    settings = replace(SETTINGS, n_trials=8, max_retries=0)
+    settings = SETTINGS.replace(n_trials=8, max_retries=0)
     for number, text in enumerate(ODD_TEXTS):
-        study = session.create_study(store, replace(settings, study_name=f"s{number}"))
+        study = session.create_study(store, settings.replace(study_name=f"s{number}"))
         run(store, study, settings, raising(text))
         trials = store.trials(study)
         assert all(trial.state.finished for trial in trials)
@@ -123,7 +122,7 @@ def test_names_that_the_database_cannot_hold_are_refused(postgresql_server: str,
 def test_a_copy_does_not_change_texts_to_fit(postgresql_server: str, sqlite_url: str, cli: Cli) -> None:
     """Row E2: a copy is the same or is refused, and the target stays as it was."""
     store = Store(sqlite_url, create=True)
-    study = session.create_study(store, replace(SETTINGS, study_name="s"))
+    study = session.create_study(store, SETTINGS.replace(study_name="s"))
     failed = Trial(2, Kind.CANDIDATE, "x", "k", 0, state=TrialState.FAILED, reason=CYRILLIC, finish_order=0)
     lease = store.acquire(study, "me")
     store.commit(lease, Batch(added=[failed]))
@@ -142,7 +141,7 @@ def test_a_copy_does_not_change_texts_to_fit(postgresql_server: str, sqlite_url:
 def test_a_copy_keeps_every_digit(losses: list[float], postgresql_url: str, sqlite_url: str, cli: Cli) -> None:
     """Row E3: the settings of the source, of the target or of the environment do not round what is copied."""
     store = Store(postgresql_url, create=True)
-    study = session.create_study(store, replace(SETTINGS, study_name="s", baselines=("none",)))
+    study = session.create_study(store, SETTINGS.replace(study_name="s", baselines=("none",)))
     lease = store.acquire(study, "me")
     bare = [Trial(n, Kind.CANDIDATE, "x", f"k{n}", 0) for n in range(len(losses))]
     added = [result(trial, loss, 1 / 3, finish_order=trial.number) for trial, loss in zip(bare, losses, strict=True)]
@@ -197,7 +196,7 @@ def test_text_that_is_not_utf_8_is_said_to_be(postgresql_server: str, cli: Cli) 
     """Row E1: a database of SQL_ASCII holds any bytes that other programs put there."""
     url = fresh_database(postgresql_server, "SQL_ASCII")
     store = Store(url, create=True)
-    session.create_study(store, replace(SETTINGS, study_name="s"))
+    session.create_study(store, SETTINGS.replace(study_name="s"))
     store.close()
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(r"UPDATE searcher_study SET name = 'caf' || convert_from('\xe9', 'SQL_ASCII')")

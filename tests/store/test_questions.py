@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,7 +26,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> str:
     url = f"sqlite:///{tmp_path_factory.mktemp('searched')}/searcher.db"
     store = Store(url, create=True)
     for seed, name in enumerate(("digits-rnn-1", "digits-rnn-2")):
-        settings = replace(SETTINGS, study_name=name, seed=seed)
+        settings = SETTINGS.replace(study_name=name, seed=seed)
         run(store, session.create_study(store, settings), settings)
     store.close()
     return url

@@ -50,8 +50,8 @@ def execute(store: Store, statement: sa.Executable) -> None:
 def as_of_old(store: Store) -> tuple[Study, list[int]]:
     """A finished study of 24 trials in which older rules gave two functions the key of ReLU: they cite it. The numbers
     of these two."""
-    study = session.create_study(store, replace(SETTINGS, n_trials=24, study_name="old"))
-    run(store, study, replace(SETTINGS, n_trials=24))
+    study = session.create_study(store, SETTINGS.replace(n_trials=24, study_name="old"))
+    run(store, study, SETTINGS.replace(n_trials=24))
     trials = store.trials(study)
     relu = trials[0]
     cited = {trial.cites for trial in trials}
@@ -92,7 +92,7 @@ def test_an_old_study_goes_on_with_keys_made_anew_in_memory(
     with leases.held_lease(store, study) as lease:
         study = session.extended(store, lease, study, 40)
         pool = InlinePool(run=judge)
-        list(session.search(store, lease, study, replace(SETTINGS, n_trials=40), pool, lambda: False))
+        list(session.search(store, lease, study, SETTINGS.replace(n_trials=40), pool, lambda: False))
         pool.close()
     (text,) = [text for text in said if "older rules made the keys of study old" in text]
     assert "2 trials cite the result of another function" in text and "searcher db rekey old" in text
@@ -127,7 +127,7 @@ def test_rekey_opens_the_trials_whose_citations_do_not_hold(store: Store, cli: C
     assert [t.number for t in by_end] == [t.number for t in as_before]
     assert [_but_key(t) for t in by_end] == [_but_key(t) for t in as_before]
 
-    run(store, study, replace(SETTINGS, n_trials=24))
+    run(store, study, SETTINGS.replace(n_trials=24))
     trained = store.trials(study)
     assert all(t.state.finished for t in trained)
     assert all(trained[number].cites is None for number in wrong)

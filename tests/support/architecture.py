@@ -56,7 +56,10 @@ LIGHT: dict[str, tuple[str, ...]] = {
     "workers.contract": ("torch", "numpy"),
     "searcher.records": ("torch", "numpy"),
     "searcher.store": ("torch", "numpy"),
-    "searcher.settings.config": ("torch", "search_space"),
+    **{
+        f"searcher.settings.{name}": ("torch", "search_space") for name in ("declared", "config", "checking", "loading")
+    },
+    "workers.settings": ("torch", "numpy"),
     "searcher.reports.report": ("torch", "search_space"),
 }
 

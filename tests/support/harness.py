@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ from workers.pools.base import InlinePool, Pool
 
 Tell = Callable[[int], object]  # is told how many kills there have been
 CHILD_SECONDS = 0.02
-SETTINGS = Config(sampler="random", units=2, n_trials=10**6, baselines=("relu",), pool="inline", max_retries=20)
+SETTINGS = Config.of(sampler="random", units=2, n_trials=10**6, baselines=("relu",), pool="inline", max_retries=20)
 
 
 def child(job: Job) -> Outcome:
@@ -111,7 +111,7 @@ def runs(directory: Path) -> list[tuple[int, int]]:
 
 def make_study(url: str, directory: Path, **changes: Any) -> Study:
     made = Store(url, create=True)
-    study = session.create_study(made, replace(SETTINGS, data_dir=str(directory), **changes))
+    study = session.create_study(made, SETTINGS.replace(data_dir=str(directory), **changes))
     made.close()
     return study
 

@@ -41,11 +41,11 @@ def changed(job: Job, **options: Any) -> Job:
 
 
 def image_task(objective: str = "val_loss", **settings: Any) -> StudyTask:
-    return study_task(Config(objective=objective, **settings), DECLARATION)
+    return study_task(Config.of(objective=objective, **settings), DECLARATION)
 
 
 def proposing(sampler: Sampler, settings: Config) -> SamplerProposer:
-    return SamplerProposer(sampler, grammar_of(settings), settings.seed)
+    return SamplerProposer(sampler, grammar_of(settings), settings.search.seed)
 
 
 def measures(loss: float, acc: float = 0.5) -> dict[str, float]:

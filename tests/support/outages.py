@@ -18,7 +18,7 @@ from searcher.store.store import Store
 from tests.support.searches import CountingJudge, ThreadPool, never
 from workers.contract import Job, Outcome
 
-SETTINGS = Config(sampler="random", n_trials=400, baselines=("relu",), pool="inline")
+SETTINGS = Config.of(sampler="random", n_trials=400, baselines=("relu",), pool="inline")
 
 
 def file_of(url: str) -> str:

@@ -20,7 +20,7 @@ from tests.support.made import measures, point
 from workers.contract import Job, Outcome, Verdict
 from workers.pools.base import InlinePool, Pool
 
-SETTINGS = Config(sampler="random", n_trials=40, baselines=("relu", "swish"), pool="inline")
+SETTINGS = Config.of(sampler="random", n_trials=40, baselines=("relu", "swish"), pool="inline")
 
 # Flags of a search that takes a second, after the imports.
 FAST = ("--pool", "inline", "--limit-train", "100", "--width", "4", "--epochs", "1", "--baselines", "relu")
@@ -73,9 +73,9 @@ class Crash(BaseException):
 
 def in_sessions(store: Store, settings: Config, how: str, monkeypatch: pytest.MonkeyPatch) -> tuple[int, list[Trial]]:
     """Run a study named `parts` in sessions that are `stopped` or `killed`; return their number and the trials."""
-    study = session.create_study(store, replace(settings, study_name="parts"))
+    study = session.create_study(store, settings.replace(study_name="parts"))
     sessions = 0
-    while sum(t.state.finished for t in store.trials(study)) < settings.n_trials:
+    while sum(t.state.finished for t in store.trials(study)) < settings.search.n_trials:
         sessions += 1
         if how == "stopped":
             asked = iter(range(9))

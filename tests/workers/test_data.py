@@ -295,12 +295,12 @@ def test_names() -> None:
 
 
 def test_data_that_are_not_here_are_missed_before_anything_starts(here: Path) -> None:
-    for local in (Config(dataset="cifar10"), Config(dataset="cifar10", pool="inline", address="h:1")):
+    for local in (Config.of(dataset="cifar10"), Config.of(dataset="cifar10", pool="inline", address="h:1")):
         with pytest.raises(WorkersError, match="CIFAR-10 is not here"):
             check(local)
     with pytest.raises(WorkersError, match="limit_train must be 0"):
-        check(Config(limit_train=5))
-    check(Config(dataset="cifar10", address="h:1"))  # they may be there on the nodes of the cluster
+        check(Config.of(limit_train=5))
+    check(Config.of(dataset="cifar10", address="h:1"))  # they may be there on the nodes of the cluster
 
 
 # A user's own

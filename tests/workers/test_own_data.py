@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from searcher.settings import config
+from searcher.settings import loading
+from searcher.settings.config import ConfigError
 from tests.support.commands import Cli
 from tests.support.datafiles import CPU, here
 from tests.support.made import image_job
@@ -244,14 +245,15 @@ def test_the_setting_in_files_and_flags(tmp_path: Path) -> None:
     file = tmp_path / "e.toml"
     for content, flag, value in (("", None, None), ("standardise = false", None, False), ("", True, True)):
         file.write_text(content)
-        settings = config.load(file, config.from_flags({"standardise": flag}))
-        assert settings.standardise is value
-        assert config.load(None, json.loads(json.dumps(settings.to_dict()))).standardise is value, "stored and read"
-        again = config.load(None, {}, before=json.loads(json.dumps(settings.to_dict())))
-        assert again.standardise is value
+        settings = loading.load(file, loading.from_flags({"standardise": flag}))
+        assert settings.training.images.standardise is value
+        stored = json.loads(json.dumps(settings.to_dict()))
+        assert loading.load(None, stored).training.images.standardise is value, "stored and read"
+        again = loading.load(None, {}, before=stored)
+        assert again.training.images.standardise is value
     file.write_text("standardise = 1")
-    with pytest.raises(config.ConfigError, match=r"standardise in .* must be true or false, not 1"):
-        config.load(file, {})
+    with pytest.raises(ConfigError, match=r"standardise in .* must be true or false, not 1"):
+        loading.load(file, {})
 
 
 FEATURES = """

@@ -325,7 +325,7 @@ def test_a_compiled_part_is_refused_by_name(write: Write) -> None:
 def test_remarks_are_made_before_a_search_begins(write: Write, caplog: pytest.LogCaptureFixture) -> None:
     """Row S6: a module shared at several widths, whose channels share each parameter, and what else is to be known."""
     name = f"{write(GATED)}:Net"
-    session.check(Config(model=name, baselines=("relu",), pool="inline"))
+    session.check(Config.of(model=name, baselines=("relu",), pool="inline"))
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
         f"model '{name}': gate: Sigmoid stays, because it is a gate: its output multiplies another value",
         f"model '{name}': act: one module called with 8 and 16 channels, so all channels share each parameter",
@@ -336,7 +336,7 @@ def test_remarks_are_made_before_a_search_begins(write: Write, caplog: pytest.Lo
 def test_match_where_there_is_nothing_to_choose(write: Write, model: str, message: str) -> None:
     name = f"{write(FACTORY)}:network" if model == "own" else model
     with pytest.raises((WorkersError, ConfigError), match=f"{message}.*leave (it|--match) out"):
-        session.check(Config(model=name, match="act", baselines=("relu",), pool="inline"))
+        session.check(Config.of(model=name, match="act", baselines=("relu",), pool="inline"))
 
 
 @pytest.mark.parametrize(
@@ -379,10 +379,10 @@ def test_the_example(example: Any, function: str, sites: int) -> None:
 
 
 def test_maxout_is_refused_before_a_search_begins(write: Write) -> None:
-    settings = Config(model=f"{write(NET)}:Net", baselines=("relu", "maxout"), pool="inline")
+    settings = Config.of(model=f"{write(NET)}:Net", baselines=("relu", "maxout"), pool="inline")
     with pytest.raises(WorkersError, match="only functions of one number can be put"):
         session.check(settings)
-    session.check(replace(settings, baselines=("relu",)))
+    session.check(settings.replace(baselines=("relu",)))
 
 
 def test_the_example_is_trained_on_its_own_data(example: Any) -> None:

@@ -220,7 +220,7 @@ def test_a_known_set_of_another_size_is_said(
     known = KNOWN[name]
     [said] = doubts(load(name, 0, CPU, str(here)))
     assert said.startswith(f"{known.title} was published with {known.train:,} + 10,000 images, and 100 + 20 are in ")
-    check(Config(dataset=name, data_dir=str(here)))
+    check(Config.of(dataset=name, data_dir=str(here)))
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [said]
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 from workers.contract import Declaration, Direction, Metric, TaskConfig
+from workers.settings import setting
 
 SCHEDULES = ("onecycle", "cosine", "steps")
 PRECISIONS = ("auto", "bfloat16", "float32")
@@ -26,75 +27,106 @@ DECLARATION = Declaration(
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a network is trained: SGD with momentum, for a number of epochs or steps. The named recipes are in
-    workers/tasks/images/recipes.py.
+    """How a network is trained: SGD with momentum, for some epochs or some steps. The recipes with a name are in
+    workers/tasks/images/recipes.py."""
 
-    Attributes:
-        name: the named recipe that this one is, or began with.
-        epochs: passes over the training images.
-        steps: number of batches instead of `epochs`; 0 means that the epochs decide.
-        batch_size: images in a batch.
-        learning_rate: the largest learning rate of the schedule.
-        momentum, nesterov: options of SGD.
-        weight_decay: weight decay of all weights except the activations' own parameters.
-        schedule: `onecycle` (up for the share `warmup` of all steps, then down to nearly 0), `cosine` (down to 0) or
-            `steps` (multiplied by `drop_factor` at each of `drops`, in epochs).
-        label_smoothing: the share of each label that is divided evenly among all classes.
-        clip_norm: gradients are scaled down to this norm; 0 means no limit.
-        crop: the largest shift of images, in pixels.
-        flip: mirror half of the images.
-        cutout: side of a square that is set to 0, in pixels; 0 means none.
-        precision: `auto` (bfloat16 on CUDA, otherwise float32), `bfloat16` or `float32`.
-    """
-
-    name: str = "quick"
-    epochs: int = 8
-    steps: int = 0
-    batch_size: int = 64
-    learning_rate: float = 0.1
-    momentum: float = 0.9
-    nesterov: bool = True
-    weight_decay: float = 5e-4
-    schedule: str = "onecycle"
-    warmup: float = 0.25
-    drops: tuple[float, ...] = ()
-    drop_factor: float = 0.1
-    label_smoothing: float = 0.0
-    clip_norm: float = 0.0
-    crop: int = 0
-    flip: bool = False
-    cutout: int = 0
-    precision: str = "auto"
+    name: str = setting("quick", help="The recipe that the other fields change.", flag=False)
+    epochs: int = setting(8, help="Passes over the training part.", at_least=1, sensible_at_most=10**6)
+    steps: int = setting(
+        0,
+        help="Train on this many batches, whatever the epochs are; 0: the epochs decide.",
+        at_least=0,
+        sensible_at_most=10**9,
+    )
+    # Batch normalisation cannot train on one image.
+    batch_size: int = setting(64, help="Images per step.", at_least=2, sensible_at_most=2**20)
+    learning_rate: float = setting(
+        0.1, help="The largest learning rate of the schedule.", at_least=1e-12, sensible_at_most=10**6
+    )
+    momentum: float = setting(0.9, help="Momentum of SGD.", at_least=0, at_most=0.999999, flag=False)
+    nesterov: bool = setting(True, help="Use Nesterov's momentum.", flag=False)
+    weight_decay: float = setting(
+        5e-4,
+        help="Weight decay, applied to all weights except the activations' own parameters.",
+        at_least=0,
+        sensible_at_most=10**6,
+    )
+    schedule: str = setting(
+        "onecycle",
+        help="The learning rate goes up and then down to nearly 0 (onecycle), down to 0 (cosine), or down in steps.",
+        one_of=SCHEDULES,
+        flag=False,
+    )
+    warmup: float = setting(
+        0.25,
+        help="Of one cycle: the fraction of all steps in which the rate goes up.",
+        at_least=0,
+        at_most=1,
+        flag=False,
+    )
+    drops: tuple[float, ...] = setting((), help="Of steps: the epochs at which the rate drops.", flag=False)
+    drop_factor: float = setting(
+        0.1, help="Of steps: the rate is multiplied by this at each drop.", at_least=0, at_most=1, flag=False
+    )
+    label_smoothing: float = setting(
+        0.0,
+        help="The fraction of each label that is spread evenly over all classes.",
+        at_least=0,
+        at_most=0.999999,
+        flag=False,
+    )
+    clip_norm: float = setting(
+        0.0, help="Cut gradients that are longer than this norm; 0: none.", at_least=0, sensible_at_most=10**9
+    )
+    crop: int = setting(
+        0, help="Shift each image by at most this many pixels.", at_least=0, sensible_at_most=256, flag=False
+    )
+    flip: bool = setting(False, help="Mirror half of the images.", flag=False)
+    cutout: int = setting(
+        0,
+        help="Blank a square of this many pixels in each image; 0: none.",
+        at_least=0,
+        sensible_at_most=4096,
+        flag=False,
+    )
+    precision: str = setting("auto", help="auto: bfloat16 on CUDA, float32 on CPUs.", one_of=PRECISIONS, flag=False)
 
 
 @dataclass(frozen=True, slots=True)
 class ImageConfig:
-    """The settings that decide an image training.
+    """What decides an image training: the data, the network and the recipe."""
 
-    Attributes:
-        dataset: the name of the data set.
-        limit_train, limit_val: use only this many images of a part; 0 means all.
-        standardise: scale each channel to mean 0 and variance 1; None does so for pictures only.
-        split_seed: fixes which images are held out for validation.
-        model: the name of the network.
-        width: the network's width; 0 means its default.
-        model_kwargs: the network's other options.
-        match: a pattern of the names of the activations that are replaced in a user's own network; empty means all.
-        recipe: how the network is trained.
-        compile: use torch.compile for activations if that makes the training faster.
-    """
-
-    dataset: str = "digits"
-    limit_train: int = 0
-    limit_val: int = 0
-    standardise: bool | None = None
-    split_seed: int = 0
-    model: str = "resnet8"
-    width: int = 0
-    model_kwargs: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    match: str = ""
-    recipe: Recipe = Recipe()
-    compile: bool = False
+    dataset: str = setting(
+        "digits", help="digits, fashion-mnist, cifar10, cifar100, npz:FILE or package.module:function."
+    )
+    limit_train: int = setting(
+        0, help="Use only this many training images; 0: all.", at_least=0, sensible_at_most=2**31 - 1
+    )
+    limit_val: int = setting(
+        0, help="Use only this many validation images; 0: all.", at_least=0, sensible_at_most=2**31 - 1
+    )
+    standardise: bool | None = setting(
+        None, help="Bring each channel to mean 0, variance 1. Not given: pictures only; other data stay as they are."
+    )
+    split_seed: int = setting(0, help="Seed of the split into train, val and test.", at_least=0, at_most=2**31 - 1)
+    model: str = setting(
+        "resnet8", help="resnet8, wrn-28-10 and others (docs/children.md), or package.module:function."
+    )
+    width: int = setting(
+        0, help="Channels of the network's first stage; 0: its own.", at_least=0, sensible_at_most=2**14
+    )
+    model_kwargs: Mapping[str, Any] = setting({}, help="The network's other options", example='{"stem_stride": 2}')
+    match: str = setting(
+        "", help="In your own network, replace only the activations with names like this: 'layers.*.act'."
+    )
+    recipe: Recipe = setting(
+        Recipe(),
+        help="How children are trained: quick, onecycle, he2016, wrn or densenet.",
+        example='{"crop": 4, "flip": true}',
+    )
+    compile: bool = setting(
+        False, help="Pass activations through torch.compile where that saves more time than it takes."
+    )
 
     def parameters(self) -> dict[str, Any]:
         """Return the fields that are not at their defaults, as plain values."""
