@@ -1,4 +1,4 @@
-"""The settings that decide an image training: data, network and recipe. This needs the standard library only."""
+"""What decides an image training: data, network and recipe. Standard library only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from workers.contract import Declaration, Direction, Metric, TaskConfig
 SCHEDULES = ("onecycle", "cosine", "steps")
 PRECISIONS = ("auto", "bfloat16", "float32")
 
-# Losses are mean cross-entropies over the images of a part. A training reports all three metrics after each epoch.
+# Losses are cross-entropies, means over the images of a part; a training reports all three after each epoch.
 DECLARATION = Declaration(
     metrics=(
         Metric("train_loss", Direction.MINIMIZE, "nats"),
@@ -26,25 +26,20 @@ DECLARATION = Declaration(
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a network is trained: SGD with momentum, for a number of epochs or steps. The named recipes are in
+    """How a network is trained: SGD with momentum, for some epochs or some steps. Those with a name are in
     workers/tasks/images/recipes.py.
 
     Attributes:
-        name: the named recipe that this one is, or began with.
-        epochs: passes over the training images.
-        steps: number of batches instead of `epochs`; 0 means that the epochs decide.
-        batch_size: images in a batch.
-        learning_rate: the largest learning rate of the schedule.
-        momentum, nesterov: options of SGD.
-        weight_decay: weight decay of all weights except the activations' own parameters.
-        schedule: `onecycle` (up for the share `warmup` of all steps, then down to nearly 0), `cosine` (down to 0) or
-            `steps` (multiplied by `drop_factor` at each of `drops`, in epochs).
-        label_smoothing: the share of each label that is divided evenly among all classes.
-        clip_norm: gradients are scaled down to this norm; 0 means no limit.
-        crop: the largest shift of images, in pixels.
-        flip: mirror half of the images.
-        cutout: side of a square that is set to 0, in pixels; 0 means none.
-        precision: `auto` (bfloat16 on CUDA, otherwise float32), `bfloat16` or `float32`.
+        steps: so many batches instead of `epochs`; 0: the epochs decide.
+        learning_rate: the largest of the schedule.
+        weight_decay: of all weights but the activations'.
+        schedule: `onecycle` (up for the part `warmup` of all steps, then down to nearly 0), `cosine` (down to 0) or
+            `steps` (times `drop_factor` at each of `drops`, in epochs).
+        label_smoothing: the share of a label that goes to all classes alike.
+        clip_norm: the norm to which longer gradients are cut; 0: none.
+        crop: pixels by which images are shifted at most; `flip`: half of them mirrored; `cutout`: side of a square that
+            is blanked, in pixels.
+        precision: `auto` (bfloat16 on CUDA, else float32), `bfloat16` or `float32`.
     """
 
     name: str = "quick"
@@ -69,19 +64,15 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class ImageConfig:
-    """The settings that decide an image training.
+    """What decides an image training.
 
     Attributes:
-        dataset: the name of the data set.
-        limit_train, limit_val: use only this many images of a part; 0 means all.
-        standardise: scale each channel to mean 0 and variance 1; None does so for pictures only.
+        limit_train, limit_val: use only this many images of a part; 0: all.
+        standardise: whether each channel is brought to mean 0 and variance 1; None: pictures are, other data are not.
         split_seed: fixes which images are held out for validation.
-        model: the name of the network.
-        width: the network's width; 0 means its default.
-        model_kwargs: the network's other options.
-        match: a pattern of the names of the activations that are replaced in a user's own network; empty means all.
-        recipe: how the network is trained.
-        compile: use torch.compile for activations if that makes the training faster.
+        width: an option of `model`; 0 is the network's own width. `model_kwargs` are its other options.
+        match: a pattern of the names of the activations that are replaced in a model of a person's own; empty: all.
+        compile: pass activations through torch.compile where that pays.
     """
 
     dataset: str = "digits"
@@ -104,12 +95,12 @@ class ImageConfig:
         return changed
 
     def task_config(self, primitives: tuple[str, ...] = ()) -> TaskConfig:
-        """Return the task configuration with these settings."""
+        """Return it as the configuration of a task."""
         return TaskConfig("images", self.parameters(), primitives)
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any]) -> Self:
-        """Return the settings with these parameters, and defaults for all others."""
+        """Return the configuration that has these parameters."""
         recipe = dict(parameters.get("recipe", {}))
         if "drops" in recipe:
             recipe["drops"] = tuple(recipe["drops"])
