@@ -27,7 +27,7 @@ from workers.tasks.images.data import load
 from workers.tasks.images.models import build, parameter_count
 from workers.tasks.images.networks.sites import activation_of
 from workers.tasks.images.recipes import RECIPES
-from workers.tasks.images.train import Ended, _check_finite, _Child, _learning_rates, _Watch, train
+from workers.tasks.images.train import Ended, _check_finite, _Child, _learning_rates, _LossCheck, train
 
 from .made import changed, complete, image_config, image_job, point
 
@@ -325,7 +325,7 @@ def test_a_gpu_is_50_steps_ahead_at_most(monkeypatch: pytest.MonkeyPatch, bad: i
     ahead here."""
     monkeypatch.setattr(torch.cuda, "Event", MagicMock)
     losses = torch.ones(100)
-    watch = _Watch(losses, 3, later=True)
+    watch = _LossCheck(losses, 3, later=True)
     with pytest.raises(Ended, match=f"epoch 3, step {bad}$"):
         for launched in range(1, 101):
             losses[launched - 1] = math.nan if launched == bad else 1.0
