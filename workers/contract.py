@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Self
 
-from workers.text import holdable, limited
+from workers.text import limited, storable
 
 WORKER_LENGTH = 1000  # the longest name of a worker, in characters
 SPLITS = ("train", "val", "test")
@@ -273,8 +273,8 @@ class Outcome:
 
     def __post_init__(self) -> None:
         # The text of an exception may have any length, and characters that a database does not accept.
-        object.__setattr__(self, "reason", limited(holdable(self.reason)))
-        object.__setattr__(self, "worker", limited(holdable(self.worker), WORKER_LENGTH))
+        object.__setattr__(self, "reason", limited(storable(self.reason)))
+        object.__setattr__(self, "worker", limited(storable(self.worker), WORKER_LENGTH))
 
     def to_json(self) -> str:
         """Return the outcome as JSON text."""

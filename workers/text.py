@@ -15,6 +15,6 @@ def limited(text: str, most: int = LIMIT) -> str:
     return f"{text[: kept - tail]} ... cut: {len(text) - kept:,} characters ... {text[len(text) - tail :]}"
 
 
-def holdable(text: str, codec: str = "utf-8") -> str:
+def storable(text: str, codec: str = "utf-8") -> str:
     """Return the text with characters that `codec` or PostgreSQL cannot store (lone surrogates, NUL) as escapes."""
     return text.replace("\0", "\\x00").encode(codec, "backslashreplace").decode(codec)

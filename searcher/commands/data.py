@@ -93,12 +93,12 @@ def fetch(
     import os
 
     from workers.tasks.images import cache
-    from workers.tasks.images.fetch import fetch as bring
+    from workers.tasks.images.fetch import fetch as download_set
     from workers.tasks.images.sources import whole_path
 
     folder = data_dir or os.environ.get("SEARCHER_DATA") or cache.folder() / "data"
     with _bar() as report:
-        place = bring(name, whole_path(str(folder)), report, url)
+        place = download_set(name, whole_path(str(folder)), report, url)
     print_text(f"{name} is in {place}")
     print_text(f"Next: searcher data check {name}" + (f" --data-dir {data_dir}" if data_dir else ""))
 

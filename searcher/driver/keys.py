@@ -56,7 +56,7 @@ class PresentKeys:
             self.broken.append((trial, trial.cites))
         return found
 
-    def say_what_changed(self, typed: str) -> None:
+    def log_changes(self, typed: str) -> None:
         """Log that keys of the study differ from the stored ones, if any do. `typed` is the study's name as typed in a
         shell."""
         if self.changed:

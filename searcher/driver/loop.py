@@ -213,7 +213,7 @@ class Search:
             self._state.propose(waiting)
         self._state.proposed = self._store.size(study)
         self._writer.put(batch)
-        keys.say_what_changed(self._store.typed(study.name))
+        keys.log_changes(self._store.typed(study.name))
         return True
 
     def _reopen_running(self) -> None:

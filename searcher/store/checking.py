@@ -245,7 +245,7 @@ def _studies(engine: Engine, store: Store) -> Iterator[Finding]:
             "its settings or versions are not a JSON object": not (_is_object(config) and _is_object(versions)),
             "it has no lease": lease is None,
             f"its lease says that {serial} batches were written": not 0 <= (serial or 0) < MAX_BATCHES,
-            f"its tally is {_told(tally)}; its trials are {_told(states)}": states != tally,
+            f"its tally is {_described(tally)}; its trials are {_described(states)}": states != tally,
             f"it has {trials} trials, more than its total of {total}": trials > total,
         }
         wrong = [*found.pop(study_id, []), *(text for text, so in broken.items() if so)]
@@ -307,7 +307,7 @@ def _counts(engine: Engine) -> dict[str, dict[int, dict[str, int]]]:
     return found
 
 
-def _told(states: dict[str, int]) -> str:
+def _described(states: dict[str, int]) -> str:
     return ", ".join(f"{n} {state}" for state, n in sorted(states.items())) or "empty"
 
 

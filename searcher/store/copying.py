@@ -92,7 +92,7 @@ def _snapshot(engine: Engine) -> Iterator[Connection]:
     """Yield a connection whose reads all see the same moment. SQLite always does that, PostgreSQL on request."""
     options = {} if engine.dialect.name == "sqlite" else {"isolation_level": "REPEATABLE READ"}
     with engine.execution_options(**options).connect() as connection:
-        _take_time(connection)
+        _permit_long_pauses(connection)
         yield connection
 
 
@@ -106,7 +106,7 @@ def _transaction(url: str | URL) -> Iterator[Connection]:
     made = path is not None and _made(path)
     try:
         with plain_errors(parsed), engine.execution_options(writes=True).begin() as connection:
-            _take_time(connection)
+            _permit_long_pauses(connection)
             yield connection
     except BaseException:
         engine.dispose()
@@ -126,7 +126,7 @@ def _made(path: Path) -> bool:
     return True
 
 
-def _take_time(connection: Connection) -> None:
+def _permit_long_pauses(connection: Connection) -> None:
     """Permit long pauses in the transaction: one side waits while the other works."""
     if connection.dialect.name == "postgresql":
         connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = '1h'"))

@@ -88,11 +88,11 @@ def plain(url: URL, shown: str, error: DBAPIError) -> str:
     first = text.splitlines()[0] if text else type(error.orig).__name__
     if state := sqlstate(error.orig):
         silent = state.startswith(SILENT)
-        way_out = EDITED if state.startswith("23") else _POSTGRESQL_ERRORS.get(state, "")  # 23: constraints
+        advice = EDITED if state.startswith("23") else _POSTGRESQL_ERRORS.get(state, "")  # 23: constraints
     else:
         silent = may_pass(url, error)
-        way_out = next((message for sign, message in _REFUSED_CONNECTIONS.items() if sign in text), "")
-    return f"{'PostgreSQL does not answer at ' if silent else ''}{shown}: {first}{way_out and f'; {way_out}'}"
+        advice = next((message for sign, message in _REFUSED_CONNECTIONS.items() if sign in text), "")
+    return f"{'PostgreSQL does not answer at ' if silent else ''}{shown}: {first}{advice and f'; {advice}'}"
 
 
 def plain_sqlite(url: URL, shown: str, text: str, code: int) -> str:

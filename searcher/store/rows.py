@@ -16,7 +16,7 @@ from searcher.records import Kind, Study, StudyKind, StudyTask, Trial, TrialStat
 from searcher.store import schema
 from searcher.store.database import StoreError
 from workers.contract import Declaration, Direction, Point, TaskConfig
-from workers.text import holdable
+from workers.text import storable
 
 _T, _N = schema.trial.c, schema.tally.c
 _MUTABLE = [
@@ -69,7 +69,7 @@ def trial_row(study_id: int, trial: Trial, stamp: Any, codec: str = "utf-8") -> 
         "seed": trial.seed,
         "task_config": trial.task_config,
         "state": trial.state,
-        "reason": holdable(trial.reason, codec),
+        "reason": storable(trial.reason, codec),
         "cites": trial.cites,
         "retries": trial.retries,
         "value": trial.value,
@@ -78,7 +78,7 @@ def trial_row(study_id: int, trial: Trial, stamp: Any, codec: str = "utf-8") -> 
         "metrics": json.dumps(dict(trial.metrics)) if trial.metrics else None,
         "parameters": trial.parameters,
         "seconds": trial.seconds,
-        "worker": holdable(trial.worker, codec),
+        "worker": storable(trial.worker, codec),
         "finish_order": trial.finish_order,
         "finished_at": stamp if trial.state.finished else None,
     }

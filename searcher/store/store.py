@@ -34,7 +34,7 @@ from searcher.store.rows import (
     trial_row,
 )
 from workers.contract import Point
-from workers.text import holdable
+from workers.text import storable
 
 LEASE_SECONDS = 15.0
 COMMIT_SECONDS = 1.0  # how long a search's commit waits for a lock; it can hold its batch and try again
@@ -338,9 +338,9 @@ class Store:
                 .where(c.study_id == study.id, free)
                 .values(
                     generation=c.generation + 1,
-                    holder=holdable(holder, self._codec),
+                    holder=storable(holder, self._codec),
                     pid=process.pid if process else None,
-                    machine=holdable(process.machine, self._codec) if process else None,
+                    machine=storable(process.machine, self._codec) if process else None,
                     boot=process.boot if process else None,
                     began=process.began if process else None,
                     acquired_at=self._now(),

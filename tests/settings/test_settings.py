@@ -23,10 +23,9 @@ from searcher.settings.checking import check
 from searcher.settings.config import Config, ConfigError, RunSettings, differences
 from searcher.settings.declared import Declared, declared, keywords, values
 from tests.support import ROOT
+from tests.support.architecture import SOURCES
 from tests.support.commands import called
 from workers.settings import setting
-
-from .architecture import SOURCES
 
 SETTINGS = [one for one, _ in values(Config())]  # with the fields of the recipe in place of the recipe
 IDS = [one.key for one in SETTINGS]

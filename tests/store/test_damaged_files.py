@@ -242,18 +242,18 @@ PICKLES: dict[str, tuple[bytes, str]] = {
     "bytes 8 EiB": (b"\x80\x04\x8e" + struct.pack("<Q", 2**63 - 1) + b"abc.", "9223372036854775807"),
     "text 3 GiB": (b"\x80\x04\x8d" + struct.pack("<Q", 3 << 30) + b"abc.", "3221225472"),
     "bytes 3 GiB": (b"\x80\x03B" + struct.pack("<I", 3 << 30) + b"abc.", "3221225472"),
-    "frame 3 GiB": (b"\x80\x04\x95" + struct.pack("<Q", 3 << 30) + b"N.", "no Python batch of CIFAR"),
+    "frame 3 GiB": (b"\x80\x04\x95" + struct.pack("<Q", 3 << 30) + b"N.", "not a Python batch of CIFAR"),
     "bytearray": (b"\x80\x05\x96" + struct.pack("<Q", 3 << 30) + b"abc.", "3221225472"),
-    "deep": (b"(" * 100_000 + b"l" * 100_000 + b".", "'data' must be an array|no Python batch"),
+    "deep": (b"(" * 100_000 + b"l" * 100_000 + b".", "'data' must be an array|not a Python batch"),
     "array of 58 TiB": (
         python2_pickle(np.zeros((20, 3, 32, 32), np.uint8), [0] * 20).replace(
             b"J" + struct.pack("<i", 3072), b"\x8a\x08" + struct.pack("<q", 10**12)
         ),
         "cannot reshape",
     ),
-    "not a pickle": (b"<html>", "no Python batch of CIFAR"),
-    "unknown operation": (b"\x80\x02\xfe.", "no Python batch of CIFAR"),
-    "a number of a million digits": (b"I" + b"9" * 1_000_000 + b"\n.", "no Python batch of CIFAR"),
+    "not a pickle": (b"<html>", "not a Python batch of CIFAR"),
+    "unknown operation": (b"\x80\x02\xfe.", "not a Python batch of CIFAR"),
+    "a number of a million digits": (b"I" + b"9" * 1_000_000 + b"\n.", "not a Python batch of CIFAR"),
     "zipped": (gzip.compress(place(2**32 - 1)), "asks for place 4294967295"),
 }
 
@@ -323,16 +323,16 @@ def png(width: int, height: int, bits: int = 8, colours: int = 2, data: bytes = 
 FOOTER = parquet(table())
 PARQUET: dict[str, tuple[Callable[[], bytes], str]] = {
     "encrypted": (sealed, "ncrypt"),
-    "unknown compression": (lambda: FOOTER.replace(b"\x15\x02\x16", b"\x15\x5e\x16"), "no Parquet file"),
+    "unknown compression": (lambda: FOOTER.replace(b"\x15\x02\x16", b"\x15\x5e\x16"), "not a Parquet file"),
     "compression that is not built in": (
         lambda: FOOTER.replace(b"\x15\x02\x16", b"\x15\x06\x16"),
-        "no Parquet file.*(LZO|ompress|odec)",
+        "not a Parquet file.*(LZO|ompress|odec)",
     ),
-    "damaged": (lambda: FOOTER[:300] + bytes(200) + FOOTER[500:], "no Parquet file|decoded"),
-    "damaged footer": (lambda: FOOTER[:-300] + bytes(200) + FOOTER[-100:], "no Parquet file"),
-    "footer of 4 GiB": (lambda: FOOTER[:-8] + b"\xff\xff\xff\xff" + b"PAR1", "no Parquet file"),
-    "Arrow": (lambda: b"ARROW1\0\0" + bytes(100), "no Parquet file"),
-    "empty": (lambda: b"", "no Parquet file"),
+    "damaged": (lambda: FOOTER[:300] + bytes(200) + FOOTER[500:], "not a Parquet file|decoded"),
+    "damaged footer": (lambda: FOOTER[:-300] + bytes(200) + FOOTER[-100:], "not a Parquet file"),
+    "footer of 4 GiB": (lambda: FOOTER[:-8] + b"\xff\xff\xff\xff" + b"PAR1", "not a Parquet file"),
+    "Arrow": (lambda: b"ARROW1\0\0" + bytes(100), "not a Parquet file"),
+    "empty": (lambda: b"", "not a Parquet file"),
     "a column of lists": (lambda: parquet(table(labels=[[row] for row in range(20)])), "one whole number an image"),
     "a column of times": (lambda: parquet(table(labels=pa.array(range(20), pa.timestamp("s")))), "one whole number"),
     "many rows in few bytes": (

@@ -207,7 +207,7 @@ UNHELD = {  # by a constraint; and what is said of it
     "UPDATE searcher_study SET n_trials = 40": "it has 51 trials, more than its total of 40",
     "UPDATE searcher_trial SET task_config = 7 WHERE number = 1": "1 trials without a task configuration",
     "UPDATE searcher_trial SET merit = value WHERE number = 2": "1 trials whose merit is not the value of their",
-    "UPDATE searcher_study SET config = '[1]'": "no JSON object",
+    "UPDATE searcher_study SET config = '[1]'": "not a JSON object",
     "DROP INDEX ix_searcher_trial_failed": "to repair: add_index ix_searcher_trial_failed",
     "DROP VIEW leaderboard": "the view leaderboard is missing",
 }

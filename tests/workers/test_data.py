@@ -890,7 +890,7 @@ NAN[7, 2, 3] = np.nan
 BAD_NPZ: dict[str, tuple[dict[str, Any], str]] = {
     "names": ({"a": OWN, "b": OWN_LABELS}, r"has the arrays \['a', 'b'\]; needed are images and labels, or x and y"),
     "half a test part": ({"x_train": OWN, "y_train": OWN_LABELS, "x_test": OWN}, "and no others"),
-    "objects": ({"images": np.array([None] * 60), "labels": OWN_LABELS}, "no .npz file of numbers"),
+    "objects": ({"images": np.array([None] * 60), "labels": OWN_LABELS}, "not an .npz file of numbers"),
     "flat": (
         {"images": OWN.reshape(60, -1), "labels": OWN_LABELS},
         r"images of shape \(60, 42\); \(n, height, width\)",

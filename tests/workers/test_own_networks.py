@@ -332,7 +332,9 @@ def test_remarks_are_made_before_a_search_begins(write: Write, caplog: pytest.Lo
     ]
 
 
-@pytest.mark.parametrize(("model", "message"), [("resnet8", "model 'resnet8' is none"), ("own", "takes `activation`")])
+@pytest.mark.parametrize(
+    ("model", "message"), [("resnet8", "model 'resnet8' is not one"), ("own", "takes `activation`")]
+)
 def test_match_where_there_is_nothing_to_choose(write: Write, model: str, message: str) -> None:
     name = f"{write(FACTORY)}:network" if model == "own" else model
     with pytest.raises((WorkersError, ConfigError), match=f"{message}.*leave (it|--match) out"):

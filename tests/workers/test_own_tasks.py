@@ -98,8 +98,8 @@ def describe(task: str, **parameters: Any) -> Declaration:
 
 
 def test_a_worker_on_another_machine_must_have_the_same_file(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = replace(Config(), task=write(GOOD, declared=False))
-    there = replace(describe(settings.task), digest="0123456789abcdef")
+    settings = Config.of(task=write(GOOD, declared=False))
+    there = replace(describe(settings.training.task), digest="0123456789abcdef")
     answer = Outcome(Verdict.COMPLETE, declaration=there)
     with (
         closing(InlinePool(run=lambda _: answer)) as pool,

@@ -113,7 +113,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "one file beside shards": (lambda f: copied(f, f"{ONE}.parquet", "train.parquet"), "are from two sets of train"),
     "two layouts": (lambda f: copied(f, f"{ONE}.parquet", "train/0000.parquet"), "are from two sets of train files"),
-    "with the set's name": (lambda f: copied(f, f"{ONE}.parquet", f"cifar10-{ONE}.parquet"), "are of two sets"),
+    "with the set's name": (lambda f: copied(f, f"{ONE}.parquet", f"cifar10-{ONE}.parquet"), "are from two sets"),
     "beyond the last": (
         lambda f: renamed(f, "train-00002-of-00002.parquet"),
         "has 2 of the 2 files .*; number 0 is missing",

@@ -33,7 +33,7 @@ from workers.tasks.images.train import (  # parts that need a GPU to be seen
     _check_finite,
     _Child,
     _learning_rates,
-    _Watch,
+    _LossCheck,
     train,
 )
 
@@ -330,7 +330,7 @@ def test_a_gpu_is_50_steps_ahead_at_most(monkeypatch: pytest.MonkeyPatch, bad: i
     ahead here."""
     monkeypatch.setattr(torch.cuda, "Event", MagicMock)
     losses = torch.ones(100)
-    watch = _Watch(losses, 3, later=True)
+    watch = _LossCheck(losses, 3, later=True)
     with pytest.raises(Ended, match=f"epoch 3, step {bad}$"):
         for launched in range(1, 101):
             losses[launched - 1] = math.nan if launched == bad else 1.0

@@ -266,7 +266,7 @@ def _moments(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return mean.astype(np.float32).reshape(shape), deviation.astype(np.float32).reshape(shape)
 
 
-def _but_channels(images: np.ndarray) -> tuple[int, ...]:
+def _axes_without_channels(images: np.ndarray) -> tuple[int, ...]:
     """Return all axes except the axis of the channels."""
     return (0, *range(2, images.ndim))
 
@@ -276,8 +276,8 @@ def _exact_moments(images: np.ndarray, chunks: Sequence[np.ndarray], count: int)
     total, squares = np.zeros(images.shape[1], np.int64), np.zeros(images.shape[1], np.int64)
     for rows in chunks:
         some = images[rows].astype(np.uint32)
-        total += some.sum(axis=_but_channels(images), dtype=np.int64)
-        squares += (some * some).sum(axis=_but_channels(images), dtype=np.int64)
+        total += some.sum(axis=_axes_without_channels(images), dtype=np.int64)
+        squares += (some * some).sum(axis=_axes_without_channels(images), dtype=np.int64)
     mean = total / count
     return mean, np.sqrt(np.maximum(squares / count - mean * mean, 0))
 
@@ -285,7 +285,7 @@ def _exact_moments(images: np.ndarray, chunks: Sequence[np.ndarray], count: int)
 def _float_moments(images: np.ndarray, chunks: Sequence[np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and deviation of float images in double precision. The deviation is computed around the mean, because
     pixels may be far from 0 and close together."""
-    axes = _but_channels(images)
+    axes = _axes_without_channels(images)
     mean = sum(images[rows].sum(axis=axes, dtype=np.float64) for rows in chunks) / count
     centre = mean.reshape(-1, *(1 for _ in images.shape[2:]))
     squares = sum(np.square(images[rows] - centre).sum(axis=axes) for rows in chunks)

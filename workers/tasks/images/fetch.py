@@ -102,7 +102,7 @@ def fetch(name: str, folder: Path, report: Report, mirror: str = "") -> Path:
         with FileLock(target / ".fetch.lock", timeout=0):
             for download in DOWNLOADS[name]:
                 url = f"{mirror.rstrip('/')}/{download.file}" if mirror else download.url
-                _bring(download, url, target, report)
+                _fetch_file(download, url, target, report)
     except Timeout:
         raise WorkersError(f"another process is fetching {name} into {target}") from None
     except OSError as error:
@@ -110,7 +110,7 @@ def fetch(name: str, folder: Path, report: Report, mirror: str = "") -> Path:
     return target
 
 
-def _bring(download: Download, url: str, target: Path, report: Report) -> None:
+def _fetch_file(download: Download, url: str, target: Path, report: Report) -> None:
     file = target / download.file
     if (target / (download.unpacks_to or download.file)).exists():
         return  # it is complete, because it gets this name at the end

@@ -167,7 +167,7 @@ class _Child:
         self.model.train()
         rows = torch.randperm(len(self.data.train), generator=self.draw).to(self.device)
         losses = torch.empty(steps, device=self.device)
-        watch = _Watch(losses, epoch, later=self.device.type == "cuda")
+        watch = _LossCheck(losses, epoch, later=self.device.type == "cuda")
         size = self.recipe.batch_size
         for step in range(steps):
             interrupt()
@@ -247,7 +247,7 @@ def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int, per_
     return OneCycleLR(optimizer, recipe.learning_rate, total_steps=steps, pct_start=warmup, cycle_momentum=False)
 
 
-class _Watch:
+class _LossCheck:
     """Raises Ended after a step whose loss is not finite: at once, or, with a GPU, later. The losses of `LOOKED_AT`
     steps are checked after as many further steps were launched, so that the device is never idle. At most twice
     `LOOKED_AT` steps are then wasted."""
