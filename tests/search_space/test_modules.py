@@ -15,7 +15,7 @@ from search_space.modules import portable_files
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current directory, with a file that imports a neighbour, a package, and what Python and pip have."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if "pytest-" not in place])  # of other tests
     (tmp_path / "parts" / "inner").mkdir(parents=True)
     (tmp_path / "parts" / "__init__.py").write_text("from parts.inner import value\n")
     (tmp_path / "parts" / "inner" / "__init__.py").write_text("value = 1\n")

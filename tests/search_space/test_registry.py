@@ -432,7 +432,7 @@ def test_two_modules_may_register_the_same(write: Write) -> None:
 
 
 def test_a_module_in_a_package(write: Write) -> None:
-    write("mine/__init__.py", "from tests import bents")
+    write("mine/__init__.py", "from . import bents")
     write("mine/bents.py", BOTH)
     assert load_primitives(["mine.bents"]) == ROWS
     with pytest.raises(SpaceError, match=r"module 'mine' registers no primitive; name those that do: mine\.bents"):
