@@ -76,6 +76,7 @@ def run(folder: Path, program: str) -> subprocess.Popen[str]:
 # Results --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_api_and_the_command_line_find_the_same(cli: Cli) -> None:
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in IMAGES.items() if name != "quiet"]
     assert cli("launch", "--study-name", "typed", "--n-trials", "6", "--seed", "3", *flags, "-q").returncode == 0

@@ -358,6 +358,7 @@ def test_baselines_are_trained_though_they_are_mirrors(store: Store) -> None:
     assert not any(trial.left_untrained for trial in trials if trial.kind is Kind.BASELINE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["random", "rnn", "optuna:tpe"])
 @pytest.mark.parametrize("how", ["stopped", "killed"])
 def test_interrupted_and_resumed_is_the_same_as_uninterrupted(
@@ -474,6 +475,7 @@ CAVEAT = (
 )
 
 
+@pytest.mark.slow
 def test_launch_leaves_mirrors_untrained_says_so_and_resumes(cli: Cli) -> None:
     launched = cli("launch", "--study-name", "s", "--skip-mirrors", "--n-trials", "6", *SMALL, *QUICK)
     assert launched.returncode == 0, launched.stderr

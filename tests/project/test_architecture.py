@@ -6,6 +6,7 @@ import ast
 import re
 import sys
 from collections.abc import Iterator
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -178,14 +179,16 @@ def test_functions_stay_small() -> None:
                 assert last - node.body[0].lineno < 60, f"{path}:{node.lineno} {node.name}"
 
 
-def imports_in_tests() -> Iterator[tuple[str, str, ast.ImportFrom]]:
-    """Yield each `from ... import` of the tests: the file, the line's text, the statement."""
-    for path in sorted((ROOT / "tests").rglob("*.py")):
-        text = path.read_text()
-        lines = text.splitlines()
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.ImportFrom):
-                yield str(path.relative_to(ROOT)), lines[node.lineno - 1], node
+@cache
+def imports_in_tests() -> list[tuple[str, str, ast.ImportFrom]]:
+    """Return each `from ... import` of the tests: the file, the line's text, the statement."""
+    texts = {str(path.relative_to(ROOT)): path.read_text() for path in sorted((ROOT / "tests").rglob("*.py"))}
+    return [
+        (file, text.splitlines()[node.lineno - 1], node)
+        for file, text in texts.items()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.ImportFrom)
+    ]
 
 
 def test_no_test_imports_another_test_module() -> None:

@@ -15,6 +15,7 @@ import tempfile
 import tomllib
 import zipfile
 from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ OPTIONAL = {extra: names(texts) for extra, texts in EXTRAS.items() if extra not 
 DECLARED = REQUIRED.union(*OPTIONAL.values())
 
 
+@cache
 def imported(source: str) -> set[str]:
     """Return the distributions of others that a file imports, wherever it does."""
     tops: set[str] = set()

@@ -151,6 +151,7 @@ def test_torch_equals_ours(text: str, dtype: torch.dtype) -> None:
         assert_equal(exported(text, 3), Activation(text, 3), torch.randn(shape, dtype=dtype))
 
 
+@pytest.mark.slow
 def test_torch_equals_ours_on_random_expressions_with_trained_values() -> None:
     for expression in random_expressions(150):
         for channels in (1, 3):

@@ -520,6 +520,7 @@ def test_a_limit_of_validation_images_that_cannot_be(limit: int) -> None:
         load("digits", 0, CPU, "", 0, limit)
 
 
+@pytest.mark.slow
 def test_a_limit_of_validation_images_is_part_of_what_a_study_measures(cli: Cli, sqlite_url: str) -> None:
     """Row D5: as a flag, in a file, and in `data check`; another limit is another measurement."""
     small = ("--epochs", "1", "--pool", "inline", "--sampler", "random", "--n-trials", "2", "--limit-train", "100")
@@ -657,6 +658,7 @@ print(int(data.train.pixels.raw.long().sum()))
 """
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_decode_once(here: Path) -> None:
     images = write_cifar10_binary(here)
     pair = [python(TWO, me, other, str(here)) for me, other in (("a", "b"), ("b", "a"))]
@@ -680,6 +682,7 @@ load("cifar10", 0, torch.device("cpu"), sys.argv[1])
 """
 
 
+@pytest.mark.slow
 def test_what_a_killed_worker_leaves_is_not_taken_for_whole(here: Path) -> None:
     images = write_cifar10_binary(here)
     process = python(KILLED, str(here))
@@ -701,6 +704,7 @@ except WorkersError as error:
 """
 
 
+@pytest.mark.slow
 def test_no_room_for_the_cache(here: Path) -> None:
     write_cifar10_binary(here)
     out, error = python(FULL, str(here)).communicate(timeout=60)

@@ -120,6 +120,7 @@ def both(variant: Variant, function: str) -> tuple[list[float], list[float]]:
     return losses(original), losses(image)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", HOLDS, ids=named)
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_a_mirror_is_trained_like_its_function(variant: Variant, function: str) -> None:

@@ -226,6 +226,7 @@ def test_no_convolution_of_one_pixel_has_a_stride(variant: tuple[str, dict[str, 
 # Training
 
 
+@pytest.mark.slow
 @every_network
 @pytest.mark.parametrize("kind", ["x * sigmoid(beta * x)", PRELU, "maxout"])
 def test_every_network_trains_an_epoch(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -184,6 +184,7 @@ def test_whole_numbers_that_are_taken_for_pixels_are_said(cli: Cli) -> None:
         own("large")
 
 
+@pytest.mark.slow
 def test_pictures_that_are_not_standardised(here: Path, cli: Cli) -> None:
     """Row D4: the switch for images. Bytes and whole numbers reach the network as int64, others as float32."""
     images = np.random.default_rng(0).integers(0, 256, (60, 8, 8), np.uint8)
