@@ -71,6 +71,7 @@ class SearcherError(RuntimeError):
     |  |- BadStorageUrl: the storage names no database of a kind that is supported (a StoreError too)
     |  |- ConfigError: a setting is unknown or has a value that is not accepted
     |  |- SamplerError: a sampler does not exist, cannot serve, or does not take an option
+    |  |- EvidenceError: functions cannot be compared: the reference, or a value, is missing or not accepted
     |  |- BadJob: a job of a Ray cluster was asked for wrongly
     |  `- QueryRefused: a query would write, or the database does not understand it
     |- StoreError: the database cannot be used

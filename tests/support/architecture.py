@@ -21,6 +21,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "searcher.pruners": BASE,
     "searcher.proposers": ("search_space", "searcher.samplers", *BASE),
     "searcher.mirrors": ("search_space", *BASE),
+    "searcher.evidence": BASE,
     "searcher.settings": ("search_space", "workers", "searcher.pruners", *BASE),
     "searcher.store": ("workers.text", *BASE),
     "searcher.driver": (
@@ -58,6 +59,7 @@ LIGHT: dict[str, tuple[str, ...]] = {
     "searcher.store": ("torch", "numpy"),
     "searcher.settings.config": ("torch", "search_space"),
     "searcher.reports.report": ("torch", "search_space"),
+    "searcher.evidence": ("torch", "pandas", "statsmodels"),
 }
 
 
