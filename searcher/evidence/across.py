@@ -21,12 +21,10 @@ from searcher.evidence.paired import (
     Evidence,
     Setting,
     chosen_rope,
-    holm,
-    holm_corrected,
     judged,
-    p_values,
 )
 from searcher.evidence.samples import EvidenceError, Pairs, Samples, finite
+from searcher.evidence.significance import holm, holm_corrected, p_values
 
 ENOUGH = 10  # configurations
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 POWER = 0.8
 MOST = 1000  # seeds that a recommendation goes up to
@@ -31,21 +31,25 @@ def difference_power(n: int, effect: float, alpha: float = 0.05) -> float:
         effect: the true mean difference divided by `sd`.
     """
     critical, centre = stats.t.isf(alpha / 2, n - 1), abs(effect) * math.sqrt(n)
-    wrong_side = np.nan_to_num(stats.nct.cdf(-critical, n - 1, centre))  # scipy gives NaN for the least numbers
-    return float(stats.nct.sf(critical, n - 1, centre) + wrong_side)
+    return _above(critical, n - 1, centre) + _above(critical, n - 1, -centre)
 
 
 def equivalence_power(n: int, effect: float, rope: float, alpha: float = 0.05) -> float:
-    """Return the power of two one-sided t tests, by the noncentral t approximation.
+    """Return the power of two one-sided t tests, by the noncentral t distribution.
 
     Args:
         effect: the true mean difference divided by `sd`.
         rope: the margin of equivalence divided by `sd`.
     """
     critical, root = stats.t.isf(alpha, n - 1), math.sqrt(n)
-    below = stats.nct.sf(critical, n - 1, (rope - abs(effect)) * root)
-    above = np.nan_to_num(stats.nct.cdf(critical, n - 1, (rope + abs(effect)) * root))
-    return max(0.0, float(below - above))
+    sides = (_above(critical, n - 1, (rope + side * effect) * root) for side in (-1, 1))
+    return max(0.0, sum(sides) - 1)
+
+
+def _above(critical: float, df: int, centre: float) -> float:
+    """Return the probability that the noncentral t distribution is above a positive value."""
+    below = special.nctdtr(df, centre, critical)
+    return 0.0 if math.isnan(below) else 1 - float(below)  # scipy gives NaN where nearly all is below
 
 
 def seeds_for_difference(effect: float, alpha: float = 0.05, power: float = POWER) -> int | None:
@@ -61,17 +65,17 @@ def seeds_for_equivalence(effect: float, rope: float, alpha: float = 0.05, power
 
 
 def seeds_for_sign(wins: float, decisive: float = 1.0, alpha: float = 0.05, power: float = POWER) -> int | None:
-    """Return the number of seeds with which the two-sided sign test has this power (Noether 1987); None above 1,000.
+    """Return the smallest number of seeds with which the exact two-sided sign test has this power; None above 1,000.
 
     Args:
         wins: the probability that the function wins a seed that is no tie.
         decisive: the share of seeds that are no ties.
     """
-    if wins == 0.5:
-        return None
-    errors = float(stats.norm.isf(alpha / 2) + stats.norm.ppf(power))
-    found = math.ceil((errors / (2 * (wins - 0.5))) ** 2 / decisive)
-    return found if found <= MOST else None
+    n = np.arange(1, MOST + 1)
+    critical = stats.binom.ppf(alpha / 2, n, 0.5) - 1  # so many wins, or fewer, are significantly few
+    found = stats.binom.cdf(critical, n, wins) + stats.binom.sf(n - critical - 1, n, wins)
+    enough = math.ceil(n[found >= power][0] / decisive) if (found >= power).any() else MOST + 1
+    return enough if enough <= MOST else None
 
 
 def detectable(n: int, sd: float, alpha: float = 0.05, power: float = POWER) -> float | None:

@@ -27,16 +27,14 @@ from typing import Any, Self
 from searcher.evidence.paired import (
     ALPHA,
     Evidence,
-    PValues,
     Setting,
     Verdict,
     chosen_rope,
-    holm_corrected,
     judged,
-    p_values,
     verdict_of,
 )
 from searcher.evidence.samples import EvidenceError, Samples, finite
+from searcher.evidence.significance import PValues, holm_corrected, p_values
 from workers.contract import Metric
 
 LOOKS = (5, 10, 20, 40)
@@ -140,24 +138,14 @@ def review(plan: Plan, samples: Samples, failed: Collection[tuple[str, int]] = (
         failed: trainings (function, seed) that a machine could not finish and nobody will repeat: the looks do not wait
             for them, and they are no evidence.
     """
-    state = _State(plan, samples)
-    for seeds in plan.looks:
-        needed = tuple(
-            (function, seed)
-            for seed in plan.seeds[:seeds]
-            for function in state.trained
-            if seed not in samples.values.get(function, {}) and (function, seed) not in failed
-        )
-        if needed:
-            return state.review(needed)
-        if Verdict.UNDECIDED not in state.look(seeds).values():
-            break
-    return state.review()
+    taken = Looks(plan, samples)
+    needed = taken.take(failed)
+    return taken.review(needed)
 
 
 @dataclass(slots=True)
-class _State:
-    """The looks that were taken.
+class Looks:
+    """The looks that the values allow, taken one after the other.
 
     Attributes:
         past: what each look found about a function.
@@ -175,11 +163,26 @@ class _State:
         """The functions of the next look, and the reference."""
         return (*(f for f in self.plan.functions if f not in self.dropped), self.plan.reference)
 
+    def take(self, failed: Collection[tuple[str, int]] = ()) -> tuple[tuple[str, int], ...]:
+        """Take all looks that can be taken. Return the trainings that the next one waits for, none at the end."""
+        for seeds in self.plan.looks:
+            needed = tuple(
+                (function, seed)
+                for seed in self.plan.seeds[:seeds]
+                for function in self.trained
+                if seed not in self.samples.values.get(function, {}) and (function, seed) not in failed
+            )
+            if needed:
+                return needed
+            if Verdict.UNDECIDED not in self.look(seeds).values():
+                break
+        return ()
+
     def look(self, seeds: int) -> dict[str, Verdict]:
         """Look at the first seeds of all functions that are still trained, drop some, and return their verdicts."""
         plan, functions = self.plan, self.trained[:-1]
         self.counts |= dict.fromkeys(self.trained, seeds)
-        known = self.known()
+        known = self.seen()
         for function in functions:
             self.past[function].append(p_values(known.pairs(function, plan.reference), plan.rope))
         corrected = holm_corrected(self.over_looks())
@@ -187,7 +190,7 @@ class _State:
         self.dropped |= {f: seeds for f, found in verdicts.items() if found in (Verdict.WORSE, Verdict.EQUIVALENT)}
         return verdicts
 
-    def known(self) -> Samples:
+    def seen(self) -> Samples:
         """Return the values that the looks have taken into account."""
         values: dict[str, dict[int, float | None]] = {}
         for function, count in self.counts.items():
@@ -199,7 +202,7 @@ class _State:
         """Return what all looks say about each function together."""
         return {function: _over_looks(found, len(self.plan.looks)) for function, found in self.past.items()}
 
-    def review(self, needed: tuple[tuple[str, int], ...] = ()) -> Review:
+    def review(self, needed: tuple[tuple[str, int], ...]) -> Review:
         """Return where the plan stands."""
         plan, found = self.plan, self.over_looks()
         seeds = self.counts.get(plan.reference, 0)
@@ -207,7 +210,7 @@ class _State:
         if found:
             corrected = holm_corrected(found)
             setting = Setting.of(corrected, plan.alpha, plan.rope, len(plan.looks))
-            evidence = judged(self.known(), plan.reference, found, corrected, setting)
+            evidence = judged(self.seen(), plan.reference, found, corrected, setting)
         return Review(sum(n <= seeds for n in plan.looks), seeds, needed, MappingProxyType(self.dropped), evidence)
 
 
@@ -219,5 +222,5 @@ def _over_looks(past: Sequence[PValues], looks: int) -> PValues:
         difference=min(1.0, looks * least.difference),
         equivalence=min(1.0, looks * min(found.equivalence for found in past)),
         favours=least.favours if past[-1].favours == least.favours else 0,
-        test=past[-1].test,
+        test=least.test,
     )

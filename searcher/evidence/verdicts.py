@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from searcher.evidence.estimates import Interval, probability_interval
-from searcher.evidence.paired import SIGN_TEST, Comparison, Equivalence, Evidence, Verdict
+from searcher.evidence.paired import Comparison, Equivalence, Evidence, Verdict
+from searcher.evidence.significance import SIGN_TEST
 from workers.contract import Direction, Metric
 
 SMALL = 1e-4  # p-values below are not told apart
