@@ -11,7 +11,7 @@ from scipy import stats
 
 from searcher.evidence.samples import Samples, constant
 
-BOOTSTRAP_FROM = 20  # values; below, the t interval covers better
+BOOTSTRAP_FROM = 10  # values; the bootstrap of fewer adds little to the t interval
 RESAMPLES = 9999
 LEVEL = 0.95
 
@@ -21,7 +21,7 @@ class Interval:
     """A confidence interval.
 
     Attributes:
-        method: `t`, `BCa bootstrap` or `Clopper-Pearson`.
+        method: `t`, `t and BCa bootstrap` or `Clopper-Pearson`.
         level: the share of such intervals that hold the true value, 0.95 unless asked otherwise.
     """
 
@@ -73,10 +73,19 @@ def summary(samples: Samples, function: str, level: float = LEVEL) -> Summary:
 
 
 def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval | None:
-    """Return an interval of the mean: Student's t, and the BCa bootstrap from 20 values on, which follows skewness."""
+    """Return an interval of the mean, or None if the values do not vary.
+
+    From ten values on it holds both Student's t interval and the BCa bootstrap interval. Each alone covers too seldom
+    for some noise: Student's where it is very skewed, the bootstrap where it is heavy-tailed (docs/benchmarks.md).
+    """
     if constant(values, max(map(abs, values), default=0.0)):
         return None
-    return (bca_interval if len(values) >= BOOTSTRAP_FROM else t_interval)(values, level)
+    students = t_interval(values, level)
+    if len(values) < BOOTSTRAP_FROM:
+        return students
+    bootstrap = bca_interval(values, level)
+    low, high = min(students.low, bootstrap.low), max(students.high, bootstrap.high)
+    return Interval(low, high, "t and BCa bootstrap", level)
 
 
 def t_interval(values: Sequence[float], level: float = LEVEL) -> Interval:

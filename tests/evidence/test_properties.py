@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from searcher.evidence import Comparison, Evidence, Interval, Plan, Samples, Verdict, compare, ranked, review
 from workers.contract import Direction, Metric
 
+half = settings(max_examples=50)  # an example takes some 20 ms
+
 UP, DOWN = (Metric("test_score", direction, "fraction") for direction in (Direction.MAXIMIZE, Direction.MINIMIZE))
 Values = Mapping[str, Mapping[int, float | None]]
 
@@ -77,6 +79,7 @@ def mirrored(found: Comparison) -> Comparison:
     )
 
 
+@half
 @given(tables(), st.randoms(use_true_random=False))
 def test_the_numbers_of_seeds_and_their_order_do_not_matter(values: Values, random: Any) -> None:
     seeds = list(range(100))
@@ -86,6 +89,7 @@ def test_the_numbers_of_seeds_and_their_order_do_not_matter(values: Values, rand
     assert ranked(Samples(UP, other)) == ranked(Samples(UP, values))
 
 
+@half
 @given(tables(("a", "c")))
 def test_swapping_two_functions_mirrors_their_comparison(values: Values) -> None:
     if not values["a"]:
@@ -94,12 +98,14 @@ def test_swapping_two_functions_mirrors_their_comparison(values: Values) -> None
     assert close(mirrored(found), other)
 
 
+@half
 @given(tables(), st.integers(-640, 640).map(lambda n: n / 64))
 def test_a_shift_of_all_values_changes_no_comparison(values: Values, shift: float) -> None:
     moved = {f: {s: v if v is None else v + shift for s, v in own.items()} for f, own in values.items()}
     assert close(evidence(moved).comparisons, evidence(values).comparisons)
 
 
+@half
 @given(tables())
 def test_a_metric_to_minimize_mirrors_one_to_maximize(values: Values) -> None:
     negative = {f: {s: v if v is None else -v for s, v in own.items()} for f, own in values.items()}
@@ -112,6 +118,7 @@ def test_a_metric_to_minimize_mirrors_one_to_maximize(values: Values) -> None:
     assert [(one.function, one.tied) for one in places] == [(one.function, one.tied) for one in others]
 
 
+@half
 @given(tables())
 def test_what_is_said_fits_together(values: Values) -> None:
     for found in evidence(values).comparisons:
@@ -133,7 +140,7 @@ def test_what_is_said_fits_together(values: Values) -> None:
             assert found.verdict is Verdict.UNDECIDED and found.seeds_needed > found.pairs
 
 
-@settings(max_examples=30)
+@half
 @given(tables(("a", "b", "c")))
 def test_a_sequential_review_needs_nothing_but_the_values(values: Values) -> None:
     """Adding what the next look does not ask for changes nothing, and what it asks for is not there."""

@@ -57,9 +57,9 @@ def test_students_sleep_data() -> None:
 
 
 def test_darwins_maize() -> None:
-    """Fisher 1935, "The Design of Experiments", sections 17 and 21: 15 pairs of plants, differences in eighths of an inch.
-    t = 2.148; of the 32,768 ways to choose signs, 863 have a sum as great as the observed one, 314: 5.267 % on two
-    sides."""
+    """Fisher 1935, "The Design of Experiments", sections 17 and 21: 15 pairs of plants, differences in eighths of
+    an inch. t = 2.148; of the 32,768 ways to choose signs, 863 have a sum as great as the observed one, 314: 5.267 % on
+    two sides."""
     (found,) = compare(samples(crossed=MAIZE, selfed=[0] * 15), "selfed").comparisons
     assert found.difference == pytest.approx(314 / 15) and found.sd
     assert 314 / 15 / (found.sd / 15**0.5) == pytest.approx(2.148, abs=5e-4)
