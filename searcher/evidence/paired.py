@@ -86,7 +86,7 @@ class Comparison:
         test: the test that decides: `paired t test` or `sign test`.
         p: of this test; 1 where it cannot be made. `p_holm`: the same, corrected for the number of functions.
         equivalence: None without a margin to go by.
-        within: the smallest margin for which equivalence would be shown, corrected for nothing; None where a t test
+        within: the smallest margin for which equivalence would be shown, with Holm's correction; None where a t test
             cannot be made, or a function diverged alone.
         detectable: the true difference that these pairs would show with 80 % power; None where noise is not known.
         seeds_needed: seeds, in all, that would settle an undecided comparison with 80 % power if the estimates were
@@ -287,10 +287,11 @@ def _equivalence(found: PValues, corrected: PValues, setting: Setting) -> Equiva
 
 
 def _within(pairs: Pairs, setting: Setting) -> float | None:
-    """Return the farther end of the interval that belongs to two one-sided tests."""
+    """Return the farther end of the interval that belongs to two one-sided tests at Holm's next level. It is at most
+    the rope just if equivalence is shown."""
     if pairs.constant or pairs.diverged or pairs.reference_diverged:
         return None
-    ends = t_interval(pairs.differences, 1 - 2 * setting.alpha / setting.looks)
+    ends = t_interval(pairs.differences, 1 - 2 * setting.alpha_equivalence)
     return max(-ends.low, ends.high)
 
 

@@ -126,7 +126,7 @@ def _probability(comparison: Comparison) -> Iterator[str]:
         if found.interval.high < 0.5:
             word = "surely less than half"
         shown = f"{_number(found.probability)} ({_ends(found.interval)})"
-        yield f"It beats {comparison.reference} with a new seed with a probability of {shown}: {word}."
+        yield f"The probability that it beats {comparison.reference} with a new seed is {shown}: {word}."
 
 
 def _doubts(comparison: Comparison, evidence: Evidence) -> Iterator[str]:
@@ -142,8 +142,7 @@ def _more_seeds(comparison: Comparison, evidence: Evidence) -> Iterator[str]:
     if comparison.seeds_needed:
         yield f"About {comparison.seeds_needed} seeds in all would settle it, if the estimates are right."
     if comparison.within is not None:
-        share = 100 * evidence.alpha / evidence.looks
-        yield f"The true difference is within ±{_number(comparison.within)} (two one-sided t tests at {share:.3g} %)."
+        yield f"The true difference is within ±{_number(comparison.within)} (two one-sided t tests, corrected)."
     if comparison.detectable is not None and comparison.test != SIGN_TEST:
         yield (
             f"These {comparison.pairs} seeds find a true difference of {_number(comparison.detectable)} "

@@ -135,7 +135,8 @@ def test_what_is_said_fits_together(values: Values) -> None:
                 assert (found.superiority.probability - 0.5) * side > 0
         if found.verdict is Verdict.EQUIVALENT:
             assert found.equivalence and found.equivalence.shown
-            assert found.within is None or found.within <= found.equivalence.rope * (1 + 1e-9)
+        if found.equivalence and found.within is not None:
+            assert found.equivalence.shown == (found.within <= found.equivalence.rope)
         if found.seeds_needed is not None:
             assert found.verdict is Verdict.UNDECIDED and found.seeds_needed > found.pairs
 

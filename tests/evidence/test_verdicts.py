@@ -46,7 +46,7 @@ def test_a_better_function() -> None:
         "swish is better than relu: test_acc is higher by 0.02 (95 % interval 0.0189 to 0.0211, 10 seeds, p < 0.0001)."
     )
     assert remarks(found["swish"], evidence) == (
-        "It beats relu with a new seed with a probability of 1 (95 % interval 0.692 to 1): meaningful.",
+        "The probability that it beats relu with a new seed is 1 (95 % interval 0.692 to 1): meaningful.",
     )
     assert conclusion(evidence) == "swish is better than relu by test_acc (of 1: 1 better)."
 
@@ -89,7 +89,7 @@ def test_an_undecided_comparison_says_how_many_seeds_would_settle_it() -> None:
     )
     said = " ".join(remarks(gelu, evidence))
     assert f"About {gelu.seeds_needed} seeds in all would settle it, if the estimates are right." in said
-    assert "The true difference is within ±0.00136 (two one-sided t tests at 5 %)." in said
+    assert "The true difference is within ±0.00157 (two one-sided t tests, corrected)." in said
     assert re.search(r"These 10 seeds find a true difference of 0\.0\d+ in test_acc with 80 % power\.", said)
     assert conclusion(evidence) == "Nothing is shown to be better than relu by test_acc (of 2: 1 worse, 1 undecided)."
 
@@ -128,7 +128,7 @@ def test_a_function_that_diverges_is_described_by_wins() -> None:
 
 def test_a_function_that_always_loses() -> None:
     evidence, found = judged(x=-0.5)
-    assert "with a probability of 0 (95 % interval 0 to 0.308): surely less than half." in " ".join(
+    assert "with a new seed is 0 (95 % interval 0 to 0.308): surely less than half." in " ".join(
         remarks(found["x"], evidence)
     )
 

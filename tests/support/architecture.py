@@ -59,7 +59,7 @@ LIGHT: dict[str, tuple[str, ...]] = {
     "searcher.store": ("torch", "numpy"),
     "searcher.settings.config": ("torch", "search_space"),
     "searcher.reports.report": ("torch", "search_space"),
-    "searcher.evidence": ("torch", "pandas", "statsmodels"),
+    "searcher.evidence": ("torch",),
 }
 
 
