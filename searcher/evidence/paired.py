@@ -84,7 +84,8 @@ class Comparison:
         p_t: of the paired t test, two-sided; None where there is no interval.
         p_permutation: of the sign-flip permutation test of the mean; `permutation_exact` if it tried all flips.
         test: the test that decides: `paired t test` or `sign test`.
-        p: of this test; 1 where it cannot be made. `p_holm`: the same, corrected for the number of functions.
+        p: of this test; 1 where it cannot be made. In a sequential study the least of all looks, times their number.
+            `p_holm`: the same, corrected for the number of functions.
         equivalence: None without a margin to go by.
         within: the smallest margin for which equivalence would be shown, with Holm's correction; None where a t test
             cannot be made, or a function diverged alone.
