@@ -49,7 +49,9 @@ def equivalence_power(n: int, effect: float, rope: float, alpha: float = 0.05) -
 def _above(critical: float, df: int, centre: float) -> float:
     """Return the probability that the noncentral t distribution is above a positive value."""
     below = special.nctdtr(df, centre, critical)
-    return 0.0 if math.isnan(below) else 1 - float(below)  # scipy gives NaN where nearly all is below
+    if math.isnan(below):  # as scipy has it where nearly all is on one side
+        return float(centre > critical)
+    return 1 - float(below)
 
 
 def seeds_for_difference(effect: float, alpha: float = 0.05, power: float = POWER) -> int | None:

@@ -187,6 +187,20 @@ def test_too_few_seeds_detect_nothing(n: int) -> None:
     assert power.detectable(n, 1.0) is None and power.detectable(5, 0.0) is None
 
 
+@pytest.mark.parametrize("effect", [0.01, 0.3, 1.0, 1.5, 2.0, 2.5, 3.0, 5.0, 100.0])
+def test_more_seeds_and_wider_margins_never_have_less_power(effect: float) -> None:
+    numbers = [2, 3, 5, 10, 30, 100, 300, 1000]
+    for alpha in (0.05, 1e-4):
+        powers = [
+            [power.difference_power(n, effect, alpha) for n in numbers],
+            [power.equivalence_power(n, 0.0, effect, alpha) for n in numbers],
+            [power.equivalence_power(20, effect, rope, alpha) for rope in (0.1, 1.0, 6.0, 50.0, 1000.0)],
+        ]
+        assert powers == [sorted(row) for row in powers]
+        assert all(0 <= found <= 1 for row in powers for found in row) and powers[2][-1] == 1.0
+    assert (power.seeds_for_difference(effect) == 2) == (effect == 100.0)
+
+
 def test_questions_that_no_number_of_seeds_answers() -> None:
     assert power.seeds_for_difference(0.0) is None
     assert power.seeds_for_equivalence(0.5, 0.5) is None
