@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, field
 
 from searcher import UsageError
 from workers.contract import Metric
@@ -77,7 +76,7 @@ class Samples:
     """
 
     metric: Metric
-    values: Mapping[str, Mapping[int, float | None]]
+    values: Mapping[str, Mapping[int, float | None]] = field(hash=False)
     configuration: str = ""
 
     def __post_init__(self) -> None:
@@ -88,8 +87,6 @@ class Samples:
                         f"{self.metric.name} of {function} with seed {seed} is {value}: give a finite number up to "
                         f"{GREATEST:g}, or None for a training that diverged"
                     )
-        frozen = {function: MappingProxyType(dict(values)) for function, values in self.values.items()}
-        object.__setattr__(self, "values", MappingProxyType(frozen))
 
     def merits(self, function: str) -> list[float]:
         """Return the merits of the trainings that finished, in ascending order."""

@@ -21,7 +21,6 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
-from types import MappingProxyType
 from typing import Any, Self
 
 from searcher.evidence.paired import (
@@ -122,7 +121,7 @@ class Review:
     looks: int
     seeds: int
     needed: tuple[tuple[str, int], ...]
-    dropped: Mapping[str, int]
+    dropped: Mapping[str, int] = field(hash=False)
     evidence: Evidence | None
 
     @property
@@ -211,7 +210,7 @@ class Looks:
             corrected = holm_corrected(found)
             setting = Setting.of(corrected, plan.alpha, plan.rope, len(plan.looks))
             evidence = judged(self.seen(), plan.reference, found, corrected, setting)
-        return Review(sum(n <= seeds for n in plan.looks), seeds, needed, MappingProxyType(self.dropped), evidence)
+        return Review(sum(n <= seeds for n in plan.looks), seeds, needed, self.dropped, evidence)
 
 
 def _over_looks(past: Sequence[PValues], looks: int) -> PValues:

@@ -78,6 +78,8 @@ def _sameness(comparison: Comparison, equivalence: Equivalence, evidence: Eviden
     gap = f"{_gap(comparison, evidence.metric)} over {_count(comparison.pairs, 'seed')}"
     if comparison.within is None:
         return f"{gap}, each time alike (sign test, {p})"
+    if comparison.within > equivalence.rope:  # an earlier look showed it
+        return f"{gap} (two one-sided t tests, {p})"
     return f"{gap}, and the true difference is within ±{_number(comparison.within)} (two one-sided t tests, {p})"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -68,6 +68,7 @@ def test_a_study_driven_by_the_rule_ends_and_repeats_nothing() -> None:
         trained.append(needed[0])
     assert len(trained) == len(set(trained)) < PLAN.most_trainings == 160
     end = reviewed(values)
+    assert json.loads(json.dumps(asdict(end), allow_nan=False))["dropped"] == {"bad": 5}
     assert end.finished and end.looks == 4 and end.seeds == 40
     assert end == reviewed(everything), "what is known beyond does not matter"
     assert [found(end, name).verdict for name in PLAN.functions] == [

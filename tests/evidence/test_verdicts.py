@@ -79,6 +79,12 @@ def test_equivalent_functions() -> None:
     assert conclusion(evidence) == "Nothing is shown to be better than relu by test_acc (of 1: 1 equivalent)."
 
 
+def test_an_equivalence_of_an_earlier_look_names_no_wider_margin() -> None:
+    evidence, found = judged(gelu=0.0002)
+    text = sentence(replace(found["gelu"], within=0.006), evidence)
+    assert text.endswith("test_acc is higher by 0.0002 over 10 seeds (two one-sided t tests, p < 0.0001).")
+
+
 def test_an_undecided_comparison_says_how_many_seeds_would_settle_it() -> None:
     evidence, found = judged(rope=0.0005, gelu=0.0005, x=-0.1)
     gelu = found["gelu"]
