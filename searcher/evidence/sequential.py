@@ -43,6 +43,8 @@ LOOKS = (5, 10, 20, 40)
 class Plan:
     """A confirmation that ends when it is sure, as it is stored before the first training.
 
+    It is for one task configuration. Under several, give each a plan, and each plan alpha divided by their number.
+
     Attributes:
         functions: all that begin, without the reference.
         seeds: the training seeds in their order; as many as the last look needs.
