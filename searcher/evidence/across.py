@@ -68,7 +68,7 @@ class Across:
 
     Attributes:
         evidence: under each configuration. p-values are corrected for all functions and configurations together.
-        ranks: None below ten configurations.
+        ranks: None below ten configurations, or if no function was trained under all of them.
     """
 
     evidence: tuple[Evidence, ...]
@@ -102,13 +102,18 @@ def across(samples: Sequence[Samples], reference: str, *, alpha: float = ALPHA, 
         setting = Setting.of(corrected, alpha, ropes[one.configuration])
         raw, own = ({function: source[key] for function, key in keys.items()} for source in (found, corrected))
         evidence.append(judged(one, reference, raw, own, setting))
-    return Across(tuple(evidence), ranks(samples, reference, alpha) if len(samples) >= ENOUGH else None)
+    return Across(tuple(evidence), ranks(samples, reference, alpha))
 
 
-def ranks(samples: Sequence[Samples], reference: str, alpha: float = ALPHA) -> Ranks:
-    """Rank functions over configurations. Under each, functions with fewer diverged trainings rank first, then the
-    means of those that finished decide."""
+def ranks(samples: Sequence[Samples], reference: str, alpha: float = ALPHA) -> Ranks | None:
+    """Rank functions over ten configurations or more; None below, or if no function was trained under all of them.
+
+    Under each configuration, functions with fewer diverged trainings rank first, then the means of those that finished
+    decide.
+    """
     functions = [f for f in samples[0].values if all(one.values.get(f) for one in samples)]
+    if len(samples) < ENOUGH or len(functions) < 2:
+        return None
     table = np.array([_ranks(one, functions) for one in samples])  # configurations x functions
     n, k = table.shape
     friedman = stats.friedmanchisquare(*table.T) if k > 2 and np.ptp(table, axis=1).any() else None

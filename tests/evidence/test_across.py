@@ -83,6 +83,16 @@ def test_a_function_that_is_missing_somewhere_is_compared_but_not_ranked() -> No
     assert [len(evidence.comparisons) for evidence in found.evidence] == [2, 2, 2, 1, 2, 2, 2, 2, 2, 2]
 
 
+def test_a_reference_alone_is_not_ranked() -> None:
+    rows = configurations(10)
+    split = [{"relu", "f"} if i % 2 else {"relu", "g"} for i in range(10)]
+    some = [
+        Samples(ACC, {name: own for name, own in row.values.items() if name in names}, row.configuration)
+        for row, names in zip(rows, split, strict=True)
+    ]
+    assert across(some, "relu").ranks is None
+
+
 def test_configurations_with_other_metrics_have_margins_of_their_units() -> None:
     found = across([configurations(1)[0], Samples(LOSS, configurations(1)[0].values, "other")], "relu")
     margins = [c.equivalence.rope for e in found.evidence for c in e.comparisons if c.equivalence]
