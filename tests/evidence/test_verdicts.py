@@ -112,6 +112,7 @@ def test_a_metric_of_another_split_is_called_optimistic() -> None:
 
 def test_an_interval_is_shown_on_the_side_of_the_difference() -> None:
     evidence, found = judged(rope=1e-6, x=-0.0005)
+    assert found["x"].within == pytest.approx(0.001364, abs=1e-6), "the farther end, which is below"
     assert "test_acc is lower by 0.0005 (95 % interval -0.000566 to 0.00157" in sentence(found["x"], evidence)
 
 
