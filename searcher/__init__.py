@@ -71,6 +71,7 @@ class SearcherError(RuntimeError):
     |  |- BadStorageUrl: the storage is not a URL of a supported database (a StoreError too)
     |  |- ConfigError: a setting is unknown or has a value that is not accepted
     |  |- SamplerError: a sampler does not exist, cannot be used, or does not take an option
+    |  |- EvidenceError: functions cannot be compared: the reference, or a value, is missing or not accepted
     |  |- BadJob: a request for a job of a Ray cluster is wrong
     |  `- QueryRefused: a query would write, or the database rejects it as wrong
     |- StoreError: the database cannot be used

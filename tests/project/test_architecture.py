@@ -37,6 +37,8 @@ def test_imports_go_one_way(path: Path) -> None:
         ("searcher.store.store", "from searcher.driver.loop import Search"),
         ("searcher.samplers.rnn", "from searcher.store.store import Store"),
         ("searcher.samplers.rnn", "from searcher import store"),
+        ("searcher.evidence.paired", "from searcher.store.store import Store"),
+        ("searcher.evidence.paired", "import torch"),
         ("searcher.driver.loop", "import cli"),
         ("searcher.driver.loop", "from searcher import open_store"),
         ("searcher.driver.loop", "from searcher.sessions import Session"),

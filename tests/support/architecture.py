@@ -21,6 +21,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "searcher.pruners": BASE,
     "searcher.proposers": ("search_space", "searcher.samplers", *BASE),
     "searcher.mirrors": ("search_space", *BASE),
+    "searcher.evidence": BASE,
     "searcher.settings": ("search_space", "workers", "searcher.pruners", *BASE),
     "searcher.store": ("workers.text", *BASE),
     "searcher.driver": (
@@ -61,6 +62,7 @@ LIGHT: dict[str, tuple[str, ...]] = {
     },
     "workers.settings": ("torch", "numpy"),
     "searcher.reports.report": ("torch", "search_space"),
+    "searcher.evidence": ("torch",),
 }
 
 

@@ -1,0 +1,37 @@
+"""Which differences between functions are real: statistics of trainings with several seeds. Pure: no store, no files.
+
+`compare` judges functions under one task configuration, `across` under several, and `sequential.review` while seeds are
+still being added. `verdicts` writes the results as sentences. docs/evidence.md explains each quantity.
+"""
+
+from searcher.evidence.across import Across, Ranks, across
+from searcher.evidence.estimates import Interval, Summary
+from searcher.evidence.paired import Comparison, Equivalence, Evidence, Superiority, Verdict, compare
+from searcher.evidence.ranking import Ranked, ranked
+from searcher.evidence.samples import EvidenceError, Samples
+from searcher.evidence.sequential import Plan, Review, review
+from searcher.evidence.verdicts import conclusion, remarks, sentence
+
+__all__ = [
+    "Across",
+    "Comparison",
+    "Equivalence",
+    "Evidence",
+    "EvidenceError",
+    "Interval",
+    "Plan",
+    "Ranked",
+    "Ranks",
+    "Review",
+    "Samples",
+    "Summary",
+    "Superiority",
+    "Verdict",
+    "across",
+    "compare",
+    "conclusion",
+    "ranked",
+    "remarks",
+    "review",
+    "sentence",
+]
