@@ -61,8 +61,6 @@ def seeds_for_difference(effect: float, alpha: float = 0.05, power: float = POWE
 
 def seeds_for_equivalence(effect: float, rope: float, alpha: float = 0.05, power: float = POWER) -> int | None:
     """Return the smallest number of seeds with which equivalence is shown with this power; None above 1,000."""
-    if abs(effect) >= rope:
-        return None
     return _smallest(lambda n: equivalence_power(n, effect, rope, alpha) >= power)
 
 

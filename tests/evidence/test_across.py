@@ -66,6 +66,10 @@ def test_a_function_that_diverges_ranks_last_there_and_loses() -> None:
     found = across(lost, "relu").ranks
     assert found and found.functions[-1].function == "f" and found.functions[-1].mean_rank == 3.0
     assert found.functions[-1].p_wilcoxon == pytest.approx(2 / 2**10)
+    half = across([*lost[:5], *rows[5:]], "relu").ranks
+    assert half
+    (p,) = (one.p_wilcoxon for one in half.functions if one.function == "f")
+    assert p is not None and p > 0.1, "it loses under five configurations and wins under five"
 
 
 def test_equal_functions_share_ranks() -> None:

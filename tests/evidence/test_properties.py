@@ -26,15 +26,17 @@ few = st.integers(0, 12)
 
 @st.composite
 def tables(draw: st.DrawFn, functions: Sequence[str] = ("a", "b", "c")) -> Values:
-    """Values of three functions with up to 12 seeds; some trainings diverged, some are missing."""
+    """Values of functions with up to 12 seeds. Some trainings diverged or are missing; some functions differ a lot."""
     single = draw(st.sampled_from([value, coarse]))
     diverging = st.one_of(single, single, single, st.none()) if draw(st.booleans()) else single
     seeds = range(draw(few))
     sparse = draw(st.booleans())
-    return {
-        function: {seed: draw(diverging) for seed in seeds if not (sparse and draw(st.integers(0, 4)) == 0)}
-        for function in functions[:-1]
-    } | {functions[-1]: {seed: draw(diverging) for seed in range(max(1, len(seeds)))}}
+    found = {functions[-1]: {seed: draw(diverging) for seed in range(max(1, len(seeds)))}}
+    for function in functions[:-1]:
+        trained = [seed for seed in seeds if not (sparse and draw(st.integers(0, 4)) == 0)]
+        gain, own = draw(st.sampled_from([-1.0, 0.0, 0.0, 1.0])), [draw(diverging) for _ in trained]
+        found[function] = {s: None if v is None else v + gain for s, v in zip(trained, own, strict=True)}
+    return found
 
 
 def evidence(values: Values, metric: Metric = UP) -> Evidence:

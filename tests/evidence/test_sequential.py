@@ -105,6 +105,21 @@ def test_the_p_value_is_the_least_of_the_looks_times_their_number() -> None:
     assert same.p_holm == pytest.approx(min(1.0, max(same.p, good.p_holm)))
 
 
+def test_functions_that_were_dropped_still_count_in_the_correction() -> None:
+    """Two are dropped as equivalent. The third has p = 0.0078 after ten seeds: enough for four looks, but not for three
+    functions too."""
+    values = table(10)
+    for i, seed in enumerate(SEEDS[:10]):
+        reference = values["relu"][seed]
+        assert reference is not None
+        values["bad"][seed] = values["same"][seed] = reference + 0.001 * (i % 3)
+        values["good"][seed] = reference + 0.3 + (0.265 if i % 2 else -0.265)
+    state = reviewed(values, replace(PLAN, rope=0.1))
+    assert dict(state.dropped) == {"bad": 5, "same": 5} and state.seeds == 10
+    good = found(state, "good")
+    assert good.p < 0.05 < good.p_holm and not state.finished
+
+
 def test_intervals_hold_at_whatever_look_a_study_ends() -> None:
     good = found(reviewed(table()), "good")
     assert good.interval and good.interval.level == pytest.approx(1 - 0.05 / 4)
