@@ -8,10 +8,10 @@ setup:
 	.venv/bin/pip install -q -c constraints.txt -e '.[dev]'
 
 fast:
-	$(PYTHON) -m pytest -q -m fast -n 2 --dist loadfile
+	$(PYTHON) -m pytest -q -m fast -n 3 --dist loadfile
 
 test:
-	$(PYTHON) -m pytest -q -n 2 --dist loadfile
+	$(PYTHON) -m pytest -q -n 3 --dist loadfile
 
 lint:
 	$(PYTHON) -m ruff check .
