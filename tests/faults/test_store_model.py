@@ -8,7 +8,7 @@ from tests.support.histories import explore
 
 pytestmark = pytest.mark.slow
 
-EXAMPLES, STEPS = 200, 30
+EXAMPLES, STEPS = 100, 30
 
 
 @pytest.fixture(autouse=True)

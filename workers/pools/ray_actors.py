@@ -147,7 +147,7 @@ class RayPool:
         code: Python files and folders of packages that a cluster's workers import and that its nodes may not have.
 
     Raises:
-        RayUnavailable: `address` does not answer within 15 s; the Ray on this machine has too few GPUs; `workers` is 0
+        RayUnavailable: `address` does not answer within 30 s; the Ray on this machine has too few GPUs; `workers` is 0
             and the cluster is empty. `submit` and `wait` raise it too: workers cannot start, or the cluster has not
             answered for 15 s.
     """

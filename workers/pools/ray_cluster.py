@@ -25,7 +25,8 @@ import ray
 from workers.pools import ray_local
 from workers.pools.ray_local import RayUnavailable, short_message
 
-CONNECT_SECONDS = 15.0  # how long an --address may take to answer
+CONNECT_SECONDS = 30.0  # how long an --address may take to answer; a busy machine joins a cluster in 10 s and more
+PORT_SECONDS = 5.0  # how long the port of an --address may take to be opened
 SILENT_SECONDS = 15.0  # how long a cluster may be silent before it counts as lost; a study's lease lasts as long
 LOOK_SECONDS = 1.0  # how often the ports are tried
 
@@ -37,7 +38,7 @@ def connect(address: str, workers: int, code: Sequence[Path] = ()) -> None:
         code: Python files and folders of packages that workers on other machines import.
 
     Raises:
-        RayUnavailable: nothing answers at `address` within 15 s; Ray cannot start here with so many workers; or the
+        RayUnavailable: nothing answers at `address` within 30 s; Ray cannot start here with so many workers; or the
             address is `ray://` and grpc is missing.
     """
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -199,7 +200,7 @@ def check_port(address: str) -> None:
     if not parts.hostname or not port:
         return  # "auto", or an address that only Ray can judge
     try:
-        socket.create_connection((parts.hostname, port), timeout=CONNECT_SECONDS / 3).close()
+        socket.create_connection((parts.hostname, port), timeout=PORT_SECONDS).close()
     except OSError as error:
         raise RayUnavailable(
             f"no Ray cluster answers at {address!r} ({error}); start one with: ray start --head"
