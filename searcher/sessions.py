@@ -13,7 +13,7 @@ from searcher.driver import approval, leases, session
 from searcher.driver.loop import Progress
 from searcher.records import Study, StudyKind
 from searcher.settings import loading
-from searcher.settings.config import Config
+from searcher.settings.config import LOCAL, Config
 from searcher.store import database
 from searcher.store.checking import opened
 from searcher.store.lease import Lease, StudyBusy
@@ -165,7 +165,7 @@ def resumed(request: Request, name: str, caller: Caller, *, wait: bool = False) 
         if request.trust_code:
             approval.remember(settings, tasks)
         own_address = request.given.get("address") or settings.run.address != study.config.get("address")
-        stored = settings.replace(address=approval.LOCAL) if own_address else settings
+        stored = settings.replace(address=LOCAL) if own_address else settings
         caller.approve(study.name, store.typed(study.name), stored, tasks)
         session.check_total(store, study, settings.search.n_trials)  # again under the lease
         with session.stored_settings_errors(study):  # what the trainings of a design need, its workers find out

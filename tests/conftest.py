@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+from searcher.store.store import Store
 from tests.support.commands import Cli, called
 from tests.support.postgres import Server, fresh_database
 
@@ -88,6 +89,14 @@ def sqlite_url(tmp_path: Path) -> str:
 def database_url(request: pytest.FixtureRequest) -> str:
     """A fresh database of each kind in turn."""
     return str(request.getfixturevalue(f"{request.param}_url"))
+
+
+@pytest.fixture
+def store(database_url: str) -> Iterator[Store]:
+    """A new store in a database of each kind in turn."""
+    opened = Store(database_url, create=True)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture

@@ -24,8 +24,6 @@ from searcher.settings.config import Config
 from workers.contract import TaskConfig
 from workers.tasks.own import names_object
 
-LOCAL = "local"  # the only address that reaches no other machine and no other user's Ray
-
 log = logging.getLogger("searcher")
 
 
@@ -105,7 +103,7 @@ def files_to_send(settings: Config, tasks: Sequence[TaskConfig] = ()) -> list[Pa
     Raises:
         SpaceError: A file would hide a module there.
     """
-    if settings.run.address == LOCAL:
+    if not settings.run.on_cluster:
         return []
     modules = dict.fromkeys(claim.module for claim in _claims(settings, tasks) if claim.what != "sampler")
     return sorted({file for module in modules if module for file in portable_files(module)})
@@ -128,7 +126,7 @@ def _claims(settings: Config, tasks: Sequence[TaskConfig]) -> Iterator[_Claim]:
         )
     for module in dict.fromkeys((*training.primitives, *(name for task in tasks for name in task.primitives))):
         yield _Claim("primitives", module, module)
-    if run.pool == "ray" and run.address != LOCAL:
+    if run.on_cluster:
         yield _Claim("cluster", run.address)
 
 

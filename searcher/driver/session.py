@@ -84,7 +84,7 @@ def check(settings: Config) -> str:
         check_model(images.model, images.match)
     except WorkersError as error:
         raise ConfigError(str(error)) from error
-    if settings.run.pool == "inline" or settings.run.address == "local":
+    if not settings.run.on_cluster:
         maxout = {trial.expression for trial in first if trial.name == "maxout"}
         return _check_images(settings, ("x * sigmoid(beta * x)", *maxout))  # beta: parameters can need special layers
     return ""

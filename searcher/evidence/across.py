@@ -19,7 +19,7 @@ from scipy import stats
 from searcher.evidence.paired import (
     ALPHA,
     Evidence,
-    Setting,
+    Rules,
     chosen_rope,
     judged,
 )
@@ -30,7 +30,7 @@ ENOUGH = 10  # configurations
 
 
 @dataclass(frozen=True, slots=True)
-class RankedFunction:
+class MeanRank:
     """A function over all configurations.
 
     Attributes:
@@ -56,7 +56,7 @@ class Ranks:
     """
 
     configurations: int
-    functions: tuple[RankedFunction, ...]
+    functions: tuple[MeanRank, ...]
     chi2: float | None
     p: float | None
     critical_difference: float
@@ -99,9 +99,9 @@ def across(samples: Sequence[Samples], reference: str, *, alpha: float = ALPHA, 
     evidence = []
     for one in samples:
         keys = {function: (one.configuration, function) for function in one.compared(reference)}
-        setting = Setting.of(corrected, alpha, ropes[one.configuration])
+        rules = Rules.of(corrected, alpha, ropes[one.configuration])
         raw, own = ({function: source[key] for function, key in keys.items()} for source in (found, corrected))
-        evidence.append(judged(one, reference, raw, own, setting))
+        evidence.append(judged(one, reference, raw, own, rules))
     return Across(tuple(evidence), ranks(samples, reference, alpha))
 
 
@@ -121,7 +121,7 @@ def ranks(samples: Sequence[Samples], reference: str, alpha: float = ALPHA) -> R
     p = [_wilcoxon(samples, function, reference) for function in others]
     tests = dict(zip(others, zip(p, holm(p), strict=True), strict=True))
     ranked = [
-        RankedFunction(function, float(mean), *tests.get(function, (None, None)))
+        MeanRank(function, float(mean), *tests.get(function, (None, None)))
         for function, mean in zip(functions, table.mean(axis=0), strict=True)
     ]
     return Ranks(

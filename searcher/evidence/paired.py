@@ -140,8 +140,8 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    """By what rules comparisons are judged.
+class Rules:
+    """The levels by which comparisons are judged, at the looks taken and corrected for all of them.
 
     Attributes:
         looks: how often the data may be looked at.
@@ -159,7 +159,7 @@ class Setting:
 
     @classmethod
     def of(cls, corrected: Mapping[Any, PValues], alpha: float, rope: float | None, looks: int = 1) -> Self:
-        """Return the setting of comparisons with these corrected p-values."""
+        """Return the rules for comparisons with these corrected p-values."""
         return cls(
             *(alpha, rope, looks, len(corrected)),
             no_difference=sum(values.difference > alpha for values in corrected.values()),
@@ -197,7 +197,7 @@ def compare(samples: Samples, reference: str, *, alpha: float = ALPHA, rope: flo
     finite("alpha", alpha, 0, 1)
     found = {function: p_values(samples.pairs(function, reference), rope) for function in samples.compared(reference)}
     corrected = holm_corrected(found)
-    return judged(samples, reference, found, corrected, Setting.of(corrected, alpha, rope))
+    return judged(samples, reference, found, corrected, Rules.of(corrected, alpha, rope))
 
 
 def chosen_rope(rope: float | None, metric: Metric) -> float | None:
@@ -217,32 +217,32 @@ def judged(
     reference: str,
     found: Mapping[str, PValues],
     corrected: Mapping[str, PValues],
-    setting: Setting,
+    rules: Rules,
 ) -> Evidence:
     """Return the records of all functions, given the p-values that decide about them."""
     return Evidence(
         metric=samples.metric,
         configuration=samples.configuration,
         reference=reference,
-        alpha=setting.alpha,
-        corrected_for=setting.corrected_for,
-        looks=setting.looks,
-        summaries=tuple(summary(samples, function, setting.level) for function in samples.values),
+        alpha=rules.alpha,
+        corrected_for=rules.corrected_for,
+        looks=rules.looks,
+        summaries=tuple(summary(samples, function, rules.level) for function in samples.values),
         comparisons=tuple(
-            _comparison(samples.pairs(function, reference), function, reference, values, corrected[function], setting)
+            _comparison(samples.pairs(function, reference), function, reference, values, corrected[function], rules)
             for function, values in found.items()
         ),
     )
 
 
 def _comparison(
-    pairs: Pairs, function: str, reference: str, found: PValues, corrected: PValues, setting: Setting
+    pairs: Pairs, function: str, reference: str, found: PValues, corrected: PValues, rules: Rules
 ) -> Comparison:
     differences = pairs.differences
     varying = not pairs.constant
     sd = float(np.std(differences, ddof=1)) if varying else None
     p_permutation, exact = permutation_test(differences) if len(differences) > 1 else (None, False)
-    verdict = verdict_of(corrected, setting.alpha)
+    verdict = verdict_of(corrected, rules.alpha)
     return Comparison(
         function=function,
         reference=reference,
@@ -253,19 +253,19 @@ def _comparison(
         both_diverged=pairs.both_diverged,
         difference=float(np.mean(differences)) if differences else None,
         sd=sd,
-        interval=t_interval(differences, setting.level) if varying else None,
+        interval=t_interval(differences, rules.level) if varying else None,
         p_t=t_test(differences) if varying else None,
         p_permutation=p_permutation,
         permutation_exact=exact,
         test=found.test,
         p=found.difference,
         p_holm=corrected.difference,
-        superiority=superiority(pairs, setting.level),
-        equivalence=_equivalence(found, corrected, setting),
-        within=_within(pairs, setting),
+        superiority=superiority(pairs, rules.level),
+        equivalence=_equivalence(found, corrected, rules),
+        within=_within(pairs, rules),
         verdict=verdict,
-        detectable=power.detectable(len(differences), sd, setting.alpha_difference) if sd else None,
-        seeds_needed=_seeds_needed(pairs, sd, found.test, setting) if verdict is Verdict.UNDECIDED else None,
+        detectable=power.detectable(len(differences), sd, rules.alpha_difference) if sd else None,
+        seeds_needed=_seeds_needed(pairs, sd, found.test, rules) if verdict is Verdict.UNDECIDED else None,
     )
 
 
@@ -280,34 +280,34 @@ def superiority(pairs: Pairs, level: float) -> Superiority | None:
     return Superiority((pairs.wins + ties / 2) / pairs.n, interval, significant, meaningful)
 
 
-def _equivalence(found: PValues, corrected: PValues, setting: Setting) -> Equivalence | None:
-    if setting.rope is None:
+def _equivalence(found: PValues, corrected: PValues, rules: Rules) -> Equivalence | None:
+    if rules.rope is None:
         return None
-    shown = corrected.equivalence <= setting.alpha
-    return Equivalence(setting.rope, found.equivalence, corrected.equivalence, shown)
+    shown = corrected.equivalence <= rules.alpha
+    return Equivalence(rules.rope, found.equivalence, corrected.equivalence, shown)
 
 
-def _within(pairs: Pairs, setting: Setting) -> float | None:
+def _within(pairs: Pairs, rules: Rules) -> float | None:
     """Return the farther end of the interval that belongs to two one-sided tests at Holm's next level. It is at most
     the rope just if equivalence is shown."""
     if pairs.constant or pairs.diverged or pairs.reference_diverged:
         return None
-    ends = t_interval(pairs.differences, 1 - 2 * setting.alpha_equivalence)
+    ends = t_interval(pairs.differences, 1 - 2 * rules.alpha_equivalence)
     return max(-ends.low, ends.high)
 
 
-def _seeds_needed(pairs: Pairs, sd: float | None, test: str, setting: Setting) -> int | None:
+def _seeds_needed(pairs: Pairs, sd: float | None, test: str, rules: Rules) -> int | None:
     """Return how many seeds would settle a comparison if the estimates were exact."""
     if test == SIGN_TEST:
         decisive = pairs.wins + pairs.losses
         if not decisive:
             return None
-        return power.seeds_for_sign(pairs.wins / decisive, decisive / pairs.n, setting.alpha_difference)
+        return power.seeds_for_sign(pairs.wins / decisive, decisive / pairs.n, rules.alpha_difference)
     if not sd:
         return None
     effect = float(np.mean(pairs.differences)) / sd
-    found = [power.seeds_for_difference(effect, setting.alpha_difference)]
-    if setting.rope is not None:
-        found.append(power.seeds_for_equivalence(effect, setting.rope / sd, setting.alpha_equivalence))
+    found = [power.seeds_for_difference(effect, rules.alpha_difference)]
+    if rules.rope is not None:
+        found.append(power.seeds_for_equivalence(effect, rules.rope / sd, rules.alpha_equivalence))
     least = min((n for n in found if n is not None), default=None)
     return least and math.ceil(least * pairs.n / len(pairs.differences))  # a seed on which both diverge makes no pair

@@ -26,7 +26,7 @@ from typing import Any, Self
 from searcher.evidence.paired import (
     ALPHA,
     Evidence,
-    Setting,
+    Rules,
     Verdict,
     chosen_rope,
     judged,
@@ -210,8 +210,8 @@ class Looks:
         evidence = None
         if found:
             corrected = holm_corrected(found)
-            setting = Setting.of(corrected, plan.alpha, plan.rope, len(plan.looks))
-            evidence = judged(self.seen(), plan.reference, found, corrected, setting)
+            rules = Rules.of(corrected, plan.alpha, plan.rope, len(plan.looks))
+            evidence = judged(self.seen(), plan.reference, found, corrected, rules)
         return Review(sum(n <= seeds for n in plan.looks), seeds, needed, self.dropped, evidence)
 
 

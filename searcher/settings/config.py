@@ -14,6 +14,7 @@ from workers.contract import Direction
 from workers.settings import setting
 from workers.tasks.images.config import ImageConfig, Recipe
 
+LOCAL = "local"  # the only address that reaches no other machine and no other user's Ray
 LARGEST_SEED = 2**31 - 1
 LONGEST_SECONDS = 10**9
 
@@ -134,7 +135,7 @@ class RunSettings:
         on_resume=True,
     )
     address: str = setting(
-        "local",
+        LOCAL,
         help="A running Ray cluster: HOST:PORT, ray://HOST:PORT or auto.",
         variable="SEARCHER_RAY_ADDRESS",
         on_resume=True,
@@ -142,6 +143,11 @@ class RunSettings:
     threads: int = setting(
         0, help="CPU threads per worker; 0: the cores shared out.", at_least=0, sensible_at_most=1024, on_resume=True
     )
+
+    @property
+    def on_cluster(self) -> bool:
+        """Whether trainings may run on other machines, or on a Ray that others use too."""
+        return self.pool == "ray" and self.address != LOCAL
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from workers.settings import KEY, Setting
 
 R = TypeVar("R")
 
-_DECLARED: dict[type, tuple[Declared, ...]] = {}  # of each record that was asked about; reading types is slow
+_DECLARED: dict[type, tuple[Declared, ...]] = {}  # reading types is slow; mypy refuses functools.cache on types
 
 
 @dataclass(frozen=True, slots=True)

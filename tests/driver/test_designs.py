@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,13 +38,6 @@ SECOND_STAGE = 4 * 3
 def make(store: Store, stages: tuple[Stage, ...] = STAGES) -> Study:
     tasks = [image_task("val_acc"), replace(image_task("val_loss", width=16), number=1)]
     return session.create_design(store, Design(stages), tasks, SETTINGS)
-
-
-@pytest.fixture
-def store(database_url: str) -> Iterator[Store]:
-    opened = Store(database_url, create=True)
-    yield opened
-    opened.close()
 
 
 class Noting:

@@ -39,13 +39,6 @@ CONFIG = Config.of(sampler="random", units=2, n_trials=300, baselines=("relu", "
 COMPLETE, FAILED, WAITING = TrialState.COMPLETE, TrialState.FAILED, TrialState.WAITING
 
 
-@pytest.fixture
-def store(database_url: str) -> Iterator[Store]:
-    opened = Store(database_url, create=True)
-    yield opened
-    opened.close()
-
-
 def hasty(folder: Path) -> Store:
     """A store that does not wait for the disk: these tests are not about power cuts, and have thousands of commits."""
     store = Store(f"sqlite:///{folder}/hasty.db", create=True)

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.error import URLError
@@ -50,13 +49,6 @@ def scraped(url: str) -> Samples:
             found[sample.name, *labels.values()] = sample.value
     assert all(math.isfinite(value) for value in found.values())
     return found
-
-
-@pytest.fixture
-def store(database_url: str) -> Iterator[Store]:
-    opened = Store(database_url, create=True)
-    yield opened
-    opened.close()
 
 
 def test_the_numbers_are_those_of_the_search(store: Store) -> None:

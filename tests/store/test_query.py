@@ -453,29 +453,29 @@ def test_a_mistake_in_a_query_is_not_blamed_on_the_database(filled: str, cli: Cl
 FETCHING = "FROM pg_stat_activity WHERE datname = %s AND state = 'active' AND query LIKE 'FETCH%%'"
 
 
-def test_a_connection_that_the_server_ends_is_not_blamed_on_the_query(postgresql_url: str) -> None:
+@pytest.mark.parametrize(
+    ("function", "error", "message"),
+    [
+        ("pg_terminate_backend", StoreError, "terminating connection"),  # and not the query's mistake
+        (
+            "pg_cancel_backend",
+            QueryStopped,
+            "cancelled on the server",
+        ),  # and not late: 57014 has several causes
+    ],
+)
+def test_a_query_that_the_server_ends_is_said_to_be_ended_there(
+    postgresql_url: str, function: str, error: type[Exception], message: str
+) -> None:
     """Row R11: the other way round."""
     Store(postgresql_url, create=True).close()
-    end = f"SELECT pg_terminate_backend(pid) {FETCHING}"
+    end = f"SELECT {function}(pid) {FETCHING}"
     with psycopg.connect(postgresql_url, autocommit=True) as server, ThreadPoolExecutor(1) as pool:
         asked = pool.submit(run_query, postgresql_url, "SELECT pg_sleep(90)")
         while not server.execute(end, [server.info.dbname]).fetchall():
             assert not asked.done()
             time.sleep(0.1)
-        with pytest.raises(StoreError, match="terminating connection"):
-            asked.result()
-
-
-def test_a_query_that_somebody_cancels_is_not_said_to_be_late(postgresql_url: str) -> None:
-    """Row R11: SQLSTATE 57014 has several causes."""
-    Store(postgresql_url, create=True).close()
-    end = f"SELECT pg_cancel_backend(pid) {FETCHING}"
-    with psycopg.connect(postgresql_url, autocommit=True) as server, ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(run_query, postgresql_url, "SELECT pg_sleep(90)")
-        while not server.execute(end, [server.info.dbname]).fetchall():
-            assert not asked.done()
-            time.sleep(0.1)
-        with pytest.raises(QueryStopped, match="cancelled on the server"):
+        with pytest.raises(error, match=message):
             asked.result()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -27,13 +26,6 @@ pytestmark = pytest.mark.slow
 
 OLD_KEY = "0123456789abcdef"
 WRONG = ["max(max(x, 0), erf(min(abs(x), beta * x)))", "sign(beta) * max(x, 0)"]  # row K1's kind: they had ReLU's key
-
-
-@pytest.fixture
-def store(database_url: str) -> Iterator[Store]:
-    opened = Store(database_url, create=True)
-    yield opened
-    opened.close()
 
 
 def change(store: Store, number: int, **values: Any) -> None:

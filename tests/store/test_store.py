@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import sqlite3
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,13 +20,6 @@ from searcher.store.lease import LeaseLost, Position, StudyBusy
 from searcher.store.rows import Batch
 from searcher.store.store import Store, StudyExists, UnknownStudy
 from tests.support.made import create, point, result
-
-
-@pytest.fixture
-def store(database_url: str) -> Iterator[Store]:
-    opened = Store(database_url, create=True)
-    yield opened
-    opened.close()
 
 
 def make_study(store: Store, name: str = "s", objective: str = "val_loss") -> Study:

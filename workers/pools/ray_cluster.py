@@ -52,7 +52,7 @@ def connect(address: str, workers: int, code: Sequence[Path] = ()) -> None:
     with tempfile.TemporaryDirectory() as copies:
         if code:
             _copy(code, Path(copies))
-            quiet["runtime_env"] = {"working_dir": copies}
+            quiet["runtime_env"] = {"working_dir": copies}  # with it, Ray adds no folder of this process to the path
         elif not address.startswith("ray://"):  # the server of Ray's client does the same by itself
             quiet["job_config"] = ray_local.job_config()
         _within(CONNECT_SECONDS, lambda: ray.init(address=address, **quiet), address)

@@ -399,13 +399,23 @@ def _object(task: str) -> Callable[..., Any]:
 
 
 def _imported(task: str, code: CodeName) -> Callable[..., Any]:
-    module = _file_module(Path(code.module)) if code.module.endswith(".py") else import_module(code.module)
+    source = _source(code)
+    module = _file_module(Path(source)) if source.endswith(".py") else import_module(source)
     function = getattr(module, code.attribute, None)
     if not callable(function):
         there = [n for n, v in vars(module).items() if inspect.isfunction(v) and v.__module__ == module.__name__]
         functions = nearest(code.attribute, there) if there else "it has none"
         raise WorkersError(f"task {task}: {code.module} has no function {code.attribute!r}; {functions}")
     return cast("Callable[..., Any]", function)
+
+
+def _source(code: CodeName) -> str:
+    """Return the module or the file to import. A node of a cluster that does not have the file has the copy that the
+    driver has sent there."""
+    if not code.module.endswith(".py"):
+        return code.module
+    places = [code.module, *(str(Path(folder, Path(code.module).name)) for folder in sys.path)]
+    return next((place for place in places if Path(place).is_file()), code.module)
 
 
 def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
@@ -418,7 +428,6 @@ def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]
 
 def _file_module(path: Path) -> ModuleType:
     """Import a file as a module. It can import other files of its folder. A file that has changed is imported anew."""
-    path = _copy_of(path)
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -443,12 +452,6 @@ def _file_module(path: Path) -> ModuleType:
     return module
 
 
-def _copy_of(path: Path) -> Path:
-    """Return the file; on a node of a cluster that does not have it, the copy that the driver has sent there."""
-    places = [path, *(Path(folder, path.name) for folder in sys.path)]
-    return next((place for place in places if place.is_file()), path)
-
-
 def _line(path: Path, error: BaseException) -> str:
     """Say in which line of a file an exception was raised; empty for a syntax error, whose message has the line."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
@@ -461,7 +464,7 @@ def _digest(task: str) -> str:
     assert code is not None  # noqa: S101 - the function has been imported
     if names_object(task):
         return _source_digest(_object(task))
-    return files_digest(str(_copy_of(Path(code.module))) if code.module.endswith(".py") else code.module)[:16]
+    return files_digest(_source(code))[:16]
 
 
 def _source_digest(function: Callable[..., Any]) -> str:
