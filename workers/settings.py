@@ -1,5 +1,5 @@
-"""How a setting is declared: a field of a dataclass that carries its help, its range and its choices. Standard library
-only.
+"""Declare settings: each is a field of a dataclass and carries its help, its range and its choices. This module needs
+the standard library only.
 
 `searcher.settings` makes from these declarations the flags, the keys of experiment files, the keywords of the Python
 API, the checks and the stored form.

@@ -1,4 +1,4 @@
-"""The options of commands that take settings, made from the declarations of these."""
+"""Make the options of commands from the declarations of the settings."""
 
 from __future__ import annotations
 

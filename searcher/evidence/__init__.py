@@ -1,4 +1,5 @@
-"""Which differences between functions are real: statistics of trainings with several seeds. Pure: no store, no files.
+"""Decide which differences between functions are real, from trainings with several seeds. This package reads no store
+and no files.
 
 `compare` judges functions under one task configuration, `across` under several, and `sequential.review` while seeds are
 still being added. `verdicts` writes the results as sentences. docs/evidence.md explains each quantity.

@@ -1,4 +1,4 @@
-"""Functions under several task configurations: other networks, other data.
+"""Compare functions under several task configurations: other networks, other data.
 
 Each function has an interval under each configuration, and the verdicts are corrected for all of them together. Tests
 over configurations (Friedman, Wilcoxon, critical difference) take each configuration as one observation, so they need

@@ -1,4 +1,4 @@
-"""Estimates of one quantity with an interval: means, medians, the probability of being better."""
+"""Estimate means, medians and the probability of being better, each with an interval."""
 
 from __future__ import annotations
 

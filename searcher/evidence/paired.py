@@ -1,4 +1,4 @@
-"""Functions compared with a reference on the same training seeds, under one task configuration."""
+"""Compare functions with a reference on the same training seeds, under one task configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many seeds a question needs, and which differences a number of seeds can show.
+"""Compute how many seeds a question needs, and which differences a number of seeds can show.
 
 Every formula takes the noise as `sd`, the standard deviation of the paired differences over seeds. It is an estimate
 itself, so the answers are rough where it comes from few seeds.

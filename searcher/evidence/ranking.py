@@ -1,4 +1,4 @@
-"""A ranking that knows noise: by what a function surely reaches, not by its luckiest training."""
+"""Rank functions by what each surely reaches, and not by its luckiest training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is compared: the values that functions reached with the same training seeds."""
+"""Hold the values that functions reached with the same training seeds, and pair them."""
 
 from __future__ import annotations
 

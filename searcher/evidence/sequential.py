@@ -1,4 +1,4 @@
-"""Training more seeds until every comparison is decided, by a rule that is stated beforehand.
+"""Train more seeds until every comparison is decided, by a rule that is stated beforehand.
 
 The rule, for m functions and L looks:
 

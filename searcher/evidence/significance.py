@@ -1,4 +1,4 @@
-"""Tests of one function against its reference, and Holm's correction for several functions.
+"""Test a function against its reference, and correct p-values for several functions by Holm's method.
 
 What decides is the paired t test. Two cases have no t test to trust, and there the exact sign test decides, which
 counts wins and losses alone: one of the two diverged on a seed where the other did not (there is no difference to

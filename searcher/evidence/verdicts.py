@@ -1,4 +1,4 @@
-"""Verdicts in plain sentences. Every number in them is taken from the records, so that a sentence is right by them."""
+"""Write verdicts in plain sentences. Every number in them is taken from the records, so a sentence is right by them."""
 
 from __future__ import annotations
 

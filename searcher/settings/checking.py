@@ -1,4 +1,4 @@
-"""The checks of settings: names, types, ranges, choices, and settings that would have no effect."""
+"""Check the names, types, ranges and choices of settings, and that each setting has an effect."""
 
 from __future__ import annotations
 

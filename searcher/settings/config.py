@@ -1,4 +1,4 @@
-"""The settings of a search as records. Each setting is declared once, here or, for image trainings, in
+"""This module defines the settings of a search. Each setting is declared once, here or, for image trainings, in
 workers/tasks/images/config.py; docs/experiments.md explains them."""
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class ConfigError(UsageError):
 
 @dataclass(frozen=True, slots=True)
 class TrainingSettings:
-    """What one training means. All of it goes into the task configuration of the study.
+    """These settings decide what one training means. They become the task configuration of the study.
 
     Attributes:
         images: the settings of the image task, which no other task has.
@@ -41,7 +41,7 @@ class TrainingSettings:
 
 @dataclass(frozen=True, slots=True)
 class SearchSettings:
-    """How a search goes: what is proposed, how it is ranked, and how long the search is."""
+    """These settings decide what a search proposes, how it ranks functions, and how long it is."""
 
     objective: str = setting("", help="The metric to rank by: val_loss, val_acc, or one of your own task.")
     direction: str = setting(
@@ -81,7 +81,7 @@ class SearchSettings:
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """How a search is run. All of it may change when the study goes on."""
+    """These settings decide how a search is run. All of them may change when the study is resumed."""
 
     timeout: float = setting(
         0.0,

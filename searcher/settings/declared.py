@@ -1,4 +1,4 @@
-"""What the records of settings declare, read from their fields: names, types, defaults, flags, keys.
+"""Read from the records of settings what they declare: names, types, defaults, flags and keys.
 
 A record is a dataclass. Each of its fields is a setting (`workers.settings.setting`) or another record, a section. A
 setting whose value is a record itself is a table: `[recipe]` in a file.

@@ -1,4 +1,4 @@
-"""The command line as a user calls it, in this process."""
+"""Call the command line as a user does, in this process."""
 
 from __future__ import annotations
 

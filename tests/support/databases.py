@@ -1,4 +1,4 @@
-"""Databases of every revision of the schema."""
+"""Put databases of every revision of the schema into place."""
 
 from __future__ import annotations
 

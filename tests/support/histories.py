@@ -1,4 +1,4 @@
-"""Random histories of a store, beside a model of it."""
+"""Compare a store with a model of it, by random histories."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The variants of our networks that tests go through."""
+"""List the variants of our networks that tests go through."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Databases that are away, locked or slow for a while."""
+"""Take databases away or lock them for a while, and check that a search survives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract that every pool keeps, and jobs that say what a worker is to do."""
+"""Test the contract that every pool keeps, with jobs that say what a worker is to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Searches in tests: settings, a judge that takes no time, pools, and runs that are cut short."""
+"""Run searches in tests, with a judge that takes no time, and cut some of them short."""
 
 from __future__ import annotations
 
