@@ -434,7 +434,9 @@ class Search:
         self._tell(trial, curve)
 
     def _tell(self, trial: Trial, curve: Sequence[Point]) -> None:
-        if trial.state.judged:
+        if self._state.study.kind is StudyKind.DESIGN:
+            self._proposer.tell(observation_of(trial, self._task(trial).objective))
+        elif trial.state.judged:
             if told := self._mirrors.told(trial):
                 self._proposer.tell(observation_of(told, self._task(told).objective))
             if self._pruner:

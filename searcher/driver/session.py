@@ -19,6 +19,7 @@ import torch
 from search_space import KEY_RULES, SpaceError, load_primitives
 from search_space.modules import code_name, files_digest
 from searcher import UsageError, __version__
+from searcher.confirmation import Confirmation, ConfirmationProposer
 from searcher.display import shown
 from searcher.driver.journal import Journal
 from searcher.driver.loop import Progress, Search
@@ -293,7 +294,12 @@ def search(
 def proposer_of(study: Study, settings: Config) -> Proposer:
     """Return a new proposer of a study."""
     if study.kind is StudyKind.DESIGN:
-        return Design.from_plain(study.config["design"])
+        design = study.config["design"]
+        return (
+            Design.from_plain(design)
+            if isinstance(design, list)
+            else ConfirmationProposer(Confirmation.from_plain(design))
+        )
     return SamplerProposer(_sampler(settings), grammar_of(settings), training_seed(settings))
 
 

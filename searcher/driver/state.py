@@ -112,7 +112,9 @@ class SearchState:
 
     def propose(self, trial: Trial) -> None:
         """Enter a trial that was proposed and is not judged yet."""
-        self.pending[trial.number] = Pending(trial.number, trial.expression, trial.choices, trial.key)
+        self.pending[trial.number] = Pending(
+            trial.number, trial.expression, trial.choices, trial.key, trial.seed, trial.task_config
+        )
 
     def start(self, trial: Trial) -> None:
         """Enter a trial that goes to the pool."""

@@ -32,12 +32,15 @@ class Pending:
         expression: the function, as text in normal form.
         choices: the decisions in the grammar; None if the function was not proposed as decisions.
         key: the key of the function; equal functions have equal keys.
+        seed, task_config: the training seed, and the number of the task configuration; all the same in a search.
     """
 
     number: int
     expression: str
     choices: Choices | None
     key: str
+    seed: int = 0
+    task_config: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +50,13 @@ class Observation:
     Attributes:
         number, expression, choices, key: as in `Pending`. `choices` is None for a baseline.
         seed: the seed of the training.
-        state: COMPLETE, PRUNED (then `merit` is the one when the training was stopped) or INFEASIBLE.
+        state: COMPLETE, PRUNED (then `merit` is the one when the training was stopped) or INFEASIBLE. A design is also
+            told of trainings that FAILED; a sampler is not.
         merit: the value of the objective, negated if it is minimised, so that greater is better. None if the function
             could not be trained.
         unit: the unit of the objective, as the task declares it: `nats`, `fraction` (in [0, 1]), any other or none.
         cost: seconds that the training took; 0 for a trial that cites another one.
+        task_config: the number of the task configuration; always 0 in a search.
     """
 
     number: int
@@ -63,6 +68,7 @@ class Observation:
     merit: float | None
     unit: str
     cost: float
+    task_config: int = 0
 
 
 class Rewards:
@@ -132,6 +138,7 @@ def observation_of(trial: Trial, objective: Metric) -> Observation:
         None if trial.state is TrialState.INFEASIBLE else trial.merit,
         objective.unit,
         trial.seconds,
+        trial.task_config,
     )
 
 
