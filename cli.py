@@ -43,6 +43,7 @@ _find_own_packages()
 import typer
 
 from searcher import DEFAULT_STORAGE, __version__
+from searcher.commands import confirm as confirm_commands
 from searcher.commands import data as data_commands
 from searcher.commands import database as database_commands
 from searcher.commands import driving as driving_commands
@@ -80,6 +81,7 @@ app = typer.Typer(
 )
 app.add_typer(database_commands.app, name="db")
 app.add_typer(driving_commands.app)
+app.add_typer(confirm_commands.app)
 app.add_typer(space_commands.app)
 app.add_typer(sql_commands.app)
 app.add_typer(surgery_commands.app)
@@ -174,7 +176,10 @@ def resume(
     request = sessions.Request(storage, loading.from_flags(given), experiment, trust_code=trust_code)
     with served(metrics_host, metrics_port) as registry, sessions.resumed(request, name, caller()) as session:
         search(session, quiet, registry)
-    _conclude(storage, session.study)
+    if session.study.kind == "design" and isinstance(session.study.config["design"], dict):
+        confirm_commands.conclude(storage, session.study)
+    else:
+        _conclude(storage, session.study)
 
 
 @app.command()

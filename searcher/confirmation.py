@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from searcher.evidence import Across, Plan, Review, Samples, across, review
+from searcher.evidence.samples import GREATEST
 from searcher.proposers import WAIT, Proposal, Wait
 from searcher.records import Trial, TrialState
 from searcher.samplers.contract import Observation, Pending
@@ -119,6 +120,11 @@ class Confirmation:
         return len(self.functions) * per_function
 
     @property
+    def task_numbers(self) -> set[int]:
+        """The numbers of the task configurations."""
+        return {number for one in self.configurations for number in (*one.task_configs, *one.tuning)}
+
+    @property
     def rules(self) -> tuple[Plan, ...]:
         """The rule of each configuration: when its data are looked at, and what follows."""
         labels = self.labels
@@ -171,11 +177,11 @@ class Results:
         return found
 
     def enter(self, training: Training, state: TrialState, merit: float | None) -> None:
-        """Enter a training that has ended."""
+        """Enter a training that has ended. One that ended with an absurdly great value has diverged."""
         if state is TrialState.FAILED:
             self.failed.add(training)
         else:
-            self.merits[training] = merit
+            self.merits[training] = None if merit is not None and abs(merit) > GREATEST else merit
 
     @property
     def ended(self) -> set[Training]:
@@ -270,13 +276,12 @@ class ConfirmationProposer:
     def __init__(self, plan: Confirmation) -> None:
         self._functions = {function.key: function for function in plan.functions}
         self._results = Results(plan)
-        self._needed: list[Training] | None = None
+        self._needed: list[Training] = []  # until the tuning or the next look is complete
 
     def ask(self, number: int, pending: Sequence[Pending]) -> Proposal | Wait | None:
         del number  # the trainings that have ended or are pending decide
         open_ones = {(one.key, one.seed, one.task_config) for one in pending}
-        if self._needed is None:
-            self._needed = list(self._results.needed())
+        self._needed = self._needed or list(self._results.needed())
         for key, seed, config in self._needed:
             if (key, seed, config) not in open_ones:
                 function = self._functions[key]
@@ -286,4 +291,5 @@ class ConfirmationProposer:
     def tell(self, observation: Observation) -> None:
         training = observation.key, observation.seed, observation.task_config
         self._results.enter(training, observation.state, observation.merit)
-        self._needed = None
+        if training in self._needed:
+            self._needed.remove(training)

@@ -37,7 +37,13 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "searcher.observe": ("workers.text", "searcher.driver", "searcher.store.lease", *BASE),
     "searcher.integrations": ("workers", *BASE),
     "searcher.doctor": ("workers", "searcher.store", *BASE),
-    "searcher.sessions": ("workers", "searcher.driver", "searcher.settings", "searcher.store", *BASE),
+    "searcher.confirming": (
+        *("workers", "searcher.confirmation", "searcher.evidence", "searcher.driver", "searcher.settings"),
+        *("searcher.store", *BASE),
+    ),
+    "searcher.sessions": (
+        *("workers", "searcher.confirming", "searcher.driver", "searcher.settings", "searcher.store", *BASE),
+    ),
     "searcher.api": (
         *("search_space", "workers", "searcher.sessions", "searcher.driver", "searcher.settings", "searcher.store"),
         *("searcher.reports", "searcher.observe", *BASE),
