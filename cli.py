@@ -284,7 +284,7 @@ def _in_short(study: Row) -> dict[str, Any]:
         "decided": f"{study['done']} of {study['total']}",
         "complete": study["complete"],
         "failed": study["failed"],
-        "sampler": study["sampler"],
+        "sampler": study["sampler"] or study["kind"],
         "judged by": study["dataset"] if study["task"] == "images" else study["task"],
         "created": study["created"],
         "driver": process_of(study["driver"]),

@@ -135,14 +135,32 @@ class Confirmation:
             for _ in self.configurations
         )
 
+    @property
+    def rule(self) -> str:
+        """The rule in words, to print before the first training."""
+        several = len(self.configurations)
+        if self.until_sure:
+            under = f" This holds for each of {several} configurations by itself." if several > 1 else ""
+            return self.rules[0].rule + under
+        comparisons = several * (len(self.functions) - 1)
+        margin = self.rules[0].rope
+        same = "" if margin is None else f" or equivalent within ±{margin:g} (two one-sided tests)"
+        corrected = f", corrected by Holm's method for all {comparisons} comparisons," if comparisons > 1 else ""
+        return (
+            f"Train every function with {len(self.seeds)} seeds, then compare each with {self.reference_label} by "
+            f"{self.metric.name} on the same seeds: by the paired t test, or by the sign test where one diverged and "
+            f"the other did not. A function is shown better or worse{same} if the p-value{corrected} is at most "
+            f"{self.alpha:g}."
+        )
+
     def to_plain(self) -> dict[str, Any]:
-        """Return the plan as a JSON object."""
-        return asdict(self)
+        """Return the plan as a JSON object, with the rule in words."""
+        return {**asdict(self), "rule": self.rule}
 
     @classmethod
     def from_plain(cls, fields: Mapping[str, Any]) -> Self:
         """Return the plan of a JSON object."""
-        known = dict(fields)
+        known = {name: value for name, value in fields.items() if name != "rule"}
         for name in ("metric", "tuning_metric", "searched"):
             known[name] = known[name] and Metric.from_plain(known[name])
         known["functions"] = tuple(Function(**one) for one in fields["functions"])

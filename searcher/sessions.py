@@ -94,9 +94,8 @@ class Session:
 
     def _log_what_begins(self) -> None:
         study, training, search = self.study, self.settings.training, self.settings.search
-        log.info(
-            "study %s: %d trials, sampler %s, in %s", study.name, study.n_trials, search.sampler, self.store.shown_url
-        )
+        proposer = f"sampler {search.sampler}" if study.kind is StudyKind.SEARCH else "of a design"
+        log.info("study %s: %d trials, %s, in %s", study.name, study.n_trials, proposer, self.store.shown_url)
         if modules := training.primitives:
             log.info("with the primitives of %s: %s", ", ".join(modules), session.own_primitives(self.settings))
         pictures = search.skip_mirrors and training.task == IMAGES

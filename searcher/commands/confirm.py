@@ -86,9 +86,10 @@ def _announce(session: Session) -> None:
     if each is None or several > 1:
         logs.say("how long they take is not known before the first ones have ended")
     else:
-        minutes = each * plan.most_trainings / session.pool.capacity / 60
-        logs.say(f"about {minutes:.0f} min, as a training took {each:.1f} s in the search")
-    logs.say(f"rule: {plan.rules[0].rule}")
+        seconds = each * plan.most_trainings / session.pool.capacity
+        span = f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
+        logs.say(f"about {span}, as a training took {each:.1f} s in the search")
+    logs.say(f"The rule: {plan.rule}")
     if len(plan.seeds) < 5:
         logs.say(f"{len(plan.seeds)} seeds show great differences only; with 5 or more, smaller ones can be told")
     if plan.metric.split != "test":
@@ -99,13 +100,14 @@ def _announce(session: Session) -> None:
 def evidence(
     name: Annotated[str, typer.Argument(help="Name of the confirmation.")],
     storage: Storage = DEFAULT_STORAGE,
+    reference: Annotated[str, typer.Option(help="Compare with this function instead of the planned one.")] = "",
     output: Output = Format.table,
 ) -> None:
     """Say what a confirmation has found: which functions differ from the reference, by how much, how sure."""
     from searcher.reports.confirmed import Confirmed
 
     with opened(storage) as store:
-        found = Confirmed.of(store, store.study(name))
+        found = Confirmed.of(store, store.study(name), reference)
         if output is not Format.table:
             print_rows(found.rows(), output)
             return

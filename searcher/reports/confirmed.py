@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -24,6 +24,8 @@ from searcher.evidence import (
 from searcher.records import Study, StudyKind, Trial
 from searcher.store.store import Store
 
+FEW = 4  # functions, each of which is told about
+
 
 def is_confirmation(study: Study) -> bool:
     """Return True if a study is a confirmation, and not a search or another design."""
@@ -41,6 +43,19 @@ def plan_of(study: Study) -> Confirmation:
     return Confirmation.from_plain(study.config["design"])
 
 
+def _with_reference(plan: Confirmation, reference: str) -> Confirmation:
+    found = [one.key for one in plan.functions if reference in (one.name, one.expression)]
+    if not found:
+        known = ", ".join(one.label for one in plan.functions)
+        raise UsageError(f"the reference {reference!r} was not trained in this confirmation; choose among: {known}")
+    if plan.until_sure and found[0] != plan.reference:
+        raise UsageError(
+            f"this confirmation dropped functions by comparing them with {plan.reference_label}, so they cannot be "
+            f"compared with {reference}; leave --reference out, or confirm with: --reference {reference}"
+        )
+    return replace(plan, reference=found[0])
+
+
 @dataclass(frozen=True)
 class Confirmed:
     """A confirmation as far as it has come.
@@ -54,13 +69,18 @@ class Confirmed:
     trials: tuple[Trial, ...]
 
     @classmethod
-    def of(cls, store: Store, study: Study) -> Confirmed:
+    def of(cls, store: Store, study: Study, reference: str = "") -> Confirmed:
         """Read a confirmation.
 
+        Args:
+            reference: the label or the expression of another reference than the planned one; empty: the planned one.
+
         Raises:
-            UsageError: the study is none.
+            UsageError: the study is none, or the reference was not trained, or the rule depends on the planned one.
         """
         plan = plan_of(study)
+        if reference:
+            plan = _with_reference(plan, reference)
         return cls(study, plan, tuple(store.trials(study)))
 
     @cached_property
@@ -149,7 +169,7 @@ class Confirmed:
 
     def story(self) -> list[str]:
         """Return what was found in sentences, a paragraph each: the verdicts, then each function that the search found
-        or that is shown to be better, then what must be known to read them."""
+        or that is shown to be better (all functions, if they are few), then what must be known to read them."""
         try:
             found = self.evidence.evidence
         except EvidenceError as error:
@@ -170,8 +190,9 @@ class Confirmed:
         several = len(self.plan.configurations) > 1
         yield f"{evidence.configuration}: {conclusion(evidence)}" if several else conclusion(evidence)
         found = {function.label for function in self.plan.functions if not function.name}
+        few = len(evidence.comparisons) <= FEW
         for comparison in evidence.comparisons:
-            if comparison.function in found or comparison.verdict is Verdict.BETTER:
+            if few or comparison.function in found or comparison.verdict is Verdict.BETTER:
                 yield "\n    ".join((sentence(comparison, evidence), *self._remarks(comparison, evidence)))
 
     def _remarks(self, comparison: Comparison, evidence: Evidence) -> Iterator[str]:

@@ -41,7 +41,7 @@ class ConfirmSettings:
         at_least=0,
         at_most=LARGEST_SEED - 2 * MOST_SEEDS,
     )
-    models: tuple[str, ...] = setting((), help="Further networks to compare on: resnet14,wrn-16-4,...")
+    models: tuple[str, ...] = setting((), help="Further networks to compare on: resnet20,all-cnn,...")
     datasets: tuple[str, ...] = setting((), help="Further data sets to compare on: fashion-mnist,cifar10,...")
     until_sure: bool = setting(False, help="Look after 5, 10, 20 and 40 seeds, and train decided functions no further.")
     tune_lr: int = setting(
