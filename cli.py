@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -201,14 +202,21 @@ def top(
     ] = None,
     output: Output = Format.table,
 ) -> None:
-    """Rank a study's functions, best first, by the study's objective on the validation part."""
+    """Rank a study's functions, best first, by its objective. With several seeds, by what each surely reaches."""
     with opened(storage) as store:
         study = store.study(name)
-        rows = store.leaderboard(study, limit)
         from searcher.reports.mirrors import marked  # imports torch: not before the study is known to be there
+        from searcher.reports.ranked import leaderboard
 
+        rows = leaderboard(store, study, limit)
         rows = marked(store, study, rows)
-        print_rows(_for_table(study, rows) if output is Format.table else rows, output)
+        if output is not Format.table:
+            print_rows(rows, output)
+            return
+        for configuration, own in groupby(rows, key=lambda row: row.get("configuration", "")):
+            if configuration:
+                print_text(configuration)
+            print_rows(_for_table(study, [*own]), output)
 
 
 @app.command()
@@ -293,14 +301,16 @@ def _in_short(study: Row) -> dict[str, Any]:
 
 def _for_table(study: Study, rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Return the rows of a leaderboard as people read them: baselines by name, four decimals. The mark of a mirror
-    stands behind the expression, because mirrors are too rare for a column."""
+    stands behind the expression, because mirrors are too rare for a column. With several seeds, `=` behind the rank
+    says that the leader is not shown to be better."""
     return [
         {
-            "rank": row["rank"],
+            "rank": f"{row['rank']}{'=' * (row['tied'] and row['rank'] > 1)}" if "tied" in row else row["rank"],
             "expression": row["expression"] + (f"  ({row['mirror']})" if row["mirror"] else ""),
             "baseline": row["name"],
             "trials": row["n_trials"],
             **{metric.name: measured(row[metric.name]) for metric in study.task.shown},
+            **({"surely": measured(row["bound"]), "diverged": row["diverged"]} if "tied" in row else {}),
             "number": row["number"],
         }
         for row in rows

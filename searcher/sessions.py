@@ -218,14 +218,13 @@ def confirmed(
     with opened(request.storage, create=True, existing=bool(search)) as store:
         wanted = _wanted(store, request, asked, search, expressions, caller)
         settings = confirming.variants(wanted)
-        for one in settings:
-            approval.remember(one)
         with caller.muted():
             digests = [session.check_training(one) for one in settings]
         code = [file for one in settings for file in approval.files_to_send(one)]
         with closing(session.make_pool(wanted.training, code)) as pool:
             with caller.muted():
                 plan = confirming.planned(store, wanted, digests, lambda one: session.declared(one, pool))
+            approval.remember(plan.settings, [task.config for task in plan.tasks])
             study = session.create_design(store, plan.confirmation, plan.tasks, plan.settings)
             with leases.held_lease(store, study) as lease:
                 yield Session(store, lease, study, plan.settings, pool)

@@ -49,9 +49,12 @@ def remarks(comparison: Comparison, evidence: Evidence) -> tuple[str, ...]:
         found += _doubts(comparison, evidence)
     if comparison.verdict is Verdict.UNDECIDED:
         found += _more_seeds(comparison, evidence)
-    if evidence.metric.split != "test":
-        found.append(f"{evidence.metric.name} is no test metric: validation only, optimistic.")
-    return tuple(found)
+    return (*found, *_optimism(evidence))
+
+
+def limits(comparison: Comparison, evidence: Evidence) -> tuple[str, ...]:
+    """Return those of `remarks` that say what such trainings cannot tell. They may hold for all functions alike."""
+    return (*_limits(comparison, evidence), *_optimism(evidence))
 
 
 def _facts(comparison: Comparison, evidence: Evidence) -> str:
@@ -119,6 +122,11 @@ def _limits(comparison: Comparison, evidence: Evidence) -> Iterator[str]:
             f"With {n} seeds, neither the sign test nor the permutation test can go below p = {least:g}, "
             "and P(A > B) cannot be significant."
         )
+
+
+def _optimism(evidence: Evidence) -> Iterator[str]:
+    if evidence.metric.split != "test":
+        yield f"{evidence.metric.name} is no test metric: validation only, optimistic."
 
 
 def _probability(comparison: Comparison) -> Iterator[str]:

@@ -18,6 +18,7 @@ from searcher.evidence import (
     Samples,
     Verdict,
     conclusion,
+    limits,
     remarks,
     sentence,
 )
@@ -211,13 +212,12 @@ class Confirmed:
         return next(one for one in self.plan.functions if one.key == self.plan.reference)
 
     def _common(self, evidence: Evidence) -> set[str]:
-        """Return the remarks that hold for every comparison, which are said once."""
-        every = [set(remarks(one, evidence)) for one in evidence.comparisons]
-        return set.intersection(*every) if len(every) > 1 else set()
+        """Return the limits that hold for every comparison, which are said once."""
+        every = [set(limits(one, evidence)) for one in evidence.comparisons]
+        return set.intersection(*every) if every else set()
 
     def _cautions(self) -> Iterator[str]:
-        for evidence in self.evidence.evidence:
-            yield from sorted(self._common(evidence))
+        yield from sorted({text for evidence in self.evidence.evidence for text in self._common(evidence)})
         if failed := len(self.results.failed):
             trainings = "training was" if failed == 1 else "trainings were"
             yield f"{failed} {trainings} not finished by the machine, and left out: they say nothing about a function."
