@@ -49,6 +49,7 @@ from searcher.commands import data as data_commands
 from searcher.commands import database as database_commands
 from searcher.commands import driving as driving_commands
 from searcher.commands import jobs as jobs_commands
+from searcher.commands import reproduce as reproduce_commands
 from searcher.commands import space as space_commands
 from searcher.commands import sql as sql_commands
 from searcher.commands import surgery as surgery_commands
@@ -83,6 +84,7 @@ app = typer.Typer(
 app.add_typer(database_commands.app, name="db")
 app.add_typer(driving_commands.app)
 app.add_typer(confirm_commands.app)
+app.add_typer(reproduce_commands.app)
 app.add_typer(space_commands.app)
 app.add_typer(sql_commands.app)
 app.add_typer(surgery_commands.app)

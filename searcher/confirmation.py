@@ -82,6 +82,7 @@ class Confirmation:
         search: the name of the search whose functions these are; empty: none.
         searched: the metric of the values in the search; None without a search.
         search_seed: the training seed of the search; None without a search.
+        reproduces: the published experiment that this is a part of, and its scale, as in `lecture cpu`; mostly empty.
     """
 
     metric: Metric
@@ -97,6 +98,7 @@ class Confirmation:
     search: str = ""
     searched: Metric | None = None
     search_seed: int | None = None
+    reproduces: str = ""
 
     @property
     def labels(self) -> dict[str, str]:

@@ -39,6 +39,7 @@ class Wanted:
         expressions: functions to confirm, by name or as formulas.
         search: the search whose functions are confirmed; None: no search.
         others: settings of trainings under which to compare too, by name; without a search they are in `training`.
+        reproduces: the published experiment that this is a part of, and its scale; mostly empty.
     """
 
     settings: ConfirmSettings
@@ -46,6 +47,7 @@ class Wanted:
     expressions: tuple[str, ...] = ()
     search: Study | None = None
     others: Mapping[str, Any] = field(default_factory=dict)
+    reproduces: str = ""
 
     @property
     def search_seed(self) -> int | None:
@@ -193,6 +195,7 @@ def planned(
         search=wanted.search.name if wanted.search else "",
         searched=wanted.search.objective if wanted.search else None,
         search_seed=wanted.search_seed,
+        reproduces=wanted.reproduces,
     )
     stored = wanted.training.replace(study_name=_free_name(store, wanted), n_trials=plan.most_trainings)
     return Plan(plan, tuple(tasks), stored.replace(pruner="none", baselines=("none",), sampler="random"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +191,7 @@ def confirmed(
     *,
     search: str = "",
     expressions: Sequence[str] = (),
+    reproduces: str = "",
     resume: bool = False,
 ) -> Iterator[Session]:
     """Make a new confirmation, and hold a session of it for the length of the block.
@@ -200,6 +201,7 @@ def confirmed(
         asked: the settings of the confirmation.
         search: the name of the search whose functions are confirmed; empty: none.
         expressions: functions to confirm, by name or as formulas.
+        reproduces: the published experiment that this is a part of, and its scale; mostly empty.
         resume: if there is a study of that name, wait for its driver to end, and go on with it.
 
     Raises:
@@ -216,7 +218,7 @@ def confirmed(
             yield found
         return
     with opened(request.storage, create=True, existing=bool(search)) as store:
-        wanted = _wanted(store, request, asked, search, expressions, caller)
+        wanted = replace(_wanted(store, request, asked, search, expressions, caller), reproduces=reproduces)
         settings = confirming.variants(wanted)
         with caller.muted():
             digests = [session.check_training(one) for one in settings]

@@ -65,12 +65,12 @@ def confirm(
     with sessions.confirmed(
         request, asked, caller(), search=name, expressions=expression or (), resume=skip_if_exists
     ) as session:
-        _announce(session)
+        announce(session)
         search(session, quiet, None)
     conclude(storage, session.study)
 
 
-def _announce(session: Session) -> None:
+def announce(session: Session) -> None:
     """Say how many trainings there will be, how long they take if that is known, and by what rule they are judged."""
     from searcher.confirming import seconds_each
     from searcher.reports.confirmed import plan_of

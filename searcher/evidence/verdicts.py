@@ -151,11 +151,13 @@ def _doubts(comparison: Comparison, evidence: Evidence) -> Iterator[str]:
 def _more_seeds(comparison: Comparison, evidence: Evidence) -> Iterator[str]:
     if comparison.seeds_needed:
         yield f"About {comparison.seeds_needed} seeds in all would settle it, if the estimates are right."
-    if comparison.within is not None:
+    largest = 1.0 if evidence.metric.unit == "fraction" else math.inf  # a greater difference of fractions cannot be
+    if comparison.within is not None and comparison.within < largest:
         yield f"The true difference is within ±{_number(comparison.within)} (two one-sided t tests, corrected)."
-    if comparison.detectable is not None and comparison.test != SIGN_TEST:
+    found = comparison.detectable
+    if found is not None and found < largest and comparison.test != SIGN_TEST:
         yield (
-            f"These {comparison.pairs} seeds find a true difference of {_number(comparison.detectable)} "
+            f"These {comparison.pairs} seeds find a true difference of {_number(found)} "
             f"in {evidence.metric.name} with 80 % power."
         )
 

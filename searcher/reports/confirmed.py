@@ -193,12 +193,16 @@ class Confirmed:
         found = {function.label for function in self.plan.functions if not function.name}
         few = len(evidence.comparisons) <= FEW
         for comparison in evidence.comparisons:
-            if few or comparison.function in found or comparison.verdict is Verdict.BETTER:
-                yield "\n    ".join((sentence(comparison, evidence), *self._remarks(comparison, evidence)))
+            better = comparison.verdict is Verdict.BETTER
+            if few or better or comparison.function in found:
+                more = self._remarks(comparison, evidence) if few or better else ()
+                yield "\n    ".join((sentence(comparison, evidence), *more, *self._searched(comparison)))
 
     def _remarks(self, comparison: Comparison, evidence: Evidence) -> Iterator[str]:
-        function = next(one for one in self.plan.functions if one.label == comparison.function)
         yield from (text for text in remarks(comparison, evidence) if text not in self._common(evidence))
+
+    def _searched(self, comparison: Comparison) -> Iterator[str]:
+        function = next(one for one in self.plan.functions if one.label == comparison.function)
         searched, reference = self.plan.searched, self._reference
         if searched and function.searched is not None and reference.searched is not None and not function.name:
             gap = searched.merit(function.searched) - searched.merit(reference.searched)

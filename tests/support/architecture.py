@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "searcher.reports": (
         *("search_space", "workers.tasks", "searcher.mirrors", "searcher.store", "searcher.evidence"),
-        *("searcher.confirmation", *BASE),
+        *("searcher.confirmation", "searcher.reproductions", *BASE),
     ),
     "searcher.observe": ("workers.text", "searcher.driver", "searcher.store.lease", *BASE),
     "searcher.integrations": ("workers", *BASE),
@@ -41,6 +41,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("workers", "searcher.confirmation", "searcher.evidence", "searcher.driver", "searcher.settings"),
         *("searcher.store", *BASE),
     ),
+    "searcher.reproductions": ("searcher.settings", *BASE),
     "searcher.sessions": (
         *("workers", "searcher.confirming", "searcher.driver", "searcher.settings", "searcher.store", *BASE),
     ),
