@@ -273,9 +273,10 @@ def _conclude(storage: str, study: Study) -> None:
     """The ranked table, the best function against ReLU, and what to type next."""
     from searcher.reports import report
     from searcher.reports.mirrors import marked
+    from searcher.reports.ranked import leaderboard
 
     with opened(storage) as store:
-        rows = marked(store, study, store.leaderboard(study, 15, baselines=True))
+        rows = marked(store, study, leaderboard(store, study, 15, baselines=True))
         print_rows(_for_table(study, rows), Format.table)
         print_text(report.conclusion(store, study, rows))
         typed = shown(store.typed(study.name))

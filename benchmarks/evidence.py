@@ -14,7 +14,8 @@ for the reference.
 * coverage: how often do intervals hold the true value? 93 to 97 %.
 * power: do as many trainings find what they are said to find?
 * ranking: a search of 100 trainings, either of 100 functions once, whose best value is taken; or of 80 functions, whose
-  best five are trained four times more, and the first by its lower bound is taken. Which one is truly better?
+  best five are trained four times more, and the first by its lower bound is taken. Which one is truly better? And how
+  good is the first rank of a search of 200 trainings with `--replicates`, beside one without?
 
     python -m benchmarks.evidence --studies 2000
 
@@ -46,10 +47,14 @@ from searcher.evidence.estimates import Interval, bca_interval, mean_interval, p
 from searcher.evidence.paired import verdict_of
 from searcher.evidence.sequential import Looks
 from searcher.evidence.significance import holm_corrected, p_values
+from searcher.proposers import Proposal, ReplicatingProposer
+from searcher.records import TrialState
+from searcher.samplers.contract import Observation, Pending
 from workers.contract import Direction, Metric
 
 Array = NDArray[np.float64]
 Draw = Callable[[np.random.Generator, tuple[int, ...]], Array]
+Merits = Callable[[np.random.Generator, int], Array]
 
 METRIC = Metric("test_acc", Direction.MAXIMIZE)  # without a unit there is no margin of equivalence by default
 MEAN, SD = 0.9, 0.01  # of a training
@@ -271,10 +276,15 @@ def noethers(rng: np.random.Generator, studies: int) -> Iterator[list[str]]:
         yield [f"P(A > B) = 0.75, Noether, one-sided {name}", f"{n} pairs", "95 %", f"{(p <= 0.05).mean():.1%}"]
 
 
-MERITS: Mapping[str, Callable[[np.random.Generator, int], Array]] = {
+MERITS: Mapping[str, Merits] = {
     "normal": lambda rng, n: rng.normal(size=n),
     "a crowd near the top": lambda rng, n: -rng.exponential(size=n),
 }
+
+
+SCORE = Metric("val_score", Direction.MAXIMIZE)
+TRAININGS = 200
+SHARES = (0.0, 0.1, 0.2, 0.4)
 
 
 def rankings(studies: int, seed: int) -> Iterator[list[str]]:
@@ -293,7 +303,53 @@ def rankings(studies: int, seed: int) -> Iterator[list[str]]:
             ]
 
 
-def choices(rng: np.random.Generator, merits: Callable[[np.random.Generator, int], Array], noise: float) -> list[float]:
+def races(studies: int, seed: int) -> Iterator[list[str]]:
+    """Yield rows: the true merit of what a search of 200 trainings chooses, without and with `--replicates`."""
+    for name, merits in MERITS.items():
+        for noise in (0.1, 0.3, 1.0):
+            rng = np.random.default_rng(seed)
+            chosen = np.array([[race(rng, merits, noise, share) for share in SHARES] for _ in range(studies)])
+            cells = [f"{chosen[:, 0].mean():.3f}"]
+            for place in range(1, len(SHARES)):
+                gain = chosen[:, place] - chosen[:, 0]
+                cells.append(f"{gain.mean():+.3f} ± {2 * gain.std() / math.sqrt(studies):.3f}")
+            yield [name, f"{noise:g}", *cells]
+
+
+class Numbered:
+    """Proposes functions that are called by numbers: the next one each time."""
+
+    def __init__(self) -> None:
+        self.proposed = 0
+
+    def ask(self, number: int, pending: Sequence[Pending]) -> Proposal:
+        del number, pending
+        name = str(self.proposed)
+        return Proposal(name, name, 0)
+
+    def tell(self, observation: Observation) -> None:
+        del observation
+        self.proposed += 1
+
+
+def race(rng: np.random.Generator, merits: Merits, noise: float, share: float) -> float:
+    """Return the true merit of the function that a search ranks first, at the cost of 200 trainings."""
+    true, values = merits(rng, TRAININGS), dict[str, dict[int, float | None]]()
+    numbered = Numbered()
+    proposer = ReplicatingProposer(numbered, share, 0) if share else numbered
+    for number in range(TRAININGS):
+        proposal = proposer.ask(number, ())
+        assert isinstance(proposal, Proposal)
+        value = float(true[int(proposal.key)] + noise * rng.normal())
+        values.setdefault(proposal.key, {})[proposal.seed] = value
+        observed = Observation(
+            *(number, proposal.expression, None, proposal.key, proposal.seed), TrialState.COMPLETE, value, "", 1.0
+        )
+        proposer.tell(observed)
+    return float(true[int(ranked(Samples(SCORE, values))[0].function)])
+
+
+def choices(rng: np.random.Generator, merits: Merits, noise: float) -> list[float]:
     """Return the true merits of four choices at the cost of 100 trainings: the best value of 100 functions; and of 80
     functions of which five are trained again, the best single value, the best mean and the best lower bound."""
     true = merits(rng, 100)
@@ -303,10 +359,9 @@ def choices(rng: np.random.Generator, merits: Callable[[np.random.Generator, int
     for i in np.argsort(once[:80])[-5:]:
         again = true[i] + noise * rng.normal(size=4)
         values[str(i)] |= {seed: float(value) for seed, value in enumerate(again, 1)}
-    metric = Metric("val_score", Direction.MAXIMIZE)
     single = max(values, key=lambda function: max(values[function].values()))
     mean = max(values, key=lambda function: float(np.mean(list(values[function].values()))))
-    bound = ranked(Samples(metric, values))[0].function
+    bound = ranked(Samples(SCORE, values))[0].function
     return [float(raw), *(float(true[int(name)]) for name in (single, mean, bound))]
 
 
@@ -353,6 +408,9 @@ def main() -> None:
     if "ranking" in arguments.only:
         head = "true merits | noise | best of 100 | best training | best mean | lower bound | gain | better / worse"
         table("True merit of the choice, at equal cost", head, rankings(studies, seed))
+        head = " | ".join(["true merits", "noise", "without", *(f"replicates {share:g}" for share in SHARES[1:])])
+        title = "True merit of the first rank after 200 trainings, and the gain by --replicates"
+        table(title, head, races(studies, seed))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from searcher.observe.progress import Display
 from searcher.records import Kind, StudyKind, Trial, TrialState
 from searcher.reports import report
 from searcher.reports.mirrors import marked
+from searcher.reports.ranked import leaderboard
 from searcher.sessions import Caller, Request, Session, launched
 from searcher.settings import loading
 from searcher.settings.config import Config, ConfigError
@@ -254,6 +255,10 @@ class RankedFunction:
         state: how its first training ended.
         number: the number of its first training in the study.
         mirror: `mirror of relu` or `mirror of trial 12` where -f(-x) ranks higher in the same study, else empty.
+        configuration: of a design with several: the configuration that it is ranked under.
+        diverged: how many trainings did not finish, where there are several seeds.
+        bound: what its mean surely reaches, by which it is ranked; None where there is one seed, or noise is not known.
+        tied: whether the leader is not shown to be better; None where there is one seed.
     """
 
     rank: int
@@ -266,6 +271,10 @@ class RankedFunction:
     state: TrialState
     number: int
     mirror: str = ""
+    configuration: str = ""
+    diverged: int = 0
+    bound: float | None = None
+    tied: bool | None = None
 
 
 class Study:
@@ -394,7 +403,7 @@ class Study:
         if limit is not None and limit < 1:
             raise UsageError(f"limit must be at least 1, or None for all, not {limit!r}")
         with self._view._reading() as store:
-            return marked(store, self._record, store.leaderboard(self._record, limit))
+            return marked(store, self._record, leaderboard(store, self._record, limit))
 
     def _ranked(self, row: Mapping[str, Any]) -> RankedFunction:
         names = self._names()

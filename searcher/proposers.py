@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
+from heapq import nlargest
 from itertools import product
+from statistics import fmean
 from typing import Any, Protocol, Self
 
 from search_space import Choices, Expression, Grammar, key, parse
+from searcher.records import TrialState
 from searcher.samplers.contract import Observation, Pending, Sampler
+
+LEADERS = 5  # functions that are trained again
+MOST_TRAININGS = 5  # of each of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,48 @@ class SamplerProposer:
 
     def tell(self, observation: Observation) -> None:
         self._sampler.tell(observation)
+
+
+class ReplicatingProposer:
+    """Proposes what another proposer does and, for a share of the trials, a function that leads again, with a new seed.
+
+    It trains again the one of the best five that has the fewest trainings, each at most five times. A function that led
+    by a lucky training falls back by its mean, and another one takes its place.
+
+    Args:
+        proposer: what it takes new functions from. It is told only trainings with the usual seed.
+        share: how many of the trials train a function again.
+        training_seed: the usual seed.
+    """
+
+    def __init__(self, proposer: Proposer, share: float, training_seed: int) -> None:
+        self._proposer, self._share, self._seed = proposer, share, training_seed
+        self._merits: dict[str, list[float]] = {}  # of candidates and baselines, by key
+        self._expressions: dict[str, str] = {}
+
+    def ask(self, number: int, pending: Sequence[Pending]) -> Proposal | Wait | None:
+        due = int((number + 1) * self._share) > int(number * self._share)
+        if due and (leader := self._leader(pending)):
+            key, trainings = leader
+            return Proposal(self._expressions[key], key, self._seed + trainings)
+        return self._proposer.ask(number, [one for one in pending if one.seed == self._seed])
+
+    def _leader(self, pending: Sequence[Pending]) -> tuple[str, int] | None:
+        """Return the function to train again, and how many trainings it has; None if there is none."""
+        open_ones = Counter(one.key for one in pending)
+        best = nlargest(LEADERS, self._merits, key=lambda one: fmean(self._merits[one]))
+        trained = [(len(self._merits[one]) + open_ones[one], place, one) for place, one in enumerate(best)]
+        fewest, _, leader = min(trained, default=(MOST_TRAININGS, 0, ""))
+        return (leader, fewest) if fewest < MOST_TRAININGS else None
+
+    def tell(self, observation: Observation) -> None:
+        if observation.state is TrialState.COMPLETE and observation.merit is not None and observation.cost > 0:
+            self._merits.setdefault(observation.key, []).append(observation.merit)
+            self._expressions.setdefault(observation.key, observation.expression)
+        elif observation.seed != self._seed:  # it diverged with this seed, so it leads no longer
+            self._merits.pop(observation.key, None)
+        if observation.seed == self._seed:
+            self._proposer.tell(observation)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from searcher.proposers import WAIT, Proposal, Proposer, Wait
 from searcher.records import REFUSED, Kind, Study, StudyKind, StudyTask, Trial, TrialState
 from searcher.samplers.contract import Pending, observation_of
 from searcher.settings.config import Config
+from searcher.settings.plan import training_seed
 from searcher.store import replay
 from searcher.store.lease import Lease
 from searcher.store.rows import Batch
@@ -127,7 +128,7 @@ class Search:
         self._writer = ResultWriter(store, lease, study)
         self._proposer, self._pool, self._should_stop = proposer, pool, should_stop
         self._pruner = pruner_of(config, study.task)
-        self._state = SearchState(study)
+        self._state = SearchState(study, training_seed=training_seed(config))
         self._mirrors = Mirrors(self._state, config.search.skip_mirrors)
         self._failures = Failures(config.run.max_retries)
         self._started = self._last_marked = clock()
@@ -413,9 +414,10 @@ class Search:
             if not isinstance(proposal, Proposal) or self._state.study.kind is StudyKind.DESIGN:
                 break
             repeated = bool(rejected) and proposal.expression == rejected[-1].expression
-            if repeated or proposal.key not in self._state.functions:
+            training = proposal.key, proposal.seed, proposal.task_config
+            if repeated or self._state.identity_of(*training) not in self._state.functions:
                 break
-            rejected.append(Pending(number, proposal.expression, proposal.choices, proposal.key))
+            rejected.append(Pending(number, proposal.expression, proposal.choices, *training))
         return proposal
 
     def _refusal(self, trial: Trial) -> str:
@@ -454,7 +456,7 @@ class Search:
             total=state.study.n_trials,
             counts=Counter(state.counts),
             proposed=state.proposed,
-            unique=len(state.functions),
+            unique=state.unique,
             trained=state.trained,
             session_done=self._session_done,
             seconds=self._clock() - self._started,

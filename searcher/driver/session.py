@@ -23,7 +23,7 @@ from searcher.confirmation import Confirmation, ConfirmationProposer
 from searcher.display import shown
 from searcher.driver.journal import Journal
 from searcher.driver.loop import Progress, Search
-from searcher.proposers import Design, Proposer, SamplerProposer
+from searcher.proposers import Design, Proposer, ReplicatingProposer, SamplerProposer
 from searcher.records import Study, StudyKind, StudyTask
 from searcher.samplers.contract import Sampler
 from searcher.samplers.registry import make_sampler
@@ -311,7 +311,9 @@ def proposer_of(study: Study, settings: Config) -> Proposer:
             if isinstance(design, list)
             else ConfirmationProposer(Confirmation.from_plain(design))
         )
-    return SamplerProposer(_sampler(settings), grammar_of(settings), training_seed(settings))
+    seed, share = training_seed(settings), settings.search.replicates
+    proposer = SamplerProposer(_sampler(settings), grammar_of(settings), seed)
+    return ReplicatingProposer(proposer, share, seed) if share else proposer
 
 
 def extended(store: Store, lease: Lease, study: Study, n_trials: int) -> Study:

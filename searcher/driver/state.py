@@ -52,6 +52,8 @@ class SearchState:
         trained: number of trials that a worker trained.
         mirrors: number of trials left untrained as mirrors of others.
         best: the best trained trial, by the study's objective.
+        training_seed: the seed of all trainings of a search, except where leaders are trained again.
+        replicates: number of such trainings.
     """
 
     study: Study
@@ -67,16 +69,27 @@ class SearchState:
     trained: int = 0
     mirrors: int = 0
     best: Trial | None = None
+    training_seed: int = 0
+    replicates: int = 0
 
     def identity(self, trial: Trial, key: str = "") -> str:
         """Return a text that is the same for equal trainings only: it has the function's key, the seed and the task
-        configuration. In a search the last two are the same for all trials and left out.
+        configuration. In a search the last two are the same for nearly all trials, and then left out.
 
         Args:
             key: the function's key by today's rules, if the trial has one of older rules.
         """
-        key = key or trial.key
-        return key if self.study.kind is StudyKind.SEARCH else f"{key}/{trial.seed}/{trial.task_config}"
+        return self.identity_of(key or trial.key, trial.seed, trial.task_config)
+
+    def identity_of(self, key: str, seed: int, task_config: int) -> str:
+        """Return the identity of a training of the function with this key."""
+        usual = self.study.kind is StudyKind.SEARCH and seed == self.training_seed
+        return key if usual else f"{key}/{seed}/{task_config}"
+
+    @property
+    def unique(self) -> int:
+        """Number of different functions among the proposed trials of a search; of different trainings in a design."""
+        return len(self.functions) - self.replicates
 
     def finish(self, trial: Trial, key: str = "") -> None:
         """Enter a finished trial. `key` is its function's key by today's rules, if the store has another one."""
@@ -112,6 +125,7 @@ class SearchState:
 
     def propose(self, trial: Trial) -> None:
         """Enter a trial that was proposed and is not judged yet."""
+        self.replicates += self.study.kind is StudyKind.SEARCH and trial.seed != self.training_seed
         self.pending[trial.number] = Pending(
             trial.number, trial.expression, trial.choices, trial.key, trial.seed, trial.task_config
         )

@@ -6,21 +6,23 @@ from collections import defaultdict
 from typing import Any
 
 from searcher.evidence import Samples, ranked
-from searcher.records import Study, StudyKind, StudyTask, Trial
+from searcher.records import Kind, Study, StudyKind, StudyTask, Trial, TrialState
 from searcher.reports.confirmed import Confirmed, is_confirmation
 from searcher.store.store import Store
 
 
-def leaderboard(store: Store, study: Study, limit: int | None = None) -> list[dict[str, Any]]:
+def leaderboard(
+    store: Store, study: Study, limit: int | None = None, *, baselines: bool = False
+) -> list[dict[str, Any]]:
     """Return a study's functions, best first, as `Store.leaderboard` does.
 
-    In a search each function has one training seed, and its values rank it. In a design there are several: a function
-    is ranked by what its mean surely reaches, and has three more fields: `diverged` (trainings), `bound` (that value)
-    and `tied` (whether the leader is not shown to be better). A design has a row for each function and configuration,
-    with a field `configuration`.
+    In most searches each function has one training seed, and its values rank it. In a design, and in a search with
+    replicates, there are several: a function is ranked by what its mean surely reaches, and has three more fields:
+    `diverged` (trainings), `bound` (that value) and `tied` (whether the leader is not shown to be better). A design has
+    a row for each function and configuration, with a field `configuration`.
     """
-    if study.kind is StudyKind.SEARCH:
-        return store.leaderboard(study, limit)
+    if study.kind is StudyKind.SEARCH and not study.config.get("replicates"):
+        return store.leaderboard(study, limit, baselines=baselines)
     board = {
         (task.number, row["key"]): row
         for task in study.tasks
@@ -28,9 +30,12 @@ def leaderboard(store: Store, study: Study, limit: int | None = None) -> list[di
     }
     found = []
     for samples, tasks in _samples(store, study):
-        for one in ranked(samples)[:limit]:
+        for one in ranked(samples):
             task, key = tasks[one.function]
             row = board.get((task.number, key)) or _without_value(key, one.function, task)
+            shown = limit is None or one.rank <= limit or (baselines and row["kind"] == Kind.BASELINE)
+            if not shown:
+                continue
             found.append(
                 {
                     **({"configuration": samples.configuration} if len(study.tasks) > 1 else {}),
@@ -59,13 +64,16 @@ def _samples(store: Store, study: Study) -> list[tuple[Samples, dict[str, tuple[
             for samples, configuration in zip(found.samples, found.plan.configurations, strict=True)
         ]
     trials = [trial for trial in store.trials(study) if trial.state.judged and trial.cites is None]
+    if study.kind is StudyKind.SEARCH:  # it ranks what was trained to the end
+        finished = {trial.key for trial in trials if trial.state is TrialState.COMPLETE}
+        trials = [trial for trial in trials if trial.key in finished]
     return [_of_trials(task, [trial for trial in trials if trial.task_config == task.number]) for task in study.tasks]
 
 
 def _of_trials(task: StudyTask, trials: list[Trial]) -> tuple[Samples, dict[str, tuple[StudyTask, str]]]:
     values: defaultdict[str, dict[int, float | None]] = defaultdict(dict)
     for trial in trials:
-        values[trial.key][trial.seed] = trial.value if trial.merit is not None else None
+        values[trial.key][trial.seed] = trial.value if trial.state is TrialState.COMPLETE else None
     return Samples(task.objective, values, str(task.number)), {key: (task, key) for key in values}
 
 

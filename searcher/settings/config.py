@@ -74,6 +74,12 @@ class SearchSettings:
     baselines: tuple[str, ...] = setting(
         ("all",), help="Functions trained first, in at most half of the trials: relu,swish,..., x*tanh(x), all, none."
     )
+    replicates: float = setting(
+        0.0,
+        help="Share of the trials that train the leaders again, with other seeds; 0: none.",
+        at_least=0,
+        at_most=0.9,
+    )
     pruner: str = setting(
         "none", help="Stop bad candidates early: none, median or halving.", one_of=PRUNERS, on_resume=True
     )
