@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from itertools import product
 from statistics import median
@@ -12,12 +12,13 @@ from searcher.confirmation import Configuration, Confirmation, Function
 from searcher.driver import session
 from searcher.evidence.paired import chosen_rope
 from searcher.evidence.sequential import LOOKS
-from searcher.records import Kind, Study, StudyTask, TrialState
+from searcher.records import Kind, Study, StudyTask
 from searcher.settings import loading
 from searcher.settings.checking import NAME_LENGTH
 from searcher.settings.config import Config, ConfigError, differences
 from searcher.settings.confirm import ALL, ConfirmSettings
 from searcher.settings.plan import baseline_trial, study_task, training_seed
+from searcher.store import queries
 from searcher.store.store import Store
 from workers.contract import Declaration, Metric
 from workers.tasks.base import IMAGES
@@ -26,6 +27,7 @@ from workers.tasks.images.config import Evaluation
 SEEDS = 10
 TOP = 3
 FACTOR = 3.0  # between two learning rates that are tried
+RECENT = 200  # trainings of a search, by which the time is estimated
 RATES = ("learning_rate", "lr")  # what a task of one's own may call its learning rate
 
 
@@ -48,11 +50,6 @@ class Wanted:
     search: Study | None = None
     others: Mapping[str, Any] = field(default_factory=dict)
     reproduces: str = ""
-
-    @property
-    def search_seed(self) -> int | None:
-        """The training seed of the search; None without a search."""
-        return training_seed(self.training) if self.search else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +103,16 @@ def functions(store: Store | None, wanted: Wanted) -> tuple[list[Function], Func
     found += _baselines(store, wanted)
     known = {function.label: function for function in found}
     reference = known.get(wanted.settings.reference) or _named(wanted.settings.reference, store, wanted)
-    distinct = {function.key: function for function in reversed([*found, reference])}
-    ordered = list(reversed(distinct.values()))
-    if len(ordered) < 2:
+    distinct = dict[str, Function]()
+    for function in (*found, reference):  # the search may have found a function that has a name
+        first = distinct.setdefault(function.key, function)
+        distinct[function.key] = replace(first, name=first.name or function.name)
+    if len(distinct) < 2:
         raise ConfigError(
             f"there is no function to compare with {reference.label}; name some: --expression 'x * tanh(x)', "
             "or --baselines swish1,gelu"
         )
-    return ordered, distinct[reference.key]
+    return list(distinct.values()), distinct[reference.key]
 
 
 def _leaders(store: Store | None, wanted: Wanted) -> list[Function]:
@@ -180,7 +179,8 @@ def planned(
             for rate in rates or (None,):
                 task = _task(_with_rate(config, declaration, rate), declaration, wanted.settings, tested=tested)
                 tasks.append(replace(task, number=len(tasks), data_digest=digest))
-    seeds, looks = _seeds(wanted)
+    used = queries.training_seeds(store, wanted.search) if store and wanted.search else set[int]()
+    seeds, looks = _seeds(wanted.settings, used)
     plan = Confirmation(
         metric=tasks[0].objective,
         functions=tuple(chosen),
@@ -194,7 +194,7 @@ def planned(
         rope=chosen_rope(wanted.settings.rope, tasks[0].objective),
         search=wanted.search.name if wanted.search else "",
         searched=wanted.search.objective if wanted.search else None,
-        search_seed=wanted.search_seed,
+        search_seed=training_seed(wanted.training) if wanted.search else None,
         reproduces=wanted.reproduces,
     )
     stored = wanted.training.replace(study_name=_free_name(store, wanted), n_trials=plan.most_trainings)
@@ -249,24 +249,27 @@ def _with_rate(config: Config, declared: Declaration, rate: float | None) -> Con
     return config.replace(task_kwargs={**config.training.task_kwargs, name: rate})
 
 
-def _seeds(wanted: Wanted) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _seeds(settings: ConfirmSettings, used: Set[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the training seeds, and after how many of them the data are looked at.
 
+    Args:
+        used: the seeds of the search, by whose trainings it chose the functions.
+
     Raises:
-        ConfigError: the seed of the search is among them.
+        ConfigError: one of these is among them.
     """
-    settings, used = wanted.settings, wanted.search_seed
     number = settings.seeds or (LOOKS[-1] if settings.until_sure else SEEDS)
     looks = (*(look for look in LOOKS if settings.until_sure and look < number), number)
     first = settings.first_seed
     if first is None:
-        first = 0 if used is None else used + 1
-    if used is not None and first <= used < first + number:
+        first = max(used, default=-1) + 1
+    seeds = range(first, first + number)
+    if shared := used & set(seeds):
         raise ConfigError(
-            f"the search chose its functions by trainings with seed {used}, so these count for nothing in a "
-            f"confirmation with seeds {first} to {first + number - 1}; give --first-seed {used + 1}, or leave it out"
+            f"the search chose its functions by trainings with seed {min(shared)}, so these count for nothing in a "
+            f"confirmation with seeds {seeds[0]} to {seeds[-1]}; give --first-seed {max(used) + 1}, or leave it out"
         )
-    return tuple(range(first, first + number)), looks
+    return tuple(seeds), looks
 
 
 def _names(settings: Sequence[Config]) -> list[str]:
@@ -296,6 +299,6 @@ def _free_name(store: Store | None, wanted: Wanted) -> str:
 
 
 def seconds_each(store: Store, search: Study) -> float | None:
-    """Return how long a training of a search took, the median over those that were trained to the end."""
-    found = [trial.seconds for trial in store.trials(search) if trial.trained and trial.state is TrialState.COMPLETE]
+    """Return how long a training of a search took, the median over the latest ones; None if none was finished."""
+    found = queries.training_seconds(store, search, RECENT)
     return median(found) if found else None

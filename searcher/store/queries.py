@@ -86,6 +86,23 @@ def failure_reasons(store: Store, study: Study, limit: int) -> list[tuple[int, s
     return [(row.number, row.reason) for row in rows]
 
 
+def training_seconds(store: Store, study: Study, limit: int) -> list[float]:
+    """Return how many seconds the latest `limit` trainings took that were not stopped early."""
+    rows = store.read(
+        sa.select(_T.seconds)
+        .where(_T.study_id == study.id, _T.finish_order.is_not(None), _T.state == TrialState.COMPLETE, _T.seconds > 0)
+        .order_by(_T.finish_order.desc())
+        .limit(limit)
+    )
+    return [row.seconds for row in rows]
+
+
+def training_seeds(store: Store, study: Study) -> set[int]:
+    """Return the training seeds of a study's trials."""
+    rows = store.read(sa.select(_T.seed).where(_T.study_id == study.id).distinct())
+    return {row.seed for row in rows}
+
+
 def end_times(store: Store, study: Study, limit: int) -> list[datetime]:
     """Return the times at which the latest `limit` trials ended, latest first."""
     rows = store.read(
