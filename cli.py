@@ -43,6 +43,7 @@ _find_own_packages()
 import typer
 
 from searcher import DEFAULT_STORAGE, __version__
+from searcher.commands import compare as compare_commands
 from searcher.commands import data as data_commands
 from searcher.commands import database as database_commands
 from searcher.commands import driving as driving_commands
@@ -80,6 +81,7 @@ app = typer.Typer(
 )
 app.add_typer(database_commands.app, name="db")
 app.add_typer(driving_commands.app)
+app.add_typer(compare_commands.app)
 app.add_typer(space_commands.app)
 app.add_typer(sql_commands.app)
 app.add_typer(surgery_commands.app)

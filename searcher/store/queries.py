@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
 
-from searcher.records import Kind, Study, TrialState
+from searcher.records import Kind, Study, Trial, TrialState
 from searcher.store import schema
+from searcher.store.rows import trial_of
 from searcher.store.store import Store
 
 _T = schema.trial.c
@@ -95,3 +97,11 @@ def end_times(store: Store, study: Study, limit: int) -> list[datetime]:
         .limit(limit)
     )
     return [row.finished_at for row in rows]
+
+
+def trials_of(store: Store, study: Study, keys: Sequence[str]) -> list[Trial]:
+    """Return the study's trials of the functions with these stored keys, by number."""
+    rows = store.read(
+        sa.select(schema.trial).where(_T.study_id == study.id, _T.key.in_(keys)).order_by(_T.number)
+    )
+    return [trial_of(row._mapping) for row in rows]
