@@ -105,3 +105,14 @@ def trials_of(store: Store, study: Study, keys: Sequence[str]) -> list[Trial]:
         sa.select(schema.trial).where(_T.study_id == study.id, _T.key.in_(keys)).order_by(_T.number)
     )
     return [trial_of(row._mapping) for row in rows]
+
+
+def infeasible_reasons(store: Store, study: Study) -> list[tuple[str, int]]:
+    """Return the reasons of infeasible trials, each with the number of trials. Citations do not count."""
+    rows = store.read(
+        sa.select(_T.reason, sa.func.count().label("trials"))
+        .where(_T.study_id == study.id, _T.state == TrialState.INFEASIBLE, _T.cites.is_(None))
+        .group_by(_T.reason)
+        .order_by(_T.reason)
+    )
+    return [(row.reason, row.trials) for row in rows]
