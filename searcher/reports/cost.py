@@ -107,16 +107,25 @@ def measure(
         parameters = [parameter for module in modules.values() for parameter in module.parameters()]
         forward = timed(modules, x, rounds, backward=False, tell=lambda part: tell(part / 3))
         both = timed(modules, x, rounds, backward=True, clear=parameters, tell=lambda part: tell((1 + 2 * part) / 3))
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    where = f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
     found = []
     for text in expressions:
         name = _normal(text)
-        times = [
-            *(_ns(times, name, x.numel()) for times in (forward, both)),
-            *(_ratio(times, name) for times in (forward, both)),
-        ]
-        conditions = (f"cuda ({where})" if device.type == "cuda" else where, shape, str(dtype).removeprefix("torch."))
-        found.append(Cost(text, *times, saved.get(name), *conditions, threads, notes.get(text, "")))
+        found.append(
+            Cost(
+                text,
+                forward_ns=_ns(forward, name, x.numel()),
+                both_ns=_ns(both, name, x.numel()),
+                forward_ratio=_ratio(forward, name),
+                both_ratio=_ratio(both, name),
+                saved_bytes=saved.get(name),
+                device=where,
+                shape=shape,
+                dtype=str(dtype).removeprefix("torch."),
+                threads=threads,
+                note=notes.get(text, ""),
+            )
+        )
     return found
 
 
