@@ -44,10 +44,12 @@ import typer
 
 from searcher import DEFAULT_STORAGE, __version__
 from searcher.commands import compare as compare_commands
+from searcher.commands import costs
 from searcher.commands import data as data_commands
 from searcher.commands import database as database_commands
 from searcher.commands import driving as driving_commands
 from searcher.commands import jobs as jobs_commands
+from searcher.commands import plot as plot_commands
 from searcher.commands import space as space_commands
 from searcher.commands import sql as sql_commands
 from searcher.commands import surgery as surgery_commands
@@ -82,6 +84,7 @@ app = typer.Typer(
 app.add_typer(database_commands.app, name="db")
 app.add_typer(driving_commands.app)
 app.add_typer(compare_commands.app)
+app.add_typer(plot_commands.app)
 app.add_typer(space_commands.app)
 app.add_typer(sql_commands.app)
 app.add_typer(surgery_commands.app)
@@ -196,16 +199,23 @@ def top(
     limit: Annotated[
         int | None, typer.Option(min=1, max=10_000_000, help="How many functions; all if not given.")
     ] = None,
+    cost: Annotated[
+        bool, typer.Option("--cost", help="Measure what each function costs beside ReLU (50 unless --limit says more).")
+    ] = False,
     output: Output = Format.table,
 ) -> None:
     """Rank a study's functions, best first, by the study's objective on the validation part."""
     with opened(storage) as store:
         study = store.study(name)
-        rows = store.leaderboard(study, limit)
+        rows = store.leaderboard(study, costs.checked(limit) if cost else limit)
         from searcher.reports.mirrors import marked  # imports torch: not before the study is known to be there
 
         rows = marked(store, study, rows)
+        if cost:
+            rows = costs.measured(rows)
         print_rows(_for_table(study, rows) if output is Format.table else rows, output)
+        if cost and output is Format.table:
+            costs.print_conditions(rows)
 
 
 @app.command()
@@ -298,6 +308,7 @@ def _for_table(study: Study, rows: Sequence[Row]) -> list[dict[str, Any]]:
             "baseline": row["name"],
             "trials": row["n_trials"],
             **{metric.name: measured(row[metric.name]) for metric in study.task.shown},
+            **costs.in_short(row),
             "number": row["number"],
         }
         for row in rows
