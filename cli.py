@@ -50,6 +50,7 @@ from searcher.commands import database as database_commands
 from searcher.commands import driving as driving_commands
 from searcher.commands import jobs as jobs_commands
 from searcher.commands import plot as plot_commands
+from searcher.commands import report as report_commands
 from searcher.commands import space as space_commands
 from searcher.commands import sql as sql_commands
 from searcher.commands import surgery as surgery_commands
@@ -85,6 +86,7 @@ app.add_typer(database_commands.app, name="db")
 app.add_typer(driving_commands.app)
 app.add_typer(compare_commands.app)
 app.add_typer(plot_commands.app)
+app.add_typer(report_commands.app)
 app.add_typer(space_commands.app)
 app.add_typer(sql_commands.app)
 app.add_typer(surgery_commands.app)

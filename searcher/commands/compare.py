@@ -47,7 +47,7 @@ def compare(
         bool | None,
         typer.Option(
             "--studies/--functions",
-            help="What A and B are. Not given: studies, if the database has studies of both names; otherwise functions.",
+            help="What A and B are. Not given: studies, if the database has both names; otherwise functions.",
         ),
     ] = None,
     metric: Annotated[str, typer.Option(help="Compare functions by this metric; otherwise by the objective.")] = "",
@@ -61,7 +61,9 @@ def compare(
             as_studies = study is None and a in names and b in names
         if as_studies:
             if study or metric:
-                raise UsageError(f"{'--study' if study else '--metric'} is for comparing functions, and these are studies")
+                raise UsageError(
+                    f"{'--study' if study else '--metric'} is for comparing functions, and these are studies"
+                )
             _compare_studies(store, a, b, output)
         else:
             _load(primitives)

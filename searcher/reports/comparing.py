@@ -117,9 +117,7 @@ def _ended(values: Mapping[int, float | None], seed: int) -> str:
     return "diverged" if values[seed] is None else "finished"
 
 
-def functions(
-    store: Store, a: str, b: str, *, study: Study | None = None, metric: str = ""
-) -> tuple[SideBySide, ...]:
+def functions(store: Store, a: str, b: str, *, study: Study | None = None, metric: str = "") -> tuple[SideBySide, ...]:
     """Compare two functions under each task configuration that judged both.
 
     Args:
@@ -373,9 +371,7 @@ def studies(store: Store, one: Study, other: Study) -> tuple[Studies, ...]:
 
 def _side_by_side(store: Store, pair: tuple[Study, Study], tasks: tuple[StudyTask, StudyTask]) -> Studies:
     differences = differing(*tasks)
-    boards = [
-        store.leaderboard(study, task_config=task.number) for study, task in zip(pair, tasks, strict=True)
-    ]
+    boards = [store.leaderboard(study, task_config=task.number) for study, task in zip(pair, tasks, strict=True)]
     metrics = (tasks[0].objective, tasks[1].objective)
     leaders = (boards[0][0] if boards[0] else None, boards[1][0] if boards[1] else None)
     shared = _shared(store, pair, tasks, boards, comparable=not differences)
@@ -393,13 +389,12 @@ def _side_by_side(store: Store, pair: tuple[Study, Study], tasks: tuple[StudyTas
 
 def differing(one: StudyTask, other: StudyTask) -> tuple[tuple[str, Any, Any], ...]:
     """Return what two task configurations measure differently, each with both values."""
-    found = []
-    for task in (one, other):
-        found.append(
-            {"task": task.config.task, **task_settings(task.config)}
-            | {"data digest": task.data_digest or "not known"}
-            | {"metric": f"{task.objective.name} ({task.objective.direction})"}
-        )
+    found = [
+        {"task": task.config.task, **task_settings(task.config)}
+        | {"data digest": task.data_digest or "not known"}
+        | {"metric": f"{task.objective.name} ({task.objective.direction})"}
+        for task in (one, other)
+    ]
     names = dict.fromkeys([*found[0], *found[1]])
     return tuple(
         (name, found[0].get(name), found[1].get(name)) for name in names if found[0].get(name) != found[1].get(name)
@@ -481,4 +476,3 @@ def _some(names: Iterable[str]) -> str:
     found = list(names)
     more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     return ", ".join(found[:SHOWN]) + more
-

@@ -101,9 +101,7 @@ def end_times(store: Store, study: Study, limit: int) -> list[datetime]:
 
 def trials_of(store: Store, study: Study, keys: Sequence[str]) -> list[Trial]:
     """Return the study's trials of the functions with these stored keys, by number."""
-    rows = store.read(
-        sa.select(schema.trial).where(_T.study_id == study.id, _T.key.in_(keys)).order_by(_T.number)
-    )
+    rows = store.read(sa.select(schema.trial).where(_T.study_id == study.id, _T.key.in_(keys)).order_by(_T.number))
     return [trial_of(row._mapping) for row in rows]
 
 

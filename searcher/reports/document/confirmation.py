@@ -7,7 +7,7 @@ from dataclasses import asdict
 from statistics import fmean
 from typing import Any
 
-from searcher.confirmation import Configuration, Confirmation, Function
+from searcher.confirmation import Configuration, Function
 from searcher.evidence import Comparison, Evidence, EvidenceError, Samples, Verdict, conclusion, remarks, sentence
 from searcher.evidence.estimates import summary
 from searcher.records import TrialState
@@ -111,7 +111,7 @@ def _curse(found: Confirmed) -> dict[str, Any] | None:
     metric, configuration = plan.searched, plan.configurations[0]
     values = {function.label: _values(found, function, configuration, metric.name) for function in plan.functions}
     samples = Samples(metric, values, configuration.name)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for function in plan.functions:
         now = summary(samples, function.label)
         if function.searched is not None:
@@ -177,5 +177,3 @@ def winner(found: dict[str, Any]) -> dict[str, Any] | None:
         "reference": found["reference"],
         "confirmed": beats,
     }
-
-

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from search_space import SpaceError, code
 from searcher import __version__
 from searcher.display import headline
-from searcher.evidence import EvidenceError
 from searcher.records import Study, StudyKind, TrialState
 from searcher.reports.confirmed import Confirmed, is_confirmation, plan_of
 from searcher.reports.document import confirmation, illustrations, reproduction, search, story
@@ -43,10 +41,11 @@ def report_data(store: Store, study: Study, *, costs: bool = True) -> dict[str, 
         "confirmation": confirmation.facts(confirmed) if confirmed else None,
         "related": _related(store, study, confirmed),
     }
-    data["winner"] = confirmation.winner(data["confirmation"]) if confirmed else search.winner(data["search"])
-    data["costs"] = illustrations.costs(_leaders(data), MEASURED) if costs else illustrations.no_costs(_leaders(data))
-    data["code"] = _code(data["winner"], study)
-    data["pictures"] = illustrations.pictures(store, study)
+    won = confirmation.winner(data["confirmation"]) if confirmed else search.winner(data["search"])
+    data["winner"] = won
+    data["code"] = _code(won, study)
+    data["pictures"] = illustrations.pictures_of(store, study, costs=costs)
+    data["costs"] = illustrations.costs_of(_leaders(data) if costs else [], data["pictures"])
     data["reproduction"] = reproduction.facts(study, confirmed.plan if confirmed else None)
     return {"title": story.title(data), "story": story.sentences(data), "facts": story.key_facts(data), **data}
 
@@ -82,7 +81,7 @@ def _related(store: Store, study: Study, confirmed: Confirmed | None) -> list[di
             return []
         known = store.study(name)
         facts = search.facts(store, known, 10)
-        data = {"study": _study(store, known), "metric": _metric(known.objective), "search": facts}
+        data: dict[str, Any] = {"study": _study(store, known), "metric": _metric(known.objective), "search": facts}
         data["winner"] = search.winner(facts)
         short = {"leaderboard": facts["leaderboard"], "metrics": facts["metrics"]}
         return [{"study": name, "kind": "search", "story": story.of_search_in_short(data), **short}]
@@ -103,9 +102,9 @@ def _related(store: Store, study: Study, confirmed: Confirmed | None) -> list[di
 def _leaders(data: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the labels and expressions of the functions whose costs are of interest, the best first."""
     if data["confirmation"]:
-        return [(one["label"], one["expression"]) for one in data["confirmation"]["functions"]]
+        return [(one["label"], one["expression"]) for one in data["confirmation"]["functions"]][:MEASURED]
     board: Sequence[dict[str, Any]] = data["search"]["leaderboard"]
-    found = [row for row in board[:5]] + [row for row in board[5:] if row["name"] == "relu"]
+    found = [*board[:5], *(row for row in board[5:] if row["name"] == "relu")]
     return [(row["label"], row["expression"]) for row in found]
 
 
@@ -123,6 +122,3 @@ def _code(winner: dict[str, Any] | None, study: Study) -> dict[str, Any] | None:
         if primitives := study.tasks[0].config.primitives:
             why += f"; it may need the study's own primitives: searcher code --primitives {','.join(primitives)}"
         return found | {"why_not": why}
-
-
-__all__ = ["EvidenceError", "asdict", "report_data"]

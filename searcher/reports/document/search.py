@@ -53,11 +53,10 @@ def _board(store: Store, study: Study, task: StudyTask, leaders: int) -> list[di
     if task.number == 0:
         rows = marked(store, study, rows)
     found: dict[str, dict[str, float]] = {}
-    ended = (TrialState.COMPLETE,)
     for trial in queries.trials_of(store, study, [row["key"] for row in rows]):
-        if trial.task_config == task.number and trial.state in ended and trial.cites is None:
-            if trial.value is not None:
-                found.setdefault(trial.key, {}).setdefault(str(trial.seed), trial.value)
+        mine = trial.task_config == task.number and trial.cites is None
+        if mine and trial.state is TrialState.COMPLETE and trial.value is not None:
+            found.setdefault(trial.key, {}).setdefault(str(trial.seed), trial.value)
     return [{**row, "label": label_of(row), "values": found.get(row["key"], {})} for row in rows]
 
 

@@ -210,7 +210,9 @@ def _curse(found: Data | None) -> str:
         f"{measured(best['mean'])}, {_worse(best['better_by'])}."
     )
     if found["found"] > 1:
-        told += f" Over the {found['found']} functions found by the search: {_worse(found['mean_better_by'])} on average."
+        told += (
+            f" Over the {found['found']} functions found by the search: {_worse(found['mean_better_by'])} on average."
+        )
     return told
 
 
@@ -231,7 +233,7 @@ def _cost(data: Data) -> str:
     label = data["winner"]["label"]
     return (
         f"What it costs: forward and backward, {label} takes {cost['both_ratio']:.2g} times as long as ReLU "
-        f"({cost['both_ns']:.2g} ns for each element on {cost['device']}), and keeps {cost['saved_bytes']:.3g} bytes for "
+        f"({cost['both_ns']:.2g} ns for each element on this machine), and keeps {cost['saved_bytes']:.3g} bytes for "
         "each element for backward. That is the activation alone, not the network."
     )
 
@@ -273,7 +275,11 @@ def _how_sure(data: Data) -> Iterator[tuple[str, str, str]]:
         difference, interval = comparison["difference"], comparison["interval"]
         if difference is not None:
             ends = f"{interval['low']:+.2g} to {interval['high']:+.2g}, " if interval else ""
-            yield f"Against {won['reference']}, {name}", f"{difference:+.3g}", f"{metric}, {ends}{comparison['verdict']}"
+            yield (
+                f"Against {won['reference']}, {name}",
+                f"{difference:+.3g}",
+                f"{metric}, {ends}{comparison['verdict']}",
+            )
 
 
 def _trainings_fact(data: Data) -> tuple[str, str, str]:
@@ -281,7 +287,11 @@ def _trainings_fact(data: Data) -> tuple[str, str, str]:
     if data["confirmation"]:
         seeds = data["confirmation"]["looks"][-1]
         finished = data["confirmation"]["finished"]
-        return "Trainings", f"{study['ended']:,}", f"{counted(seeds, 'seed')}, {'finished' if finished else 'not finished'}"
+        return (
+            "Trainings",
+            f"{study['ended']:,}",
+            f"{counted(seeds, 'seed')}, {'finished' if finished else 'not finished'}",
+        )
     of = "" if study["ended"] == study["n_trials"] else f" of {study['n_trials']:,}"
     return "Trials", f"{study['ended']:,}{of}", f"{counted(study['states']['COMPLETE'], 'complete trial')}"
 
@@ -289,7 +299,11 @@ def _trainings_fact(data: Data) -> tuple[str, str, str]:
 def _cost_fact(data: Data) -> Iterator[tuple[str, str, str]]:
     cost = _cost_of(data)
     if cost and cost["both_ratio"] is not None:
-        yield "Cost beside ReLU", f"{cost['both_ratio']:.2g} times", f"time of the activation, on {cost['device']}"
+        yield (
+            "Cost beside ReLU",
+            f"{cost['both_ratio']:.2g} times",
+            "time of the activation alone, forward and backward",
+        )
 
 
 def _number(value: float) -> str:
