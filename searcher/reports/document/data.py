@@ -47,7 +47,13 @@ def report_data(store: Store, study: Study, *, costs: bool = True) -> dict[str, 
     data["pictures"] = illustrations.pictures_of(store, study, costs=costs)
     data["costs"] = illustrations.costs_of(_leaders(data) if costs else [], data["pictures"])
     data["reproduction"] = reproduction.facts(study, confirmed.plan if confirmed else None)
-    return {"title": story.title(data), "story": story.sentences(data), "facts": story.key_facts(data), **data}
+    return {
+        "title": story.title(data),
+        "headline": story.headline(data),
+        "story": story.sentences(data),
+        "facts": story.key_facts(data),
+        **data,
+    }
 
 
 def _study(store: Store, study: Study) -> dict[str, Any]:

@@ -146,9 +146,10 @@ def _parts(data: Data) -> str:
     if not rows:
         return ""
     best, worst = rows[0], rows[-1]
+    ends = f"highest ({best['effect']:+.2g} of the mean rank), those with {worst['part']} lowest"
     return (
-        f"Over {counted(data['functions'], 'function')}: those with {best['part']} rank highest "
-        f"({best['effect']:+.2g} of the mean rank), those with {worst['part']} lowest ({worst['effect']:+.2g}). A correlation, not a cause."
+        f"Over {counted(data['functions'], 'function')}: those with {best['part']} rank {ends} "
+        f"({worst['effect']:+.2g}). A correlation, not a cause."
     )
 
 
@@ -161,23 +162,26 @@ def _reasons(data: Data) -> str:
 
 
 def _differences(data: Data) -> str:
-    told = [_panel(panel, data["reference"]) for panel in data["panels"]]
+    told = [_panel(panel) for panel in data["panels"]]
     return f"Right of zero is better than {data['reference']} by {data['metric']['name']}. {' '.join(told)}"
 
 
-def _panel(panel: Data, reference: str) -> str:
-    del reference
+def _panel(panel: Data) -> str:
     rows = [row for row in panel["functions"] if row["difference"] is not None][:LISTED]
     each = ", ".join(f"{row['label']} {row['difference']:+.2g} ({row['verdict']})" for row in rows)
     return f"{panel['configuration']}: {each}." if each else ""
+
+
+def _map(data: Data) -> str:
+    return f"A row for each of {counted(len(data['order']), 'function')}, a column for each configuration."
 
 
 def _confirmed(data: Data) -> str:
     told = []
     for panel in data["panels"]:
         below = sum(row["difference"] < row["searched"] for row in panel["functions"])
-        told.append(f"{panel['configuration']}: {below} of {len(panel['functions'])} functions gained less than there.")
-    return f"Points below the diagonal did better in the search {data['search']}. {' '.join(told)}"
+        told.append(f"{panel['configuration']}: so did {below} of {counted(len(panel['functions']), 'function')}.")
+    return f"Points below the diagonal gained more over {data['reference']} in the search than later. {' '.join(told)}"
 
 
 def _ranks(data: Data) -> str:
@@ -202,7 +206,7 @@ _CAPTIONS: Mapping[str, Callable[[Data], str]] = {
     "parts": _parts,
     "reasons": _reasons,
     "differences": _differences,
-    "map": _differences,
+    "map": _map,
     "confirmed": _confirmed,
     "ranks": _ranks,
     "functions": _functions,

@@ -48,7 +48,9 @@ class Paragraph:
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    items: tuple[str, ...]
+    """A list of sentences, each with remarks below it."""
+
+    items: tuple[tuple[str, tuple[str, ...]], ...]
     block: str = "items"
 
 
@@ -133,13 +135,14 @@ def document(data: Data) -> Document:
         Section("related", _related_title(data), (*_related(data),)),
         Section("reproduce", "How to reproduce it", (*_reproduction(data),)),
     )
-    return Document(data["title"], data["story"][0], tuple(section for section in sections if section.blocks))
+    return Document(data["title"], data["headline"], tuple(section for section in sections if section.blocks))
 
 
 def _story(data: Data) -> Iterator[Block]:
+    yield Paragraph(data["headline"], strong=True)
     yield Facts(tuple(data["facts"]))
-    for number, paragraph in enumerate(data["story"]):
-        yield Paragraph(paragraph, strong=number == 1)
+    for paragraph in data["story"]:
+        yield Paragraph(paragraph)
 
 
 def _pictures(data: Data) -> Iterator[Block]:
@@ -240,11 +243,11 @@ def _verdicts(found: Data, one: Data) -> Iterator[Block]:
     caption = (
         f"Verdicts about {one['metric']} against {reference} under {one['name']}. A positive difference is better, "
         f"whatever the metric's direction. Intervals {f'({percent}) ' if percent else ''}are of the mean paired "
-        f"difference; the verdict goes by the p-value of the deciding test, corrected for {counted(corrected, 'comparison')}."
+        f"difference; the verdict goes by the p-value of the deciding test, corrected for "
+        f"{counted(corrected, 'comparison')}."
     )
     yield Table(caption, _kept(columns, shown), tuple(rows))
-    for row in one["comparisons"]:
-        yield Items((row["sentence"], *row["remarks"]))
+    yield Items(tuple((row["sentence"], tuple(row["remarks"])) for row in _best_first(one["comparisons"])))
 
 
 def _best_first(rows: Sequence[Data]) -> list[Data]:
@@ -324,7 +327,7 @@ def _costs(costs: Data) -> Iterator[Table]:
         (Cell(row["label"]), *(_number(row[name], ".3g") for name in names), *([Cell(row["note"])] if noted else []))
         for row in costs["functions"]
     )
-    yield Table(f"What functions cost for each element. {costs['conditions']}", columns, rows)
+    yield Table(f"What functions cost. {costs['conditions']}", columns, rows)
 
 
 # The rest ------------------------------------------------------------------------------------------------------------
@@ -348,6 +351,8 @@ def _related_title(data: Data) -> str:
 
 def _related(data: Data) -> Iterator[Block]:
     for one in data["related"]:
+        if one["kind"] == "confirmation":
+            yield Paragraph(f'Study "{one["study"]}":')
         for paragraph in one["story"]:
             yield Paragraph(paragraph)
         if one["kind"] == "search":

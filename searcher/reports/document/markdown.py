@@ -48,7 +48,9 @@ def _section(section: Section, pictures: Mapping[str, str]) -> Iterator[str]:
             case Paragraph():
                 yield from (f"**{escaped(block.text)}**" if block.strong else escaped(block.text), "")
             case Items():
-                yield from (*(f"- {escaped(item)}" for item in block.items), "")
+                for item, remarks in block.items:
+                    yield from (f"- {escaped(item)}", *(f"  - {escaped(remark)}" for remark in remarks))
+                yield ""
             case Facts():
                 yield from (*(f"- {_fact(fact)}" for fact in block.facts), "")
             case Code():

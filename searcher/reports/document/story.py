@@ -10,6 +10,7 @@ from searcher.display import measured
 from searcher.reports.words import counted
 
 Data = dict[str, Any]
+SHOWN = 2  # configurations among the key facts
 VALIDATION = "validation only, optimistic"
 
 
@@ -25,6 +26,39 @@ def sentences(data: Data) -> list[str]:
     return [paragraph for paragraph in told if paragraph]
 
 
+def headline(data: Data) -> str:
+    """Return the result in one sentence."""
+    return _confirmed_headline(data) if data["confirmation"] else _searched_headline(data)
+
+
+def _confirmed_headline(data: Data) -> str:
+    found, won = data["confirmation"], data["winner"]
+    so_far = "" if found["finished"] else "So far, "
+    if won is None:
+        return "Nothing can be compared yet."
+    if not won["beats_reference"]:
+        return f"{so_far or ''}{'nothing' if so_far else 'Nothing'} is shown to beat {found['reference']}."
+    verdicts = [one["verdict"] for _, one in _of_function(found, won["label"])]
+    better = sum(verdict == "better" for verdict in verdicts)
+    under = f" under {better} of {counted(len(verdicts), 'configuration')}" if len(verdicts) > 1 else ""
+    return f"{so_far}{won['label']} beats {found['reference']} by {found['metric']['name']}{under}."
+
+
+def _searched_headline(data: Data) -> str:
+    found, won, against = data["search"], data["winner"], data["search"]["against_relu"]
+    if won is None:
+        return "No function has been trained to the end."
+    if won["name"] == "relu":
+        return f"Nothing beat ReLU by {found['objective']}."
+    first = f"{won['label']} ranks first by {found['objective']}"
+    if against is None:
+        return f"{first}; ReLU was not trained to the end."
+    if against["better_by"] == 0:
+        return f"Nothing beat ReLU by {found['objective']}: {won['label']} has the same value."
+    weak = ": weak evidence, from one seed" if against["seeds"] == 1 else ""
+    return f"{first}, {_number(against['better_by'])} better than ReLU{weak}."
+
+
 def key_facts(data: Data) -> list[dict[str, str]]:
     """Return the few facts that a reader looks for first: `what`, `value` and `note` of each."""
     found = [*_best_fact(data), *_how_sure(data), _trainings_fact(data), *_cost_fact(data)]
@@ -37,7 +71,7 @@ def key_facts(data: Data) -> list[dict[str, str]]:
 def _search(data: Data) -> Iterator[str]:
     yield _what_was_searched(data)
     yield _what_won(data)
-    yield " ".join(_how_sure_is_a_search(data))
+    yield from _how_sure_is_a_search(data)
     yield _cost(data)
     yield _infeasible(data["search"])
 
@@ -53,8 +87,8 @@ def _what_was_searched(data: Data) -> str:
     tasks = _listed(study["tasks"])
     if study["kind"] == "design":
         return (
-            f"The study {study['name']} trained functions by a fixed list: {study['ended']} of {study['n_trials']} "
-            f"trainings have ended. What was trained: {tasks}."
+            f"The study {_quoted(study['name'])} trained functions by a fixed list: {study['ended']} of "
+            f"{study['n_trials']} trainings have ended. What was trained: {tasks}."
         )
     units = f" ({counted(found['units'], 'core unit')})" if found["units"] else ""
     space = f"the space {found['space']}{units}" if found["space"] else "a space of functions"
@@ -63,13 +97,26 @@ def _what_was_searched(data: Data) -> str:
     ended = "" if study["ended"] == study["n_trials"] else f" of {study['n_trials']}"
     sampler = f", proposed by the sampler {found['sampler']}" if found["sampler"] else ""
     return (
-        f"The search {study['name']} looked for activation functions in {space}{sampler}. It ranks them by "
+        f"The search {_quoted(study['name'])} looked for activation functions in {space}{sampler}. It ranks them by "
         f"{found['objective']} ({'higher' if found['direction'] == 'maximize' else 'lower'} is better) after training "
-        f"{tasks}{with_seed}. {study['ended']}{ended} trials have ended: "
-        f"{counted(totals['candidates'], 'candidate')} and {counted(totals['baselines'], 'known function')} were "
-        f"trained to the end, {totals['pruned']} were stopped early, {totals['cited']} were answered from the store, "
-        f"{totals['infeasible']} could not be trained, {totals['failed']} failed on a machine."
+        f"{tasks}{with_seed}. {study['ended']}{ended} trials have ended: {_listed(_ended(totals))}."
     )
+
+
+def _ended(totals: Data) -> Iterator[str]:
+    """Yield how many trials ended in which way."""
+    yield (
+        f"{counted(totals['candidates'], 'training')} of candidates and {totals['baselines']} of known functions were "
+        "complete"
+    )
+    ways = {
+        "pruned": "stopped early",
+        "mirrors": "left out as mirrors of others",
+        "cited": "answered by an equal function's result",
+        "infeasible": "impossible to train",
+        "failed": "failed on a machine",
+    }
+    yield from (f"{totals[name]} {way}" for name, way in ways.items() if totals[name])
 
 
 def _what_won(data: Data) -> str:
@@ -97,7 +144,7 @@ def _how_sure_is_a_search(data: Data) -> Iterator[str]:
         return
     seeds = against["seeds"] if against else min(row["n_trials"] for row in found["leaderboard"])
     if seeds == 1:
-        tried = counted(len(found["leaderboard"]), "function")
+        tried = counted(found["totals"]["candidates"] + found["totals"]["baselines"], "training")
         yield (
             f"How sure is that? One seed: weak evidence. The best of {tried} looks better than it is, because luck "
             "helped to choose it."
@@ -107,11 +154,12 @@ def _how_sure_is_a_search(data: Data) -> Iterator[str]:
     confirmed = data.get("related") or []
     if confirmed:
         for other in confirmed:
-            yield f"Its functions were trained again with new seeds in the study {other['study']}."
+            yield f"Its functions were trained again with new seeds in the study {_quoted(other['study'])}:"
             yield from other["story"]
     elif data["study"]["kind"] == "search":
         yield f"Confirm it with: searcher confirm {shlex.quote(data['study']['name'])}"
-    if data["metric"]["split"] != "test" and not (against and any(VALIDATION in r for r in against["remarks"])):
+    said = seeds > 1 and against and any(VALIDATION in remark for remark in against["remarks"])
+    if data["metric"]["split"] != "test" and not said:
         yield f"No test metric was measured: {found['objective']} is {VALIDATION}."
 
 
@@ -120,7 +168,9 @@ def _infeasible(found: Data) -> str:
     if not reasons:
         return ""
     n = sum(one["count"] for one in found["reasons"])
-    return f"At least {counted(n, 'function')} could not be trained. The most frequent reasons: {reasons}."
+    return (
+        f"{counted(n, 'training')} or more ended because the mathematics failed. The most frequent reasons: {reasons}."
+    )
 
 
 # A confirmation ------------------------------------------------------------------------------------------------------
@@ -145,7 +195,11 @@ def _what_was_confirmed(found: Data) -> str:
     names = [one["name"] for one in found["configurations"]]
     seeds = found["seeds"][: found["looks"][-1]]
     at_most = "at most " if found["until_sure"] else ""
-    source = f" The functions are from the search {found['search']}, which had another seed." if found["search"] else ""
+    source = (
+        f" The functions are from the search {_quoted(found['search'])}, which had another seed."
+        if found["search"]
+        else ""
+    )
     return (
         f"{counted(len(others), 'function')} ({_listed(others)}) {'is' if len(others) == 1 else 'are'} compared with "
         f"{found['reference']} by {found['metric']['name']}. Each is trained with the same {at_most}{len(seeds)} seeds "
@@ -175,10 +229,17 @@ def _verdict_on_winner(data: Data) -> Iterator[str]:
         return
     if not won["beats_reference"]:
         yield f"Nothing is shown to beat {found['reference']} without losing elsewhere."
+        return
+    for name, comparison in _of_function(found, won["label"]):
+        yield f"{name}: {comparison['sentence']} {' '.join(comparison['remarks'])}"
+
+
+def _of_function(found: Data, label: str) -> Iterator[tuple[str, Data]]:
+    """Yield the comparisons of a function with the reference, each with the name of its configuration."""
     for one in found["configurations"]:
         for comparison in one["comparisons"]:
-            if won["beats_reference"] and comparison["function"] == won["label"]:
-                yield f"{one['name']}: {comparison['sentence']} {' '.join(comparison['remarks'])}"
+            if comparison["function"] == label:
+                yield one["name"], comparison
 
 
 def _divergence(found: Data) -> str:
@@ -265,13 +326,7 @@ def _how_sure(data: Data) -> Iterator[tuple[str, str, str]]:
             seeds = "one seed: weak evidence" if against["seeds"] == 1 else counted(against["seeds"], "seed")
             yield "Against ReLU", value, f"{metric}, {seeds}"
         return
-    own = (
-        (one["name"], comparison)
-        for one in data["confirmation"]["configurations"]
-        for comparison in one["comparisons"]
-        if comparison["function"] == won["label"]
-    )
-    for name, comparison in own:
+    for name, comparison in list(_of_function(data["confirmation"], won["label"]))[:SHOWN]:
         difference, interval = comparison["difference"], comparison["interval"]
         if difference is not None:
             ends = f"{interval['low']:+.2g} to {interval['high']:+.2g}, " if interval else ""
@@ -304,6 +359,10 @@ def _cost_fact(data: Data) -> Iterator[tuple[str, str, str]]:
             f"{cost['both_ratio']:.2g} times",
             "time of the activation alone, forward and backward",
         )
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'
 
 
 def _number(value: float) -> str:
