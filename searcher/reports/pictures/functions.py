@@ -85,17 +85,18 @@ def draw_functions(data: Data) -> Figure:
     columns = min(COLUMNS, len(functions))
     rows = -(-len(functions) // columns)
     width = style.PAGE if columns > 1 else style.COLUMN
-    picture, panels = style.new(width, 1.9 * rows + 0.3, rows, columns, squeeze=False, sharex=True)
+    picture, panels = style.new(width, 1.9 * rows + 0.3, rows, columns, squeeze=False)
     for place, (axes, row) in enumerate(zip(panels, functions, strict=False), 1):
         _draw(axes, data, row)
         value = "" if row["value"] is None else f"\n{data['metric']['name']} {row['value']:.4g}"
-        axes.set_title(style.plain(f"{place}. {style.cut(row['label'], 36)}{value}"))
+        axes.set_title(style.plain(f"{place}. {style.cut(row['label'], 30)}{value}"), fontsize=7.5)
     for axes in panels[len(functions) :]:
         axes.remove()
     for axes in panels[max(0, len(functions) - columns) : len(functions)]:
-        axes.tick_params(labelbottom=True)
         axes.set_xlabel("x")
     handles, names = panels[0].get_legend_handles_labels()
+    if any(parse(row["expression"]).betas for row in functions):
+        names = [f"{name}, each beta at 1" if name == "f(x)" else name for name in names]
     picture.legend(handles, names, loc="outside lower center", ncols=3)
     return picture
 
