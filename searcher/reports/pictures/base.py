@@ -108,6 +108,20 @@ def ranked(store: Store, study: Study, limit: int | None = None) -> list[dict[st
     ]
 
 
+def leaders(store: Store, study: Study, number: int) -> list[dict[str, Any]]:
+    """Return the best `number` candidates, and all baselines, by their ranks.
+
+    Raises:
+        NothingToDraw: there are none.
+    """
+    rows = ranked(store, study, number)
+    marks = [row for row in rows if row["baseline"]]
+    if len(rows) - len(marks) < number and marks:  # baselines are among the first
+        rows = ranked(store, study, number + len(marks))
+    candidates = [row for row in rows if not row["baseline"]][:number]
+    return [row for row in rows if row["baseline"] or row in candidates]
+
+
 def known_name(name: str) -> str:
     """Return the name of a known function; empty for a baseline of the user's own, which has none."""
     return "" if name == "own" else name

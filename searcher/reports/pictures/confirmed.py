@@ -252,8 +252,8 @@ def draw_map(data: Data) -> Figure:
         )
     axes.set_xticks(range(len(panels)), [style.plain(style.cut(panel["configuration"], 26)) for panel in panels])
     if len(panels) > 4:
-        for text in axes.get_xticklabels():
-            text.set(rotation=30, ha="right", rotation_mode="anchor")
+        for tick in axes.get_xticklabels():
+            tick.set(rotation=30, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(order)), [style.plain(style.cut(label, 26)) for label in order])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
@@ -369,27 +369,8 @@ def draw_confirmed(data: Data) -> Figure:
         ncols=2 if width == style.COLUMN else 6,
         handlelength=1.8,
     )
-    _number_legend(picture, places)
+    style.number_legend(picture, {place: label for label, place in places.items()}, 1 if width == style.COLUMN else 2)
     return picture
-
-
-def _number_legend(picture: Figure, places: Mapping[str, int]) -> None:
-    from matplotlib.lines import Line2D
-
-    handles = [
-        Line2D(
-            [],
-            [],
-            color=style.BLACK,
-            marker=f"${place}$",
-            markeredgewidth=0.2,
-            linestyle="",
-            label=style.plain(style.cut(label)),
-        )
-        for label, place in places.items()
-    ]
-    columns = 1 if picture.get_figwidth() < style.PAGE else 2
-    picture.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=1.2)
 
 
 def _against(axes: Axes, panel: Data, places: Mapping[str, int]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import fmean
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from searcher.records import Study
 from searcher.reports.confirmed import Confirmed, is_confirmation
 from searcher.reports.function import REACH, Array, FunctionReport, sampled
 from searcher.reports.pictures import style
-from searcher.reports.pictures.base import Data, NothingToDraw, described, label, ranked, tree_of
+from searcher.reports.pictures.base import Data, NothingToDraw, described, label, leaders, tree_of
 from searcher.reports.plot import FARTHEST, broken_at, limits
 from searcher.store.store import Store
 
@@ -32,7 +33,7 @@ def functions_data(store: Store, study: Study) -> dict[str, Any]:
     if is_confirmation(study):
         metric, rows = _confirmed(store, study)
     else:
-        found = ranked(store, study, SHOWN)
+        found = leaders(store, study, SHOWN)
         metric = described(study.objective)
         rows = [row for row in found if not row["baseline"]] or found
     drawn = [row for row in rows if tree_of(row["expression"])][:SHOWN]
@@ -89,7 +90,8 @@ def draw_functions(data: Data) -> Figure:
     for place, (axes, row) in enumerate(zip(panels, functions, strict=False), 1):
         _draw(axes, data, row)
         value = "" if row["value"] is None else f"\n{data['metric']['name']} {row['value']:.4g}"
-        axes.set_title(style.plain(f"{place}. {style.cut(row['label'], 30)}{value}"), fontsize=7.5)
+        text = fill(style.cut(f"{place}. {row['label']}", 64), 34)
+        axes.set_title(style.plain(text + value), fontsize=7.5)
     for axes in panels[len(functions) :]:
         axes.remove()
     for axes in panels[max(0, len(functions) - columns) : len(functions)]:

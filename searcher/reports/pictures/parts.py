@@ -23,6 +23,7 @@ LEAST = 5  # functions with a part, and without it, for an interval
 SHOWN = 14  # rows of each panel
 LEVEL = 0.95
 LEAVES = ("x", "number", "eps")  # every function has one of them
+SIGNS = {"+": "a + b", "-": "a - b", "*": "a * b", "/": "a / b", "^": "a^b", "neg": "-a"}
 
 
 def parts_data(store: Store, study: Study) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def parts_data(store: Store, study: Study) -> dict[str, Any]:
     owned = [_primitives(tree) for tree in trees.values()]
     singles: dict[str, list[bool]] = {name: [name in own for own in owned] for name in sorted(set().union(*owned))}
     pairs: dict[str, list[bool]] = {
-        f"{one} with {other}": [one in own and other in own for own in owned]
+        f"{one}, {other}": [one in own and other in own for own in owned]
         for one, other in combinations(sorted(set().union(*owned)), 2)
     }
     found = {"primitives": _effects(singles, ranks), "pairs": _effects(pairs, ranks)}
@@ -77,7 +78,7 @@ def _ranks(goodness: Sequence[tuple[int, float]]) -> np.ndarray[Any, np.dtype[np
 
 def _primitives(tree: Expression) -> frozenset[str]:
     names = tree.fold(lambda node, args: frozenset({node.op}).union(*args))
-    return names - set(LEAVES)
+    return frozenset(SIGNS.get(name, name) for name in names - set(LEAVES))
 
 
 def _effects(
@@ -117,11 +118,11 @@ def draw_parts(data: Data) -> Figure:
         _forest(axes, rows, most)
         more = len(data[name]) - len(rows)
         axes.set_title(name + (f" ({len(rows)} clearest of {len(data[name])})" if more else ""))
-    share = 100 * data["level"]
     picture.supxlabel(
-        f"difference of the mean rank, with minus without (0: worst, 1: best of {data['functions']} functions)\n"
-        f"{share:g} % intervals, each for itself; filled: without 0. A correlation: parts come together.",
-        fontsize=8,
+        f"difference of the mean rank (0: worst, 1: best of {data['functions']} functions) between functions with and "
+        f"without it;\nin brackets: functions with it; {100 * data['level']:g} % intervals, not corrected for their "
+        "number; filled: 0 is outside.\nThis is a correlation: primitives come together, and samplers choose them.",
+        fontsize=7,
     )
     return picture
 

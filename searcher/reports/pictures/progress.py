@@ -19,6 +19,7 @@ from searcher.reports.pictures.base import (
     described,
     finished_trials,
     label,
+    leaders,
     no_result,
     ranked,
 )
@@ -135,8 +136,8 @@ def curves_data(store: Store, study: Study) -> dict[str, Any]:
     """Return the learning curves of the leaders and of baselines; of a confirmation, their means over the seeds."""
     if is_confirmation(study):
         return _confirmed_curves(store, study)
-    rows = ranked(store, study, LEADERS)
-    candidates = [row for row in rows if not row["baseline"]][:LEADERS]
+    rows = leaders(store, study, LEADERS)
+    candidates = [row for row in rows if not row["baseline"]]
     marks = [row for row in rows if row["baseline"]]
     relu = [row for row in marks if row["name"] == "relu"]
     shown = [*candidates, *(relu + [row for row in marks if row not in relu])[:OTHERS]]
@@ -233,30 +234,31 @@ def draw_curves(data: Data) -> Figure:
 def _looks(panels: Sequence[Data]) -> Mapping[str, dict[str, Any]]:
     """Return colour, dashes and mark of each function, the same in all panels; baselines are grey."""
     looks: dict[str, dict[str, Any]] = {}
-    leaders = baselines = 0
+    candidates = marks = 0
     for line in (line for panel in panels for line in panel["lines"]):
         if line["label"] in looks:
             continue
         if line["baseline"]:
             looks[line["label"]] = {
                 "color": style.GREY,
-                "linestyle": ("-", "--")[baselines % 2],
-                "marker": ("x", "+")[baselines % 2],
+                "linestyle": ("-", "--")[marks % 2],
+                "marker": ("x", "+")[marks % 2],
             }
-            baselines += 1
+            marks += 1
         else:
-            places = leaders % len(style.COLOURS)
+            places = candidates % len(style.COLOURS)
             looks[line["label"]] = {
                 "color": style.COLOURS[places],
                 "linestyle": style.DASHES[places],
                 "marker": style.MARKS[places],
             }
-            leaders += 1
+            candidates += 1
     return looks
 
 
 def _draw_lines(axes: Any, lines: Sequence[Data], looks: Mapping[str, dict[str, Any]], metric: Data) -> None:
     values: list[float] = []
+    late: list[float] = []  # all but the beginning of long trainings
     for line in lines:
         look, points = looks[line["label"]], line["points"]
         steps = [point["step"] for point in points]
@@ -273,4 +275,5 @@ def _draw_lines(axes: Any, lines: Sequence[Data], looks: Mapping[str, dict[str, 
             low, high = ([point[end] for point in points] for end in ("least", "most"))
             axes.fill_between(steps, low, high, color=look["color"], alpha=0.15, linewidth=0)
         values += [point["mean"] for point in points]
-    axes.set_ylim(*style.value_range(values, metric))
+        late += [point["mean"] for point in points if point["step"] > steps[-1] / 10]
+    axes.set_ylim(*style.value_range(values, metric, late))

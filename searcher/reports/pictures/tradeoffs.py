@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from searcher.records import Study
 from searcher.reports.cost import in_words, with_costs
 from searcher.reports.pictures import style
-from searcher.reports.pictures.base import Data, NothingToDraw, described, front, ranked, tree_of
+from searcher.reports.pictures.base import Data, NothingToDraw, described, front, label, leaders, ranked, tree_of
 from searcher.store.store import Store
 
 if TYPE_CHECKING:
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MEASURED = 40  # functions whose cost is measured, beside the baselines
-NAMED = 5  # functions of the front that are named in the picture
+NAMED = 8  # functions of the front that are named in the picture
 
 
 def cost_data(store: Store, study: Study) -> dict[str, Any]:
     """Return values and measured costs of the leaders and of the baselines. This takes some seconds."""
-    rows = with_costs(ranked(store, study, MEASURED))
+    rows = with_costs(leaders(store, study, MEASURED))
     found = [row for row in rows if not row["cost_note"]]
     if not found:
         raise NothingToDraw(f"the cost of no function of study {study.name!r} can be measured: {rows[0]['cost_note']}")
@@ -61,7 +61,9 @@ def _front(rows: Sequence[Data], cost: str, study: Study) -> list[int]:
 
 def draw_cost(data: Data) -> Figure:
     """Draw value against time and against memory."""
-    picture, panels = style.new(style.PAGE, 2.9, 1, 2, sharey=True)
+    named = _named(data, [*data["time_front"], *data["memory_front"]])
+    lines = -(-len(named) // 2)
+    picture, panels = style.new(style.PAGE, 2.6 + style.ROW * lines, 1, 2, sharey=True)
     _scatter(panels[0], data, "both_ratio", data["time_front"])
     _scatter(panels[1], data, "saved_bytes", data["memory_front"])
     panels[0].set_xscale("log")
@@ -69,25 +71,34 @@ def draw_cost(data: Data) -> Figure:
     panels[0].set_xlabel("time forward and backward (times ReLU's)")
     panels[1].set_xlabel("memory kept for backward (bytes for each element)")
     panels[1].set_xlim(left=-0.5)
+    panels[1].locator_params(axis="x", steps=[1, 2, 4, 8, 10], integer=True)
     panels[0].set_ylabel(style.metric_label(data["metric"]))
-    _legend(picture, panels[0])
+    _legends(picture, panels[0], named, 2)
     return picture
 
 
 def draw_size(data: Data) -> Figure:
     """Draw value against the number of nodes."""
-    picture, (axes,) = style.new(style.COLUMN, 2.7)
+    named = _named(data, data["front"])
+    picture, (axes,) = style.new(style.COLUMN, 2.6 + style.ROW * len(named))
     _scatter(axes, data, "nodes", data["front"])
     axes.set_xlabel("nodes of the expression")
     axes.set_ylabel(style.metric_label(data["metric"]))
     style.whole_ticks(axes.xaxis)
-    _legend(picture, axes)
+    _legends(picture, axes, named, 1)
     return picture
 
 
-def _legend(picture: Figure, axes: Axes) -> None:
+def _named(data: Data, ranks: Sequence[int]) -> dict[int, str]:
+    """Return the best functions of the front by their ranks."""
+    texts = {row["rank"]: label(row) for row in data["functions"]}
+    return {rank: texts[rank] for rank in sorted(set(ranks))[:NAMED]}
+
+
+def _legends(picture: Figure, axes: Axes, named: Mapping[int, str], columns: int) -> None:
     handles, names = axes.get_legend_handles_labels()
-    picture.legend(handles, names, loc="outside lower center", ncols=3)
+    picture.legend(handles, names, loc="outside upper center", ncols=3, handlelength=1.6)
+    style.number_legend(picture, named, columns)
 
 
 def _scatter(axes: Axes, data: Data, which: str, best: Sequence[int]) -> None:
@@ -114,28 +125,32 @@ def _scatter(axes: Axes, data: Data, which: str, best: Sequence[int]) -> None:
         drawstyle="steps-post",
         color=style.BLUE,
         marker="D",
-        markersize=3.4,
+        markersize=5.5,
+        markerfacecolor="none",
         label="Pareto front",
-        zorder=3,
+        zorder=1,
     )
-    low, high = style.value_range([row["value"] for row in rows], data["metric"], [line[0]["value"]])
+    low, high = style.value_range([row["value"] for row in rows], data["metric"], share=0.6)
     axes.set_ylim(low, high)
     left_out = sum(not low <= row["value"] <= high for row in rows)
     if left_out:
         style.note(axes, f"{left_out} worse not shown")
-    _name(axes, line, which, data["metric"])
-
-
-def _name(axes: Axes, line: Sequence[Data], which: str, metric: Data) -> None:
-    """Name functions of the front on its better side, the best ones first, where there is room."""
-    from matplotlib.transforms import ScaledTranslation
-
-    del ScaledTranslation, axes, line, which, metric
+    named = _named(data, best)
+    for row in line:
+        if row["rank"] in named and low <= row["value"] <= high:
+            axes.annotate(
+                str(row["rank"]),
+                (row[which], row["value"]),
+                xytext=(3, 4),
+                textcoords="offset points",
+                fontsize=7,
+                color=style.BLUE,
+            )
 
 
 def _plain_log_ticks(axes: Axes) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_minor_locator(NullLocator())
