@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import fmean
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +10,9 @@ import numpy as np
 
 from search_space import KNOWN, parse
 from searcher.records import Study
-from searcher.reports.confirmed import Confirmed, is_confirmation
 from searcher.reports.function import REACH, Array, FunctionReport, sampled
 from searcher.reports.pictures import style
-from searcher.reports.pictures.base import Data, NothingToDraw, described, label, leaders, tree_of
+from searcher.reports.pictures.base import Data, NothingToDraw, described, label, leading, tree_of
 from searcher.reports.plot import FARTHEST, broken_at, limits
 from searcher.store.store import Store
 
@@ -30,12 +28,8 @@ RELU = KNOWN["relu"].expression
 
 def functions_data(store: Store, study: Study) -> dict[str, Any]:
     """Return the curves of the leading candidates; of baselines, if there is no candidate."""
-    if is_confirmation(study):
-        metric, rows = _confirmed(store, study)
-    else:
-        found = leaders(store, study, SHOWN)
-        metric = described(study.objective)
-        rows = [row for row in found if not row["baseline"]] or found
+    metric, configuration, found = leading(store, study, SHOWN)
+    rows = [row for row in found if not row["baseline"]] or found
     drawn = [row for row in rows if tree_of(row["expression"])][:SHOWN]
     if not drawn:
         raise NothingToDraw(f"no ranked function of study {study.name!r} is an expression of known primitives")
@@ -44,25 +38,8 @@ def functions_data(store: Store, study: Study) -> dict[str, Any]:
         {"label": label(row), "expression": row["expression"], "value": row["value"], **_curve(row["expression"], x)}
         for row in drawn
     ]
-    return {"metric": metric, "x": x.tolist(), "functions": curves, "relu": _curve(RELU, x)}
-
-
-def _confirmed(store: Store, study: Study) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return the functions of a confirmation, the reference aside, with their means under the first configuration."""
-    found = Confirmed.of(store, study)
-    merits = {one.label: found.samples[0].merits(one.label) for one in found.plan.functions}
-    metric = found.plan.metric
-    rows = [
-        {
-            "name": one.name,
-            "expression": one.expression,
-            "value": metric.merit(fmean(merits[one.label])) if merits[one.label] else None,
-            "merit": fmean(merits[one.label]) if merits[one.label] else float("-inf"),
-        }
-        for one in found.plan.functions
-        if one.key != found.plan.reference
-    ]
-    return described(metric), sorted(rows, key=lambda row: -row["merit"])
+    told = {"metric": described(metric), "configuration": configuration}
+    return {**told, "x": x.tolist(), "functions": curves, "relu": _curve(RELU, x)}
 
 
 def _curve(text: str, x: Array) -> dict[str, Any]:
@@ -89,7 +66,7 @@ def draw_functions(data: Data) -> Figure:
     picture, panels = style.new(width, 1.9 * rows + 0.3, rows, columns, squeeze=False)
     for place, (axes, row) in enumerate(zip(panels, functions, strict=False), 1):
         _draw(axes, data, row)
-        value = "" if row["value"] is None else f"\n{data['metric']['name']} {row['value']:.4g}"
+        value = f"\n{data['metric']['name']} {row['value']:.4g}"
         text = fill(style.cut(f"{place}. {row['label']}", 64), 34)
         axes.set_title(style.plain(text + value), fontsize=7.5)
     for axes in panels[len(functions) :]:

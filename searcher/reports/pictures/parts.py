@@ -42,7 +42,7 @@ def parts_data(store: Store, study: Study) -> dict[str, Any]:
     owned = [_primitives(tree) for tree in trees.values()]
     singles: dict[str, list[bool]] = {name: [name in own for own in owned] for name in sorted(set().union(*owned))}
     pairs: dict[str, list[bool]] = {
-        f"{one}, {other}": [one in own and other in own for own in owned]
+        f"{one} and {other}": [one in own and other in own for own in owned]
         for one, other in combinations(sorted(set().union(*owned)), 2)
     }
     found = {"primitives": _effects(singles, ranks), "pairs": _effects(pairs, ranks)}

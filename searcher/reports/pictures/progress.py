@@ -114,7 +114,7 @@ def draw_progress(data: Data) -> Figure:
                 linestyle=dashes[0],
                 color=dashes[1],
                 linewidth=1.1,
-                label=style.plain(style.cut(row["name"])),
+                label=_baseline_label(row, marks),
             )
         axes.set_xlim(0, end * 1.02 or 1)
     panels[0].set_ylim(*_range(data, shown))
@@ -125,6 +125,11 @@ def draw_progress(data: Data) -> Figure:
     handles, names = panels[0].get_legend_handles_labels()
     picture.legend(handles, names, loc="outside lower center", ncols=len(names))
     return picture
+
+
+def _baseline_label(row: Data, marks: Sequence[Data]) -> str:
+    best = "best baseline: " if row == marks[0] else ""
+    return style.plain(best + style.cut(row["name"], 26))
 
 
 def _range(data: Data, shown: Sequence[Data]) -> tuple[float, float]:

@@ -8,29 +8,33 @@ from typing import TYPE_CHECKING, Any
 from searcher.records import Study
 from searcher.reports.cost import in_words, with_costs
 from searcher.reports.pictures import style
-from searcher.reports.pictures.base import Data, NothingToDraw, described, front, label, leaders, ranked, tree_of
+from searcher.reports.pictures.base import Data, NothingToDraw, described, front, label, leading, tree_of
 from searcher.store.store import Store
+from workers.contract import Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 MEASURED = 40  # functions whose cost is measured, beside the baselines
+EVERY = 1_000_000  # functions of a search
 NAMED = 8  # functions of the front that are named in the picture
 
 
 def cost_data(store: Store, study: Study) -> dict[str, Any]:
     """Return values and measured costs of the leaders and of the baselines. This takes some seconds."""
-    rows = with_costs(leaders(store, study, MEASURED))
+    metric, configuration, functions = leading(store, study, MEASURED)
+    rows = with_costs(functions)
     found = [row for row in rows if not row["cost_note"]]
     if not found:
         raise NothingToDraw(f"the cost of no function of study {study.name!r} can be measured: {rows[0]['cost_note']}")
     names = ("cost_forward_ns", "cost_both_ns", "cost_forward_ratio", "cost_both_ratio", "cost_saved_bytes")
     return {
-        "metric": described(study.objective),
+        "metric": described(metric),
+        "configuration": configuration,
         "functions": [_kept(row, names) for row in found],
-        "time_front": _front(found, "cost_both_ratio", study),
-        "memory_front": _front(found, "cost_saved_bytes", study),
+        "time_front": _front(found, "cost_both_ratio", metric),
+        "memory_front": _front(found, "cost_saved_bytes", metric),
         "left_out": [{"expression": row["expression"], "why": row["cost_note"]} for row in rows if row["cost_note"]],
         "conditions": in_words(found[0]),
     }
@@ -38,13 +42,15 @@ def cost_data(store: Store, study: Study) -> dict[str, Any]:
 
 def size_data(store: Store, study: Study) -> dict[str, Any]:
     """Return values and sizes of all functions that were trained to the end."""
-    rows = [{**row, "nodes": tree.size} for row in ranked(store, study) if (tree := tree_of(row["expression"]))]
+    metric, configuration, functions = leading(store, study, EVERY)
+    rows = [{**row, "nodes": tree.size} for row in functions if (tree := tree_of(row["expression"]))]
     if not rows:
         raise NothingToDraw(f"no ranked function of study {study.name!r} is an expression of known primitives")
     return {
-        "metric": described(study.objective),
+        "metric": described(metric),
+        "configuration": configuration,
         "functions": [_kept(row, ("nodes",)) for row in rows],
-        "front": _front(rows, "nodes", study),
+        "front": _front(rows, "nodes", metric),
     }
 
 
@@ -53,9 +59,9 @@ def _kept(row: Data, names: Sequence[str]) -> dict[str, Any]:
     return {name: row[name] for name in kept} | {name.removeprefix("cost_"): row[name] for name in names}
 
 
-def _front(rows: Sequence[Data], cost: str, study: Study) -> list[int]:
+def _front(rows: Sequence[Data], cost: str, metric: Metric) -> list[int]:
     """Return the ranks of the functions on the Pareto front, cheapest first."""
-    merits = [study.objective.merit(row["value"]) for row in rows]
+    merits = [metric.merit(row["value"]) for row in rows]
     return [rows[index]["rank"] for index in front([row[cost] for row in rows], merits)]
 
 
@@ -72,8 +78,8 @@ def draw_cost(data: Data) -> Figure:
     panels[1].set_xlabel("memory kept for backward (bytes for each element)")
     panels[1].set_xlim(left=-0.5)
     panels[1].locator_params(axis="x", steps=[1, 2, 4, 8, 10], integer=True)
-    panels[0].set_ylabel(style.metric_label(data["metric"]))
-    _legends(picture, panels[0], named, 2)
+    panels[0].set_ylabel(_value_label(data))
+    _legends(picture, panels[0], data, named, 2)
     return picture
 
 
@@ -83,10 +89,15 @@ def draw_size(data: Data) -> Figure:
     picture, (axes,) = style.new(style.COLUMN, 2.6 + style.ROW * len(named))
     _scatter(axes, data, "nodes", data["front"])
     axes.set_xlabel("nodes of the expression")
-    axes.set_ylabel(style.metric_label(data["metric"]))
+    axes.set_ylabel(_value_label(data))
     style.whole_ticks(axes.xaxis)
-    _legends(picture, axes, named, 1)
+    _legends(picture, axes, data, named, 1)
     return picture
+
+
+def _value_label(data: Data) -> str:
+    text = style.metric_label(data["metric"])
+    return f"{text}\n{style.plain(data['configuration'])}" if data["configuration"] else text
 
 
 def _named(data: Data, ranks: Sequence[int]) -> dict[int, str]:
@@ -95,8 +106,11 @@ def _named(data: Data, ranks: Sequence[int]) -> dict[int, str]:
     return {rank: texts[rank] for rank in sorted(set(ranks))[:NAMED]}
 
 
-def _legends(picture: Figure, axes: Axes, named: Mapping[int, str], columns: int) -> None:
+def _legends(picture: Figure, axes: Axes, data: Data, named: Mapping[int, str], columns: int) -> None:
     handles, names = axes.get_legend_handles_labels()
+    if data["configuration"]:
+        names = ["reference" if name == "baseline" else name for name in names]
+        names = ["function" if name == "candidate" else name for name in names]
     picture.legend(handles, names, loc="outside upper center", ncols=3, handlelength=1.6)
     style.number_legend(picture, named, columns)
 
