@@ -38,12 +38,12 @@ KINDS: Mapping[str, Picture] = {
     ),
     "cost": Picture(
         "value against measured time and memory, with the Pareto front",
-        _SEARCHES,
+        _BOTH,
         tradeoffs.cost_data,
         tradeoffs.draw_cost,
     ),
     "size": Picture(
-        "value against the number of nodes, with the Pareto front", _SEARCHES, tradeoffs.size_data, tradeoffs.draw_size
+        "value against the number of nodes, with the Pareto front", _BOTH, tradeoffs.size_data, tradeoffs.draw_size
     ),
     "parts": Picture(
         "primitives and pairs that good functions have, with intervals", _SEARCHES, parts.parts_data, parts.draw_parts
@@ -136,8 +136,9 @@ def svg(figure: Figure) -> str:
     text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     prefix = f"p{hashlib.sha256(text.encode()).hexdigest()[:8]}-"
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\1{prefix}", text)
+    text = text.replace("*{stroke", f"#{prefix}all *{{stroke")  # a rule for this picture, not for the page
     title = escape(str(figure.get_label()))
-    return text.replace(">", f' role="img">\n <title>{title}</title>', 1)
+    return text.replace(">", f' id="{prefix}all" role="img">\n <title>{title}</title>', 1)
 
 
 def check(path: Path) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from search_space import Expression, SpaceError, parse
 from searcher import SearcherError
 from searcher.records import Study, Trial, TrialState
-from searcher.reports.confirmed import is_confirmation
+from searcher.reports.confirmed import Confirmed, is_confirmation
 from searcher.store.store import Store
 from workers.contract import Metric
 
@@ -106,6 +107,54 @@ def ranked(store: Store, study: Study, limit: int | None = None) -> list[dict[st
         }
         for row in rows
     ]
+
+
+def leaders(store: Store, study: Study, number: int) -> list[dict[str, Any]]:
+    """Return the best `number` candidates, and all baselines, by their ranks.
+
+    Raises:
+        NothingToDraw: there are none.
+    """
+    rows = ranked(store, study, number)
+    marks = [row for row in rows if row["baseline"]]
+    if len(rows) - len(marks) < number and marks:  # baselines are among the first
+        rows = ranked(store, study, number + len(marks))
+    candidates = [row for row in rows if not row["baseline"]][:number]
+    return [row for row in rows if row["baseline"] or row in candidates]
+
+
+def leading(store: Store, study: Study, number: int) -> tuple[Metric, str, list[dict[str, Any]]]:
+    """Return the leaders of a search, or all functions of a confirmation under its first configuration.
+
+    Returns:
+        The metric of the values, the name of the configuration (empty for a search), and the functions by their ranks,
+        baselines among them. The only baseline of a confirmation is its reference.
+
+    Raises:
+        NothingToDraw: there are none.
+    """
+    if not is_confirmation(study):
+        return study.objective, "", leaders(store, study, number)
+    found = Confirmed.of(store, study)
+    metric, samples = found.plan.metric, found.samples[0]
+    merits = {one.label: samples.merits(one.label) for one in found.plan.functions}
+    order = sorted(
+        (one for one in found.plan.functions if merits[one.label]), key=lambda one: -fmean(merits[one.label])
+    )
+    if not order:
+        raise no_result(study)
+    rows = [
+        {
+            "rank": rank,
+            "expression": one.expression,
+            "name": one.name,
+            "baseline": one.key == found.plan.reference,
+            "value": metric.merit(fmean(merits[one.label])),
+            "trainings": len(merits[one.label]),
+        }
+        for rank, one in enumerate(order, 1)
+    ]
+    return metric, samples.configuration, rows
 
 
 def known_name(name: str) -> str:

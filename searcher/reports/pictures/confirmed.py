@@ -13,6 +13,7 @@ from searcher.evidence.across import ENOUGH
 from searcher.evidence.paired import Comparison, Evidence, Verdict, chosen_rope
 from searcher.records import Study
 from searcher.reports.confirmed import Confirmed, is_confirmation, plan_of
+from searcher.reports.function import Array
 from searcher.reports.pictures import style
 from searcher.reports.pictures.base import Data, NothingToDraw, described
 from searcher.store.store import Store
@@ -29,7 +30,7 @@ MARKS: Mapping[str, tuple[str, str, bool]] = {  # mark, colour, filled
     Verdict.EQUIVALENT: ("s", style.BLACK, True),
     Verdict.UNDECIDED: ("o", style.GREY, False),
 }
-SIGNS: Mapping[str, str] = {Verdict.BETTER: "▲", Verdict.WORSE: "▼", Verdict.EQUIVALENT: "=", Verdict.UNDECIDED: "?"}
+SIGNS: Mapping[str, str] = {Verdict.BETTER: "▲", Verdict.WORSE: "▼", Verdict.EQUIVALENT: "=", Verdict.UNDECIDED: ""}
 
 
 def differences_data(store: Store, study: Study) -> dict[str, Any]:
@@ -120,7 +121,8 @@ def draw_differences(data: Data) -> Figure:
         ax.tick_params(labelbottom=True)
     level = 100 * panels[0]["level"]
     label = style.unit_label(data["metric"], f"mean difference to {data['reference']} in")
-    picture.supxlabel(f"{label}; right is better; {level:.4g} % intervals", fontsize=8)
+    more = f"right is better; {level:.4g} % intervals"
+    picture.supxlabel(f"{label}{'; ' if width == style.PAGE else chr(10)}{more}", fontsize=8)
     _verdict_legend(
         picture, [row["verdict"] for panel in panels for row in panel["functions"]], data["rope"], data["metric"]
     )
@@ -178,6 +180,7 @@ def _ends(axes: Axes, panels: Sequence[Data]) -> None:
     low, high = min(low, 0.0), max(high, 0.0)
     edge = 0.06 * (high - low) or 1.0
     axes.set_xlim(low - edge, high + edge)
+    axes.locator_params(axis="x", nbins=6)
 
 
 def _arrows(axes: Axes) -> None:
@@ -192,8 +195,18 @@ def _arrows(axes: Axes) -> None:
 
 
 def _verdict_legend(picture: Figure, verdicts: Sequence[str], rope: float | None, metric: Data) -> None:
-    from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
+
+    handles = _verdict_handles(verdicts)
+    if rope:
+        handles.append(Patch(color=style.PALE, label=f"±{rope:g} {metric['unit']}: no difference that matters".strip()))
+    narrow = picture.get_figwidth() < style.PAGE
+    picture.legend(handles=handles, loc="outside upper center", ncols=2 if narrow else len(handles), handlelength=1.6)
+
+
+def _verdict_handles(verdicts: Sequence[str]) -> list[Any]:
+    """Return the legend of the verdicts that a picture has."""
+    from matplotlib.lines import Line2D
 
     handles: list[Any] = []
     for verdict, (mark, colour, filled) in MARKS.items():
@@ -202,9 +215,7 @@ def _verdict_legend(picture: Figure, verdicts: Sequence[str], rope: float | None
             handles.append(
                 Line2D([], [], color=colour, marker=mark, markerfacecolor=face, linestyle="", label=str(verdict))
             )
-    if rope:
-        handles.append(Patch(color=style.PALE, label=f"±{rope:g} {metric['unit']}: no difference that matters".strip()))
-    picture.legend(handles=handles, loc="outside lower center", ncols=2 if picture.get_figwidth() < style.PAGE else 5)
+    return handles
 
 
 def map_data(store: Store, study: Study) -> dict[str, Any]:
@@ -221,26 +232,43 @@ def draw_map(data: Data) -> Figure:
         if row["difference"] is not None:
             table[order.index(label), column] = row["difference"]
     sizes = np.abs(table[np.isfinite(table)])
-    most = float(np.quantile(sizes, 0.9)) if sizes.size else 0.0
-    width = style.COLUMN if len(panels) <= 2 else style.PAGE
-    picture, (axes,) = style.new(width, 1.3 + 0.24 * len(order))
+    most = float(1.3 * np.quantile(sizes, 0.85)) if sizes.size else 0.0
+    narrow, crowded = len(panels) <= 2, len(panels) > 6
+    picture, (axes,) = style.new(style.COLUMN if narrow else style.PAGE, 1.3 + (0.34 if crowded else 0.24) * len(order))
     axes.imshow(table, cmap="PuOr", vmin=-(most or 1), vmax=most or 1, aspect="auto")
+    digits = _digits(sizes)
     for (label, column), row in cells.items():
-        place = order.index(label)
         value = row["difference"]
-        text = f"{'none' if value is None else f'{value:+.2g}'} {SIGNS[row['verdict']]}"
+        text = "none" if value is None else f"{value:+.{digits}f}{'†' * bool(row['diverged'])}"
         dark = value is not None and abs(value) > 0.7 * most > 0
-        axes.text(column, place, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
+        axes.text(
+            column,
+            order.index(label),
+            f"{text}{chr(10) if crowded else ' '}{SIGNS[row['verdict']]}".rstrip(),
+            ha="center",
+            va="center",
+            fontsize=7,
+            color="white" if dark else "black",
+        )
     axes.set_xticks(range(len(panels)), [style.plain(style.cut(panel["configuration"], 26)) for panel in panels])
-    if len(panels) > 2:
-        axes.tick_params(axis="x", rotation=30 if len(panels) > 4 else 0)
+    if len(panels) > 4:
+        for tick in axes.get_xticklabels():
+            tick.set(rotation=30, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(order)), [style.plain(style.cut(label, 26)) for label in order])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    signs = ", ".join(f"{sign} {verdict}" for verdict, sign in SIGNS.items())
     label = style.unit_label(data["metric"], f"mean difference to {data['reference']} in")
-    picture.supxlabel(f"{label};\n+ is better: {signs}", fontsize=7)
+    signs = ", ".join(f"{sign} {verdict}" for verdict, sign in SIGNS.items() if sign)
+    lost = "; † diverged on some seeds" if any(row["diverged"] for row in cells.values()) else ""
+    texts = (f"{label}; + is better", f"{signs}, no mark: undecided{lost}")
+    picture.supxlabel(("\n" if narrow else "; ").join(texts), fontsize=7)
     return picture
+
+
+def _digits(sizes: Array) -> int:
+    """Return how many decimals show a digit of the middle one of these sizes."""
+    middle = float(np.median(sizes)) if sizes.size else 0.0
+    return min(6, max(2, -math.floor(math.log10(middle)))) if middle > 0 else 2
 
 
 def confirmed_data(store: Store, study: Study) -> dict[str, Any]:
@@ -306,47 +334,61 @@ def _same(one: Metric, other: Metric) -> bool:
 
 def draw_confirmed(data: Data) -> Figure:
     """Draw the confirmed difference against the one of the search. Below the diagonal the search flattered."""
+    from matplotlib.lines import Line2D
+
     panels = data["panels"][:PANELS]
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
     width = style.COLUMN if len(panels) == 1 else style.PAGE
-    picture, axes = style.new(width, 2.6 * rows + 0.5, rows, columns, squeeze=False, sharex=True, sharey=True)
     points = [row for panel in panels for row in panel["functions"]]
+    best = sorted({row["label"]: row["searched"] for row in points}.items(), key=lambda pair: -pair[1])
+    places = {label: place for place, (label, _) in enumerate(best, 1)}
+    lines = -(-len(places) // (1 if width == style.COLUMN else 2))
+    picture, axes = style.new(
+        width, 2.5 * rows + 0.6 + style.ROW * lines, rows, columns, squeeze=False, sharex=True, sharey=True
+    )
     for ax, panel in zip(axes, panels, strict=False):
-        _against(ax, panel)
+        _against(ax, panel, places)
         if panel["configuration"]:
             ax.set_title(style.plain(panel["configuration"]))
     for ax in axes[len(panels) :]:
         ax.remove()
-    for ax in axes[len(panels) - columns : len(panels)]:
-        ax.tick_params(labelbottom=True)
     _square(axes[0], points)
     reference = data["reference"]
-    picture.supxlabel(style.unit_label(data["search_metric"], f"gain over {reference} in the search,"), fontsize=8)
-    picture.supylabel(style.unit_label(data["metric"], f"confirmed gain over {reference},"), fontsize=8)
-    handles, names = axes[0].get_legend_handles_labels()
-    picture.legend(handles, names, loc="outside lower center", ncols=2 if width == style.COLUMN else 4)
+    for ax in axes[max(0, len(panels) - columns) : len(panels)]:
+        ax.tick_params(labelbottom=True)
+        ax.set_xlabel(style.unit_label(data["search_metric"], f"gain over {reference} in the search,"))
+    for ax in axes[: len(panels) : columns]:
+        ax.set_ylabel(style.unit_label(data["metric"], f"confirmed gain over {reference},"))
+    diagonal = axes[0].get_legend_handles_labels()[0]
+    level = 100 * panels[0]["level"]
+    interval = Line2D([], [], color=style.GREY, marker="|", markersize=9, linestyle="", label=f"{level:.4g} % interval")
+    picture.legend(
+        handles=[*diagonal, interval, *_verdict_handles([row["verdict"] for row in points])],
+        loc="outside upper center",
+        ncols=2 if width == style.COLUMN else 6,
+        handlelength=1.8,
+    )
+    style.number_legend(picture, {place: label for label, place in places.items()}, 1 if width == style.COLUMN else 2)
     return picture
 
 
-def _against(axes: Axes, panel: Data) -> None:
+def _against(axes: Axes, panel: Data, places: Mapping[str, int]) -> None:
     style.zero_lines(axes, x=True, y=True)
     axes.axline((0, 0), slope=1, color=style.GREY, linestyle="--", linewidth=0.9, label="as good as in the search")
-    seen = set()
     for row in panel["functions"]:
         mark, colour, filled = MARKS[row["verdict"]]
         if row["low"] is not None:
             axes.plot([row["searched"]] * 2, [row["low"], row["high"]], color=colour, linewidth=1.0)
-        axes.plot(
-            row["searched"],
-            row["difference"],
-            linestyle="",
-            marker=mark,
-            color=colour,
-            markerfacecolor=colour if filled else "white",
-            label=None if row["verdict"] in seen else row["verdict"],
+        face = colour if filled else "white"
+        axes.plot(row["searched"], row["difference"], linestyle="", marker=mark, color=colour, markerfacecolor=face)
+        axes.annotate(
+            str(places[row["label"]]),
+            (row["searched"], row["difference"]),
+            xytext=(4, 2),
+            textcoords="offset points",
+            fontsize=7,
         )
-        seen.add(row["verdict"])
 
 
 def _square(axes: Axes, rows: Sequence[Data]) -> None:
@@ -357,6 +399,7 @@ def _square(axes: Axes, rows: Sequence[Data]) -> None:
     low, high = min(0.0, float(x.min())), max(0.0, float(x.max()))
     edge = 0.08 * (high - low) or 0.1
     axes.set_xlim(low - edge, high + edge)
+    axes.locator_params(axis="x", nbins=6)
     reach = max(float(np.ptp(y)), float(np.quantile(np.abs(ends), 0.9)))
     bottom = min(0.0, float(y.min()), max(float(ends.min()), -2 * reach))
     top = max(0.0, float(y.max()), min(float(ends.max()), 2 * reach))
@@ -421,18 +464,18 @@ def draw_ranks(data: Data) -> Figure:
         axes.plot(ends, [bottom + level * 0.9] * 2, color=style.BLACK, linewidth=2.6, solid_capstyle="butt")
     axes.plot([1, 1 + critical], [-1.3, -1.3], color=style.BLACK, marker="|", linewidth=0.9)
     axes.annotate(
-        f"critical difference {critical:.2f}",
-        (1 + critical, -1.3),
-        xytext=(4, 0),
-        textcoords="offset points",
-        va="center",
-    ).set_fontsize(7)
+        f"critical difference {critical:.2f}", (1, -1.3), xytext=(0, 3), textcoords="offset points", fontsize=7
+    )
     axes.set_xlim(0.8, max(len(rows), 1 + critical) + 0.2)
-    axes.set_ylim(bottom + 0.9 * len(groups), -2)
+    axes.set_ylim(bottom + 0.9 * len(groups), -2.3)
     axes.set_yticks(range(len(rows)), [style.plain(style.cut(row["label"], 26)) for row in rows])
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    axes.set_xlabel(f"mean rank over {data['configurations']} configurations (1 is best)")
+    picture.supxlabel(
+        f"mean rank, {data['configurations']} configurations (1 is best)\nbars join what is not told apart (Nemenyi, "
+        f"{100 * data['alpha']:g} %)",
+        fontsize=8,
+    )
     style.whole_ticks(axes.xaxis)
     return picture
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import fmean
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from search_space import KNOWN, parse
 from searcher.records import Study
-from searcher.reports.confirmed import Confirmed, is_confirmation
 from searcher.reports.function import REACH, Array, FunctionReport, sampled
 from searcher.reports.pictures import style
-from searcher.reports.pictures.base import Data, NothingToDraw, described, label, ranked, tree_of
+from searcher.reports.pictures.base import Data, NothingToDraw, described, label, leading, tree_of
 from searcher.reports.plot import FARTHEST, broken_at, limits
 from searcher.store.store import Store
 
@@ -29,12 +28,8 @@ RELU = KNOWN["relu"].expression
 
 def functions_data(store: Store, study: Study) -> dict[str, Any]:
     """Return the curves of the leading candidates; of baselines, if there is no candidate."""
-    if is_confirmation(study):
-        metric, rows = _confirmed(store, study)
-    else:
-        found = ranked(store, study, SHOWN)
-        metric = described(study.objective)
-        rows = [row for row in found if not row["baseline"]] or found
+    metric, configuration, found = leading(store, study, SHOWN)
+    rows = [row for row in found if not row["baseline"]] or found
     drawn = [row for row in rows if tree_of(row["expression"])][:SHOWN]
     if not drawn:
         raise NothingToDraw(f"no ranked function of study {study.name!r} is an expression of known primitives")
@@ -43,25 +38,8 @@ def functions_data(store: Store, study: Study) -> dict[str, Any]:
         {"label": label(row), "expression": row["expression"], "value": row["value"], **_curve(row["expression"], x)}
         for row in drawn
     ]
-    return {"metric": metric, "x": x.tolist(), "functions": curves, "relu": _curve(RELU, x)}
-
-
-def _confirmed(store: Store, study: Study) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return the functions of a confirmation, the reference aside, with their means under the first configuration."""
-    found = Confirmed.of(store, study)
-    merits = {one.label: found.samples[0].merits(one.label) for one in found.plan.functions}
-    metric = found.plan.metric
-    rows = [
-        {
-            "name": one.name,
-            "expression": one.expression,
-            "value": metric.merit(fmean(merits[one.label])) if merits[one.label] else None,
-            "merit": fmean(merits[one.label]) if merits[one.label] else float("-inf"),
-        }
-        for one in found.plan.functions
-        if one.key != found.plan.reference
-    ]
-    return described(metric), sorted(rows, key=lambda row: -row["merit"])
+    told = {"metric": described(metric), "configuration": configuration}
+    return {**told, "x": x.tolist(), "functions": curves, "relu": _curve(RELU, x)}
 
 
 def _curve(text: str, x: Array) -> dict[str, Any]:
@@ -85,17 +63,19 @@ def draw_functions(data: Data) -> Figure:
     columns = min(COLUMNS, len(functions))
     rows = -(-len(functions) // columns)
     width = style.PAGE if columns > 1 else style.COLUMN
-    picture, panels = style.new(width, 1.9 * rows + 0.3, rows, columns, squeeze=False, sharex=True)
+    picture, panels = style.new(width, 1.9 * rows + 0.3, rows, columns, squeeze=False)
     for place, (axes, row) in enumerate(zip(panels, functions, strict=False), 1):
         _draw(axes, data, row)
-        value = "" if row["value"] is None else f"\n{data['metric']['name']} {row['value']:.4g}"
-        axes.set_title(style.plain(f"{place}. {style.cut(row['label'], 36)}{value}"))
+        value = f"\n{data['metric']['name']} {row['value']:.4g}"
+        text = fill(style.cut(f"{place}. {row['label']}", 64), 34)
+        axes.set_title(style.plain(text + value), fontsize=7.5)
     for axes in panels[len(functions) :]:
         axes.remove()
     for axes in panels[max(0, len(functions) - columns) : len(functions)]:
-        axes.tick_params(labelbottom=True)
         axes.set_xlabel("x")
     handles, names = panels[0].get_legend_handles_labels()
+    if any(parse(row["expression"]).betas for row in functions):
+        names = [f"{name}, each beta at 1" if name == "f(x)" else name for name in names]
     picture.legend(handles, names, loc="outside lower center", ncols=3)
     return picture
 

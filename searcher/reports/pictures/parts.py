@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ LEAST = 5  # functions with a part, and without it, for an interval
 SHOWN = 14  # rows of each panel
 LEVEL = 0.95
 LEAVES = ("x", "number", "eps")  # every function has one of them
+SIGNS = {"+": "a + b", "-": "a - b", "*": "a * b", "/": "a / b", "^": "a^b", "neg": "-a"}
 
 
 def parts_data(store: Store, study: Study) -> dict[str, Any]:
@@ -40,7 +42,7 @@ def parts_data(store: Store, study: Study) -> dict[str, Any]:
     owned = [_primitives(tree) for tree in trees.values()]
     singles: dict[str, list[bool]] = {name: [name in own for own in owned] for name in sorted(set().union(*owned))}
     pairs: dict[str, list[bool]] = {
-        f"{one} with {other}": [one in own and other in own for own in owned]
+        f"{one} and {other}": [one in own and other in own for own in owned]
         for one, other in combinations(sorted(set().union(*owned)), 2)
     }
     found = {"primitives": _effects(singles, ranks), "pairs": _effects(pairs, ranks)}
@@ -76,7 +78,7 @@ def _ranks(goodness: Sequence[tuple[int, float]]) -> np.ndarray[Any, np.dtype[np
 
 def _primitives(tree: Expression) -> frozenset[str]:
     names = tree.fold(lambda node, args: frozenset({node.op}).union(*args))
-    return names - set(LEAVES)
+    return frozenset(SIGNS.get(name, name) for name in names - set(LEAVES))
 
 
 def _effects(
@@ -91,7 +93,9 @@ def _effects(
         own, others = ranks[mask], ranks[~mask]
         if min(len(own), len(others)) < LEAST or np.ptp(own) == np.ptp(others) == 0:
             continue
-        interval = stats.ttest_ind(own, others, equal_var=False).confidence_interval(LEVEL)
+        with warnings.catch_warnings():  # about one side whose ranks are all equal: Welch's interval holds all the same
+            warnings.simplefilter("ignore", RuntimeWarning)
+            interval = stats.ttest_ind(own, others, equal_var=False).confidence_interval(LEVEL)
         rows.append(
             {
                 "part": name,
@@ -114,11 +118,11 @@ def draw_parts(data: Data) -> Figure:
         _forest(axes, rows, most)
         more = len(data[name]) - len(rows)
         axes.set_title(name + (f" ({len(rows)} clearest of {len(data[name])})" if more else ""))
-    share = 100 * data["level"]
     picture.supxlabel(
-        f"difference of the mean rank, with minus without (0: worst, 1: best of {data['functions']} functions)\n"
-        f"{share:g} % intervals, each for itself; filled: without 0. A correlation: parts come together.",
-        fontsize=8,
+        f"difference of the mean rank (0: worst, 1: best of {data['functions']} functions) between functions with and "
+        f"without it;\nin brackets: functions with it; {100 * data['level']:g} % intervals, not corrected for their "
+        "number; filled: 0 is outside.\nThis is a correlation: primitives come together, and samplers choose them.",
+        fontsize=7,
     )
     return picture
 

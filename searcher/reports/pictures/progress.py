@@ -19,6 +19,7 @@ from searcher.reports.pictures.base import (
     described,
     finished_trials,
     label,
+    leaders,
     no_result,
     ranked,
 )
@@ -113,7 +114,7 @@ def draw_progress(data: Data) -> Figure:
                 linestyle=dashes[0],
                 color=dashes[1],
                 linewidth=1.1,
-                label=style.plain(style.cut(row["name"])),
+                label=_baseline_label(row, marks),
             )
         axes.set_xlim(0, end * 1.02 or 1)
     panels[0].set_ylim(*_range(data, shown))
@@ -126,6 +127,11 @@ def draw_progress(data: Data) -> Figure:
     return picture
 
 
+def _baseline_label(row: Data, marks: Sequence[Data]) -> str:
+    best = "best baseline: " if row == marks[0] else ""
+    return style.plain(best + style.cut(row["name"], 26))
+
+
 def _range(data: Data, shown: Sequence[Data]) -> tuple[float, float]:
     values = [row["value"] for row in data["trials"]]
     return style.value_range(values, data["metric"], [row["value"] for row in shown])
@@ -135,8 +141,8 @@ def curves_data(store: Store, study: Study) -> dict[str, Any]:
     """Return the learning curves of the leaders and of baselines; of a confirmation, their means over the seeds."""
     if is_confirmation(study):
         return _confirmed_curves(store, study)
-    rows = ranked(store, study, LEADERS)
-    candidates = [row for row in rows if not row["baseline"]][:LEADERS]
+    rows = leaders(store, study, LEADERS)
+    candidates = [row for row in rows if not row["baseline"]]
     marks = [row for row in rows if row["baseline"]]
     relu = [row for row in marks if row["name"] == "relu"]
     shown = [*candidates, *(relu + [row for row in marks if row not in relu])[:OTHERS]]
@@ -212,9 +218,10 @@ def draw_curves(data: Data) -> Figure:
     rows = -(-len(panels) // columns)
     picture, axes = style.new(width, rows * 2.2 + style.ROW * longest / columns + 0.1, rows, columns, squeeze=False)
     looks = _looks(panels)
-    for ax, panel in zip(axes, panels, strict=False):
+    for place, (ax, panel) in enumerate(zip(axes, panels, strict=False)):
         _draw_lines(ax, panel["lines"], looks, data["metric"])
-        ax.set_xlabel(data["step"])
+        several = place >= len(panels) - columns and any(line["trainings"] > 1 for line in panel["lines"])
+        ax.set_xlabel(data["step"] + "\nline: mean of the seeds; band: least to greatest" * several)
         ax.set_ylabel(style.metric_label(data["metric"]) if len(panels) == 1 else style.unit_label(data["metric"], ""))
         if panel["configuration"]:
             ax.set_title(style.plain(panel["configuration"]))
@@ -232,30 +239,31 @@ def draw_curves(data: Data) -> Figure:
 def _looks(panels: Sequence[Data]) -> Mapping[str, dict[str, Any]]:
     """Return colour, dashes and mark of each function, the same in all panels; baselines are grey."""
     looks: dict[str, dict[str, Any]] = {}
-    leaders = baselines = 0
+    candidates = marks = 0
     for line in (line for panel in panels for line in panel["lines"]):
         if line["label"] in looks:
             continue
         if line["baseline"]:
             looks[line["label"]] = {
                 "color": style.GREY,
-                "linestyle": ("-", "--")[baselines % 2],
-                "marker": ("x", "+")[baselines % 2],
+                "linestyle": ("-", "--")[marks % 2],
+                "marker": ("x", "+")[marks % 2],
             }
-            baselines += 1
+            marks += 1
         else:
-            places = leaders % len(style.COLOURS)
+            places = candidates % len(style.COLOURS)
             looks[line["label"]] = {
                 "color": style.COLOURS[places],
                 "linestyle": style.DASHES[places],
                 "marker": style.MARKS[places],
             }
-            leaders += 1
+            candidates += 1
     return looks
 
 
 def _draw_lines(axes: Any, lines: Sequence[Data], looks: Mapping[str, dict[str, Any]], metric: Data) -> None:
     values: list[float] = []
+    late: list[float] = []  # all but the beginning of long trainings
     for line in lines:
         look, points = looks[line["label"]], line["points"]
         steps = [point["step"] for point in points]
@@ -272,4 +280,5 @@ def _draw_lines(axes: Any, lines: Sequence[Data], looks: Mapping[str, dict[str, 
             low, high = ([point[end] for point in points] for end in ("least", "most"))
             axes.fill_between(steps, low, high, color=look["color"], alpha=0.15, linewidth=0)
         values += [point["mean"] for point in points]
-    axes.set_ylim(*style.value_range(values, metric))
+        late += [point["mean"] for point in points if point["step"] > steps[-1] / 10]
+    axes.set_ylim(*style.value_range(values, metric, late))

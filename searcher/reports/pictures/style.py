@@ -99,17 +99,22 @@ def unit_label(metric: Data, what: str) -> str:
     return plain(f"{what} {metric['name']}{' (' + metric['unit'] + ')' if metric['unit'] else ''}")
 
 
-def value_range(values: Iterable[float], metric: Data, keep: Iterable[float] = ()) -> tuple[float, float]:
+def value_range(
+    values: Iterable[float], metric: Data, keep: Iterable[float] = (), share: float = 0.8
+) -> tuple[float, float]:
     """Return the range of an axis of values: from the best one, over most of the others, and over all of `keep`.
 
     A few bad values do not flatten the good ones. An edge of 4 % is added.
+
+    Args:
+        share: at least this share of the values is in the range.
     """
     sign = -1.0 if metric["direction"] == "minimize" else 1.0
-    merits = np.sort(sign * np.array(list(values), dtype=float))[::-1]
+    merits = np.sort(sign * np.array(list(values), dtype=float))
     kept = [sign * value for value in keep]
-    best = max([merits[0], *kept])
-    low = float(np.quantile(merits, 0.2))
-    bottom = min([max(merits[-1], low - 0.5 * (best - low)), *kept])
+    best = max([merits[-1], *kept])
+    low = float(np.quantile(merits, 1 - share, method="lower"))
+    bottom = min([merits[merits >= low - 0.5 * (best - low)][0], *kept])
     edge = 0.04 * (best - bottom) or 0.05 * abs(best) or 1.0
     ends = sorted((sign * (best + edge), sign * (bottom - edge)))
     return ends[0], ends[1]
@@ -121,6 +126,18 @@ def zero_lines(axes: Axes, *, x: bool = False, y: bool = False) -> None:
         axes.axhline(0, color=LIGHT, linewidth=0.6, zorder=0)
     if x:
         axes.axvline(0, color=LIGHT, linewidth=0.6, zorder=0)
+
+
+def number_legend(picture: Figure, texts: Mapping[int, str], columns: int) -> None:
+    """List below a picture which function each number in it stands for."""
+    from matplotlib.lines import Line2D
+
+    look: dict[str, Any] = {"color": BLACK, "markeredgewidth": 0.2, "linestyle": ""}
+    handles = [
+        Line2D([], [], marker=f"${number}$", markersize=3.5 * len(str(number)) + 1, label=plain(cut(text)), **look)
+        for number, text in texts.items()
+    ]
+    picture.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=1.2)
 
 
 def whole_ticks(axis: Any) -> None:

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 BINS = 24
 MOST_BASELINES = 14
 REASONS = 12  # bars; rarer reasons are added up in one more
-_NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?", re.IGNORECASE)
-_WHERE = re.compile(r"\s+(?:at|after) epoch \d+(?:, step \d+)?")
+# What differs from function to function: places, values, numbers.
+_DETAILS = re.compile(r",? (?:at (?:epoch|step|x)|after (?:epoch|step)|where) .*|: -?(?:[\d.]|nan|inf).*", re.DOTALL)
+_NUMBER = re.compile(r"(?<![\w.])-?\d[\d.]*(?:e[+-]?\d+)?(?![\w])")
 
 
 def trials_data(store: Store, study: Study) -> dict[str, Any]:
@@ -97,7 +98,7 @@ def _rows(axes: Axes, marks: list[Data]) -> None:
 
 
 def reasons_data(store: Store, study: Study) -> dict[str, Any]:
-    """Return the reasons why functions could not be trained, the commonest first. Numbers in them are left out."""
+    """Return the reasons why functions could not be trained, the commonest first. Places and values are left out."""
     trials = [trial for trial in finished_trials(store, study) if trial.cites is None]
     found: Counter[tuple[str, bool]] = Counter(
         (_common(trial.reason), trial.reason.startswith(REFUSED))
@@ -117,9 +118,9 @@ def reasons_data(store: Store, study: Study) -> dict[str, Any]:
 
 
 def _common(reason: str) -> str:
-    """Return what a reason shares with the same one at another place."""
-    text = _WHERE.sub("", headline(reason).removeprefix(REFUSED))
-    return _NUMBER.sub("…", text)
+    """Return what a reason shares with those of other functions: no places, no values."""
+    text = headline(reason).removeprefix(REFUSED)
+    return _NUMBER.sub("…", _DETAILS.sub("", text)) or text
 
 
 def draw_reasons(data: Data) -> Figure:
