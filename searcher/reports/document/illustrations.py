@@ -15,6 +15,10 @@ from searcher.reports.words import counted
 from searcher.store.store import Store
 
 NEEDS_MATPLOTLIB = "Pictures need matplotlib: pip install 'activation-searcher[plot]', and make the report again."
+ORDER = (  # the evidence first
+    *("differences", "confirmed", "map", "ranks", "progress", "trials", "functions", "curves", "cost", "size"),
+    *("parts", "reasons"),
+)
 COST = "cost"  # the kind of picture that measures costs
 LISTED = 4  # functions that a caption names
 Data = Mapping[str, Any]
@@ -27,7 +31,7 @@ def pictures_of(store: Store, study: Study, *, costs: bool) -> list[dict[str, An
         costs: measure costs for the picture of values against costs.
     """
     found = []
-    for kind in pictures.available(study):
+    for kind in sorted(pictures.available(study), key=ORDER.index):
         if kind == COST and not costs:
             continue
         try:

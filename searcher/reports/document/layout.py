@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import shlex
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import compress
 from typing import Any
 
 from searcher.display import measured
 from searcher.reports.document.illustrations import missing
-from searcher.reports.words import counted
+from searcher.reports.words import OWN, counted
 
 Data = Mapping[str, Any]
 
@@ -190,25 +192,26 @@ def _leaderboard(board: Sequence[Data], metrics: Sequence[str], under: str) -> I
         *(Column(metric, numeric=True) for metric in metrics),
         *(Column("mirror"), Column("trial", numeric=True)),
     )
-    shown = [not (name == "mirror" and not any(row.get("mirror") for row in board)) for name in map(_name, columns)]
     rows = []
     for row in board:
         cells = (
-            *(_whole(row["rank"]), Cell(row["expression"]), Cell("" if row["name"] == "own" else row["name"])),
+            *(_whole(row["rank"]), Cell(row["expression"]), Cell("" if row["name"] == OWN else row["name"])),
             *(_whole(row["n_trials"]), *(_measured(row.get(metric)) for metric in metrics)),
             *(Cell(row.get("mirror") or ""), _whole(row["number"])),
         )
-        rows.append(_kept(cells, shown))
+        rows.append(cells)
     caption = f"{counted(len(board), 'function')}, best first: means over seeds under {under}."
-    yield Table(caption, _kept(columns, shown), tuple(rows))
+    yield _without_empty(Table(caption, columns, tuple(rows)))
 
 
-def _name(column: Column) -> str:
-    return column.name
-
-
-def _kept(items: Sequence[Any], shown: Sequence[bool]) -> tuple[Any, ...]:
-    return tuple(item for item, keep in zip(items, shown, strict=True) if keep)
+def _without_empty(table: Table, names: Collection[str] = ()) -> Table:
+    """Return a table without the columns that are empty in every row, and without those of these names."""
+    kept = [
+        column.name not in names and any(row[place].text for row in table.rows)
+        for place, column in enumerate(table.columns)
+    ]
+    columns = tuple(compress(table.columns, kept))
+    return replace(table, columns=columns, rows=tuple(tuple(compress(row, kept)) for row in table.rows))
 
 
 def _verdicts(found: Data, one: Data) -> Iterator[Block]:
@@ -225,19 +228,12 @@ def _verdicts(found: Data, one: Data) -> Iterator[Block]:
         *(Column("p, permutation", numeric=True), Column("p, corrected", numeric=True)),
         *(Column("P(better)", numeric=True), Column("seeds needed", numeric=True)),
     )
-    shown = [name != "diverged" or any(one["diverged"].values()) for name in map(_name, columns)]
-    rows = [_kept(_verdict(row, means[row["function"]]), shown) for row in _best_first(one["comparisons"])]
+    rows = [_verdict(row, means[row["function"]]) for row in _best_first(one["comparisons"])]
     own = means[reference]
-    blank = [Cell("") for _ in range(6)]
-    rows.append(
-        _kept(
-            (
-                *(Cell(reference), Cell("reference"), _whole(own["n"] + own["diverged"]), _whole(own["diverged"])),
-                *(_measured(own["mean"]), Cell(""), *blank),
-            ),
-            shown,
-        )
-    )
+    counts = (_whole(own["n"] + own["diverged"]), _whole(own["diverged"]))
+    rest = (Cell("") for _ in columns[5:])
+    rows.append((Cell(reference), Cell("reference"), *counts, _measured(own["mean"]), *rest))
+    empty = {"diverged"} if not any(one["diverged"].values()) else set()
     level = one["comparisons"][0]["interval"]
     percent = f"{100 * level['level']:.4g} %" if level else ""
     caption = (
@@ -246,7 +242,7 @@ def _verdicts(found: Data, one: Data) -> Iterator[Block]:
         f"difference; the verdict goes by the p-value of the deciding test, corrected for "
         f"{counted(corrected, 'comparison')}."
     )
-    yield Table(caption, _kept(columns, shown), tuple(rows))
+    yield _without_empty(Table(caption, columns, tuple(rows)), empty)
     yield Items(tuple((row["sentence"], tuple(row["remarks"])) for row in _best_first(one["comparisons"])))
 
 
@@ -358,13 +354,7 @@ def _related(data: Data) -> Iterator[Block]:
         if one["kind"] == "search":
             yield from _leaderboard(one["leaderboard"], one["metrics"], f"the search {one['study']}")
         yield Paragraph("Its own report:")
-        yield Code(f"searcher report {_quoted(one['study'])} -o report.html", "sh", f"The report of {one['study']}")
-
-
-def _quoted(text: str) -> str:
-    import shlex
-
-    return shlex.quote(text)
+        yield Code(f"searcher report {shlex.quote(one['study'])} -o report.html", "sh", f"The report of {one['study']}")
 
 
 def _reproduction(data: Data) -> Iterator[Block]:
