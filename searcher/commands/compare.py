@@ -67,7 +67,25 @@ def compare(
             _compare_studies(store, a, b, output)
         else:
             _load(primitives)
+            _check_functions(a, b, names)
             _compare_functions(store, a, b, study, metric, output)
+
+
+def _check_functions(a: str, b: str, names: list[str]) -> None:
+    """Raise an error if one of two texts is no function, and if a study was meant, say so."""
+    from search_space import SpaceError
+    from searcher.reports.finding import function_of
+
+    try:
+        for text in (a, b):
+            function_of(text)
+    except SpaceError as error:
+        if (a in names) == (b in names):
+            raise
+        one, other = (a, b) if a in names else (b, a)
+        raise UsageError(
+            f"{one!r} is a study, and there is no study {other!r}; name two studies, or two functions"
+        ) from error
 
 
 def _compare_functions(store: Store, a: str, b: str, study: str | None, metric: str, output: Format) -> None:

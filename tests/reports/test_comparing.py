@@ -104,7 +104,11 @@ def test_what_has_no_value_is_left_out_and_said(store: Store) -> None:
 @pytest.mark.parametrize(
     ("a", "b", "message"),
     [
-        ("softplus(x)", "relu", r"^softplus\(x\) was not trained in study 'a search'; it has: x \* sigmoid\(2 \* x\), "),
+        (
+            "softplus(x)",
+            "relu",
+            r"^softplus\(x\) was not trained in study 'a search'; it has: x \* sigmoid\(2 \* x\), ",
+        ),
         (BEST, "mish", r"^mish was not trained in study 'a search'"),
         ("relu", "max(0, x)", r"^relu and max\(0, x\) are the same function: max\(x, 0\)$"),
     ],
