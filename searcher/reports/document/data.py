@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 from search_space import SpaceError, code
 from searcher import __version__
-from searcher.display import headline
+from searcher.display import as_json, headline
 from searcher.records import Study, StudyKind, TrialState
 from searcher.reports.confirmed import Confirmed, is_confirmation, plan_of
 from searcher.reports.document import confirmation, illustrations, reproduction, search, story
@@ -47,13 +48,9 @@ def report_data(store: Store, study: Study, *, costs: bool = True) -> dict[str, 
     data["pictures"] = illustrations.pictures_of(store, study, costs=costs)
     data["costs"] = illustrations.costs_of(_leaders(data) if costs else [], data["pictures"])
     data["reproduction"] = reproduction.facts(study, confirmed.plan if confirmed else None)
-    return {
-        "title": story.title(data),
-        "headline": story.headline(data),
-        "story": story.sentences(data),
-        "facts": story.key_facts(data),
-        **data,
-    }
+    said = {"title": story.title(data), "headline": story.headline(data), "story": story.sentences(data)}
+    plain: dict[str, Any] = json.loads(as_json({**said, "facts": story.key_facts(data), **data}))
+    return plain
 
 
 def _study(store: Store, study: Study) -> dict[str, Any]:
