@@ -57,23 +57,23 @@ def values(acc: float, tested: bool = False) -> dict[str, float]:
 
 
 def ended(
-    number: int, name: str, seed: int, task: StudyTask, found: Mapping[str, float] | None, **changes: Any
+    number: int, function: str, seed: int, task: StudyTask, found: Mapping[str, float] | None, **changes: Any
 ) -> Trial:
     """Return a trial that has ended: COMPLETE with these values, or INFEASIBLE without.
 
     Args:
-        name: the name of a known function, or an expression.
+        function: the name of a known function, or an expression.
     """
-    text = BASELINES[name].expression if name in BASELINES else name
+    text = BASELINES[function].expression if function in BASELINES else function
     tree = parse(text)
-    known = name in BASELINES
+    known = function in BASELINES
     trial = Trial(
         number=number,
         kind=Kind.BASELINE if known else Kind.CANDIDATE,
         expression=str(tree),
         key=key(tree),
         seed=seed,
-        name=name if known else "",
+        name=function if known else "",
         task_config=task.number,
         seconds=2.0,
         worker="here",
