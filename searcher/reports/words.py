@@ -11,6 +11,7 @@ from workers.contract import TaskConfig
 from workers.tasks.base import IMAGES
 from workers.tasks.images.config import ImageConfig, Recipe
 
+LONGEST = 100  # characters of an expression in a heading or a caption
 OWN = "own"  # the name of a baseline that was given as a formula
 _IMAGE = {field.name for field in fields(ImageConfig)}
 _NAMED = ("dataset", "model", "recipe.name")  # what the words of an image training begin with
@@ -66,6 +67,11 @@ def _plain(value: Any) -> str:
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{name}: {_plain(one)}" for name, one in value.items()) + "}"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def brief(text: str) -> str:
+    """Return a text without its middle if it is long."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST * 2 // 3]} … {text[-LONGEST // 4 :]}"
 
 
 def counted(number: int, noun: str) -> str:

@@ -11,7 +11,7 @@ from searcher.display import measured
 from searcher.records import Study
 from searcher.reports import cost, pictures
 from searcher.reports.pictures import NothingToDraw
-from searcher.reports.words import counted
+from searcher.reports.words import brief, counted
 from searcher.store.store import Store
 
 NEEDS_MATPLOTLIB = "Pictures need matplotlib: pip install 'activation-searcher[plot]', and make the report again."
@@ -102,8 +102,20 @@ def costs_of(functions: Sequence[tuple[str, str]], found: Sequence[Data]) -> dic
 def caption(data: Data) -> str:
     """Return what a picture shows: its title, and the main facts in it, for those who cannot see it too."""
     title = data["title"][0].upper() + data["title"][1:]
-    said = _CAPTIONS.get(data["picture"], _nothing)(data)
+    said = _CAPTIONS.get(data["picture"], _nothing)(_abridged(data))
     return f"{title}. {said}".strip()
+
+
+def _abridged(value: Any) -> Any:
+    """Return plain values with long texts cut short."""
+    match value:
+        case str():
+            return brief(value)
+        case dict():
+            return {name: _abridged(one) for name, one in value.items()}
+        case list():
+            return [_abridged(one) for one in value]
+    return value
 
 
 def _nothing(data: Data) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from searcher.display import measured
-from searcher.reports.words import counted
+from searcher.reports.words import brief, counted
 
 Data = dict[str, Any]
 SHOWN = 2  # configurations among the key facts
@@ -41,7 +41,7 @@ def _confirmed_headline(data: Data) -> str:
     verdicts = [one["verdict"] for _, one in _of_function(found, won["label"])]
     better = sum(verdict == "better" for verdict in verdicts)
     under = f" under {better} of {counted(len(verdicts), 'configuration')}" if len(verdicts) > 1 else ""
-    return f"{so_far}{won['label']} beats {found['reference']} by {found['metric']['name']}{under}."
+    return f"{so_far}{brief(won['label'])} beats {found['reference']} by {found['metric']['name']}{under}."
 
 
 def _searched_headline(data: Data) -> str:
@@ -50,11 +50,11 @@ def _searched_headline(data: Data) -> str:
         return "No function has been trained to the end."
     if won["name"] == "relu":
         return f"Nothing beat ReLU by {found['objective']}."
-    first = f"{won['label']} ranks first by {found['objective']}"
+    first = f"{brief(won['label'])} ranks first by {found['objective']}"
     if against is None:
         return f"{first}; ReLU was not trained to the end."
     if against["better_by"] == 0:
-        return f"Nothing beat ReLU by {found['objective']}: {won['label']} has the same value."
+        return f"Nothing beat ReLU by {found['objective']}: {brief(won['label'])} has the same value."
     weak = ": weak evidence, from one seed" if against["seeds"] == 1 else ""
     return f"{first}, {_number(against['better_by'])} better than ReLU{weak}."
 
@@ -165,12 +165,7 @@ def _how_sure_is_a_search(data: Data) -> Iterator[str]:
 
 def _infeasible(found: Data) -> str:
     reasons = "; ".join(f"{one['reason']} ({one['count']})" for one in found["reasons"])
-    if not reasons:
-        return ""
-    n = sum(one["count"] for one in found["reasons"])
-    return (
-        f"{counted(n, 'training')} or more ended because the mathematics failed. The most frequent reasons: {reasons}."
-    )
+    return f"Why trainings could not be finished, the most frequent reason first: {reasons}." if reasons else ""
 
 
 # A confirmation ------------------------------------------------------------------------------------------------------
@@ -310,9 +305,13 @@ def _best_fact(data: Data) -> Iterator[tuple[str, str, str]]:
     if won is None:
         yield "Best function", "none yet", "nothing was trained to the end"
     elif data["confirmation"] and not won["beats_reference"]:
-        yield "Best function", won["label"], "the reference: nothing is shown to beat it"
+        yield "Best function", brief(won["label"]), "the reference: nothing is shown to beat it"
     else:
-        yield "Best function", won["label"], "confirmed with new seeds" if won["confirmed"] else "first in the ranking"
+        yield (
+            "Best function",
+            brief(won["label"]),
+            "confirmed with new seeds" if won["confirmed"] else "first in the ranking",
+        )
 
 
 def _how_sure(data: Data) -> Iterator[tuple[str, str, str]]:
