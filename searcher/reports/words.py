@@ -11,6 +11,7 @@ from workers.contract import TaskConfig
 from workers.tasks.base import IMAGES
 from workers.tasks.images.config import ImageConfig, Recipe
 
+EVALUATION = "evaluation"  # the parameter that says what a confirmation measures and varies
 LONGEST = 100  # characters of an expression in a heading or a caption
 OWN = "own"  # the name of a baseline that was given as a formula
 _IMAGE = {field.name for field in fields(ImageConfig)}
@@ -52,8 +53,11 @@ def task_words(config: TaskConfig) -> str:
     changed = [
         f"{name.removeprefix('recipe.')}={_plain(value)}"
         for name, value in settings.items()
-        if name not in _NAMED and value != usual.get(name)
+        if name not in (*_NAMED, EVALUATION) and value != usual.get(name)
     ]
+    evaluation = settings.get(EVALUATION) or {}
+    changed += ["measured on the test part"] * bool(evaluation.get("test"))
+    changed += ["a new split for each seed"] * bool(evaluation.get("vary_split"))
     return ", ".join([f"{settings['model']} on {settings['dataset']}", f"recipe {recipe}", *changed])
 
 

@@ -12,7 +12,8 @@ from searcher.records import Study, StudyKind
 from searcher.reports.words import task_settings, task_words
 from searcher.settings.config import Config, TrainingSettings
 from searcher.settings.declared import Declared, declared
-from workers.tasks.images.config import Recipe
+from workers.tasks.base import IMAGES
+from workers.tasks.images.config import ImageConfig, Recipe
 from workers.tasks.images.recipes import RECIPES
 
 RECIPE = "recipe"
@@ -63,7 +64,6 @@ def commands(study: Study, plan: Confirmation | None = None) -> list[str]:
     name = ["--study-name", study.name]
     if plan:
         words = ["searcher", "confirm", *([plan.search] if plan.search else []), *name, *_of_plan(study, plan)]
-        words += [] if plan.search else _flags(study.config, TrainingSettings)
         return [_typed(words), f"searcher report {shlex.quote(study.name)} -o report.html"]
     if study.kind is StudyKind.DESIGN:
         return []
@@ -82,11 +82,7 @@ def _of_plan(study: Study, plan: Confirmation) -> Iterator[str]:
         if function.key != plan.reference:
             yield from ("--expression", function.label)
     yield from ("--seeds", str(plan.looks[-1]), "--first-seed", str(plan.seeds[0]))
-    own = [task_settings(study.tasks[one.task_configs[0]].config) for one in plan.configurations]
-    for flag, name in (("--models", "model"), ("--datasets", "dataset")):
-        values = list(dict.fromkeys(str(one[name]) for one in own if name in one))
-        if len(values) > 1:
-            yield from (flag, ",".join(values))
+    yield from _of_trainings(study, plan)
     if plan.until_sure:
         yield "--until-sure"
     if plan.tuning_metric:
@@ -95,6 +91,44 @@ def _of_plan(study: Study, plan: Confirmation) -> Iterator[str]:
         yield from ("--alpha", f"{plan.alpha:g}")
     if plan.rope is not None:
         yield from ("--rope", f"{plan.rope:g}")
+
+
+def _of_trainings(study: Study, plan: Confirmation) -> Iterator[str]:
+    """Yield the flags of `searcher confirm` that lead to the task configurations: with a search, those of the others
+    than the search's own."""
+    tasks = [study.tasks[one.task_configs[0]].config for one in plan.configurations]
+    settings = [task_settings(task) for task in tasks]
+    for flag, name in (("--models", "model"), ("--datasets", "dataset")):
+        values = list(dict.fromkeys(str(one[name]) for one in settings if name in one))
+        if len(values) > 1 or (values and not plan.search):
+            yield from (flag, ",".join(values))
+    if any(one.get("evaluation", {}).get("vary_split") for one in settings):
+        yield "--vary-split"
+    if not plan.search:
+        yield from _without_network(_flags(study.config, TrainingSettings))
+    elif tasks[0].task == IMAGES and len(tasks) > 1:
+        own, other = (_image_flags(settings[place]) for place in (0, -1))
+        known = set(zip(own[::2], own[1::2], strict=True))
+        for pair in zip(other[::2], other[1::2], strict=True):
+            if pair not in known:
+                yield from pair
+
+
+def _image_flags(settings: Mapping[str, Any]) -> list[str]:
+    """Return the flags of an image training, each with its value, without those of the network and the data set."""
+    plain = {name: value for name, value in settings.items() if not name.startswith("recipe.")}
+    recipe = {name.removeprefix("recipe."): value for name, value in settings.items() if name.startswith("recipe.")}
+    found = _flags({**plain, RECIPE: recipe}, ImageConfig)
+    return [word for word in _without_network(found) if word not in ("--compile", "--standardise", "--no-standardise")]
+
+
+def _without_network(flags: list[str]) -> list[str]:
+    """Return flags without those that `--models` and `--datasets` replace."""
+    found: list[str] = []
+    for place, word in enumerate(flags):
+        if word not in ("--model", "--dataset") and (place == 0 or flags[place - 1] not in ("--model", "--dataset")):
+            found.append(word)
+    return found
 
 
 def _flags(config: Mapping[str, Any], record: type) -> list[str]:
