@@ -339,3 +339,26 @@ def test_states_of_trials_are_counted(store: Store) -> None:
     data = data_of(store, write(store, store.study("empty"), trials))
     assert data["study"]["states"]["PRUNED"] == 1
     assert "1 stopped early and 1 impossible to train" in told(data)
+
+
+def test_a_function_that_wins_here_and_loses_there_does_not_win(store: Store) -> None:
+    def at(name: str, seed: int, config: int) -> float | None:
+        acc = accuracy(name, seed, 0)
+        gain = 0.1 if config == 0 else -0.2
+        return acc + (gain if name == BEST else 0.0) if acc else None
+
+    data = data_of(store, a_confirmation(store, the_plan((BEST, "x * tanh(x)", "relu")), at=at))
+    verdicts = [c["verdict"] for one in data["confirmation"]["configurations"] for c in one["comparisons"][:1]]
+    assert verdicts == ["better", "worse"]
+    assert data["winner"]["label"] != BEST
+
+
+def test_the_function_that_comes_closest_is_told_with_the_seeds_that_it_needs(store: Store) -> None:
+    plan = the_plan((BEST, "swish1", "relu"), range(1, 6), configurations=1)
+    study = a_confirmation(store, plan, at=lambda name, seed, config: accuracy("gelu", seed + 100 * len(name)))
+    data = data_of(store, study)
+    assert data["headline"] == "Nothing is shown to beat relu."
+    closest = data["winner"]["closest"]
+    assert f"The function that comes closest to beating relu is {closest}:" in data["story"]
+    (comparison,) = [c for c in data["confirmation"]["configurations"][0]["comparisons"] if c["function"] == closest]
+    assert comparison["verdict"] == "undecided" and comparison["sentence"] in told(data)

@@ -149,7 +149,8 @@ def winner(found: dict[str, Any]) -> dict[str, Any] | None:
     """Return the function that is shown to be better than the reference: under most configurations, and of these the
     one with the greatest difference. If no function is, return the reference, or None before any verdict.
 
-    A function that is shown to be worse under a configuration does not win.
+    A function that is shown to be worse under a configuration does not win. `mixed` says that one is better under
+    another. `closest` is the function with the greatest difference among those that are nowhere shown to be worse.
     """
     verdicts: dict[str, list[dict[str, Any]]] = {}
     for configuration in found["configurations"]:
@@ -167,6 +168,7 @@ def winner(found: dict[str, Any]) -> dict[str, Any] | None:
     }
     best = max(standing, key=lambda label: standing[label], default="")
     beats = bool(best) and standing[best][0] > 0
+    mixed = not beats and any(one["verdict"] == Verdict.BETTER for own in verdicts.values() for one in own)
     chosen = next(one for one in found["functions"] if one["label"] == (best if beats else found["reference"]))
     return {
         "label": chosen["label"],
@@ -174,6 +176,8 @@ def winner(found: dict[str, Any]) -> dict[str, Any] | None:
         "key": chosen["key"],
         "name": chosen["name"],
         "beats_reference": beats,
+        "mixed": mixed,
+        "closest": best,
         "reference": found["reference"],
         "confirmed": beats,
     }

@@ -37,7 +37,9 @@ def _confirmed_headline(data: Data) -> str:
     if won is None:
         return "Nothing can be compared yet."
     if not won["beats_reference"]:
-        return f"{so_far or ''}{'nothing' if so_far else 'Nothing'} is shown to beat {found['reference']}."
+        nothing = "nothing is" if so_far else "Nothing is"
+        mixed = " without losing under another configuration" if won["mixed"] else ""
+        return f"{so_far}{nothing} shown to beat {found['reference']}{mixed}."
     verdicts = [one["verdict"] for _, one in _of_function(found, won["label"])]
     better = sum(verdict == "better" for verdict in verdicts)
     under = f" under {better} of {counted(len(verdicts), 'configuration')}" if len(verdicts) > 1 else ""
@@ -222,10 +224,10 @@ def _verdict_on_winner(data: Data) -> Iterator[str]:
     found, won = data["confirmation"], data["winner"]
     if won is None:
         return
-    if not won["beats_reference"]:
-        yield f"Nothing is shown to beat {found['reference']} without losing elsewhere."
-        return
-    for name, comparison in _of_function(found, won["label"]):
+    told = won["label"] if won["beats_reference"] else won["closest"]
+    if told and not won["beats_reference"]:
+        yield f"The function that comes closest to beating {found['reference']} is {told}:"
+    for name, comparison in _of_function(found, told):
         yield f"{name}: {comparison['sentence']} {' '.join(comparison['remarks'])}"
 
 
