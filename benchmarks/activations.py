@@ -133,7 +133,8 @@ def measure(name: str, x: Tensor, rounds: int, compiled: bool) -> dict[str, Any]
     if native:
         ways["native"] = native().to(x.device, x.dtype)
     forward, both = (
-        timed(ways, x, rounds, backward=backward, clear=[beta], warm_up=WARM_UP) for backward in (False, True)
+        timed(ways, x, rounds, backward=backward, clear=[beta], warm_up=WARM_UP, elements=2_000_000)
+        for backward in (False, True)
     )
     found: dict[str, Any] = {"function": name}
     for kind, times in (("forward", forward), ("both", both)):

@@ -15,8 +15,8 @@ from searcher.display import as_json, shown
 
 app = typer.Typer()
 
-HELP = """What to draw; without it, the pictures of this study are listed. Of a search: progress, trials, parts, reasons.
-Of a confirmation: differences, confirmed, map, ranks. Of both: functions, curves, cost, size."""
+HELP = """What to draw; without it, the pictures of this study are listed. Of a search: progress, trials, parts,
+reasons. Of a confirmation: differences, confirmed, map, ranks. Of both: functions, curves, cost, size."""
 
 
 class DataFormat(StrEnum):

@@ -31,7 +31,7 @@ RELU = "max(x, 0)"
 SHAPES = {"cpu": (64, 16, 16, 16), "cuda": (256, 64, 32, 32)}  # batch, channels, height, width
 ROUNDS = 11
 WARM_UP = 2  # rounds that are not counted
-ELEMENTS = 2_000_000  # that a round takes each function through, at least
+ELEMENTS = 500_000  # that a round takes each function through, at least
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +194,7 @@ def timed(
     backward: bool,
     clear: Sequence[Tensor] = (),
     warm_up: int = WARM_UP,
+    elements: int = ELEMENTS,
     tell: Callable[[float], object] = float,
 ) -> Times:
     """Return the seconds that each way takes for x in each round. A round takes each way in turn, some times.
@@ -204,6 +205,7 @@ def timed(
         rounds: number of rounds, `warm_up` rounds before them aside.
         backward: time forward and backward; otherwise forward without a graph.
         clear: tensors beside x whose gradients are dropped after each backward, as they are after a step of a training.
+        elements: a small input is taken several times, for so many elements in all.
         tell: is told the part of the rounds that is done.
     """
     upstream, times, draw = torch.randn_like(x), {way: list[float]() for way in ways}, random.Random()
@@ -218,7 +220,7 @@ def timed(
         else:
             apply(x)
 
-    passes = max(1, min(1_000, ELEMENTS // x.numel()))
+    passes = max(1, min(1_000, elements // x.numel()))
     with torch.set_grad_enabled(backward):
         for turn in range(warm_up + rounds):
             for way, apply in draw.sample(list(ways.items()), len(ways)):  # each after each other: caches are shared

@@ -121,8 +121,8 @@ def draw_differences(data: Data) -> Figure:
         ax.tick_params(labelbottom=True)
     level = 100 * panels[0]["level"]
     label = style.unit_label(data["metric"], f"mean difference to {data['reference']} in")
-    more = f"right is better; {level:.4g} % intervals"
-    picture.supxlabel(f"{label}{'; ' if width == style.PAGE else chr(10)}{more}", fontsize=8)
+    texts = (label, f"right is better; {level:.4g} % intervals; verdicts are corrected")
+    picture.supxlabel(("\n" if width == style.COLUMN else "; ").join(texts), fontsize=8)
     _verdict_legend(
         picture, [row["verdict"] for panel in panels for row in panel["functions"]], data["rope"], data["metric"]
     )
@@ -235,7 +235,11 @@ def draw_map(data: Data) -> Figure:
     most = float(1.3 * np.quantile(sizes, 0.85)) if sizes.size else 0.0
     narrow, crowded = len(panels) <= 2, len(panels) > 6
     picture, (axes,) = style.new(style.COLUMN if narrow else style.PAGE, 1.3 + (0.34 if crowded else 0.24) * len(order))
-    axes.imshow(table, cmap="PuOr", vmin=-(most or 1), vmax=most or 1, aspect="auto")
+    across, down = (np.arange(number + 1) - 0.5 for number in (len(panels), len(order)))
+    axes.pcolormesh(
+        across, down, table, cmap="PuOr", vmin=-(most or 1), vmax=most or 1, edgecolors="white", linewidth=0.8
+    )
+    axes.invert_yaxis()
     digits = _digits(sizes)
     for (label, column), row in cells.items():
         value = row["difference"]
@@ -259,16 +263,17 @@ def draw_map(data: Data) -> Figure:
     axes.spines[:].set_visible(False)
     label = style.unit_label(data["metric"], f"mean difference to {data['reference']} in")
     signs = ", ".join(f"{sign} {verdict}" for verdict, sign in SIGNS.items() if sign)
-    lost = "; † diverged on some seeds" if any(row["diverged"] for row in cells.values()) else ""
-    texts = (f"{label}; + is better", f"{signs}, no mark: undecided{lost}")
+    texts = [f"{label}; + is better", f"{signs}, no mark: undecided"]
+    if any(row["diverged"] for row in cells.values()):
+        texts.append("† diverged on some seeds")
     picture.supxlabel(("\n" if narrow else "; ").join(texts), fontsize=7)
     return picture
 
 
 def _digits(sizes: Array) -> int:
-    """Return how many decimals show a digit of the middle one of these sizes."""
+    """Return how many decimals show two digits of the middle one of these sizes."""
     middle = float(np.median(sizes)) if sizes.size else 0.0
-    return min(6, max(2, -math.floor(math.log10(middle)))) if middle > 0 else 2
+    return min(6, max(2, 1 - math.floor(math.log10(middle)))) if middle > 0 else 2
 
 
 def confirmed_data(store: Store, study: Study) -> dict[str, Any]:
