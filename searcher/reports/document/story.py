@@ -297,8 +297,9 @@ def _cost(data: Data) -> str:
 
 
 def _cost_of(data: Data) -> Data | None:
+    """Return what the best function costs; None if that is not known, or it is ReLU itself."""
     rows: Sequence[Data] = data["costs"]["functions"]
-    won = data["winner"]
+    won = data["winner"] if data["winner"] and data["winner"]["name"] != "relu" else None
     return next((row for row in rows if won and row["label"] == won["label"]), None)
 
 
