@@ -15,7 +15,7 @@ import pytest
 from search_space import code, parse
 from searcher.display import as_json
 from searcher.records import Kind, TrialState
-from searcher.reports import cost
+from searcher.reports import cost, finding
 from searcher.reports.document import files, html, illustrations, markdown
 from searcher.reports.document.data import report_data
 from searcher.settings import loading
@@ -362,3 +362,20 @@ def test_the_function_that_comes_closest_is_told_with_the_seeds_that_it_needs(st
     assert f"The function that comes closest to beating relu is {closest}:" in data["story"]
     (comparison,) = [c for c in data["confirmation"]["configurations"][0]["comparisons"] if c["function"] == closest]
     assert comparison["verdict"] == "undecided" and comparison["sentence"] in told(data)
+
+
+@pytest.mark.slow
+def test_both_kinds_of_databases_give_the_same_report(sqlite_url: str, postgresql_url: str) -> None:
+    reports = []
+    for url in (sqlite_url, postgresql_url):
+        opened = Store(url, create=True)
+        a_search(opened, seeds=(0, 1))
+        a_confirmation(opened)
+        for name in ("a search", "a confirmation"):
+            data = data_of(opened, opened.study(name))
+            data["study"]["created"] = ""
+            reports.append(data)
+        found = finding.trainings(opened, [finding.function_of(BEST).key])
+        reports.append({"found": [finding.row(one) for one in found]})
+        opened.close()
+    assert reports[:3] == reports[3:]
