@@ -379,3 +379,15 @@ def test_both_kinds_of_databases_give_the_same_report(sqlite_url: str, postgresq
         reports.append({"found": [finding.row(one) for one in found]})
         opened.close()
     assert reports[:3] == reports[3:]
+
+
+def test_ranks_chosen_learning_rates_and_dropped_functions_are_shown(store: Store) -> None:
+    data = data_of(store, a_confirmation(store))
+    found = data["confirmation"]
+    found["configurations"][0] |= {"rates": {BEST: 0.03}, "dropped": {"tanh": 5}}
+    row = {"function": BEST, "mean_rank": 1.2, "p_wilcoxon": 0.002, "p_holm": 0.004}
+    found["ranks"] = {"configurations": 10, "functions": [row], "chi2": 9.0, "p": 0.00003, "critical_difference": 1.5}
+    for text in (unescape(html.page(data)), markdown.text(data, {})):
+        assert "Its learning rate, chosen by validation: 0.03." in text
+        assert "By the rule it was trained no further after 5 seeds." in text
+        assert "Mean ranks over 10 configurations" in text and "1.2" in text

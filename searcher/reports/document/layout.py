@@ -165,6 +165,7 @@ def _tables(data: Data) -> Iterator[Block]:
             yield from _verdicts(found, one)
         for one in found["configurations"]:
             yield from _seeds(one["name"], one["metric"], one["values"])
+        yield from _ranks(found["ranks"])
         yield from _curse(found["curse"])
         if found["rule"]:
             yield Paragraph(f"The rule, stated before the first training: {found['rule']}")
@@ -243,7 +244,36 @@ def _verdicts(found: Data, one: Data) -> Iterator[Block]:
         f"{counted(corrected, 'comparison')}."
     )
     yield _without_empty(Table(caption, columns, tuple(rows)), empty)
-    yield Items(tuple((row["sentence"], tuple(row["remarks"])) for row in _best_first(one["comparisons"])))
+    yield Items(tuple((row["sentence"], (*_remarks(row, one),)) for row in _best_first(one["comparisons"])))
+
+
+def _remarks(row: Data, one: Data) -> Iterator[str]:
+    yield from row["remarks"]
+    if row["function"] in one["dropped"]:
+        yield f"By the rule it was trained no further after {counted(one['dropped'][row['function']], 'seed')}."
+    if row["function"] in one["rates"]:
+        yield f"Its learning rate, chosen by validation: {one['rates'][row['function']]:g}."
+
+
+def _ranks(ranks: Data | None) -> Iterator[Table]:
+    """Yield mean ranks over ten configurations or more."""
+    if not ranks:
+        return
+    columns = (
+        *(Column("function", code=True), Column("mean rank", numeric=True)),
+        *(Column("p, Wilcoxon", numeric=True), Column("p, corrected", numeric=True)),
+    )
+    rows = tuple(
+        (Cell(row["function"]), _number(row["mean_rank"], ".3g"), _p(row["p_wilcoxon"]), _p(row["p_holm"]))
+        for row in ranks["functions"]
+    )
+    p = _p(ranks["p"]).text
+    friedman = f" Friedman's test that all are equal: p {p if '<' in p else f'= {p}'}." if p else ""
+    caption = (
+        f"Mean ranks over {ranks['configurations']} configurations; 1 is best.{friedman} Mean ranks that differ by "
+        f"less than {ranks['critical_difference']:.3g} are not told apart."
+    )
+    yield Table(caption, columns, rows)
 
 
 def _best_first(rows: Sequence[Data]) -> list[Data]:
