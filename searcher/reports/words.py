@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
@@ -47,7 +48,8 @@ def task_words(config: TaskConfig) -> str:
     if config.task != IMAGES:
         options = settings.get("options", {})
         said = ", ".join(f"{name}={value}" for name, value in options.items()) if isinstance(options, Mapping) else ""
-        return f"{config.task} ({said})" if said else config.task
+        task = re.split(r"[/\\]", config.task)[-1]  # without its folders
+        return f"{task} ({said})" if said else task
     recipe = settings["recipe.name"]
     usual = asdict(ImageConfig()) | {f"recipe.{name}": value for name, value in asdict(_recipe(recipe)).items()}
     changed = [

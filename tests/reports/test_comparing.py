@@ -11,8 +11,13 @@ from search_space import ParseError
 from searcher.evidence import EvidenceError, Verdict
 from searcher.records import TrialState
 from searcher.reports import comparing, finding
+from searcher.reports.words import task_words
 from searcher.store.store import Store
 from tests.support.reported import WORTH, a_confirmation, a_search, accuracy, ended, the_plan, write
+from workers.contract import TaskConfig
+from workers.tasks.images.config import ImageConfig, Recipe
+from workers.tasks.images.recipes import RECIPES
+
 
 BEST = "x * sigmoid(2 * x)"
 
@@ -232,3 +237,26 @@ def test_maxout_is_found_though_it_is_no_expression(store: Store) -> None:
     write(store, store.study("empty"), [maxout])
     (found,) = finding.trainings(store, [finding.function_of("maxout").key])
     assert found.trial.name == "maxout"
+
+
+# Task configurations in words -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (ImageConfig().task_config(), "resnet8 on digits, recipe quick"),
+        (ImageConfig(recipe=RECIPES["wrn"]).task_config(), "resnet8 on digits, recipe wrn"),
+        (
+            ImageConfig("cifar10", model="wrn-16-4", model_kwargs={"stem_stride": 2}, recipe=Recipe(epochs=2)).task_config(),
+            "wrn-16-4 on cifar10, recipe quick, model_kwargs={stem_stride: 2}, epochs=2",
+        ),
+        (
+            TaskConfig("images", {"evaluation": {"test": True, "vary_split": True}}),
+            "resnet8 on digits, recipe quick, measured on the test part, a new split for each seed",
+        ),
+        (TaskConfig("/home/me/my.py:train", {"options": {"width": 8}, "digest": "d"}), "my.py:train (width=8)"),
+    ],
+)
+def test_task_configurations_are_named_by_what_is_unusual(config: TaskConfig, expected: str) -> None:
+    assert task_words(config) == expected
