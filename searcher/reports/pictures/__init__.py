@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from search_space import nearest
 from searcher import SearcherError, UsageError
+from searcher.display import shown
 from searcher.records import Study
 from searcher.reports.pictures import confirmed, functions, parts, progress, style, tradeoffs, trials
 from searcher.reports.pictures.base import CONFIRMATION, SEARCH, Data, NothingToDraw, Picture, kind_of
@@ -137,7 +138,7 @@ def svg(figure: Figure) -> str:
     prefix = f"p{hashlib.sha256(text.encode()).hexdigest()[:8]}-"
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\1{prefix}", text)
     text = text.replace("*{stroke", f"#{prefix}all *{{stroke")  # a rule for this picture, not for the page
-    title = escape(str(figure.get_label()))
+    title = escape(shown(str(figure.get_label())))
     return text.replace(">", f' id="{prefix}all" role="img">\n <title>{title}</title>', 1)
 
 

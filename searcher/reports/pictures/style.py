@@ -3,11 +3,14 @@ printer can tell apart, words for axes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from searcher.display import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,11 +57,14 @@ STYLE: Mapping[str, Any] = {
 }
 
 
-def applied() -> AbstractContextManager[None]:
+@contextmanager
+def applied() -> Iterator[None]:
     """Draw and write in this style within the block."""
     import matplotlib
 
-    return matplotlib.rc_context(dict(STYLE))  # type: ignore[arg-type]
+    with warnings.catch_warnings(), matplotlib.rc_context(dict(STYLE)):  # type: ignore[arg-type]
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box stands for it
+        yield
 
 
 def new(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, list[Axes]]:
@@ -83,8 +89,8 @@ def cut(text: str, length: int = 34) -> str:
 
 
 def plain(text: str) -> str:
-    """Return a text in which matplotlib finds no mathematics."""
-    return text.replace("$", r"\$")
+    """Return a text in which matplotlib finds no mathematics, with hidden characters as escapes."""
+    return shown(text, lines=True).replace("$", r"\$")
 
 
 def metric_label(metric: Data, what: str = "") -> str:
