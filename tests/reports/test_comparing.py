@@ -18,7 +18,6 @@ from workers.contract import TaskConfig
 from workers.tasks.images.config import ImageConfig, Recipe
 from workers.tasks.images.recipes import RECIPES
 
-
 BEST = "x * sigmoid(2 * x)"
 
 
@@ -248,7 +247,9 @@ def test_maxout_is_found_though_it_is_no_expression(store: Store) -> None:
         (ImageConfig().task_config(), "resnet8 on digits, recipe quick"),
         (ImageConfig(recipe=RECIPES["wrn"]).task_config(), "resnet8 on digits, recipe wrn"),
         (
-            ImageConfig("cifar10", model="wrn-16-4", model_kwargs={"stem_stride": 2}, recipe=Recipe(epochs=2)).task_config(),
+            ImageConfig(
+                "cifar10", model="wrn-16-4", model_kwargs={"stem_stride": 2}, recipe=Recipe(epochs=2)
+            ).task_config(),
             "wrn-16-4 on cifar10, recipe quick, model_kwargs={stem_stride: 2}, epochs=2",
         ),
         (
