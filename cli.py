@@ -44,11 +44,15 @@ _find_own_packages()
 import typer
 
 from searcher import DEFAULT_STORAGE, __version__
+from searcher.commands import compare as compare_commands
 from searcher.commands import confirm as confirm_commands
+from searcher.commands import costs
 from searcher.commands import data as data_commands
 from searcher.commands import database as database_commands
 from searcher.commands import driving as driving_commands
 from searcher.commands import jobs as jobs_commands
+from searcher.commands import plot as plot_commands
+from searcher.commands import report as report_commands
 from searcher.commands import reproduce as reproduce_commands
 from searcher.commands import space as space_commands
 from searcher.commands import sql as sql_commands
@@ -85,6 +89,9 @@ app.add_typer(database_commands.app, name="db")
 app.add_typer(driving_commands.app)
 app.add_typer(confirm_commands.app)
 app.add_typer(reproduce_commands.app)
+app.add_typer(compare_commands.app)
+app.add_typer(plot_commands.app)
+app.add_typer(report_commands.app)
 app.add_typer(space_commands.app)
 app.add_typer(sql_commands.app)
 app.add_typer(surgery_commands.app)
@@ -202,6 +209,9 @@ def top(
     limit: Annotated[
         int | None, typer.Option(min=1, max=10_000_000, help="How many functions; all if not given.")
     ] = None,
+    cost: Annotated[
+        bool, typer.Option("--cost", help="Measure what each function costs beside ReLU (50 unless --limit says more).")
+    ] = False,
     output: Output = Format.table,
 ) -> None:
     """Rank a study's functions, best first, by its objective. With several seeds, by what each surely reaches."""
@@ -210,8 +220,9 @@ def top(
         from searcher.reports.mirrors import marked  # imports torch: not before the study is known to be there
         from searcher.reports.ranked import leaderboard
 
-        rows = leaderboard(store, study, limit)
-        rows = marked(store, study, rows)
+        rows = marked(store, study, leaderboard(store, study, costs.checked(limit) if cost else limit))
+        if cost:
+            rows = costs.measured(rows)
         if output is not Format.table:
             print_rows(rows, output)
             return
@@ -219,6 +230,8 @@ def top(
             if configuration:
                 print_text(configuration)
             print_rows(_for_table(study, [*own]), output)
+        if cost:
+            costs.print_conditions(rows)
 
 
 @app.command()
@@ -314,6 +327,7 @@ def _for_table(study: Study, rows: Sequence[Row]) -> list[dict[str, Any]]:
             "trials": row["n_trials"],
             **{metric.name: measured(row[metric.name]) for metric in study.task.shown},
             **({"surely": measured(row["bound"]), "diverged": row["diverged"]} if "tied" in row else {}),
+            **costs.in_short(row),
             "number": row["number"],
         }
         for row in rows

@@ -20,10 +20,8 @@ import importlib.util
 import json
 import os
 import platform
-import random
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -36,9 +34,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search_space import Activation, baseline, code
-
-Apply = Callable[[Tensor], Tensor]
-Times = dict[str, list[float]]
+from searcher.reports.cost import Apply, timed
 
 CHANNELS = 8
 WARM_UP = 3
@@ -136,7 +132,10 @@ def measure(name: str, x: Tensor, rounds: int, compiled: bool) -> dict[str, Any]
         ways["compiled"] = torch.compile(eager)
     if native:
         ways["native"] = native().to(x.device, x.dtype)
-    forward, both = timed(ways, x, rounds, backward=False), timed(ways, x, rounds, backward=True)
+    forward, both = (
+        timed(ways, x, rounds, backward=backward, clear=[beta], warm_up=WARM_UP, elements=2_000_000)
+        for backward in (False, True)
+    )
     found: dict[str, Any] = {"function": name}
     for kind, times in (("forward", forward), ("both", both)):
         found |= {f"{way}_{kind}": median(taken) / x.numel() * 1e9 for way, taken in times.items()}
@@ -158,36 +157,6 @@ def exported(expression: str) -> nn.Module:
         spec.loader.exec_module(module)
     made: nn.Module = module.Exported()
     return made
-
-
-def timed(ways: Mapping[str, Apply], x: Tensor, rounds: int, backward: bool) -> Times:
-    """Seconds of each way in each round, all ways in turn; a round is some passes of each."""
-    upstream, times = torch.randn_like(x), {way: [] for way in ways}
-
-    def once(apply: Apply) -> None:
-        if backward:
-            torch.autograd.backward(apply(x), upstream)
-            x.grad = beta.grad = None
-        else:
-            apply(x)
-
-    passes = max(1, min(1_000, 2_000_000 // x.numel()))
-    with torch.set_grad_enabled(backward):
-        for turn in range(WARM_UP + rounds):
-            for way, apply in random.sample(list(ways.items()), len(ways)):  # each after each other: caches are shared
-                wait(x)
-                start = time.perf_counter()
-                for _ in range(passes):
-                    once(apply)
-                wait(x)
-                if turn >= WARM_UP:
-                    times[way].append((time.perf_counter() - start) / passes)
-    return times
-
-
-def wait(x: Tensor) -> None:
-    if x.is_cuda:
-        torch.cuda.synchronize()
 
 
 WAYS = ("ours", "exported", "eager", "compiled", "native")

@@ -92,6 +92,7 @@ class SearcherError(RuntimeError):
     |- RekeyRefused: the keys of a study cannot be renewed; nothing was written
     |- QueryStopped: a query took too long or needed too much memory
     |- ReportError: a report cannot be written
+    |- NothingToDraw: a study has nothing yet that a picture could show
     |- TaskNotReady: `searcher task check` found that a task does not keep its contract
     |- LogError: a log file cannot be written
     |- MetricsUnavailable: the metrics cannot be served

@@ -37,6 +37,15 @@ def check(path: Path) -> None:
     """
     if path.suffix.lower() not in ENDINGS:
         raise UsageError(f"cannot draw {path.name!r}; accepted: names that end in {' or '.join(ENDINGS)}")
+    drawing_possible()
+
+
+def drawing_possible() -> None:
+    """Check that matplotlib is there.
+
+    Raises:
+        SearcherError: it is missing.
+    """
     try:
         import matplotlib  # noqa: F401
     except ImportError:
@@ -109,14 +118,14 @@ def _panel(axes: Axes, curves: Sequence[tuple[FunctionReport, dict[str, Any]]], 
         y = sampled(report.expression, x)[which]
         drawn.append(y)
         breaks = (*report.profile.jumps, *(report.profile.kinks if which else ()))
-        axes.plot(x, _broken_at(x, y, breaks), **look)
+        axes.plot(x, broken_at(x, y, breaks), **look)
     axes.set_xlim(-REACH, REACH)
-    axes.set_ylim(*_limits(drawn, FARTHEST[which]))
+    axes.set_ylim(*limits(drawn, FARTHEST[which]))
     axes.set_title(("f(x)", "f'(x)")[which], fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _broken_at(x: Array, y: Array, breaks: Sequence[float]) -> Array:
+def broken_at(x: Array, y: Array, breaks: Sequence[float]) -> Array:
     """Return y with NaN at the first point after each break, so that no line is drawn across a jump."""
     y = y.copy()
     after = [i for i in np.searchsorted(x, breaks) if i < len(x)]
@@ -124,7 +133,7 @@ def _broken_at(x: Array, y: Array, breaks: Sequence[float]) -> Array:
     return y
 
 
-def _limits(curves: Sequence[Array], farthest: float) -> tuple[float, float]:
+def limits(curves: Sequence[Array], farthest: float) -> tuple[float, float]:
     """Return the range of y to draw: the range of all curves, limited to [-farthest, farthest], or the function's own
     range if most of its values are outside these limits."""
     own = curves[0][np.isfinite(curves[0])]

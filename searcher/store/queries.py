@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
 
-from searcher.records import Kind, Study, TrialState
+from searcher.records import Kind, Study, Trial, TrialState
 from searcher.store import schema
+from searcher.store.rows import trial_of
 from searcher.store.store import Store
 
 _T = schema.trial.c
@@ -112,3 +114,20 @@ def end_times(store: Store, study: Study, limit: int) -> list[datetime]:
         .limit(limit)
     )
     return [row.finished_at for row in rows]
+
+
+def trials_of(store: Store, study: Study, keys: Sequence[str]) -> list[Trial]:
+    """Return the study's trials of the functions with these stored keys, by number."""
+    rows = store.read(sa.select(schema.trial).where(_T.study_id == study.id, _T.key.in_(keys)).order_by(_T.number))
+    return [trial_of(row._mapping) for row in rows]
+
+
+def infeasible_reasons(store: Store, study: Study) -> list[tuple[str, int]]:
+    """Return the reasons of infeasible trials, each with the number of trials. Citations do not count."""
+    rows = store.read(
+        sa.select(_T.reason, sa.func.count().label("trials"))
+        .where(_T.study_id == study.id, _T.state == TrialState.INFEASIBLE, _T.cites.is_(None))
+        .group_by(_T.reason)
+        .order_by(_T.reason)
+    )
+    return [(row.reason, row.trials) for row in rows]

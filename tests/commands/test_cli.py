@@ -66,7 +66,9 @@ def test_help_needs_nothing_heavy(command: list[str]) -> None:
     assert not imported & {"torch", "ray", "optuna", "sqlalchemy", "numpy", "pandas", "sklearn", "alembic"}
 
 
-@pytest.mark.parametrize("command", ["launch", "resume", "studies", "top", "trial", "query", "export", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["launch", "resume", "studies", "top", "trial", "query", "export", "plot", "doctor"]
+)
 def test_every_command_says_what_it_does(cli: Cli, command: str) -> None:
     done = cli(command, "--help")
     assert done.returncode == 0

@@ -142,6 +142,7 @@ MISSING = [
     ("parquet", "pyarrow", (*LAUNCH, *FASHION)),
     ("parquet", "PIL", (*LAUNCH, *FASHION)),
     ("plot", "matplotlib", ("show", "max(x, 0)", "--plot", "out.png")),
+    ("plot", "matplotlib", ("plot", "old", "size", "-o", "out.png")),
     ("postgres", "psycopg", ("query", "SELECT 1", *POSTGRESQL)),
     ("postgres", "psycopg", ("db", "upgrade", *POSTGRESQL)),
 ]

@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "searcher.reports": (
         *("search_space", "workers.tasks", "searcher.mirrors", "searcher.store", "searcher.evidence"),
-        *("searcher.confirmation", "searcher.reproductions", *BASE),
+        *("searcher.confirmation", "searcher.reproductions", "searcher.settings", "searcher.driver.keys", *BASE),
     ),
     "searcher.observe": ("workers.text", "searcher.driver", "searcher.store.lease", *BASE),
     "searcher.integrations": ("workers", *BASE),
