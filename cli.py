@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -43,12 +44,14 @@ _find_own_packages()
 import typer
 
 from searcher import DEFAULT_STORAGE, __version__
+from searcher.commands import confirm as confirm_commands
 from searcher.commands import costs
 from searcher.commands import data as data_commands
 from searcher.commands import database as database_commands
 from searcher.commands import driving as driving_commands
 from searcher.commands import jobs as jobs_commands
 from searcher.commands import plot as plot_commands
+from searcher.commands import reproduce as reproduce_commands
 from searcher.commands import space as space_commands
 from searcher.commands import sql as sql_commands
 from searcher.commands import surgery as surgery_commands
@@ -82,7 +85,9 @@ app = typer.Typer(
 )
 app.add_typer(database_commands.app, name="db")
 app.add_typer(driving_commands.app)
+app.add_typer(confirm_commands.app)
 app.add_typer(plot_commands.app)
+app.add_typer(reproduce_commands.app)
 app.add_typer(space_commands.app)
 app.add_typer(sql_commands.app)
 app.add_typer(surgery_commands.app)
@@ -177,7 +182,10 @@ def resume(
     request = sessions.Request(storage, loading.from_flags(given), experiment, trust_code=trust_code)
     with served(metrics_host, metrics_port) as registry, sessions.resumed(request, name, caller()) as session:
         search(session, quiet, registry)
-    _conclude(storage, session.study)
+    if session.study.kind == "design" and isinstance(session.study.config["design"], dict):
+        confirm_commands.conclude(storage, session.study)
+    else:
+        _conclude(storage, session.study)
 
 
 @app.command()
@@ -202,17 +210,25 @@ def top(
     ] = False,
     output: Output = Format.table,
 ) -> None:
-    """Rank a study's functions, best first, by the study's objective on the validation part."""
+    """Rank a study's functions, best first, by its objective. With several seeds, by what each surely reaches."""
     with opened(storage) as store:
         study = store.study(name)
-        rows = store.leaderboard(study, costs.checked(limit) if cost else limit)
+        limit = costs.checked(limit) if cost else limit
         from searcher.reports.mirrors import marked  # imports torch: not before the study is known to be there
+        from searcher.reports.ranked import leaderboard
 
+        rows = leaderboard(store, study, limit)
         rows = marked(store, study, rows)
         if cost:
             rows = costs.measured(rows)
-        print_rows(_for_table(study, rows) if output is Format.table else rows, output)
-        if cost and output is Format.table:
+        if output is not Format.table:
+            print_rows(rows, output)
+            return
+        for configuration, own in groupby(rows, key=lambda row: row.get("configuration", "")):
+            if configuration:
+                print_text(configuration)
+            print_rows(_for_table(study, [*own]), output)
+        if cost:
             costs.print_conditions(rows)
 
 
@@ -289,7 +305,7 @@ def _in_short(study: Row) -> dict[str, Any]:
         "decided": f"{study['done']} of {study['total']}",
         "complete": study["complete"],
         "failed": study["failed"],
-        "sampler": study["sampler"],
+        "sampler": study["sampler"] or study["kind"],
         "judged by": study["dataset"] if study["task"] == "images" else study["task"],
         "created": study["created"],
         "driver": process_of(study["driver"]),
@@ -298,14 +314,16 @@ def _in_short(study: Row) -> dict[str, Any]:
 
 def _for_table(study: Study, rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Return the rows of a leaderboard as people read them: baselines by name, four decimals. The mark of a mirror
-    stands behind the expression, because mirrors are too rare for a column."""
+    stands behind the expression, because mirrors are too rare for a column. With several seeds, `=` behind the rank
+    says that the leader is not shown to be better."""
     return [
         {
-            "rank": row["rank"],
+            "rank": f"{row['rank']}{'=' * (row['tied'] and row['rank'] > 1)}" if "tied" in row else row["rank"],
             "expression": row["expression"] + (f"  ({row['mirror']})" if row["mirror"] else ""),
             "baseline": row["name"],
             "trials": row["n_trials"],
             **{metric.name: measured(row[metric.name]) for metric in study.task.shown},
+            **({"surely": measured(row["bound"]), "diverged": row["diverged"]} if "tied" in row else {}),
             **costs.in_short(row),
             "number": row["number"],
         }

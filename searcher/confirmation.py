@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from searcher.evidence import Across, Plan, Review, Samples, across, review
+from searcher.evidence.samples import GREATEST
 from searcher.proposers import WAIT, Proposal, Wait
 from searcher.records import Trial, TrialState
 from searcher.samplers.contract import Observation, Pending
@@ -81,6 +82,7 @@ class Confirmation:
         search: the name of the search whose functions these are; empty: none.
         searched: the metric of the values in the search; None without a search.
         search_seed: the training seed of the search; None without a search.
+        reproduces: the published experiment that this is a part of, and its scale, as in `lecture cpu`; mostly empty.
     """
 
     metric: Metric
@@ -96,6 +98,7 @@ class Confirmation:
     search: str = ""
     searched: Metric | None = None
     search_seed: int | None = None
+    reproduces: str = ""
 
     @property
     def labels(self) -> dict[str, str]:
@@ -119,6 +122,11 @@ class Confirmation:
         return len(self.functions) * per_function
 
     @property
+    def task_numbers(self) -> set[int]:
+        """The numbers of the task configurations."""
+        return {number for one in self.configurations for number in (*one.task_configs, *one.tuning)}
+
+    @property
     def rules(self) -> tuple[Plan, ...]:
         """The rule of each configuration: when its data are looked at, and what follows."""
         labels = self.labels
@@ -129,14 +137,32 @@ class Confirmation:
             for _ in self.configurations
         )
 
+    @property
+    def rule(self) -> str:
+        """The rule in words, to print before the first training."""
+        several = len(self.configurations)
+        if self.until_sure:
+            under = f" This holds for each of {several} configurations by itself." if several > 1 else ""
+            return self.rules[0].rule + under
+        comparisons = several * (len(self.functions) - 1)
+        margin = self.rules[0].rope
+        same = "" if margin is None else f" or equivalent within ±{margin:g} (two one-sided tests)"
+        corrected = f", corrected by Holm's method for all {comparisons} comparisons," if comparisons > 1 else ""
+        return (
+            f"Train every function with {len(self.seeds)} seeds, then compare each with {self.reference_label} by "
+            f"{self.metric.name} on the same seeds: by the paired t test, or by the sign test where one diverged and "
+            f"the other did not. A function is shown better or worse{same} if the p-value{corrected} is at most "
+            f"{self.alpha:g}."
+        )
+
     def to_plain(self) -> dict[str, Any]:
-        """Return the plan as a JSON object."""
-        return asdict(self)
+        """Return the plan as a JSON object, with the rule in words."""
+        return {**asdict(self), "rule": self.rule}
 
     @classmethod
     def from_plain(cls, fields: Mapping[str, Any]) -> Self:
         """Return the plan of a JSON object."""
-        known = dict(fields)
+        known = {name: value for name, value in fields.items() if name != "rule"}
         for name in ("metric", "tuning_metric", "searched"):
             known[name] = known[name] and Metric.from_plain(known[name])
         known["functions"] = tuple(Function(**one) for one in fields["functions"])
@@ -171,11 +197,11 @@ class Results:
         return found
 
     def enter(self, training: Training, state: TrialState, merit: float | None) -> None:
-        """Enter a training that has ended."""
+        """Enter a training that has ended. One that ended with an absurdly great value has diverged."""
         if state is TrialState.FAILED:
             self.failed.add(training)
         else:
-            self.merits[training] = merit
+            self.merits[training] = None if merit is not None and abs(merit) > GREATEST else merit
 
     @property
     def ended(self) -> set[Training]:
@@ -270,13 +296,12 @@ class ConfirmationProposer:
     def __init__(self, plan: Confirmation) -> None:
         self._functions = {function.key: function for function in plan.functions}
         self._results = Results(plan)
-        self._needed: list[Training] | None = None
+        self._needed: list[Training] = []  # until the tuning or the next look is complete
 
     def ask(self, number: int, pending: Sequence[Pending]) -> Proposal | Wait | None:
         del number  # the trainings that have ended or are pending decide
         open_ones = {(one.key, one.seed, one.task_config) for one in pending}
-        if self._needed is None:
-            self._needed = list(self._results.needed())
+        self._needed = self._needed or list(self._results.needed())
         for key, seed, config in self._needed:
             if (key, seed, config) not in open_ones:
                 function = self._functions[key]
@@ -286,4 +311,5 @@ class ConfirmationProposer:
     def tell(self, observation: Observation) -> None:
         training = observation.key, observation.seed, observation.task_config
         self._results.enter(training, observation.state, observation.merit)
-        self._needed = None
+        if training in self._needed:
+            self._needed.remove(training)

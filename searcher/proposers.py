@@ -110,11 +110,18 @@ class Design:
                 self._proposals.append(Proposal(text, found, seed, task_config=config))
                 self._begins.append(begin)
 
-    def __len__(self) -> int:
+    @property
+    def most_trainings(self) -> int:
+        """The number of trainings."""
         return len(self._proposals)
 
+    @property
+    def task_numbers(self) -> set[int]:
+        """The numbers of the task configurations."""
+        return {number for stage in self.stages for number in stage.task_configs}
+
     def ask(self, number: int, pending: Sequence[Pending]) -> Proposal | Wait | None:
-        if number >= len(self):
+        if number >= self.most_trainings:
             return None
         begin = self._begins[number]
         return WAIT if any(trial.number < begin for trial in pending) else self._proposals[number]

@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from searcher import confirming
 from searcher.driver import approval, leases, session
 from searcher.driver.loop import Progress
 from searcher.records import Study, StudyKind
 from searcher.settings import loading
-from searcher.settings.config import LOCAL, Config
+from searcher.settings.config import LOCAL, Config, ConfigError, TrainingSettings
+from searcher.settings.confirm import ConfirmSettings
+from searcher.settings.declared import declared
 from searcher.store import database
 from searcher.store.checking import opened
 from searcher.store.lease import Lease, StudyBusy
@@ -91,9 +94,8 @@ class Session:
 
     def _log_what_begins(self) -> None:
         study, training, search = self.study, self.settings.training, self.settings.search
-        log.info(
-            "study %s: %d trials, sampler %s, in %s", study.name, study.n_trials, search.sampler, self.store.shown_url
-        )
+        proposer = f"sampler {search.sampler}" if study.kind is StudyKind.SEARCH else "of a design"
+        log.info("study %s: %d trials, %s, in %s", study.name, study.n_trials, proposer, self.store.shown_url)
         if modules := training.primitives:
             log.info("with the primitives of %s: %s", ", ".join(modules), session.own_primitives(self.settings))
         pictures = search.skip_mirrors and training.task == IMAGES
@@ -179,6 +181,81 @@ def resumed(request: Request, name: str, caller: Caller, *, wait: bool = False) 
                 with caller.muted():
                     session.check_task(study, settings, pool)
                 yield Session(store, lease, study, settings, pool)
+
+
+@contextmanager
+def confirmed(
+    request: Request,
+    asked: ConfirmSettings,
+    caller: Caller,
+    *,
+    search: str = "",
+    expressions: Sequence[str] = (),
+    reproduces: str = "",
+    resume: bool = False,
+) -> Iterator[Session]:
+    """Make a new confirmation, and hold a session of it for the length of the block.
+
+    Args:
+        request: with a search, its settings of trainings are those of a further configuration.
+        asked: the settings of the confirmation.
+        search: the name of the search whose functions are confirmed; empty: none.
+        expressions: functions to confirm, by name or as formulas.
+        reproduces: the published experiment that this is a part of, and its scale; mostly empty.
+        resume: if there is a study of that name, wait for its driver to end, and go on with it.
+
+    Raises:
+        StudyExists: There is a study of that name.
+        UnknownStudy: There is no search of that name.
+        SearcherError, WorkersError, SpaceError: What was asked for cannot be done; nothing has been written.
+    """
+    name = request.given.get("study_name")
+    if name and (typed := _existing(request.storage, name)):
+        if not resume:
+            raise StudyExists(name, typed)
+        log.warning("study %r exists: going on with its stored plan", name)
+        with resumed(request, name, caller, wait=True) as found:
+            yield found
+        return
+    with opened(request.storage, create=True, existing=bool(search)) as store:
+        wanted = replace(_wanted(store, request, asked, search, expressions, caller), reproduces=reproduces)
+        settings = confirming.variants(wanted)
+        with caller.muted():
+            digests = [session.check_training(one) for one in settings]
+        code = [file for one in settings for file in approval.files_to_send(one)]
+        with closing(session.make_pool(wanted.training, code)) as pool:
+            with caller.muted():
+                plan = confirming.planned(store, wanted, digests, lambda one: session.declared(one, pool))
+            approval.remember(plan.settings, [task.config for task in plan.tasks])
+            study = session.create_design(store, plan.confirmation, plan.tasks, plan.settings)
+            with leases.held_lease(store, study) as lease:
+                yield Session(store, lease, study, plan.settings, pool)
+
+
+def _wanted(
+    store: Store,
+    request: Request,
+    asked: ConfirmSettings,
+    search: str,
+    expressions: Sequence[str],
+    caller: Caller,
+) -> confirming.Wanted:
+    """Return what a person asks for, with the settings of the search, whose code the person must have approved."""
+    if not search:
+        return confirming.Wanted(asked, request.settings(), tuple(expressions))
+    study = store.study(search)
+    if study.kind is not StudyKind.SEARCH:
+        raise ConfigError(f"study {search!r} is no search but a {study.kind}; confirm the functions of a search")
+    of_trainings = {one.name for one in declared(TrainingSettings)}
+    given = {name: value for name, value in request.given.items() if value is not None}
+    others = {name: value for name, value in given.items() if name in of_trainings}
+    run = {name: value for name, value in given.items() if name not in of_trainings and name != "study_name"}
+    settings = session.stored_settings(study, None, run)
+    if request.trust_code:
+        approval.remember(settings)
+    caller.approve(study.name, store.typed(study.name), settings, ())
+    named = settings.replace(study_name=given.get("study_name", ""))
+    return confirming.Wanted(asked, named, tuple(expressions), study, others)
 
 
 def _existing(storage: str, name: str) -> str:

@@ -107,6 +107,9 @@ class Search:
         pool: runs the jobs.
         should_stop: called about once a second; if it returns True the session ends, and the study can be resumed.
         clock: returns seconds; only differences are used.
+
+    Attributes:
+        exhausted: True once the proposer has nothing more to propose.
     """
 
     def __init__(
@@ -129,7 +132,7 @@ class Search:
         self._failures = Failures(config.run.max_retries)
         self._started = self._last_marked = clock()
         self._proposals: deque[Trial] = deque()  # made ahead, not yet in the store
-        self._exhausted = False  # True once the proposer has nothing more to propose
+        self.exhausted = False
         self._recorded = True  # False while this object knows something that neither store nor journal has
         self._more_to_place = False  # True if the last transaction had no room for all trials that could begin
         self._most_deferred = max(MAX_PLACED, pool.capacity)
@@ -177,7 +180,9 @@ class Search:
                     self._config.run.timeout,
                     *self._ended_and_total(),
                 )
-            elif self._exhausted:
+            elif self.exhausted and self._state.study.kind is StudyKind.DESIGN:
+                log.info("every function is decided, after %d of at most %d trainings", *self._ended_and_total())
+            elif self.exhausted:
                 log.warning("there is nothing more to propose: %d of %d trials are decided", *self._ended_and_total())
         finally:
             with closing(self._writer):
@@ -244,7 +249,7 @@ class Search:
         return self._state.counts.total(), self._state.study.n_trials
 
     def _may_propose(self) -> bool:
-        return not self._exhausted and self._next_number() < self._state.study.n_trials
+        return not self.exhausted and self._next_number() < self._state.study.n_trials
 
     def _next_number(self) -> int:
         return self._state.proposed + len(self._proposals)
@@ -382,7 +387,7 @@ class Search:
                 )
             return None
         if proposal is None:
-            self._exhausted = True
+            self.exhausted = True
             return None
         trial = Trial(
             number,

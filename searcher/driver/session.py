@@ -24,7 +24,7 @@ from searcher.display import shown
 from searcher.driver.journal import Journal
 from searcher.driver.loop import Progress, Search
 from searcher.proposers import Design, Proposer, SamplerProposer
-from searcher.records import Study, StudyKind, StudyTask, Trial
+from searcher.records import Study, StudyKind, StudyTask
 from searcher.samplers.contract import Sampler
 from searcher.samplers.registry import make_sampler
 from searcher.settings import loading
@@ -76,28 +76,37 @@ def check(settings: Config) -> str:
     """
     first = baseline_trials(settings)
     _sampler(settings).ask(0)
-    images = settings.training.images
+    return check_training(settings, maxout=any(trial.name == "maxout" for trial in first))
+
+
+def check_training(settings: Config, *, maxout: bool = False) -> str:
+    """Check what the settings say about a training, as `check` does.
+
+    Args:
+        maxout: check that networks can be built with maxout too.
+    """
     if settings.training.task != IMAGES:
-        _check_own(settings, first)
+        _check_own(settings, maxout)
         return ""
+    images = settings.training.images
     try:
         check_name(images.dataset)
         check_model(images.model, images.match)
     except WorkersError as error:
         raise ConfigError(str(error)) from error
-    if not settings.run.on_cluster:
-        maxout = {trial.expression for trial in first if trial.name == "maxout"}
-        return _check_images(settings, ("x * sigmoid(beta * x)", *maxout))  # beta: parameters can need special layers
-    return ""
+    if settings.run.on_cluster:
+        return ""
+    # The first one has a beta: parameters can need special layers.
+    return _check_images(settings, ("x * sigmoid(beta * x)", *(["maxout(2)"] if maxout else [])))
 
 
-def _check_own(settings: Config, first: Iterable[Trial]) -> None:
+def _check_own(settings: Config, maxout: bool) -> None:
     """Check the name of a user's own task, and its baselines. Only workers run its code."""
     try:
         check_task_name(settings.training.task)
     except WorkersError as error:
         raise ConfigError(str(error)) from error
-    if any(trial.name == "maxout" for trial in first):
+    if maxout:
         raise ConfigError(f"--baselines maxout: {MAXOUT}, which only the image task provides; leave it out")
     check_function(settings)
 
@@ -227,21 +236,20 @@ def create_study(store: Store, settings: Config, digest: str = "", declaration: 
                 raise
 
 
-def create_design(store: Store, design: Design, tasks: Sequence[StudyTask], settings: Config) -> Study:
-    """Create a study of kind `design`: a fixed list of trainings.
+def create_design(store: Store, design: Design | Confirmation, tasks: Sequence[StudyTask], settings: Config) -> Study:
+    """Create a study of kind `design`: a list of trainings that is known beforehand, or a confirmation.
 
     Args:
-        tasks: the task configurations; the stages of the design refer to them by number.
+        tasks: the task configurations, to which the design refers by number.
         settings: the study's name, and how it is run.
 
     Raises:
         StudyExists: the name is taken.
-        ConfigError: a stage refers to a task configuration that does not exist.
+        ConfigError: the design refers to a task configuration that does not exist.
     """
-    numbers = {number for stage in design.stages for number in stage.task_configs}
-    if unknown := numbers - set(range(len(tasks))):
+    if unknown := design.task_numbers - set(range(len(tasks))):
         raise ConfigError(f"a stage names task configuration {min(unknown)}; there are {len(tasks)}, from 0")
-    total = len(design)
+    total = design.most_trainings
     stored = settings.replace(n_trials=total).to_dict() | {"design": design.to_plain()}
     return store.create_study(settings.study_name, StudyKind.DESIGN, total, tasks, stored, versions())
 
@@ -285,8 +293,11 @@ def search(
     are small, and while workers use all cores, a second thread makes a proposal take ten times as long."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    running = Search(store, lease, study, settings, proposer_of(study, settings), pool, should_stop, clock)
     try:
-        yield from Search(store, lease, study, settings, proposer_of(study, settings), pool, should_stop, clock).run()
+        yield from running.run()
+        if study.kind is StudyKind.DESIGN and running.exhausted:
+            store.extend(lease, store.size(study))  # the total was the most that the design might have needed
     finally:
         torch.set_num_threads(threads)
 
@@ -294,7 +305,7 @@ def search(
 def proposer_of(study: Study, settings: Config) -> Proposer:
     """Return a new proposer of a study."""
     if study.kind is StudyKind.DESIGN:
-        design = study.config["design"]
+        design = study.config["design"]  # a list of stages, or a confirmation
         return (
             Design.from_plain(design)
             if isinstance(design, list)
@@ -345,6 +356,11 @@ def stored_settings(study: Study, experiment: Path | None, changes: Mapping[str,
         before = loading.load(None, {}, before=stored)
     _check_task_config(study, before)
     asked = loading.load(experiment, changes, preset, before=stored)
+    if study.kind is StudyKind.DESIGN and asked.search.n_trials != study.n_trials:
+        raise ConfigError(
+            f"the total of study {study.name!r} follows from its plan, {study.n_trials} trainings at most; leave "
+            "--n-trials out, or make another confirmation"
+        )
     with stored_settings_errors(study):
         check_on_resume(asked)
     if changed := differences(before, asked):

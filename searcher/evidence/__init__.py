@@ -11,7 +11,7 @@ from searcher.evidence.paired import Comparison, Equivalence, Evidence, Superior
 from searcher.evidence.ranking import Ranked, ranked
 from searcher.evidence.samples import EvidenceError, Samples
 from searcher.evidence.sequential import Plan, Review, review
-from searcher.evidence.verdicts import conclusion, remarks, sentence
+from searcher.evidence.verdicts import conclusion, limits, remarks, sentence
 
 __all__ = [
     "Across",
@@ -31,6 +31,7 @@ __all__ = [
     "across",
     "compare",
     "conclusion",
+    "limits",
     "ranked",
     "remarks",
     "review",

@@ -49,9 +49,12 @@ def remarks(comparison: Comparison, evidence: Evidence) -> tuple[str, ...]:
         found += _doubts(comparison, evidence)
     if comparison.verdict is Verdict.UNDECIDED:
         found += _more_seeds(comparison, evidence)
-    if evidence.metric.split != "test":
-        found.append(f"{evidence.metric.name} is no test metric: validation only, optimistic.")
-    return tuple(found)
+    return (*found, *_optimism(evidence))
+
+
+def limits(comparison: Comparison, evidence: Evidence) -> tuple[str, ...]:
+    """Return those of `remarks` that say what such trainings cannot tell. They may hold for all functions alike."""
+    return (*_limits(comparison, evidence), *_optimism(evidence))
 
 
 def _facts(comparison: Comparison, evidence: Evidence) -> str:
@@ -121,6 +124,11 @@ def _limits(comparison: Comparison, evidence: Evidence) -> Iterator[str]:
         )
 
 
+def _optimism(evidence: Evidence) -> Iterator[str]:
+    if evidence.metric.split != "test":
+        yield f"{evidence.metric.name} is no test metric: validation only, optimistic."
+
+
 def _probability(comparison: Comparison) -> Iterator[str]:
     found = comparison.superiority
     if found and comparison.n > 1:
@@ -143,11 +151,13 @@ def _doubts(comparison: Comparison, evidence: Evidence) -> Iterator[str]:
 def _more_seeds(comparison: Comparison, evidence: Evidence) -> Iterator[str]:
     if comparison.seeds_needed:
         yield f"About {comparison.seeds_needed} seeds in all would settle it, if the estimates are right."
-    if comparison.within is not None:
+    largest = 1.0 if evidence.metric.unit == "fraction" else math.inf  # a greater difference of fractions cannot be
+    if comparison.within is not None and comparison.within < largest:
         yield f"The true difference is within ±{_number(comparison.within)} (two one-sided t tests, corrected)."
-    if comparison.detectable is not None and comparison.test != SIGN_TEST:
+    found = comparison.detectable
+    if found is not None and found < largest and comparison.test != SIGN_TEST:
         yield (
-            f"These {comparison.pairs} seeds find a true difference of {_number(comparison.detectable)} "
+            f"These {comparison.pairs} seeds find a true difference of {_number(found)} "
             f"in {evidence.metric.name} with 80 % power."
         )
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from searcher import SearcherError, UsageError, display
 from searcher.display import measured, shown
-from searcher.records import Study, StudyTask, Trial, TrialState
+from searcher.records import Study, StudyKind, StudyTask, Trial, TrialState
 from searcher.store import queries
 from searcher.store.store import Store
 from workers.contract import TaskConfig
@@ -100,7 +100,7 @@ def study_rows(store: Store) -> list[dict[str, Any]]:
         {
             "study": summary.study.name,
             "kind": str(summary.study.kind),
-            "sampler": summary.study.config.get("sampler"),
+            "sampler": summary.study.config.get("sampler") if summary.study.kind is StudyKind.SEARCH else None,
             "task": summary.study.task.config.task,
             "dataset": summary.study.config.get("dataset"),
             "objective": summary.study.objective.name,

@@ -119,17 +119,22 @@ def check(config: Config, stored: Config | None = None) -> None:
     Raises:
         ConfigError: a value is not accepted.
     """
+    check_values(config, stored)
+    _check_task(config)
+    _check_search(config)
+    if not stored or config.study_name != stored.study_name:
+        _check_name(config.study_name)
+
+
+def check_values(record: Any, stored: Any = None) -> None:
+    """Check the range or the choices of each setting of a record; `stored` as in `check`."""
     kept = {setting.key: value for setting, value in values(stored)} if stored else {}
-    for setting, value in values(config):
+    for setting, value in values(record):
         new = setting.key not in kept or value != kept[setting.key]
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             _check_number(setting, value, new)
         if setting.facts.one_of and value not in setting.facts.one_of:
             raise ConfigError(f"unknown {setting.key} {value!r}; {nearest(value, setting.facts.one_of)}")
-    _check_task(config)
-    _check_search(config)
-    if not stored or config.study_name != stored.study_name:
-        _check_name(config.study_name)
 
 
 def check_on_resume(config: Config) -> None:

@@ -33,7 +33,7 @@ def baseline_trials(config: Config) -> list[Trial]:
     """
     load_primitives(config.training.primitives)
     chosen = _chosen(config)[: config.search.n_trials // 2]
-    return [_baseline_trial(number, name, training_seed(config)) for number, name in enumerate(chosen)]
+    return [baseline_trial(number, name, training_seed(config)) for number, name in enumerate(chosen)]
 
 
 def left_out(config: Config) -> list[str]:
@@ -47,7 +47,7 @@ def _chosen(config: Config) -> list[str]:
     return [name for name in config.search.baselines if name != "none"]
 
 
-def _baseline_trial(number: int, name: str, seed: int) -> Trial:
+def baseline_trial(number: int, name: str, seed: int) -> Trial:
     """Return the trial of a function: of a known one by its name, of any other as it is written. Maxout is no
     expression."""
     if name == "maxout":

@@ -53,12 +53,12 @@ class Noting:
 
 def test_a_stage_waits_for_the_one_before() -> None:
     design = Design(STAGES)
-    assert len(design) == SECOND_STAGE + 4
+    assert design.most_trainings == SECOND_STAGE + 4
     pending = [Pending(SECOND_STAGE - 1, "x", None, "k")]
     assert design.ask(SECOND_STAGE, pending) is WAIT
     later = design.ask(SECOND_STAGE, [Pending(SECOND_STAGE + 1, "x", None, "k")])
     assert later is not WAIT and later and (later.seed, later.task_config) == (7, 1)
-    assert design.ask(len(design), []) is None
+    assert design.ask(design.most_trainings, []) is None
     assert Design.from_plain(json.loads(json.dumps(design.to_plain()))).stages == design.stages
     with pytest.raises(ParseError):
         Design([Stage(("max(x",), (0,))])

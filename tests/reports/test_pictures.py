@@ -29,8 +29,8 @@ from searcher.reports.pictures.base import front
 from searcher.store.rows import Batch
 from searcher.store.store import Store
 from tests.support.commands import Cli
-from tests.support.made_confirmations import FUNCTIONS, TEST_ACC, confirmation, made_plan, noisy_losses
 from tests.support.made import create, point, result
+from tests.support.made_confirmations import FUNCTIONS, TEST_ACC, confirmation, made_plan, noisy_losses
 from tests.support.searches import SETTINGS, completed
 
 OF_SEARCH = ["progress", "trials", "cost", "size", "parts", "reasons", "functions", "curves"]

@@ -32,12 +32,19 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "searcher.reports": (
         *("search_space", "workers.tasks", "searcher.mirrors", "searcher.store", "searcher.evidence"),
-        *("searcher.confirmation", *BASE),
+        *("searcher.confirmation", "searcher.reproductions", *BASE),
     ),
     "searcher.observe": ("workers.text", "searcher.driver", "searcher.store.lease", *BASE),
     "searcher.integrations": ("workers", *BASE),
     "searcher.doctor": ("workers", "searcher.store", *BASE),
-    "searcher.sessions": ("workers", "searcher.driver", "searcher.settings", "searcher.store", *BASE),
+    "searcher.confirming": (
+        *("workers", "searcher.confirmation", "searcher.evidence", "searcher.driver", "searcher.settings"),
+        *("searcher.store", *BASE),
+    ),
+    "searcher.reproductions": ("searcher.settings", *BASE),
+    "searcher.sessions": (
+        *("workers", "searcher.confirming", "searcher.driver", "searcher.settings", "searcher.store", *BASE),
+    ),
     "searcher.api": (
         *("search_space", "workers", "searcher.sessions", "searcher.driver", "searcher.settings", "searcher.store"),
         *("searcher.reports", "searcher.observe", *BASE),

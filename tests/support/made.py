@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from functools import cache
 from typing import Any
 
 from searcher.proposers import SamplerProposer
@@ -44,6 +45,11 @@ def image_task(objective: str = "val_loss", **settings: Any) -> StudyTask:
     return study_task(Config.of(objective=objective, **settings), DECLARATION)
 
 
+@cache
+def _ranked_by(objective: str) -> StudyTask:
+    return image_task(objective)
+
+
 def proposing(sampler: Sampler, settings: Config) -> SamplerProposer:
     return SamplerProposer(sampler, grammar_of(settings), settings.search.seed)
 
@@ -62,7 +68,7 @@ def complete(loss: float, acc: float = 0.5, **rest: Any) -> Outcome:
 
 def result(trial: Trial, loss: float, acc: float = 0.5, objective: str = "val_loss", **changes: Any) -> Trial:
     """Return the trial as it ended, COMPLETE if nothing else is said."""
-    done = image_task(objective).judged(trial, measures(loss, acc))
+    done = _ranked_by(objective).judged(trial, measures(loss, acc))
     return replace(done, **{"state": TrialState.COMPLETE, **changes})
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
 from workers.contract import Declaration, Direction, Metric, TaskConfig
@@ -11,6 +11,7 @@ from workers.settings import setting
 
 SCHEDULES = ("onecycle", "cosine", "steps")
 PRECISIONS = ("auto", "bfloat16", "float32")
+EVALUATION = "evaluation"  # the name of an `Evaluation` among the parameters of a task configuration
 
 # Losses are mean cross-entropies over the images of a part. A training reports all three metrics after each epoch.
 DECLARATION = Declaration(
@@ -23,6 +24,34 @@ DECLARATION = Declaration(
     tie_breaker="val_acc",
     also_good=("train_loss",),
 )
+# The same metrics of the test part, which a confirmation measures once, after the last epoch.
+TEST_METRICS = (
+    Metric("test_loss", Direction.MINIMIZE, "nats"),
+    Metric("test_acc", Direction.MAXIMIZE, "fraction"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What a confirmation measures and varies, and a search does not.
+
+    Attributes:
+        test: measure `TEST_METRICS`.
+        vary_split: split the data anew for each training seed. The published test images, if there are any, stay.
+    """
+
+    test: bool = False
+    vary_split: bool = False
+
+    @classmethod
+    def of(cls, config: TaskConfig) -> Self:
+        """Return the evaluation of a task configuration."""
+        return cls(**config.parameters.get(EVALUATION, {}))
+
+    @property
+    def declaration(self) -> Declaration:
+        """The metrics of trainings with this evaluation."""
+        return replace(DECLARATION, metrics=DECLARATION.metrics + TEST_METRICS) if self.test else DECLARATION
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,17 +164,24 @@ class ImageConfig:
             changed["recipe"] = _changed(self.recipe) | {"name": self.recipe.name}
         return changed
 
-    def task_config(self, primitives: tuple[str, ...] = ()) -> TaskConfig:
+    def task_config(
+        self,
+        primitives: tuple[str, ...] = (),
+        evaluation: Evaluation = Evaluation(),
+    ) -> TaskConfig:
         """Return the task configuration with these settings."""
-        return TaskConfig("images", self.parameters(), primitives)
+        more = {} if evaluation == Evaluation() else {EVALUATION: asdict(evaluation)}
+        return TaskConfig("images", self.parameters() | more, primitives)
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any]) -> Self:
-        """Return the settings with these parameters, and defaults for all others."""
-        recipe = dict(parameters.get("recipe", {}))
+        """Return the settings with these parameters, and defaults for all others. An evaluation is no setting, and is
+        left out."""
+        settings = {name: value for name, value in parameters.items() if name != EVALUATION}
+        recipe = dict(settings.get("recipe", {}))
         if "drops" in recipe:
             recipe["drops"] = tuple(recipe["drops"])
-        return cls(**{**parameters, "recipe": Recipe(**recipe)})
+        return cls(**{**settings, "recipe": Recipe(**recipe)})
 
 
 def _changed(config: ImageConfig | Recipe) -> dict[str, Any]:

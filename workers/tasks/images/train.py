@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import socket
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -21,21 +22,21 @@ from workers.checkpoint import Checkpoint
 from workers.contract import Declaration, Job, Outcome, Point, TaskConfig, Verdict, WorkersError
 from workers.tasks.base import Ended, check_cutoffs, interrupter
 from workers.tasks.images.augment import augment, check_augmented
-from workers.tasks.images.config import DECLARATION, ImageConfig, Recipe
+from workers.tasks.images.config import Evaluation, ImageConfig, Recipe
 from workers.tasks.images.data import Dataset, Part, load
 from workers.tasks.images.graphed import Graphed
 from workers.tasks.images.models import build, default_device, parameter_count
 from workers.tasks.images.networks.sites import activation_of
 
+LARGEST_SEED = 2**31 - 1  # of a split
 EVALUATED = 500  # images evaluated at a time
 LOOKED_AT = 25  # losses that are checked at a time on a GPU
 GUESSED = 0.97  # a loss above this share of the entropy of the classes' shares is no better than guessing
 
 
 def describe(config: TaskConfig) -> Declaration:
-    """Return the metrics of image trainings, which are the same for all of them."""
-    del config
-    return DECLARATION
+    """Return the metrics of image trainings."""
+    return Evaluation.of(config).declaration
 
 
 def train(job: Job, device: torch.device | None = None, stopped: Callable[[], bool] = lambda: False) -> Outcome:
@@ -55,13 +56,15 @@ def train(job: Job, device: torch.device | None = None, stopped: Callable[[], bo
     child = _Child(job, data, device)
     checkpoint = Checkpoint(job, data.digest, device)
     curve = checkpoint.restore(child)
-    verdict, reason = Verdict.COMPLETE, ""
+    verdict, reason, metrics = Verdict.COMPLETE, "", dict[str, float]()
     try:
         for point in child.epochs(len(curve), interrupt):
             curve.append(point)
             checkpoint.save_if_due(child, curve)
             check_cutoffs(job.cutoffs, curve)
             _check_learned(job, point, child.data.val)
+        if Evaluation.of(job.task).test:
+            metrics = child.tested()
     except Ended as ended:
         verdict, reason = ended.verdict, ended.reason
     if verdict is not Verdict.FAILED:
@@ -69,7 +72,7 @@ def train(job: Job, device: torch.device | None = None, stopped: Callable[[], bo
     return Outcome(
         verdict,
         reason,
-        metrics=_result(curve[-1]) if verdict in (Verdict.COMPLETE, Verdict.PRUNED) else {},
+        metrics=_result(curve[-1]) | metrics if verdict in (Verdict.COMPLETE, Verdict.PRUNED) else {},
         curve=tuple(curve),
         parameters=parameter_count(child.model),
         data_digest=data.digest,
@@ -77,16 +80,20 @@ def train(job: Job, device: torch.device | None = None, stopped: Callable[[], bo
 
 
 def _data(job: Job, device: torch.device) -> Dataset:
-    """Load the job's data, and raise WorkersError if their digest is not the study's."""
+    """Load the job's data, and raise WorkersError if their digest is not the study's. Where each training seed has a
+    split of its own, the digest is still that of the first split."""
     config = ImageConfig.from_parameters(job.task.parameters)
-    limits = config.limit_train, config.limit_val
-    data = load(config.dataset, config.split_seed, device, job.data_dir, *limits, config.standardise)
+    more = device, job.data_dir, config.limit_train, config.limit_val, config.standardise
+    data = load(config.dataset, config.split_seed, *more)
     if job.data_digest not in ("", data.digest):
         raise WorkersError(
             f"the data {config.dataset!r} on {socket.gethostname()} (from {data.origin}, digest {data.digest}) are not "
             f"those that the study began with (digest {job.data_digest}); put the same files on every machine. A "
             "function that makes data must return the same data each time"
         )
+    if Evaluation.of(job.task).vary_split:
+        own = (config.split_seed + job.seed) % LARGEST_SEED
+        return replace(load(config.dataset, own, *more), digest=data.digest)
     return data
 
 
@@ -161,6 +168,13 @@ class _Child:
             if not math.isfinite(val_loss):
                 raise Ended(Verdict.INFEASIBLE, f"validation loss is not finite after epoch {epoch}")
             yield Point(epoch, {"train_loss": train_loss, "val_loss": val_loss, "val_acc": val_acc})
+
+    def tested(self) -> dict[str, float]:
+        """Return the metrics of the test part."""
+        loss, accuracy = self._evaluate(self.data.test)
+        if not math.isfinite(loss):
+            raise Ended(Verdict.INFEASIBLE, "test loss is not finite")
+        return {"test_loss": loss, "test_acc": accuracy}
 
     def _train_epoch(self, epoch: int, steps: int, interrupt: Callable[[], None]) -> float:
         """Train for one epoch and return its mean training loss. A last batch that is not full is left out."""

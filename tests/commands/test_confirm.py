@@ -1,0 +1,162 @@
+"""`searcher confirm`, `evidence` and `top` of a confirmation, as a user calls them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support.commands import Cli, Done
+from tests.support.searches import FAST
+
+SEARCH = ("--study-name", "s", "--sampler", "random", "--n-trials", "8", *FAST, "--threads", "1")
+TASK = """
+import torch
+
+def train(activation, report, *, learning_rate=0.1):
+    network = torch.nn.Sequential(torch.nn.Linear(1, 8), activation(8), torch.nn.Linear(8, 1))
+    x = torch.linspace(-1, 1, 16)[:, None]
+    optimizer = torch.optim.SGD(network.parameters(), learning_rate)
+    for step in range(1, 11):
+        error = (network(x) - torch.sin(3 * x)).square().mean()
+        optimizer.zero_grad()
+        error.backward()
+        optimizer.step()
+        report(step, val_mse=error.item())
+    return {"val_mse": error.item()}
+
+train.metrics = {"val_mse": "minimize"}
+
+def constant(activation, report):
+    activation(1)(torch.ones(1, 1))
+    return {"val_score": 0.5}
+
+constant.metrics = {"val_score": "maximize"}
+"""
+
+
+@pytest.fixture
+def searched(cli: Cli) -> Cli:
+    """A search of eight trials, with ReLU."""
+    done = cli("launch", *SEARCH)
+    assert done.returncode == 0, done.stderr
+    return cli
+
+
+def rows(done: Done) -> list[dict]:  # type: ignore[type-arg]
+    assert done.returncode == 0, done.stderr
+    found: list[dict] = json.loads(done.stdout)  # type: ignore[type-arg]
+    return found
+
+
+def test_search_confirm_and_read(searched: Cli) -> None:
+    """The best functions of a search are trained with new seeds, on its network and another one; the sentences say what
+    the numbers do."""
+    done = searched("confirm", "s", "--top", "2", "--seeds", "3", "--models", "lecture", "-q")
+    assert done.returncode == 0, done.stderr
+    assert "3 functions with 3 seeds under 2 configurations: 18 trainings" in done.stderr
+    assert "3 seeds show great differences only" in done.stderr
+    assert "resnet8 on digits" in done.stdout
+    assert "lecture on digits" in done.stdout
+    assert "With 3 seeds, neither the sign test nor the permutation test can go below p = 0.25" in done.stdout
+    found = rows(searched("evidence", "s-confirmed-1", "-f", "json"))
+    assert [(row["configuration"], row["seeds"]) for row in found] == [
+        *[("resnet8 on digits", 3)] * 3,
+        *[("lecture on digits", 3)] * 3,
+    ]
+    better = [row["function"] for row in found if row["verdict"] == "better"]
+    assert ("Nothing is shown to be better than relu" in done.stdout) == (len(better) < 2)
+    trials = [rows(searched("trial", "s-confirmed-1", str(number), "-f", "json"))[0] for number in range(18)]
+    assert {trial["seed"] for trial in trials} == {1, 2, 3}, "the search had seed 0"
+    assert all(trial["test_loss"] is not None for trial in trials)
+    for row in found:
+        own = [t for t in trials if t["expression"] == row["expression"] and t["model"] in row["configuration"]]
+        assert row["mean"] == pytest.approx(sum(trial["test_loss"] for trial in own) / 3)
+    (study,) = [row for row in rows(searched("studies", "-f", "json")) if row["study"] == "s-confirmed-1"]
+    assert (study["kind"], study["done"], study["total"]) == ("design", 18, 18)
+    top = rows(searched("top", "s-confirmed-1", "-f", "json"))
+    assert [row["rank"] for row in top] == [1, 2, 3, 1, 2, 3]
+    assert all(row["bound"] > row["test_loss"] for row in top)
+    assert searched("top", "s", "-f", "json").stdout.count("test_loss") == 0, (
+        "a confirmation is not mixed into a search"
+    )
+    resumed = searched("resume", "s-confirmed-1", "-q")
+    assert resumed.returncode == 0, resumed.stderr
+    assert done.stdout == resumed.stdout
+
+
+def test_functions_of_a_task_of_ones_own_without_a_search(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "my_task.py").write_text(TASK)
+    done = cli(
+        *("confirm", "--task", "my_task.py:train", "--expression", "sin(x)", "--expression", "swish1", "--seeds", "4"),
+        *("--tune-lr", "3", "--pool", "inline", "--study-name", "mine"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "3 functions with 4 seeds" in done.stderr
+    assert "21 trainings" in done.stderr
+    assert "the task has no test split, so val_mse decides: validation only, optimistic" in done.stderr
+    assert "val_mse is no test metric: validation only, optimistic." in done.stdout
+    found = rows(cli("evidence", "mine", "-f", "json"))
+    assert {row["learning_rate"] for row in found} <= {0.0333333, 0.1, 0.3}
+    assert [row["seeds"] for row in found] == [4, 4, 4]
+    other = cli("evidence", "mine", "--reference", "swish1")
+    assert "than swish1 by" in other.stdout
+    again = cli("confirm", "--study-name", "mine", "--skip-if-exists")
+    assert again.returncode == 0, again.stderr
+    assert "going on with its stored plan" in again.stderr
+
+
+def test_ties_everywhere(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "my_task.py").write_text(TASK)
+    done = cli("confirm", "--task", "my_task.py:constant", "--expression", "sin(x)", "--seeds", "5", "--pool", "inline")
+    assert done.returncode == 0, done.stderr
+    assert "Nothing is shown to be better than relu by val_score" in done.stdout
+    assert "The differences are the same on every seed, so noise is not known and the sign test decides." in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--seeds", "1"), "--seeds must be from 2 to 10000, not 1"),
+        (("--first-seed", "0"), "the search chose its functions by trainings with seed 0"),
+        (("--top", "0", "--baselines", "none"), "there is no function to compare with relu; name some"),
+        (("--models", "nosuch"), "unknown model 'nosuch'; accepted: resnet8"),
+        (("--datasets", "nosuch"), "unknown dataset 'nosuch'; accepted: digits"),
+        (("--models", "densenet-100-12", "--width", "99999"), "width must be a whole number from 1 to 4096"),
+        (("--tune-lr", "2"), "--tune-lr must be 0 or an odd number from 3"),
+        (("--reference", "nosuch"), "unknown baseline 'nosuch'"),
+        (("--alpha", "nan"), "--alpha must be a finite number, not nan"),
+        (("--rope", "-1"), "--rope must be at least 1e-12, not -1.0"),
+        (("--expression", "max(x"), "expected ')', not the end"),
+        (("--study-name", "s"), "study 's' exists"),
+    ],
+)
+def test_wrong_requests_are_refused_in_one_line(searched: Cli, flags: tuple[str, ...], message: str) -> None:
+    done = searched("confirm", "s", *flags)
+    assert done.returncode in (1, 2)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(rows(searched("studies", "-f", "json"))) == 1, "nothing was written"
+
+
+def test_what_is_no_confirmation(searched: Cli) -> None:
+    assert "study 's' is a search and no confirmation; make one: searcher confirm" in searched("evidence", "s").stderr
+    assert "there is no function to compare with relu" in searched("confirm").stderr
+    assert "--top takes the best functions of a search; name it" in searched("confirm", "--top", "3").stderr
+    assert "no study 'nosuch'" in searched("confirm", "nosuch").stderr
+    assert searched("confirm", "s", "--top", "1", "--seeds", "2", "-q").returncode == 0
+    again = searched("confirm", "s-confirmed-1")
+    assert again.returncode == 2
+    assert "is no search but a design; confirm the functions of a search" in again.stderr
+    missing = searched("evidence", "s-confirmed-1", "--reference", "sin(x)")
+    assert "the reference 'sin(x)' was not trained in this confirmation; choose among: " in missing.stderr
+
+
+def test_reading_writes_nothing(searched: Cli, tmp_path: Path) -> None:
+    """So a database opened read only will do."""
+    assert searched("confirm", "s", "--top", "1", "--seeds", "2", "-q").returncode == 0
+    before = (tmp_path / "searcher.db").read_bytes()
+    for command in (("evidence", "s-confirmed-1"), ("top", "s-confirmed-1"), ("status", "s-confirmed-1")):
+        assert searched(*command).returncode == 0
+    assert (tmp_path / "searcher.db").read_bytes() == before
