@@ -10,12 +10,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
+from searcher import SearcherError
 from searcher.evidence import Across, Plan, Review, Samples, across, review
 from searcher.evidence.samples import GREATEST
 from searcher.proposers import WAIT, Proposal, Wait
 from searcher.records import Trial, TrialState
 from searcher.samplers.contract import Observation, Pending
 from workers.contract import Metric
+
+
+class PlanError(SearcherError):
+    """A stored plan is not one that this version reads."""
+
 
 Training = tuple[str, int, int]  # a function's key, a training seed, the number of a task configuration
 
@@ -161,7 +167,20 @@ class Confirmation:
 
     @classmethod
     def from_plain(cls, fields: Mapping[str, Any]) -> Self:
-        """Return the plan of a JSON object."""
+        """Return the plan of a JSON object.
+
+        Raises:
+            PlanError: it is none that this version reads.
+        """
+        try:
+            return cls._read(fields)
+        except (TypeError, KeyError, ValueError) as error:
+            raise PlanError(
+                f"the stored plan of a confirmation cannot be read ({error}); if a newer searcher made it, upgrade"
+            ) from error
+
+    @classmethod
+    def _read(cls, fields: Mapping[str, Any]) -> Self:
         known = {name: value for name, value in fields.items() if name != "rule"}
         for name in ("metric", "tuning_metric", "searched"):
             known[name] = known[name] and Metric.from_plain(known[name])

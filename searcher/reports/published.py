@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from itertools import groupby
 from statistics import fmean, median
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from searcher.evidence import EvidenceError, Verdict
 from searcher.evidence.significance import holm
 from searcher.reports.confirmed import Confirmed
 from searcher.reproductions import PAPER, REFERENCE, reproduction
@@ -41,7 +42,9 @@ def facts(found: Confirmed) -> dict[str, Any] | None:
     wanted = reproduction(name)
     published = {place: values for place, values in figures().items() if place in wanted.published}
     ours = {one.name: accuracies(found, place) for place, one in enumerate(found.plan.configurations)}
+    tests = [{"published": _named(place), **test} for place, values in published.items() for test in welch(values)]
     return {
+        "story": list(_story(found, wanted.question, tests)),
         "name": name,
         "scale": scale,
         "title": wanted.title,
@@ -63,9 +66,7 @@ def facts(found: Confirmed) -> dict[str, Any] | None:
             for configuration, values in ours.items()
             for place, theirs in published.items()
         ],
-        "published_tests": [
-            {"published": _named(place), **test} for place, values in published.items() for test in welch(values)
-        ],
+        "published_tests": tests,
         "reduced": list(wanted.scale(scale).reduced),
         "cannot": _cannot(found, published),
     }
@@ -117,6 +118,28 @@ def welch(values: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
         {"function": name, "difference": fmean(runs) - fmean(reference), "p": one, "p_holm": corrected}
         for (name, runs), one, corrected in zip(others.items(), p, holm(p), strict=True)
     ]
+
+
+def _story(found: Confirmed, question: str, tests: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the question and its answers, a sentence each."""
+    yield f"The question: {question}"
+    try:
+        evidence = found.evidence.evidence
+    except EvidenceError:
+        evidence = ()
+    for one in evidence:
+        differing = [c.function for c in one.comparisons if c.verdict in (Verdict.BETTER, Verdict.WORSE)]
+        better = [c.function for c in one.comparisons if c.verdict is Verdict.BETTER]
+        yield (
+            f"Here, under {one.configuration}: {len(differing)} of {len(one.comparisons)} functions differ "
+            f"significantly from {one.reference} by {one.metric.name}; better: {', '.join(better) or 'none'}."
+        )
+    if tests:
+        shown = [f"{row['function']} (p = {row['p_holm']:.2g})" for row in tests if row["p_holm"] <= found.plan.alpha]
+        yield (
+            f"In the published runs by themselves, {len(shown)} of {len(tests)} functions differ significantly from "
+            f"{REFERENCE}: {', '.join(shown) or 'none'}."
+        )
 
 
 def _cannot(found: Confirmed, published: Mapping[PLACE, Any]) -> list[str]:

@@ -79,7 +79,7 @@ def _configuration(found: Confirmed, place: int, samples: Samples, evidence: Evi
         "values": {label: {str(seed): value for seed, value in own.items()} for label, own in samples.values.items()},
         "trained": {label: len(own) for label, own in samples.values.items()},
         "diverged": {label: [seed for seed, v in own.items() if v is None] for label, own in samples.values.items()},
-        "dropped": dict(review.dropped),
+        "dropped": {label: seeds for label, seeds in review.dropped.items() if seeds < plan.looks[-1]},
         "rates": _rates(found, configuration),
         "task_configs": {
             function.label: found.results.chosen(configuration, function.key) for function in plan.functions

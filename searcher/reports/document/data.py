@@ -10,6 +10,7 @@ from search_space import SpaceError, code
 from searcher import __version__
 from searcher.display import as_json, headline
 from searcher.records import Study, StudyKind, TrialState
+from searcher.reports import published
 from searcher.reports.confirmed import Confirmed, is_confirmation, plan_of
 from searcher.reports.document import confirmation, illustrations, reproduction, search, story
 from searcher.reports.words import OWN, task_words
@@ -43,6 +44,7 @@ def report_data(store: Store, study: Study, *, costs: bool = True) -> dict[str, 
         "related": _related(store, study, confirmed),
     }
     won = confirmation.winner(data["confirmation"]) if confirmed else search.winner(data["search"])
+    data["published"] = published.facts(confirmed) if confirmed else None
     data["winner"] = won
     data["code"] = _code(won, study)
     data["pictures"] = illustrations.pictures_of(store, study, costs=costs)

@@ -133,6 +133,7 @@ def document(data: Data) -> Document:
         Section("story", "What was found", (*_story(data),)),
         Section("pictures", "Pictures", (*_pictures(data),)),
         Section("tables", "The numbers", (*_tables(data),)),
+        Section("published", "Beside the published figures", (*_published(data["published"]),)),
         Section("code", "The best function as code", (*_code(data),)),
         Section("related", _related_title(data), (*_related(data),)),
         Section("reproduce", "How to reproduce it", (*_reproduction(data),)),
@@ -253,6 +254,70 @@ def _remarks(row: Data, one: Data) -> Iterator[str]:
         yield f"By the rule it was trained no further after {counted(one['dropped'][row['function']], 'seed')}."
     if row["function"] in one["rates"]:
         yield f"Its learning rate, chosen by validation: {one['rates'][row['function']]:g}."
+
+
+def _published(found: Data | None) -> Iterator[Block]:
+    """Yield the published figures of a reproduced experiment and ours."""
+    if not found:
+        return
+    for text in found["story"]:
+        yield Paragraph(text)
+    places = list(found["functions"][0]["published"])
+    ours = list(found["functions"][0]["ours"])
+    columns = (
+        Column("function", code=True),
+        *(Column(f"published: {place}", numeric=True) for place in places),
+        *(Column(f"here: {configuration}", numeric=True) for configuration in ours),
+    )
+    rows = tuple(
+        (
+            Cell(row["function"]),
+            *(_measured(row["published"][place]) for place in places),
+            *(_measured(row["ours"][configuration]) for configuration in ours),
+        )
+        for row in found["functions"]
+    )
+    yield Table(f"Accuracies. Published: {found['source']}. Here: means over seeds on the test part.", columns, rows)
+    yield from _agreement(found["agreement"])
+    yield from _published_tests(found["published_tests"])
+    yield Items((("What is smaller or other than in the publication:", tuple(found["reduced"])),))
+    yield Items((("What cannot be concluded:", tuple(found["cannot"])),))
+
+
+def _agreement(found: Sequence[Data]) -> Iterator[Table]:
+    columns = (
+        *(Column("here"), Column("published"), Column("functions", numeric=True)),
+        *(Column("rank correlation", numeric=True), Column("95 % interval", numeric=True), Column("p", numeric=True)),
+    )
+    rows = []
+    for row in found:
+        between = "" if row["low"] is None else f"{row['low']:.2f} to {row['high']:.2f}"
+        numbers = (_whole(row["functions"]), _number(row["spearman"], ".2f"), Cell(between, row["low"]), _p(row["p"]))
+        rows.append((Cell(row["configuration"]), Cell(row["published"]), *numbers))
+    yield Table(
+        "Do both order the functions alike? Spearman's rank correlation, with its interval by Fisher's transformation.",
+        columns,
+        tuple(rows),
+    )
+
+
+def _published_tests(found: Sequence[Data]) -> Iterator[Table]:
+    if not found:
+        return
+    columns = (
+        *(Column("function", code=True), Column("published"), Column("difference", numeric=True)),
+        *(Column("p", numeric=True), Column("p, corrected", numeric=True)),
+    )
+    rows = tuple(
+        (
+            *(Cell(row["function"]), Cell(row["published"]), _measured(row["difference"])),
+            *(_p(row["p"]), _p(row["p_holm"])),
+        )
+        for row in found
+    )
+    yield Table(
+        "The published runs by themselves, against ReLU: Welch's t test, corrected by Holm's method.", columns, rows
+    )
 
 
 def _ranks(ranks: Data | None) -> Iterator[Table]:
