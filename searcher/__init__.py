@@ -1,6 +1,7 @@
 """Search for activation functions: samplers propose, workers train and judge, an SQL store keeps the results.
 
-`search` runs a search, `iter_search` yields its progress, `open_store` reads results. docs/python.md is the guide.
+`search` runs a search, `iter_search` yields its progress, `confirm` finds out which of its differences are real, and
+`open_store` reads results. docs/python.md is the guide.
 """
 
 from importlib.metadata import PackageNotFoundError, version
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         TrialState,
         UnknownStudy,
         WorkersError,
+        confirm,
         iter_search,
         open_store,
         search,
@@ -55,6 +57,7 @@ __all__ = [
     "UsageError",
     "WorkersError",
     "__version__",
+    "confirm",
     "iter_search",
     "open_store",
     "search",
@@ -91,6 +94,7 @@ class SearcherError(RuntimeError):
     |- CopyRefused: a study cannot be copied; nothing was written
     |- RekeyRefused: the keys of a study cannot be renewed; nothing was written
     |- QueryStopped: a query took too long or needed too much memory
+    |- PlanError: the stored plan of a confirmation cannot be read
     |- ReportError: a report cannot be written
     |- NothingToDraw: a study has nothing yet that a picture could show
     |- TaskNotReady: `searcher task check` found that a task does not keep its contract

@@ -7,8 +7,8 @@ import os
 import re
 import signal
 import weakref
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -22,12 +22,14 @@ from searcher.driver.signals import StopSignal
 from searcher.observe.progress import Display
 from searcher.records import Kind, StudyKind, Trial, TrialState
 from searcher.reports import report
+from searcher.reports.confirmed import Confirmed
 from searcher.reports.mirrors import marked
 from searcher.reports.ranked import leaderboard
-from searcher.sessions import Caller, Request, Session, launched
+from searcher.sessions import Caller, Request, Session, confirmed, launched
 from searcher.settings import loading
 from searcher.settings.config import Config, ConfigError
-from searcher.settings.declared import keywords
+from searcher.settings.confirm import CONFIRMATION, ConfirmSettings
+from searcher.settings.declared import Declared, declared, keywords
 from searcher.store.checking import explained_damage
 from searcher.store.database import StoreError
 from searcher.store.lease import StudyBusy
@@ -57,6 +59,7 @@ __all__ = [
     "UnknownStudy",
     "UsageError",
     "WorkersError",
+    "confirm",
     "iter_search",
     "open_store",
     "search",
@@ -109,7 +112,48 @@ def search(
         SearcherError, WorkersError, SpaceError: It cannot be done; the message says why. What is in the database
             stands.
     """
-    wanted = _Wanted.of(task, storage, experiment, preset, resume, trust_code, settings)
+    return _run(_Wanted.of(task, storage, experiment, preset, resume, trust_code, settings), quiet)
+
+
+def confirm(
+    study: str = "",
+    *,
+    expressions: Sequence[str] = (),
+    task: str | Function | None = None,
+    storage: str | None = None,
+    resume: bool = False,
+    trust_code: bool = False,
+    quiet: bool = False,
+    **settings: Any,
+) -> Study:
+    """Train functions with many seeds, beside ReLU and others, to find out which differences are real.
+
+    Args:
+        study: the search whose best functions are confirmed; empty: only `expressions` are.
+        expressions: functions to confirm, by name or as formulas.
+        task, storage, resume, trust_code, quiet: as in `search`.
+        settings: the flags of `searcher confirm` by name, as in `top=3, seeds=10, baselines="relu,swish1"`;
+            docs/evidence.md lists them. None: not given.
+
+    Returns:
+        The confirmation; `evidence()` and `conclusions()` say what it has found.
+
+    Raises:
+        ConfigError: A setting is unknown or has a value that is not accepted.
+        StudyExists: There is a study of that name, and `resume` is False.
+        UnknownStudy: There is no search of that name.
+        StopAsked, KeyboardInterrupt, SearcherError, WorkersError, SpaceError: As in `search`.
+    """
+    names = {one.name for one in declared(ConfirmSettings)}
+    rest = {name: value for name, value in settings.items() if name not in names}
+    wanted = _Wanted.of(task, storage, None, "quick", resume, trust_code, rest)
+    with _in_keywords():
+        asked = ConfirmSettings.of({name: value for name, value in settings.items() if name in names})
+    return _run(replace(wanted, confirmation=_Confirmation(asked, study, tuple(expressions))), quiet)
+
+
+def _run(wanted: _Wanted, quiet: bool) -> Study:
+    """Run a session to its end, and return the study."""
     stop, progress = StopSignal(_signals()), None
     with wanted.session() as session:
         name = session.study.name
@@ -347,6 +391,25 @@ class Study:
         names = ("rank", "expression", "key", "kind", "name", "n_trials", *self._names(), "state", "number", "mirror")
         return _frame(self._rows(limit), names)
 
+    def evidence(self) -> list[dict[str, Any]]:
+        """Return what a confirmation has found: a row for each function under each configuration, with the columns of
+        `searcher evidence -f json`. It is empty before anything can be compared.
+
+        Raises:
+            UsageError: The study is no confirmation.
+        """
+        with self._view._reading() as store:
+            return Confirmed.of(store, self._record).rows()
+
+    def conclusions(self) -> list[str]:
+        """Return what a confirmation has found in sentences, a paragraph each.
+
+        Raises:
+            UsageError: The study is no confirmation.
+        """
+        with self._view._reading() as store:
+            return Confirmed.of(store, self._record).story()
+
     def trials(self) -> list[Trial]:
         """Return all trials, by number."""
         with self._view._reading() as store:
@@ -414,16 +477,27 @@ class Study:
 
 
 @dataclass(frozen=True, slots=True)
+class _Confirmation:
+    """What the keywords of `confirm` ask for, beside the settings of trainings."""
+
+    asked: ConfirmSettings
+    search: str
+    expressions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class _Wanted:
     """What the keywords ask for.
 
     Attributes:
         function: the task, if it was given as an object.
+        confirmation: None for a search.
     """
 
     request: Request
     resume: bool
     function: Function | None
+    confirmation: _Confirmation | None = None
 
     @classmethod
     def of(
@@ -464,12 +538,23 @@ class _Wanted:
                 except WorkersError as error:
                     raise ConfigError(str(error)) from error
                 request = replace(request, given={**request.given, "task": name})
-            session = stack.enter_context(launched(request, Caller(), resume=self.resume))
+            session = stack.enter_context(self._opened(request))
             try:
                 yield session
             except SearcherError as error:
                 error.add_note(f"What is in the database stands. {_how_to_go_on(session.study.name)}")
                 raise
+
+    def _opened(self, request: Request) -> AbstractContextManager[Session]:
+        if self.confirmation is None:
+            return launched(request, Caller(), resume=self.resume)
+        wanted = self.confirmation
+        return confirmed(
+            *(request, wanted.asked, Caller()),
+            search=wanted.search,
+            expressions=wanted.expressions,
+            resume=self.resume,
+        )
 
 
 def _progress(wanted: _Wanted) -> Generator[Progress, None, None]:
@@ -526,20 +611,21 @@ def _frame(rows: list[dict[str, Any]], names: tuple[str, ...]) -> pandas.DataFra
     return pandas.DataFrame(rows, columns=list(names) or None)
 
 
-def _show_settings(function: Function) -> None:
-    """Let `help` and completion show the settings in place of `**settings`. Their defaults are those of `Config`."""
+def _show_settings(function: Function, settings: Sequence[Declared]) -> None:
+    """Let `help` and completion show the settings in place of `**settings`."""
     own_parameters = list(inspect.signature(function).parameters.values())[:-1]
     shown = {parameter.name for parameter in own_parameters}
     function.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [*own_parameters, *(p for p in _setting_parameters() if p.name not in shown)],
+        [*own_parameters, *(p for p in _parameters(settings) if p.name not in shown)],
         return_annotation=function.__annotations__["return"],
     )
 
 
-def _setting_parameters() -> Iterator[inspect.Parameter]:
-    for setting in keywords(Config):
+def _parameters(settings: Iterable[Declared]) -> Iterator[inspect.Parameter]:
+    for setting in settings:
         yield inspect.Parameter(setting.name, inspect.Parameter.KEYWORD_ONLY, default=setting.default)
 
 
-_show_settings(search)
-_show_settings(iter_search)
+_show_settings(search, keywords(Config))
+_show_settings(iter_search, keywords(Config))
+_show_settings(confirm, CONFIRMATION)

@@ -12,9 +12,8 @@ from searcher.commands.options import SectionedCommand, with_settings
 from searcher.commands.running import caller, search
 from searcher.display import measured, shown
 from searcher.observe import logs
-from searcher.settings.config import Config
-from searcher.settings.confirm import ConfirmSettings
-from searcher.settings.declared import declared, keywords
+from searcher.settings.confirm import CONFIRMATION, ConfirmSettings
+from searcher.settings.declared import declared
 
 if TYPE_CHECKING:
     from searcher.records import Study
@@ -24,18 +23,10 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 CONFIRM = {setting.name for setting in declared(ConfirmSettings)}
-SETTINGS = [  # --models and --datasets take the place of two settings
-    *keywords(ConfirmSettings),
-    *(
-        setting
-        for setting in keywords(Config)
-        if setting.section in ("training", "run") and setting.name not in ("model", "dataset")
-    ),
-]
 
 
 @app.command(cls=SectionedCommand)
-@with_settings(SETTINGS)
+@with_settings(CONFIRMATION)
 def confirm(
     name: Annotated[str, typer.Argument(help="The search whose best functions are confirmed.", metavar="[STUDY]")] = "",
     expression: Annotated[

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from searcher.settings.checking import check_values, typed
-from searcher.settings.config import LARGEST_SEED, ConfigError
-from searcher.settings.declared import declared
+from searcher.settings.config import LARGEST_SEED, Config, ConfigError
+from searcher.settings.declared import declared, keywords
 from workers.settings import setting
 
 MOST_SEEDS = 10_000
@@ -78,3 +78,14 @@ class ConfirmSettings:
         if not found.reference.strip():
             raise ConfigError("--reference must name a function, as in --reference relu")
         return found
+
+
+# What a person can name for a confirmation. `models` and `datasets` take the place of two settings of trainings.
+CONFIRMATION = (
+    *keywords(ConfirmSettings),
+    *(
+        setting
+        for setting in keywords(Config)
+        if setting.section in ("training", "run") and setting.name not in ("model", "dataset")
+    ),
+)

@@ -140,6 +140,28 @@ def test_a_store_is_a_collection_of_studies() -> None:
             store["c"]
 
 
+def test_a_confirmation_of_a_search_and_of_a_function_object(folder: Path) -> None:
+    searcher.search(study_name="s", n_trials=6, **IMAGES)
+    run = {"pool": "inline", "threads": 1, "quiet": True}
+    found = searcher.confirm("s", top=1, baselines="none", seeds=3, study_name="c", **run)
+    assert (found.kind, found.done, found.n_trials) == ("design", 6, 6)
+    rows = found.evidence()
+    assert [row["seeds"] for row in rows] == [3, 3]
+    assert {row["verdict"] for row in rows} >= {"reference"}
+    assert any("relu" in text for text in found.conclusions())
+    assert [function.n_trials for function in found.top()] == [3, 3]
+    with pytest.raises(searcher.UsageError, match="is a search and no confirmation"):
+        searcher.open_store()["s"].evidence()
+    with pytest.raises(searcher.StudyExists):
+        searcher.confirm("s", study_name="c", quiet=True)
+    with pytest.raises(searcher.ConfigError, match="seeds must be from 2 to 10000, not 1"):
+        searcher.confirm("s", seeds=1)
+    with pytest.raises(searcher.ConfigError, match="unknown setting 'sedes'"):
+        searcher.confirm("s", sedes=3)
+    own = searcher.confirm(task=defined(), expressions=["sin(x)"], seeds=2, **run)
+    assert [row["metric"] for row in own.evidence()] == ["val_mse", "val_mse"]
+
+
 def test_a_store_that_is_not_there_is_not_made(folder: Path) -> None:
     with pytest.raises(searcher.StoreError, match="there is no database"):
         searcher.open_store("sqlite:///other.db")
@@ -306,7 +328,7 @@ def test_a_function_object_is_not_sent_to_ray(folder: Path) -> None:
 
 def functions() -> Iterator[tuple[str, Callable[..., Any]]]:
     """Yield the public functions, and the public methods of what they return."""
-    for name in ("search", "iter_search", "open_store"):
+    for name in ("search", "iter_search", "confirm", "open_store"):
         yield name, getattr(searcher, name)
     for kind in (searcher.StoreView, searcher.Study):
         for name, method in inspect.getmembers(kind, inspect.isfunction):
@@ -355,4 +377,4 @@ def test_the_python_of_the_document_runs(folder: Path) -> None:
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert "study 'waves' exists; go on with it" in out and "followed: 6 of 6" in out
-    assert [study.done for study in searcher.open_store().studies()] == [6, 8, 6]
+    assert [study.done for study in searcher.open_store().studies()] == [6, 8, 10, 6]
