@@ -41,7 +41,9 @@ SEEDS = (
     "x^31", "1e38 * x * 1e38", "erf(x) / 0", "beta / 0 * x",
 )  # fmt: skip
 AROUND = ("{}", "{} * x", "max({}, x)", "tanh({})", "sin({})", "x - {}")
-TINY = Config.of(sampler="random", pool="inline", limit_train=122, width=2, recipe=Recipe(epochs=1, batch_size=2))
+TINY = Config.of(
+    sampler="random", pool="inline", model="lecture", limit_train=122, width=2, recipe=Recipe(epochs=1, batch_size=2)
+)
 
 
 def pathological() -> list[str]:
