@@ -221,7 +221,7 @@ def draw_curves(data: Data) -> Figure:
     for place, (ax, panel) in enumerate(zip(axes, panels, strict=False)):
         _draw_lines(ax, panel["lines"], looks, data["metric"])
         several = place >= len(panels) - columns and any(line["trainings"] > 1 for line in panel["lines"])
-        ax.set_xlabel(data["step"] + "\nline: mean of the seeds; band: least to greatest" * several)
+        ax.set_xlabel(data["step"] + "\nline: mean of the seeds; band: least to greatest, of two functions" * several)
         ax.set_ylabel(style.metric_label(data["metric"]) if len(panels) == 1 else style.unit_label(data["metric"], ""))
         if panel["configuration"]:
             ax.set_title(style.plain(panel["configuration"]))
@@ -276,7 +276,7 @@ def _draw_lines(axes: Any, lines: Sequence[Data], looks: Mapping[str, dict[str, 
             label=style.plain(style.cut(line["label"])),
             zorder=2 if line["baseline"] else 3,
         )
-        if line["trainings"] > 1:
+        if line["trainings"] > 1 and line in (lines[0], lines[-1]):  # the best one and the reference
             low, high = ([point[end] for point in points] for end in ("least", "most"))
             axes.fill_between(steps, low, high, color=look["color"], alpha=0.15, linewidth=0)
         values += [point["mean"] for point in points]
