@@ -154,12 +154,13 @@ def _remark(axes: Axes, row: Data, place: int) -> None:
     low, high = axes.get_xlim()
     value = row["difference"]
     diverged = f"{row['diverged']} of {row['seeds']} diverged" if row["diverged"] else ""
+    verdict = "" if row["verdict"] == Verdict.UNDECIDED else row["verdict"]
     if value is None:
         at, side, text = low, "left", diverged or "no seeds in common"
     elif value < low:
-        at, side, text = low, "left", ", ".join(filter(None, (f"◀ {value:.2g}", diverged)))
+        at, side, text = low, "left", ", ".join(filter(None, (f"◀ {value:.2g}", verdict, diverged)))
     elif value > high:
-        at, side, text = high, "right", ", ".join(filter(None, (diverged, f"{value:.2g} ▶")))
+        at, side, text = high, "right", ", ".join(filter(None, (diverged, verdict, f"{value:.2g} ▶")))
     else:
         side = "left" if value < (low + high) / 2 else "right"
         ends = (value, value) if row["low"] is None else (row["low"], row["high"])
@@ -172,12 +173,14 @@ def _remark(axes: Axes, row: Data, place: int) -> None:
 
 
 def _reach(rows: Sequence[Data]) -> tuple[float, float]:
-    """Return the range of differences to draw: over zero and most intervals, so that one very bad function flattens no
-    other."""
+    """Return the range of differences to draw: over zero, the differences that are near the others, and most of their
+    intervals, so that one very bad function flattens no other."""
     found = [row for row in rows if row["difference"] is not None]
-    lows = [row["difference"] if row["low"] is None else row["low"] for row in found]
-    highs = [row["difference"] if row["high"] is None else row["high"] for row in found]
-    return style.near([*lows, *highs], keep=(0.0,))
+    differences = [row["difference"] for row in found]
+    low, high = style.near(differences, keep=(0.0,))
+    inside = [row for row in found if low <= row["difference"] <= high and row["low"] is not None]
+    ends = [row[end] for row in inside for end in ("low", "high")]
+    return style.near(ends, keep=(0.0, *(value for value in differences if low <= value <= high)))
 
 
 def _verdict_legend(picture: Figure, verdicts: Sequence[str], rope: float | None, metric: Data) -> None:
@@ -373,7 +376,7 @@ def _against(axes: Axes, panel: Data, places: Mapping[str, int]) -> None:
     axes.set_xlim(left, right)
     axes.set_ylim(bottom, top)
     axes.locator_params(axis="x", nbins=6)
-    outside = 0
+    outside: list[str] = []
     for row in rows:
         mark, colour, filled = MARKS[row["verdict"]]
         if row["low"] is not None:
@@ -384,11 +387,11 @@ def _against(axes: Axes, panel: Data, places: Mapping[str, int]) -> None:
         axes.plot(row["searched"], row["difference"], linestyle="", **look)
         at = row["searched"], row["difference"]
         if not (left <= at[0] <= right and bottom <= at[1] <= top):
-            outside += 1
+            outside.append(f"{number}" if number else style.cut(row["label"], 12))
         elif number:
             axes.annotate(str(number), at, xytext=(4, 2), textcoords="offset points", fontsize=7)
     if outside:
-        style.note(axes, f"{outside} outside")
+        style.note(axes, f"outside: {', '.join(sorted(outside))}")
 
 
 def has_ranks(study: Study) -> bool:

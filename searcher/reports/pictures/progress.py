@@ -221,7 +221,7 @@ def draw_curves(data: Data) -> Figure:
     for place, (ax, panel) in enumerate(zip(axes, panels, strict=False)):
         _draw_lines(ax, panel["lines"], looks, data["metric"])
         several = place >= len(panels) - columns and any(line["trainings"] > 1 for line in panel["lines"])
-        ax.set_xlabel(data["step"] + "\nline: mean of the seeds; band: least to greatest, of two functions" * several)
+        ax.set_xlabel(data["step"] + "\nline: mean of the seeds; band: least to greatest" * several)
         ax.set_ylabel(style.metric_label(data["metric"]) if len(panels) == 1 else style.unit_label(data["metric"], ""))
         if panel["configuration"]:
             ax.set_title(style.plain(panel["configuration"]))

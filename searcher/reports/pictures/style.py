@@ -126,7 +126,7 @@ def value_range(
     return ends[0], ends[1]
 
 
-def near(values: Sequence[float], keep: Sequence[float] = (), far: float = 3.0) -> tuple[float, float]:
+def near(values: Sequence[float], keep: Sequence[float] = (), far: float = 6.0) -> tuple[float, float]:
     """Return the range of an axis of differences: over `keep` and all values but those that lie far from the others.
 
     Args:
