@@ -44,8 +44,8 @@ def in_short(row: Row) -> dict[str, Any]:
     if row["cost_note"]:
         return {"forward": "", "with backward": "", "kept": ""}
     return {
-        "forward": f"{row['cost_forward_ns']:.2f} ns, {row['cost_forward_ratio']:.1f}x",
-        "with backward": f"{row['cost_both_ns']:.2f} ns, {row['cost_both_ratio']:.1f}x",
+        "forward": f"{row['cost_forward_ns']:.2g} ns {row['cost_forward_ratio']:.1f}x",
+        "with backward": f"{row['cost_both_ns']:.2g} ns {row['cost_both_ratio']:.1f}x",
         "kept": f"{row['cost_saved_bytes']:.0f} B",
     }
 

@@ -347,6 +347,26 @@ def test_a_range_is_not_flattened_by_bad_values() -> None:
     assert low < 0.05 and high > 0.9
 
 
+def test_what_lies_outside_a_panel_is_said(store: Store) -> None:
+    """A very bad function flattens no other, and its divergence is never dropped silently."""
+    assert style.near([1, 2, 3, 1e9], keep=(0,))[1] < 4
+    plan = made_plan(seeds=4)
+    losses = noisy_losses(plan)
+    worst, better = list(FUNCTIONS)[-1], "x * sigmoid(beta * x)"
+    for (label, seed, place), loss in list(losses.items()):
+        if label == worst:
+            losses[label, seed, place] = None if seed == 101 else 1e9
+        elif label == better and place == 1:
+            losses[label, seed, place] = (loss or 0) - 1e6
+    study = confirmation(store, plan, losses)
+    figure = pictures.figure("differences", pictures.data("differences", store, study))
+    texts = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert any("◀ -1e+09" in text and "1 of 4 diverged" in text for text in texts), texts
+    assert "better, 1e+06 ▶" in texts
+    figure = pictures.figure("confirmed", pictures.data("confirmed", store, study))
+    assert [axes.texts[-1].get_text() for axes in figure.axes] == ["outside: 4", "outside: 2, 4"]
+
+
 # What is missing is said ----------------------------------------------------------------------------------------------
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+MOST_NUMBERS = 8  # functions that all get a number; of more, only those without a name
 PANELS = 4  # configurations that are drawn as panels
 MARKS: Mapping[str, tuple[str, str, bool]] = {  # mark, colour, filled
     Verdict.BETTER: ("^", style.BLUE, True),
@@ -109,16 +110,11 @@ def draw_differences(data: Data) -> Figure:
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
     height = rows * (0.55 + style.ROW * max(3, len(order))) + 0.6
-    picture, axes = style.new(width, height, rows, columns, squeeze=False, sharex=True, sharey=True)
+    picture, axes = style.new(width, height, rows, columns, squeeze=False, sharey=True)
     for ax, panel in zip(axes, panels, strict=False):
         _forest(ax, panel, data)
     for ax in axes[len(panels) :]:
         ax.remove()
-    _ends(axes[0], panels)
-    for ax in axes[: len(panels)]:
-        _arrows(ax)
-    for ax in axes[len(panels) - columns : len(panels)]:
-        ax.tick_params(labelbottom=True)
     level = 100 * panels[0]["level"]
     label = style.unit_label(data["metric"], f"mean difference to {data['reference']} in")
     texts = (label, f"right is better; {level:.4g} % intervals; verdicts are corrected")
@@ -133,33 +129,18 @@ def _forest(axes: Axes, panel: Data, data: Data) -> None:
     axes.axvline(0, color=style.BLACK, linewidth=0.7, zorder=1)
     if data["rope"]:
         axes.axvspan(-data["rope"], data["rope"], color=style.PALE, zorder=0, linewidth=0)
+    axes.set_xlim(*_reach(panel["functions"]))
+    axes.locator_params(axis="x", nbins=6)
     for row in panel["functions"]:
         place = data["order"].index(row["label"])
         mark, colour, filled = MARKS[row["verdict"]]
-        if row["difference"] is None:
-            axes.annotate("no seed on which both finished", (0, place), fontsize=7, va="center", color=style.GREY)
-            continue
         if row["low"] is not None:
             axes.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=1.2, zorder=2)
-        axes.plot(
-            row["difference"],
-            place,
-            marker=mark,
-            color=colour,
-            markerfacecolor=colour if filled else "white",
-            markersize=4.5,
-            zorder=3,
-        )
-        if row["diverged"]:
-            end = row["high"] if row["high"] is not None else row["difference"]
-            axes.annotate(
-                f"{row['diverged']} of {row['seeds']} diverged",
-                (end, place),
-                xytext=(4, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=7,
-            )
+        if row["difference"] is not None:
+            face = colour if filled else "white"
+            look: dict[str, Any] = {"marker": mark, "color": colour, "markerfacecolor": face, "markersize": 4.5}
+            axes.plot(row["difference"], place, zorder=3, **look)
+        _remark(axes, row, place)
     axes.set_yticks(range(len(data["order"])), [style.plain(style.cut(label, 30)) for label in data["order"]])
     axes.set_ylim(len(data["order"]) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
@@ -168,30 +149,38 @@ def _forest(axes: Axes, panel: Data, data: Data) -> None:
         axes.set_title(style.plain(panel["configuration"]))
 
 
-def _ends(axes: Axes, panels: Sequence[Data]) -> None:
-    """Set the range of the differences: over the middle intervals, so that one very bad function flattens no other."""
-    rows = [row for panel in panels for row in panel["functions"] if row["difference"] is not None]
-    if not rows:
-        return
-    lows = np.array([row["difference"] if row["low"] is None else row["low"] for row in rows])
-    highs = np.array([row["difference"] if row["high"] is None else row["high"] for row in rows])
-    middle = float(np.median(np.abs([row["difference"] for row in rows]))) + float(np.median(highs - lows))
-    low, high = max(float(lows.min()), -6 * middle), min(float(highs.max()), 6 * middle)
-    low, high = min(low, 0.0), max(high, 0.0)
-    edge = 0.06 * (high - low) or 1.0
-    axes.set_xlim(low - edge, high + edge)
-    axes.locator_params(axis="x", nbins=6)
-
-
-def _arrows(axes: Axes) -> None:
-    """Mark the functions that lie outside the range with an arrow at the edge."""
+def _remark(axes: Axes, row: Data, place: int) -> None:
+    """Say how often a function diverged, and where its difference is if it lies outside the panel."""
     low, high = axes.get_xlim()
-    for line in axes.get_lines():
-        x, y = line.get_xdata(), line.get_ydata()
-        if len(np.atleast_1d(x)) == 1 and not low <= float(np.ravel(x)[0]) <= high:
-            value = float(np.ravel(x)[0])
-            text, ha, edge = (f"◀ {value:.2g}", "left", low) if value < low else (f"{value:.2g} ▶", "right", high)
-            axes.annotate(text, (edge, float(np.ravel(y)[0])), ha=ha, va="center", fontsize=7)
+    value = row["difference"]
+    diverged = f"{row['diverged']} of {row['seeds']} diverged" if row["diverged"] else ""
+    verdict = "" if row["verdict"] == Verdict.UNDECIDED else row["verdict"]
+    if value is None:
+        at, side, text = low, "left", diverged or "no seeds in common"
+    elif value < low:
+        at, side, text = low, "left", ", ".join(filter(None, (f"◀ {value:.2g}", verdict, diverged)))
+    elif value > high:
+        at, side, text = high, "right", ", ".join(filter(None, (diverged, verdict, f"{value:.2g} ▶")))
+    else:
+        side = "left" if value < (low + high) / 2 else "right"
+        ends = (value, value) if row["low"] is None else (row["low"], row["high"])
+        at, text = min(high, max(low, ends[side == "left"])), diverged
+    shift = 4 if side == "left" else -4
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.85}
+    if text:
+        where: dict[str, Any] = {"xytext": (shift, 0), "textcoords": "offset points", "ha": side, "va": "center"}
+        axes.annotate(text, (at, place), fontsize=7, bbox=box, **where)
+
+
+def _reach(rows: Sequence[Data]) -> tuple[float, float]:
+    """Return the range of differences to draw: over zero, the differences that are near the others, and most of their
+    intervals, so that one very bad function flattens no other."""
+    found = [row for row in rows if row["difference"] is not None]
+    differences = [row["difference"] for row in found]
+    low, high = style.near(differences, keep=(0.0,))
+    inside = [row for row in found if low <= row["difference"] <= high and row["low"] is not None]
+    ends = [row[end] for row in inside for end in ("low", "high")]
+    return style.near(ends, keep=(0.0, *(value for value in differences if low <= value <= high)))
 
 
 def _verdict_legend(picture: Figure, verdicts: Sequence[str], rope: float | None, metric: Data) -> None:
@@ -243,8 +232,9 @@ def draw_map(data: Data) -> Figure:
     digits = _digits(sizes)
     for (label, column), row in cells.items():
         value = row["difference"]
-        text = "none" if value is None else f"{value:+.{digits}f}{'†' * bool(row['diverged'])}"
-        dark = value is not None and abs(value) > 0.7 * most > 0
+        number = "none" if value is None else f"{value:+.{digits}f}" if abs(value) < 100 else f"{value:+.1e}"
+        text = number + "†" * bool(row["diverged"])
+        dark = value is not None and abs(value) > 0.5 * most > 0
         axes.text(
             column,
             order.index(label),
@@ -347,21 +337,20 @@ def draw_confirmed(data: Data) -> Figure:
     width = style.COLUMN if len(panels) == 1 else style.PAGE
     points = [row for panel in panels for row in panel["functions"]]
     best = sorted({row["label"]: row["searched"] for row in points}.items(), key=lambda pair: -pair[1])
+    found = {row["label"] for row in points if row["label"] == row["expression"]}  # the others are known functions
+    if len(best) > MOST_NUMBERS and found:
+        best = [pair for pair in best if pair[0] in found]
     places = {label: place for place, (label, _) in enumerate(best, 1)}
     lines = -(-len(places) // (1 if width == style.COLUMN else 2))
-    picture, axes = style.new(
-        width, 2.5 * rows + 0.6 + style.ROW * lines, rows, columns, squeeze=False, sharex=True, sharey=True
-    )
+    picture, axes = style.new(width, 2.5 * rows + 0.6 + style.ROW * lines, rows, columns, squeeze=False)
     for ax, panel in zip(axes, panels, strict=False):
         _against(ax, panel, places)
         if panel["configuration"]:
-            ax.set_title(style.plain(panel["configuration"]))
+            ax.set_title(style.plain(panel["configuration"]), loc="left")
     for ax in axes[len(panels) :]:
         ax.remove()
-    _square(axes[0], points)
     reference = data["reference"]
     for ax in axes[max(0, len(panels) - columns) : len(panels)]:
-        ax.tick_params(labelbottom=True)
         ax.set_xlabel(style.unit_label(data["search_metric"], f"gain over {reference} in the search,"))
     for ax in axes[: len(panels) : columns]:
         ax.set_ylabel(style.unit_label(data["metric"], f"confirmed gain over {reference},"))
@@ -379,37 +368,30 @@ def draw_confirmed(data: Data) -> Figure:
 
 
 def _against(axes: Axes, panel: Data, places: Mapping[str, int]) -> None:
+    rows = panel["functions"]
     style.zero_lines(axes, x=True, y=True)
     axes.axline((0, 0), slope=1, color=style.GREY, linestyle="--", linewidth=0.9, label="as good as in the search")
-    for row in panel["functions"]:
+    left, right = style.near([row["searched"] for row in rows], keep=(0.0,))
+    bottom, top = _reach(rows)
+    axes.set_xlim(left, right)
+    axes.set_ylim(bottom, top)
+    axes.locator_params(axis="x", nbins=6)
+    outside: list[str] = []
+    for row in rows:
         mark, colour, filled = MARKS[row["verdict"]]
         if row["low"] is not None:
             axes.plot([row["searched"]] * 2, [row["low"], row["high"]], color=colour, linewidth=1.0)
-        face = colour if filled else "white"
-        axes.plot(row["searched"], row["difference"], linestyle="", marker=mark, color=colour, markerfacecolor=face)
-        axes.annotate(
-            str(places[row["label"]]),
-            (row["searched"], row["difference"]),
-            xytext=(4, 2),
-            textcoords="offset points",
-            fontsize=7,
-        )
-
-
-def _square(axes: Axes, rows: Sequence[Data]) -> None:
-    """Give both axes a range that shows all points, and most of the intervals."""
-    x = np.array([row["searched"] for row in rows])
-    y = np.array([row["difference"] for row in rows])
-    ends = np.array([end for row in rows for end in (row["low"], row["high"]) if end is not None] or y)
-    low, high = min(0.0, float(x.min())), max(0.0, float(x.max()))
-    edge = 0.08 * (high - low) or 0.1
-    axes.set_xlim(low - edge, high + edge)
-    axes.locator_params(axis="x", nbins=6)
-    reach = max(float(np.ptp(y)), float(np.quantile(np.abs(ends), 0.9)))
-    bottom = min(0.0, float(y.min()), max(float(ends.min()), -2 * reach))
-    top = max(0.0, float(y.max()), min(float(ends.max()), 2 * reach))
-    edge = 0.08 * (top - bottom) or 0.1
-    axes.set_ylim(bottom - edge, top + edge)
+        face, number = colour if filled else "white", places.get(row["label"])
+        size = 4.5 if number else 3.0
+        look: dict[str, Any] = {"marker": mark, "color": colour, "markerfacecolor": face, "markersize": size}
+        axes.plot(row["searched"], row["difference"], linestyle="", **look)
+        at = row["searched"], row["difference"]
+        if not (left <= at[0] <= right and bottom <= at[1] <= top):
+            outside.append(f"{number}" if number else style.cut(row["label"], 12))
+        elif number:
+            axes.annotate(str(number), at, xytext=(4, 2), textcoords="offset points", fontsize=7)
+    if outside:
+        style.note(axes, f"outside: {', '.join(sorted(outside))}")
 
 
 def has_ranks(study: Study) -> bool:

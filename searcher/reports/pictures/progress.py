@@ -276,7 +276,7 @@ def _draw_lines(axes: Any, lines: Sequence[Data], looks: Mapping[str, dict[str, 
             label=style.plain(style.cut(line["label"])),
             zorder=2 if line["baseline"] else 3,
         )
-        if line["trainings"] > 1:
+        if line["trainings"] > 1 and line in (lines[0], lines[-1]):  # the best one and the reference
             low, high = ([point[end] for point in points] for end in ("least", "most"))
             axes.fill_between(steps, low, high, color=look["color"], alpha=0.15, linewidth=0)
         values += [point["mean"] for point in points]

@@ -126,6 +126,23 @@ def value_range(
     return ends[0], ends[1]
 
 
+def near(values: Sequence[float], keep: Sequence[float] = (), far: float = 6.0) -> tuple[float, float]:
+    """Return the range of an axis of differences: over `keep` and all values but those that lie far from the others.
+
+    Args:
+        far: a value is far if its distance from the quartiles is more than so many times theirs.
+    """
+    found = np.array([*values, *keep], dtype=float)
+    if not found.size:
+        return -1.0, 1.0
+    first, third = np.quantile(found, [0.25, 0.75])
+    reach = far * (third - first)
+    inside = found[(found >= first - reach) & (found <= third + reach)]
+    low, high = min(*inside, *keep), max(*inside, *keep)
+    edge = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
+    return float(low - edge), float(high + edge)
+
+
 def zero_lines(axes: Axes, *, x: bool = False, y: bool = False) -> None:
     """Draw thin lines at zero, behind everything."""
     if y:

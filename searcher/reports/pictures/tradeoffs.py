@@ -77,7 +77,7 @@ def draw_cost(data: Data) -> Figure:
     panels[0].set_xlabel("time forward and backward (times ReLU's)")
     panels[1].set_xlabel("memory kept for backward (bytes for each element)")
     panels[1].set_xlim(left=-0.5)
-    panels[1].locator_params(axis="x", steps=[1, 2, 4, 8, 10], integer=True)
+    panels[1].locator_params(axis="x", nbins=6, steps=[1, 2, 4, 8, 10], integer=True)
     panels[0].set_ylabel(_value_label(data))
     _legends(picture, panels[0], data, named, 2)
     return picture
