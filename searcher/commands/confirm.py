@@ -113,7 +113,7 @@ def conclude(storage: str, study: Study) -> None:
         found = Confirmed.of(store, study)
         print_evidence(found)
         typed = shown(store.typed(study.name))
-        print_text(f"Next: searcher evidence {typed}" if found.finished else f"Next: searcher resume {typed}")
+        print_text(f"Next: searcher report {typed} -o report.html" if found.finished else f"Next: searcher resume {typed}")
 
 
 def print_evidence(found: Confirmed) -> None:
@@ -139,7 +139,7 @@ def _shown(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             row["metric"]: measured(row["mean"]),
             f"better than {row['reference']} by": measured(row["difference"]),
             "interval": _interval(row),
-            "p": "" if row["p_holm"] is None else f"{row['p_holm']:.2g}",
+            "corrected p": "" if row["p_holm"] is None else f"{row['p_holm']:.2g}",
             "verdict": row["verdict"],
         }
         for row in rows

@@ -149,7 +149,7 @@ def _doubts(comparison: Comparison, evidence: Evidence) -> Iterator[str]:
 
 
 def _more_seeds(comparison: Comparison, evidence: Evidence) -> Iterator[str]:
-    if comparison.seeds_needed:
+    if comparison.seeds_needed and comparison.n > 1:
         yield f"About {comparison.seeds_needed} seeds in all would settle it, if the estimates are right."
     largest = 1.0 if evidence.metric.unit == "fraction" else math.inf  # a greater difference of fractions cannot be
     if comparison.within is not None and comparison.within < largest:
@@ -157,8 +157,8 @@ def _more_seeds(comparison: Comparison, evidence: Evidence) -> Iterator[str]:
     found = comparison.detectable
     if found is not None and found < largest and comparison.test != SIGN_TEST:
         yield (
-            f"These {comparison.pairs} seeds find a true difference of {_number(found)} "
-            f"in {evidence.metric.name} with 80 % power."
+            f"With {comparison.pairs} seeds, a true difference of {_number(found)} in {evidence.metric.name} is shown "
+            "in 80 of 100 studies."
         )
 
 

@@ -207,8 +207,8 @@ class Confirmed:
         if searched and function.searched is not None and reference.searched is not None and not function.name:
             gap = searched.merit(function.searched) - searched.merit(reference.searched)
             yield (
-                f"In the search it was {'better' if gap > 0 else 'worse'} than {reference.label} by {abs(gap):.3g} in "
-                f"{searched.name}, as the best of many by one seed."
+                f"In the search, where it was chosen among many, it was {'better' if gap > 0 else 'worse'} than "
+                f"{reference.label} by {abs(gap):.3g} in {searched.name}."
             )
 
     @property

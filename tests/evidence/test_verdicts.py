@@ -96,7 +96,7 @@ def test_an_undecided_comparison_says_how_many_seeds_would_settle_it() -> None:
     said = " ".join(remarks(gelu, evidence))
     assert f"About {gelu.seeds_needed} seeds in all would settle it, if the estimates are right." in said
     assert "The true difference is within ±0.00157 (two one-sided t tests, corrected)." in said
-    assert re.search(r"These 10 seeds find a true difference of 0\.0\d+ in test_acc with 80 % power\.", said)
+    assert re.search(r"With 10 seeds, a true difference of 0\.0\d+ in test_acc is shown in 80 of 100 studies\.", said)
     assert conclusion(evidence) == "Nothing is shown to be better than relu by test_acc (of 2: 1 worse, 1 undecided)."
 
 
