@@ -294,6 +294,7 @@ def _conclude(storage: str, study: Study) -> None:
         print_text(report.conclusion(store, study, rows))
         typed = shown(store.typed(study.name))
         print_text(f"Next: searcher top {typed}")
+        print_text(f"      searcher confirm {typed}")
         done = sum(n for state, n in store.counts(study).items() if state.finished)
         longer = f" --n-trials {2 * study.n_trials}" if done >= study.n_trials else ""
         print_text(f"      searcher resume {typed}{longer}")

@@ -113,7 +113,8 @@ def conclude(storage: str, study: Study) -> None:
         found = Confirmed.of(store, study)
         print_evidence(found)
         typed = shown(store.typed(study.name))
-        print_text(f"Next: searcher report {typed} -o report.html" if found.finished else f"Next: searcher resume {typed}")
+        command = f"report {typed} -o report.html" if found.finished else f"resume {typed}"
+        print_text(f"Next: searcher {command}")
 
 
 def print_evidence(found: Confirmed) -> None:
