@@ -28,7 +28,7 @@ CONFIRM = {setting.name for setting in declared(ConfirmSettings)}
 @app.command(cls=SectionedCommand)
 @with_settings(CONFIRMATION)
 def confirm(
-    name: Annotated[str, typer.Argument(help="The search whose best functions are confirmed.", metavar="[STUDY]")] = "",
+    name: Annotated[str, typer.Argument(help="The search whose best functions are confirmed.", metavar="STUDY")] = "",
     expression: Annotated[
         list[str] | None, typer.Option(help="Confirm this function, by name or as a formula; may be repeated.")
     ] = None,

@@ -33,7 +33,7 @@ def reproduce(
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress, no logs; errors only.")] = False,
     **given: Any,
 ) -> None:
-    """Run a published experiment again, or go on with it. `searcher report` then puts the published figures beside it."""
+    """Run a published experiment again, or go on with it. `searcher report` then adds the published figures."""
     from searcher import sessions
     from searcher.reproductions import steps
     from searcher.settings import loading
