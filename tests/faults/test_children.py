@@ -17,17 +17,18 @@ import torch
 from search_space import parse
 from search_space.normal_form import key
 from searcher.driver import leases, session
-from searcher.records import Kind, Trial, TrialState
+from searcher.records import Kind, StudyKind, Trial, TrialState
 from searcher.reports import report
 from searcher.settings.config import Config
+from searcher.settings.plan import study_task
 from searcher.store.store import Store
 from tests.support import harness
-from tests.support.made import create, measures
+from tests.support.made import measures
 from workers.contract import Job, Outcome, Verdict
 from workers.pools.base import InlinePool
 from workers.pools.ray_actors import JOBS_PER_ACTOR, RayPool
 from workers.tasks.images import train
-from workers.tasks.images.config import Recipe
+from workers.tasks.images.config import DECLARATION, Recipe
 
 pytestmark = pytest.mark.slow
 
@@ -41,9 +42,7 @@ SEEDS = (
     "x^31", "1e38 * x * 1e38", "erf(x) / 0", "beta / 0 * x",
 )  # fmt: skip
 AROUND = ("{}", "{} * x", "max({}, x)", "tanh({})", "sin({})", "x - {}")
-TINY = Config.of(
-    sampler="random", pool="inline", model="lecture", limit_train=122, width=2, recipe=Recipe(epochs=1, batch_size=2)
-)
+TINY = Config.of(sampler="random", pool="inline", limit_train=122, width=2, recipe=Recipe(epochs=1, batch_size=2))
 
 
 def pathological() -> list[str]:
@@ -85,7 +84,8 @@ def test_two_hundred_functions_that_should_not_be_trained(sqlite_url: str, steps
     trials = [Trial(n, Kind.BASELINE, text, key(parse(text)), 0, name="own") for n, text in enumerate(texts)]
     store = Store(sqlite_url, create=True)
     settings = TINY.replace(study_name="s", n_trials=len(trials))
-    study = create(store, "s", len(trials), "val_loss", settings.to_dict(), {}, trials)
+    task = study_task(settings, DECLARATION)
+    study = store.create_study("s", StudyKind.SEARCH, len(trials), [task], settings.to_dict(), {}, trials)
     pool = InlinePool(1)
     try:
         with leases.held_lease(store, study) as lease:

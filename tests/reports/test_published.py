@@ -12,6 +12,7 @@ from search_space import KNOWN, key, parse
 from searcher import UsageError
 from searcher.reports import published
 from searcher.reports.confirmed import Confirmed
+from searcher.reports.document.reproduction import commands
 from searcher.reproductions import FOUND, REPRODUCTIONS, TABLE, steps
 from searcher.settings import loading
 from searcher.settings.confirm import ConfirmSettings
@@ -80,6 +81,7 @@ def test_facts_of_a_reproduction(store: Store) -> None:
     assert facts["agreement"][0]["functions"] == 2
     assert facts["reduced"] == ["It only shows that the commands run."]
     assert published.facts(replace(found, plan=replace(confirmation, reproduces=""))) is None
+    assert commands(study, confirmation)[0] == "searcher reproduce lecture --scale smoke --dataset digits"
 
 
 @pytest.mark.parametrize(

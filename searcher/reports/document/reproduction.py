@@ -62,6 +62,11 @@ def _seeds(study: Study, plan: Confirmation | None) -> dict[str, Any]:
 def commands(study: Study, plan: Confirmation | None = None) -> list[str]:
     """Return the commands that make the study again, in the default database; none for a design that a program made."""
     name = ["--study-name", study.name]
+    if plan and plan.reproduces:
+        experiment, scale = plan.reproduces.split()
+        dataset = ImageConfig.from_parameters(study.task.config.parameters).dataset
+        words = ["searcher", "reproduce", experiment, "--scale", scale, "--dataset", dataset]
+        return [_typed(words), f"searcher report {shlex.quote(study.name)} -o report.html"]
     if plan:
         words = ["searcher", "confirm", *([plan.search] if plan.search else []), *name, *_of_plan(study, plan)]
         return [_typed(words), f"searcher report {shlex.quote(study.name)} -o report.html"]
