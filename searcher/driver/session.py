@@ -305,15 +305,26 @@ def search(
 def proposer_of(study: Study, settings: Config) -> Proposer:
     """Return a new proposer of a study."""
     if study.kind is StudyKind.DESIGN:
-        design = study.config["design"]  # a list of stages, or a confirmation
-        return (
-            Design.from_plain(design)
-            if isinstance(design, list)
-            else ConfirmationProposer(Confirmation.from_plain(design))
-        )
+        return _proposer_of_design(study)
     seed, share = training_seed(settings), settings.search.replicates
     proposer = SamplerProposer(_sampler(settings), grammar_of(settings), seed)
     return ReplicatingProposer(proposer, share, seed) if share else proposer
+
+
+def _proposer_of_design(study: Study) -> Proposer:
+    """Return the proposer of a confirmation, or of a list of stages.
+
+    Raises:
+        PlanError: the plan of the confirmation is none that this version reads.
+        StoreError: the stored design is neither.
+    """
+    design = study.config.get("design")
+    if isinstance(design, dict):
+        return ConfirmationProposer(Confirmation.of(study))
+    try:
+        return Design.from_plain(design)  # type: ignore[arg-type]
+    except (TypeError, KeyError, AttributeError, SpaceError) as error:
+        raise edited(study.name, f"its design is not a list of stages: {error}") from error
 
 
 def extended(store: Store, lease: Lease, study: Study, n_trials: int) -> Study:
