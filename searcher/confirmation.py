@@ -200,10 +200,7 @@ class Confirmation:
         for name in ("metric", "tuning_metric", "searched"):
             known[name] = known[name] and Metric.from_plain(known[name])
         known["functions"] = tuple(Function(**one) for one in fields["functions"])
-        known["configurations"] = tuple(
-            Configuration(**{name: tuple(value) if isinstance(value, list) else value for name, value in one.items()})
-            for one in fields["configurations"]
-        )
+        known["configurations"] = tuple(Configuration(**_with_tuples(one)) for one in fields["configurations"])
         found = cls(**known | {name: tuple(fields[name]) for name in ("seeds", "looks")})
         found.check()
         return found
@@ -229,6 +226,11 @@ class Confirmation:
         if any(not len(one.task_configs) == len(one.tuning) == len(one.rates) for one in tuned):
             raise PlanError("it has not as many learning rates as task configurations")
         _ = self.rules  # checks seeds, looks, alpha, rope and labels
+
+
+def _with_tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a JSON object with tuples for lists."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 
 
 @dataclass(slots=True)

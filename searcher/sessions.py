@@ -221,6 +221,7 @@ def confirmed(
         wanted = replace(_wanted(store, request, asked, search, expressions, caller), reproduces=reproduces)
         settings = confirming.variants(wanted)
         with caller.muted():
+            confirming.check(store, wanted)
             digests = [session.check_training(one) for one in settings]
         code = [file for one in settings for file in approval.files_to_send(one)]
         with closing(session.make_pool(wanted.training, code)) as pool:

@@ -216,6 +216,7 @@ def create_study(store: Store, settings: Config, digest: str = "", declaration: 
         ConfigError: the task does not have the objective.
     """
     task = study_task(settings, declaration, digest)
+    task = replace(task, declared=declaration.without_test)
     settings = settings.replace(objective=task.objective.name, direction=str(task.objective.direction))
     if left := left_out(settings):
         log.warning("half of %d trials are for baselines; left out: %s", settings.search.n_trials, ", ".join(left))
@@ -424,7 +425,7 @@ def check_task(study: Study, settings: Config, pool: Pool) -> None:
     if study.kind is StudyKind.DESIGN or task == IMAGES:
         return
     check_pruner(settings, study.task.declared)
-    old, new = study.task.declared, declared(settings, pool)
+    old, new = study.task.declared.without_test, declared(settings, pool).without_test
     changed = [
         f"\n  {name}: {_declared(before)} in the study, {_declared(after)} now"
         for name in ("metrics", "steps", "options", "digest")
