@@ -22,7 +22,7 @@ from searcher.settings.config import LARGEST_SEED, Config, ConfigError, differen
 from searcher.settings.confirm import ALL, ConfirmSettings
 from searcher.settings.plan import baseline_trial, study_task, training_seed
 from searcher.store import queries
-from searcher.store.store import Store
+from searcher.store.store import Store, StudyExists
 from workers.contract import Declaration, Metric
 from workers.tasks.base import IMAGES
 from workers.tasks.images.config import Evaluation
@@ -225,6 +225,22 @@ def _check_metric(compared: Sequence[tuple[str, Metric]]) -> None:
                 f"{first} is compared by {metric.name} ({metric.direction}), and {name} by {other.name} "
                 f"({other.direction}); make a confirmation of each"
             )
+
+
+def create(store: Store, wanted: Wanted, plan: Plan) -> tuple[Study, Config]:
+    """Create the study of a plan, and return it with its settings.
+
+    Raises:
+        StudyExists: the name that was asked for is taken.
+    """
+    settings = plan.settings
+    while True:
+        try:
+            return session.create_design(store, plan.confirmation, plan.tasks, settings), settings
+        except StudyExists:  # another confirmation may have taken the free name in the meantime
+            if wanted.training.study_name or settings.study_name not in store.names():
+                raise
+            settings = settings.replace(study_name=_free_name(store, wanted))
 
 
 def _task(config: Config, declared: Declaration, wanted: ConfirmSettings, *, tested: bool) -> StudyTask:

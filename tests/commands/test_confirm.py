@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from searcher import confirming, sessions
 from tests.support.commands import Cli, Done
 from tests.support.searches import FAST
 
@@ -232,3 +233,36 @@ def test_the_greatest_seed(searched: Cli) -> None:
     assert refused.returncode == 2
     assert f"as the search has seed {greatest}; give --first-seed 0" in refused.stderr
     assert searched("confirm", "great", "--seeds", "2", "--first-seed", "0", "--top", "1", "-q").returncode == 0
+
+
+def test_two_confirmations_at_once_get_names_of_their_own(searched: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen to fail: the second one of two that had found the same free name was refused."""
+    found, free = [], confirming._free_name
+
+    def name(*args: object) -> str:
+        found.append(free(*args))  # type: ignore[arg-type]
+        return "s-confirmed-1" if len(found) == 2 else found[-1]
+
+    monkeypatch.setattr(confirming, "_free_name", name)
+    flags = ("--top", "1", "--seeds", "2", "-q")
+    assert searched("confirm", "s", *flags).returncode == 0
+    done = searched("confirm", "s", *flags)
+    assert done.returncode == 0, done.stderr
+    assert {row["study"] for row in rows(searched("studies", "-f", "json"))} == {"s", "s-confirmed-1", "s-confirmed-2"}
+
+
+def test_a_confirmation_that_another_process_has_just_made_goes_on(
+    searched: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail: `--skip-if-exists` refused it."""
+    flags = ("--study-name", "c", "--top", "1", "--seeds", "2", "-q")
+    assert searched("confirm", "s", *flags).returncode == 0
+    existing, asked = sessions._existing, []
+
+    def late(storage: str, name: str) -> str:
+        asked.append(name)
+        return "" if len(asked) == 1 else existing(storage, name)
+
+    monkeypatch.setattr(sessions, "_existing", late)
+    done = searched("confirm", "s", *flags, "--skip-if-exists")
+    assert done.returncode == 0, done.stderr
