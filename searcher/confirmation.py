@@ -12,9 +12,9 @@ from typing import Any, Self
 
 from searcher import SearcherError
 from searcher.evidence import Across, Plan, Review, Samples, across, review
-from searcher.evidence.samples import GREATEST
+from searcher.evidence.samples import GREATEST, EvidenceError
 from searcher.proposers import WAIT, Proposal, Wait
-from searcher.records import Trial, TrialState
+from searcher.records import Study, Trial, TrialState
 from searcher.samplers.contract import Observation, Pending
 from workers.contract import Metric
 
@@ -174,10 +174,25 @@ class Confirmation:
         """
         try:
             return cls._read(fields)
-        except (TypeError, KeyError, ValueError) as error:
+        except (TypeError, KeyError, ValueError, AttributeError, SearcherError) as error:
+            why = f"no {error}" if isinstance(error, KeyError) else error
             raise PlanError(
-                f"the stored plan of a confirmation cannot be read ({error}); if a newer searcher made it, upgrade"
+                f"the stored plan of a confirmation cannot be read ({why}); if a newer searcher made it, upgrade"
             ) from error
+
+    @classmethod
+    def of(cls, study: Study) -> Self:
+        """Return the plan of a study that is a confirmation.
+
+        Raises:
+            PlanError: it is none that this version reads.
+        """
+        plan, there = cls.from_plain(study.config["design"]), len(study.tasks)
+        if unknown := plan.task_numbers - set(range(there)):
+            raise PlanError(
+                f"the plan of study {study.name!r} names task configuration {min(unknown)}; there are {there}, from 0"
+            )
+        return plan
 
     @classmethod
     def _read(cls, fields: Mapping[str, Any]) -> Self:
@@ -185,11 +200,37 @@ class Confirmation:
         for name in ("metric", "tuning_metric", "searched"):
             known[name] = known[name] and Metric.from_plain(known[name])
         known["functions"] = tuple(Function(**one) for one in fields["functions"])
-        known["configurations"] = tuple(
-            Configuration(one["name"], *(tuple(one[name]) for name in ("task_configs", "tuning", "rates")))
-            for one in fields["configurations"]
-        )
-        return cls(**known | {name: tuple(fields[name]) for name in ("seeds", "looks")})
+        known["configurations"] = tuple(Configuration(**_with_tuples(one)) for one in fields["configurations"])
+        found = cls(**known | {name: tuple(fields[name]) for name in ("seeds", "looks")})
+        found.check()
+        return found
+
+    def check(self) -> None:
+        """Raise PlanError, or EvidenceError, if the plan is none that can be carried out."""
+        texts = [text for one in self.functions for text in (one.expression, one.key, one.name)]
+        texts += [one.name for one in self.configurations]
+        numbers: list[Any] = [number for one in self.configurations for number in (*one.task_configs, *one.tuning)]
+        numbers += [*self.seeds, *self.looks, self.tuning_seed]
+        keys = [one.key for one in self.functions]
+        wrong = [
+            *(text for text in texts if not isinstance(text, str)),
+            *(number for number in numbers if not isinstance(number, int)),
+        ]
+        if wrong:
+            raise PlanError(f"it has {wrong[0]!r} where a text or a whole number is expected")
+        if self.reference not in keys or len(set(keys)) < len(keys):
+            raise PlanError("its reference is none of its functions, or a function is there twice")
+        tuned = [one for one in self.configurations if one.tuning or one.rates]
+        if not self.configurations or not all(one.task_configs for one in self.configurations):
+            raise PlanError("it has no task configuration to train under")
+        if any(not len(one.task_configs) == len(one.tuning) == len(one.rates) for one in tuned):
+            raise PlanError("it has not as many learning rates as task configurations")
+        _ = self.rules  # checks seeds, looks, alpha, rope and labels
+
+
+def _with_tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a JSON object with tuples for lists."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 
 
 @dataclass(slots=True)
@@ -276,8 +317,11 @@ class Results:
         if self.plan.until_sure:
             found = tuple(one.evidence for one in self.reviews() if one.evidence)
             return Across(found, None)
+        known = [samples for samples in self.samples() if samples.values[self.plan.reference_label]]
+        if not known:
+            raise EvidenceError(f"no training of {self.plan.reference_label} has ended")
         return across(
-            [samples for samples in self.samples() if samples.values[self.plan.reference_label]],
+            known,
             self.plan.reference_label,
             alpha=self.plan.alpha,
             rope=self.plan.rope,

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from statistics import median
 from typing import Any
 
+from search_space import load_primitives
 from searcher.confirmation import Configuration, Confirmation, Function
 from searcher.driver import session
+from searcher.driver.keys import key_of
 from searcher.evidence.paired import chosen_rope
 from searcher.evidence.sequential import LOOKS
 from searcher.records import Kind, Study, StudyTask
 from searcher.settings import loading
 from searcher.settings.checking import NAME_LENGTH
-from searcher.settings.config import Config, ConfigError, differences
+from searcher.settings.config import LARGEST_SEED, Config, ConfigError, differences
 from searcher.settings.confirm import ALL, ConfirmSettings
 from searcher.settings.plan import baseline_trial, study_task, training_seed
 from searcher.store import queries
-from searcher.store.store import Store
+from searcher.store.store import Store, StudyExists
 from workers.contract import Declaration, Metric
 from workers.tasks.base import IMAGES
 from workers.tasks.images.config import Evaluation
@@ -138,18 +141,30 @@ def _baselines(store: Store | None, wanted: Wanted) -> list[Function]:
 
 def _of_row(row: dict[str, Any], search: Study) -> Function:
     name = "" if row["name"] == "own" else row["name"]
-    return Function(row["expression"], row["key"], name, row[search.objective.name], row["number"])
+    found = key_of(row["expression"], row["key"])  # older rules may have made the stored one
+    return Function(row["expression"], found, name, row[search.objective.name], row["number"])
 
 
 def _named(text: str, store: Store | None, wanted: Wanted) -> Function:
     """Return a function that is given by its name or as a formula, with its value in the search, if it has one."""
-    trial = baseline_trial(0, text, 0)
+    trial = baseline_trial(0, "maxout" if text.strip() == "maxout(2)" else text, 0)
     name = "" if trial.name == "own" else trial.name
     if trial.name == "maxout" and wanted.training.training.task != IMAGES:
         session.check_training(wanted.training, maxout=True)
     rows = store.functions(wanted.search, [trial.key]) if store and wanted.search else []
     searched = _of_row(rows[0], wanted.search) if rows and wanted.search else Function("", "")
     return Function(trial.expression, trial.key, name, searched.searched, searched.trial)
+
+
+def check(store: Store | None, wanted: Wanted) -> None:
+    """Check the functions and seeds that a person asks for, before workers are started.
+
+    Raises:
+        ConfigError, SpaceError: what was asked for cannot be done.
+    """
+    load_primitives({name: None for config in variants(wanted) for name in config.training.primitives})
+    functions(store, wanted)
+    _seeds(store, wanted)
 
 
 def planned(
@@ -179,8 +194,8 @@ def planned(
             for rate in rates or (None,):
                 task = _task(_with_rate(config, declaration, rate), declaration, wanted.settings, tested=tested)
                 tasks.append(replace(task, number=len(tasks), data_digest=digest))
-    used = queries.training_seeds(store, wanted.search) if store and wanted.search else set[int]()
-    seeds, looks = _seeds(wanted.settings, used)
+    _check_metric([(one.name, tasks[one.task_configs[0]].objective) for one in configurations])
+    seeds, looks = _seeds(store, wanted)
     plan = Confirmation(
         metric=tasks[0].objective,
         functions=tuple(chosen),
@@ -201,6 +216,33 @@ def planned(
     return Plan(plan, tuple(tasks), stored.replace(pruner="none", baselines=("none",), sampler="random"))
 
 
+def _check_metric(compared: Sequence[tuple[str, Metric]]) -> None:
+    """Raise ConfigError if configurations, given with their names, are compared by different metrics."""
+    (first, metric), *others = compared
+    for name, other in others:
+        if other != metric:
+            raise ConfigError(
+                f"{first} is compared by {metric.name} ({metric.direction}), and {name} by {other.name} "
+                f"({other.direction}); make a confirmation of each"
+            )
+
+
+def create(store: Store, wanted: Wanted, plan: Plan) -> tuple[Study, Config]:
+    """Create the study of a plan, and return it with its settings.
+
+    Raises:
+        StudyExists: the name that was asked for is taken.
+    """
+    settings = plan.settings
+    while True:
+        try:
+            return session.create_design(store, plan.confirmation, plan.tasks, settings), settings
+        except StudyExists:  # another confirmation may have taken the free name in the meantime
+            if wanted.training.study_name or settings.study_name not in store.names():
+                raise
+            settings = settings.replace(study_name=_free_name(store, wanted))
+
+
 def _task(config: Config, declared: Declaration, wanted: ConfirmSettings, *, tested: bool) -> StudyTask:
     """Return a task configuration: one that is compared, by a test metric if the task has one, or, without `tested`,
     one of the tuning, which sees validation metrics only."""
@@ -216,7 +258,7 @@ def _task(config: Config, declared: Declaration, wanted: ConfirmSettings, *, tes
     if tested and (objective := _tested(task, task.objective)):
         tie_breaker = _tested(task, task.tie_breaker)
         return replace(task, objective=objective, tie_breaker=tie_breaker)
-    return task
+    return task if tested else replace(task, declared=task.declared.without_test)
 
 
 def _tested(task: StudyTask, metric: Metric | None) -> Metric | None:
@@ -249,21 +291,25 @@ def _with_rate(config: Config, declared: Declaration, rate: float | None) -> Con
     return config.replace(task_kwargs={**config.training.task_kwargs, name: rate})
 
 
-def _seeds(settings: ConfirmSettings, used: Set[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _seeds(store: Store | None, wanted: Wanted) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the training seeds, and after how many of them the data are looked at.
 
-    Args:
-        used: the seeds of the search, by whose trainings it chose the functions.
-
     Raises:
-        ConfigError: one of these is among them.
+        ConfigError: the search chose its functions by trainings with one of these, or there are not so many.
     """
+    settings, used = wanted.settings, set[int]()
+    if store and wanted.search:
+        used = queries.training_seeds(store, wanted.search)
     number = settings.seeds or (LOOKS[-1] if settings.until_sure else SEEDS)
     looks = (*(look for look in LOOKS if settings.until_sure and look < number), number)
     first = settings.first_seed
     if first is None:
         first = max(used, default=-1) + 1
     seeds = range(first, first + number)
+    if seeds[-1] >= LARGEST_SEED:  # the next one is for the tuning
+        raise ConfigError(
+            f"seeds {seeds[0]} to {seeds[-1]} are too large, as the search has seed {max(used)}; give --first-seed 0"
+        )
     if shared := used & set(seeds):
         raise ConfigError(
             f"the search chose its functions by trainings with seed {min(shared)}, so these count for nothing in a "
@@ -286,7 +332,7 @@ def _names(settings: Sequence[Config]) -> list[str]:
 def _name(config: Config) -> str:
     training = config.training
     if training.task != IMAGES:
-        return training.task
+        return re.split(r"[/\\]", training.task)[-1]  # without its folders
     return f"{training.images.model} on {training.images.dataset}"
 
 

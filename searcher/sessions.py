@@ -210,26 +210,38 @@ def confirmed(
         SearcherError, WorkersError, SpaceError: What was asked for cannot be done; nothing has been written.
     """
     name = request.given.get("study_name")
-    if name and (typed := _existing(request.storage, name)):
-        if not resume:
-            raise StudyExists(name, typed)
-        log.warning("study %r exists: going on with its stored plan", name)
-        with resumed(request, name, caller, wait=True) as found:
-            yield found
-        return
+    with ExitStack() as stack:
+        try:
+            if name and (typed := _existing(request.storage, name)):
+                raise StudyExists(name, typed)
+            made = _new_confirmation(request, asked, caller, search, expressions, reproduces)
+            found = stack.enter_context(made)
+        except StudyExists:  # another process may have made it since we looked
+            if not resume or not name:
+                raise
+            log.warning("study %r exists: going on with its stored plan", name)
+            found = stack.enter_context(resumed(request, name, caller, wait=True))
+        yield found
+
+
+@contextmanager
+def _new_confirmation(
+    request: Request, asked: ConfirmSettings, caller: Caller, search: str, expressions: Sequence[str], reproduces: str
+) -> Iterator[Session]:
     with opened(request.storage, create=True, existing=bool(search)) as store:
         wanted = replace(_wanted(store, request, asked, search, expressions, caller), reproduces=reproduces)
         settings = confirming.variants(wanted)
         with caller.muted():
+            confirming.check(store, wanted)
             digests = [session.check_training(one) for one in settings]
         code = [file for one in settings for file in approval.files_to_send(one)]
         with closing(session.make_pool(wanted.training, code)) as pool:
             with caller.muted():
                 plan = confirming.planned(store, wanted, digests, lambda one: session.declared(one, pool))
             approval.remember(plan.settings, [task.config for task in plan.tasks])
-            study = session.create_design(store, plan.confirmation, plan.tasks, plan.settings)
+            study, stored = confirming.create(store, wanted, plan)
             with leases.held_lease(store, study) as lease:
-                yield Session(store, lease, study, plan.settings, pool)
+                yield Session(store, lease, study, stored, pool)
 
 
 def _wanted(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Self
 
@@ -93,6 +93,17 @@ class Declaration:
     def metric(self, name: str) -> Metric | None:
         """Return the metric of that name; None if there is none."""
         return next((metric for metric in self.metrics if metric.name == name), None)
+
+    @property
+    def without_test(self) -> Self:
+        """The declaration without the metrics of the test part, which searches must not see."""
+        hidden = {metric.name for metric in self.metrics if metric.split == "test"}
+        return replace(
+            self,
+            metrics=tuple(metric for metric in self.metrics if metric.name not in hidden),
+            tie_breaker="" if self.tie_breaker in hidden else self.tie_breaker,
+            also_good=tuple(name for name in self.also_good if name not in hidden),
+        )
 
     @classmethod
     def from_plain(cls, fields: Mapping[str, Any]) -> Self:

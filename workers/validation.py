@@ -25,7 +25,7 @@ def validated(outcome: object, declared: Declaration, objective: str = "") -> Ou
     whose reason names the first wrong value and what is accepted.
 
     Args:
-        declared: the declaration of the task, with its metrics.
+        declared: the declaration of the task, with its metrics. `test_` metrics that are not among them are left out.
         objective: a metric that a result must have. The other metrics of the training split may be missing.
     """
     if not isinstance(outcome, Outcome):
@@ -58,9 +58,10 @@ def _accepted(outcome: Outcome, declared: Declaration, objective: str) -> Outcom
     if not isinstance(digest, str) or len(digest) > DIGEST_LENGTH or not digest.isascii() or not digest.isprintable():
         raise ValueError(f"data_digest is {_shown(digest)}; accepted: at most {DIGEST_LENGTH} characters of ASCII")
     parameters = outcome.parameters
+    seen = replace(outcome, metrics=_without_test(outcome.metrics, declared))
     return replace(
         outcome,
-        metrics=_result(outcome, declared, objective),
+        metrics=_result(seen, declared, objective),
         curve=_curve(outcome.curve, declared),
         parameters=None if parameters is None else _integer("parameters", parameters, 0),
         seconds=_number("seconds", outcome.seconds, 0, LARGEST),
@@ -117,8 +118,18 @@ def _curve(curve: Sequence[Point], declared: Declaration) -> tuple[Point, ...]:
             raise ValueError(f"point {number} of the learning curve is {_shown(point)}; accepted: points")
         least = points[-1].step + 1 if points else 0
         step = _integer(f"the step of point {number} of the learning curve", point.step, least)
-        points.append(Point(step, checked_metrics(point.metrics, declared, f" of step {step}", whole=False)))
+        metrics = _without_test(point.metrics, declared)
+        points.append(Point(step, checked_metrics(metrics, declared, f" of step {step}", whole=False)))
     return tuple(points)
+
+
+def _without_test(metrics: Mapping[str, float], declared: Declaration) -> Mapping[str, float]:
+    """Return the metrics without those of the test part that are not declared: a worker measures them, and a search
+    must not see them."""
+    if not isinstance(metrics, Mapping):
+        return metrics
+    known = {metric.name for metric in declared.metrics}
+    return {n: v for n, v in metrics.items() if n in known or not (isinstance(n, str) and n.startswith("test_"))}
 
 
 def _number(name: str, value: object, low: float, high: float) -> float:

@@ -22,12 +22,17 @@ def is_current(study: Study) -> bool:
 
 
 def present_key(trial: Trial) -> str:
-    """Return the key of a trial's function by today's rules, or the stored key if the text cannot be parsed here:
-    `maxout(2)` is not an expression, and a user's own primitive is unknown while its module is not loaded."""
+    """Return the key of a trial's function by today's rules; see `key_of`."""
+    return key_of(trial.expression, trial.key)
+
+
+def key_of(expression: str, stored: str) -> str:
+    """Return the key of a function by today's rules, or the stored key if the text cannot be parsed here: `maxout(2)`
+    is not an expression, and a user's own primitive is unknown while its module is not loaded."""
     try:
-        return key(parse(trial.expression))
+        return key(parse(expression))
     except SpaceError:
-        return trial.key
+        return stored
 
 
 class PresentKeys:

@@ -7,13 +7,15 @@ whose citations are wrong back to WAITING, and closes the gaps that these leave 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
+from typing import Any
 
 from search_space import KEY_RULES, SpaceError, parse
 from searcher import SearcherError
+from searcher.confirmation import Confirmation
 from searcher.driver.journal import Journal
-from searcher.driver.keys import PresentKeys
+from searcher.driver.keys import PresentKeys, key_of
 from searcher.driver.leases import held_lease, renewed
 from searcher.records import Study, Trial
 from searcher.store import replay
@@ -107,9 +109,28 @@ def rekey(store: Store, study: Study, report: Report) -> Rekeyed:
                     new[trial.number] = found
                 report(study.name, len(texts), total)
         reopened = [trial for trial, _ in keys.broken]
-        write_keys(store, lease, study, new, reopened, KEY_RULES)
+        write_keys(store, lease, study, new, reopened, KEY_RULES, _design(study))
     told = (Reopened(study.name, t.number, t.expression, cited, texts[cited]) for t, cited in keys.broken)
     return Rekeyed(study.name, len(texts), len(new), tuple(told))
+
+
+def _design(study: Study) -> dict[str, Any] | None:
+    """Return the plan of a confirmation with keys of today's rules; None if the study is none.
+
+    Raises:
+        RekeyRefused: functions of the plan are equal by today's rules.
+    """
+    if not isinstance(study.config.get("design"), dict):
+        return None
+    plan = Confirmation.of(study)
+    keys = {function.key: key_of(function.expression, function.key) for function in plan.functions}
+    if len(set(keys.values())) < len(keys):
+        raise RekeyRefused(
+            f"functions of the confirmation {study.name!r} are equal by today's rules; nothing was written. Make a new "
+            "confirmation"
+        )
+    functions = tuple(replace(function, key=keys[function.key]) for function in plan.functions)
+    return replace(plan, functions=functions, reference=keys[plan.reference]).to_plain()
 
 
 def _check_readable(study: Study, trial: Trial) -> None:

@@ -216,6 +216,7 @@ def create_study(store: Store, settings: Config, digest: str = "", declaration: 
         ConfigError: the task does not have the objective.
     """
     task = study_task(settings, declaration, digest)
+    task = replace(task, declared=declaration.without_test)
     settings = settings.replace(objective=task.objective.name, direction=str(task.objective.direction))
     if left := left_out(settings):
         log.warning("half of %d trials are for baselines; left out: %s", settings.search.n_trials, ", ".join(left))
@@ -305,15 +306,26 @@ def search(
 def proposer_of(study: Study, settings: Config) -> Proposer:
     """Return a new proposer of a study."""
     if study.kind is StudyKind.DESIGN:
-        design = study.config["design"]  # a list of stages, or a confirmation
-        return (
-            Design.from_plain(design)
-            if isinstance(design, list)
-            else ConfirmationProposer(Confirmation.from_plain(design))
-        )
+        return _proposer_of_design(study)
     seed, share = training_seed(settings), settings.search.replicates
     proposer = SamplerProposer(_sampler(settings), grammar_of(settings), seed)
     return ReplicatingProposer(proposer, share, seed) if share else proposer
+
+
+def _proposer_of_design(study: Study) -> Proposer:
+    """Return the proposer of a confirmation, or of a list of stages.
+
+    Raises:
+        PlanError: the plan of the confirmation is none that this version reads.
+        StoreError: the stored design is neither.
+    """
+    design = study.config.get("design")
+    if isinstance(design, dict):
+        return ConfirmationProposer(Confirmation.of(study))
+    try:
+        return Design.from_plain(design)  # type: ignore[arg-type]
+    except (TypeError, KeyError, AttributeError, SpaceError) as error:
+        raise edited(study.name, f"its design is not a list of stages: {error}") from error
 
 
 def extended(store: Store, lease: Lease, study: Study, n_trials: int) -> Study:
@@ -413,7 +425,7 @@ def check_task(study: Study, settings: Config, pool: Pool) -> None:
     if study.kind is StudyKind.DESIGN or task == IMAGES:
         return
     check_pruner(settings, study.task.declared)
-    old, new = study.task.declared, declared(settings, pool)
+    old, new = study.task.declared.without_test, declared(settings, pool).without_test
     changed = [
         f"\n  {name}: {_declared(before)} in the study, {_declared(after)} now"
         for name in ("metrics", "steps", "options", "digest")

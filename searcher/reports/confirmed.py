@@ -23,6 +23,7 @@ from searcher.evidence import (
     sentence,
 )
 from searcher.records import Study, StudyKind, Trial
+from searcher.reports.finding import key_of
 from searcher.store.store import Store
 
 FEW = 4  # functions, each of which is told about
@@ -38,14 +39,16 @@ def plan_of(study: Study) -> Confirmation:
 
     Raises:
         UsageError: the study is none.
+        PlanError: its plan is none that this version reads.
     """
     if not is_confirmation(study):
         raise UsageError(f"study {study.name!r} is a {study.kind} and no confirmation; make one: searcher confirm")
-    return Confirmation.from_plain(study.config["design"])
+    return Confirmation.of(study)
 
 
 def _with_reference(plan: Confirmation, reference: str) -> Confirmation:
-    found = [one.key for one in plan.functions if reference in (one.name, one.expression)]
+    wanted = key_of(reference, "")  # the formula may be written in another way
+    found = [one.key for one in plan.functions if reference in (one.name, one.expression) or one.key == wanted]
     if not found:
         known = ", ".join(one.label for one in plan.functions)
         raise UsageError(f"the reference {reference!r} was not trained in this confirmation; choose among: {known}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
+from searcher.confirmation import Function
 from searcher.evidence import Samples, ranked
 from searcher.records import Kind, Study, StudyKind, StudyTask, Trial, TrialState
 from searcher.reports.confirmed import Confirmed, is_confirmation
@@ -31,8 +32,8 @@ def leaderboard(
     found = []
     for samples, tasks in _samples(store, study):
         for one in ranked(samples):
-            task, key = tasks[one.function]
-            row = board.get((task.number, key)) or _without_value(key, one.function, task)
+            task, function = tasks[one.function]
+            row = board.get((task.number, function.key)) or _without_value(function, task)
             shown = limit is None or one.rank <= limit or (baselines and row["kind"] == Kind.BASELINE)
             if not shown:
                 continue
@@ -49,15 +50,15 @@ def leaderboard(
     return found
 
 
-def _samples(store: Store, study: Study) -> list[tuple[Samples, dict[str, tuple[StudyTask, str]]]]:
-    """Return the values under each configuration, and the task configuration and key of each function there."""
+def _samples(store: Store, study: Study) -> list[tuple[Samples, dict[str, tuple[StudyTask, Function]]]]:
+    """Return the values under each configuration, and the task configuration of each function there."""
     if is_confirmation(study):
         found = Confirmed.of(store, study)
         return [
             (
                 samples,
                 {
-                    one.label: (study.tasks[found.results.chosen(configuration, one.key)], one.key)
+                    one.label: (study.tasks[found.results.chosen(configuration, one.key)], one)
                     for one in found.plan.functions
                 },
             )
@@ -70,21 +71,22 @@ def _samples(store: Store, study: Study) -> list[tuple[Samples, dict[str, tuple[
     return [_of_trials(task, [trial for trial in trials if trial.task_config == task.number]) for task in study.tasks]
 
 
-def _of_trials(task: StudyTask, trials: list[Trial]) -> tuple[Samples, dict[str, tuple[StudyTask, str]]]:
+def _of_trials(task: StudyTask, trials: list[Trial]) -> tuple[Samples, dict[str, tuple[StudyTask, Function]]]:
     values: defaultdict[str, dict[int, float | None]] = defaultdict(dict)
     for trial in trials:
         values[trial.key][trial.seed] = trial.value if trial.state is TrialState.COMPLETE else None
-    return Samples(task.objective, values, str(task.number)), {key: (task, key) for key in values}
+    functions = {trial.key: (task, Function(trial.expression, trial.key, trial.name)) for trial in trials}
+    return Samples(task.objective, values, str(task.number)), functions
 
 
-def _without_value(key: str, label: str, task: StudyTask) -> dict[str, Any]:
+def _without_value(function: Function, task: StudyTask) -> dict[str, Any]:
     """Return the row of a function of which no training finished."""
     return {
         "rank": 0,
-        "expression": label,
-        "key": key,
+        "expression": function.expression,
+        "key": function.key,
         "kind": "candidate",
-        "name": "",
+        "name": function.name,
         "n_trials": 0,
         **{metric.name: None for metric in task.shown},
         "state": "INFEASIBLE",

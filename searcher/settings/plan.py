@@ -103,7 +103,7 @@ def study_task(config: Config, declared: Declaration, data_digest: str = "", num
             f"{objective.direction}; leave --direction out"
         )
     other = declared.tie_breaker if declared.tie_breaker != name else declared.objective
-    tie_breaker = declared.metric(other) if other != name else None
+    tie_breaker = declared.metric(other) if other in accepted and other != name else None
     return StudyTask(number, task_config_of(config, declared), declared, objective, tie_breaker, data_digest)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -16,7 +17,13 @@ _T = schema.trial.c
 
 
 def write_keys(
-    store: Store, lease: Lease, study: Study, keys: Mapping[int, str], reopened: Sequence[Trial], rules: int
+    store: Store,
+    lease: Lease,
+    study: Study,
+    keys: Mapping[int, str],
+    reopened: Sequence[Trial],
+    rules: int,
+    design: Mapping[str, Any] | None = None,
 ) -> None:
     """Write new keys, and set the trials in `reopened` back to WAITING.
 
@@ -24,15 +31,21 @@ def write_keys(
         keys: the new keys, by the numbers of the trials that have another key than before.
         reopened: trials whose citations no longer hold.
         rules: the number of the rules that made the keys.
+        design: the plan of a confirmation with the new keys; None if the study is none.
 
     Raises:
         LeaseLost: another driver has taken the study over; nothing was written.
     """
-    store.change(lease, lambda connection: _write(connection, study, keys, reopened, rules))
+    store.change(lease, lambda connection: _write(connection, study, keys, reopened, rules, design))
 
 
 def _write(
-    connection: Connection, study: Study, keys: Mapping[int, str], reopened: Sequence[Trial], rules: int
+    connection: Connection,
+    study: Study,
+    keys: Mapping[int, str],
+    reopened: Sequence[Trial],
+    rules: int,
+    design: Mapping[str, Any] | None,
 ) -> None:
     mine, number = _T.study_id == study.id, _T.number == sa.bindparam("of_number")
     if keys:
@@ -45,6 +58,9 @@ def _write(
         waiting = sa.update(schema.trial).where(mine, number).values(state=TrialState.WAITING, reason="", **empty)
         connection.execute(waiting, [{"of_number": trial.number} for trial in reopened])
         _close_gaps(connection, study)
+    if design:
+        config = {**study.config, "design": design}
+        connection.execute(sa.update(schema.study).where(schema.study.c.id == study.id).values(config=config))
     versions = sa.select(schema.study.c.versions).where(schema.study.c.id == study.id)
     present = {**connection.execute(versions).scalar_one(), "keys": str(rules)}
     connection.execute(sa.update(schema.study).where(schema.study.c.id == study.id).values(versions=present))

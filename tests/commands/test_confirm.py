@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from searcher import confirming, sessions
 from tests.support.commands import Cli, Done
 from tests.support.searches import FAST
 
@@ -160,3 +161,108 @@ def test_reading_writes_nothing(searched: Cli, tmp_path: Path) -> None:
     for command in (("evidence", "s-confirmed-1"), ("top", "s-confirmed-1"), ("status", "s-confirmed-1")):
         assert searched(*command).returncode == 0
     assert (tmp_path / "searcher.db").read_bytes() == before
+
+
+TESTED = """
+import torch
+
+def train(activation, report, *, learning_rate=0.1):
+    value = activation(1)(torch.full((1, 1), learning_rate + report.seed)).item()
+    report(1, val_mse=value, test_mse=value + 1)
+    return {"val_mse": value, "test_mse": value + 1}
+
+train.metrics = {"val_mse": "minimize", "test_mse": "minimize"}
+train.tie_breaker = "test_mse"
+
+def other(activation, report):
+    return {"val_mse": activation(1)(torch.ones(1, 1)).item()}
+
+other.metrics = {"val_mse": "minimize"}
+"""
+
+
+@pytest.fixture
+def own(cli: Cli, tmp_path: Path) -> Cli:
+    """A search by a task of one's own that measures the test part too."""
+    (tmp_path / "my_task.py").write_text(TESTED)
+    flags = ("--task", "my_task.py:train", "--sampler", "random", "--n-trials", "6", "--baselines", "relu")
+    done = cli("launch", *flags, "--pool", "inline", "--study-name", "s")
+    assert done.returncode == 0, done.stderr
+    return cli
+
+
+def test_a_search_and_the_tuning_never_see_the_test_part(own: Cli) -> None:
+    """Seen to fail: `top` ranked a search with test metrics beside the others, and ties by them."""
+    assert all("test_mse" not in row for row in rows(own("top", "s", "-f", "json")))
+    assert "test_mse" not in own("trial", "s", "0", "-f", "json").stdout
+    assert "test_mse" not in own("query", "SELECT declaration, tie_breaker FROM searcher_task_config").stdout
+    assert own("resume", "s", "--n-trials", "7", "-q").returncode == 0  # the task still declares both
+    done = own("confirm", "s", "--top", "1", "--seeds", "2", "--tune-lr", "3", "--study-name", "c", "-q")
+    assert done.returncode == 0, done.stderr
+    trials = [rows(own("trial", "c", str(number), "-f", "json"))[0] for number in range(10)]
+    assert {trial["task_config"] >= 3 for trial in trials} == {True, False}  # of the tuning, and compared
+    assert all(("test_mse" in trial) == (trial["task_config"] < 3) for trial in trials)
+
+
+def test_configurations_that_measure_different_things_are_refused(own: Cli) -> None:
+    """Seen to fail: validation errors of one were read as test errors."""
+    done = own("confirm", "s", "--task", "my_task.py:other", "--seeds", "2")
+    assert done.returncode == 2
+    assert "my_task.py:train is compared by test_mse (minimize), and my_task.py:other by val_mse" in done.stderr
+
+
+def test_what_cannot_be_confirmed_is_said_before_workers_start(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen to fail: Ray was started first, which took ten seconds."""
+    monkeypatch.setattr("searcher.driver.session.make_pool", lambda *_: pytest.fail("workers were started"))
+    for flags in ((), ("--expression", "relu"), ("--expression", "swish1", "--top", "3"), ("--expression", "sin(")):
+        assert cli("confirm", *flags).returncode == 2
+
+
+def test_maxout_may_be_written_as_it_is_shown(searched: Cli) -> None:
+    flags = ("--seeds", "2", "--top", "0", "--baselines", "none", "--study-name", "c", "-q")
+    done = searched("confirm", "s", "--expression", "maxout(2)", "--expression", "maxout", *flags)
+    assert done.returncode == 0, done.stderr
+    assert {row["function"] for row in rows(searched("evidence", "c", "-f", "json"))} == {"maxout", "relu"}
+
+
+def test_the_greatest_seed(searched: Cli) -> None:
+    greatest = 2**31 - 1
+    done = searched("launch", *SEARCH, "--training-seed", str(greatest), "--study-name", "great")
+    assert done.returncode == 0, done.stderr
+    refused = searched("confirm", "great", "--seeds", "2")
+    assert refused.returncode == 2
+    assert f"as the search has seed {greatest}; give --first-seed 0" in refused.stderr
+    assert searched("confirm", "great", "--seeds", "2", "--first-seed", "0", "--top", "1", "-q").returncode == 0
+
+
+def test_two_confirmations_at_once_get_names_of_their_own(searched: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen to fail: the second one of two that had found the same free name was refused."""
+    found, free = [], confirming._free_name
+
+    def name(*args: object) -> str:
+        found.append(free(*args))  # type: ignore[arg-type]
+        return "s-confirmed-1" if len(found) == 2 else found[-1]
+
+    monkeypatch.setattr(confirming, "_free_name", name)
+    flags = ("--top", "1", "--seeds", "2", "-q")
+    assert searched("confirm", "s", *flags).returncode == 0
+    done = searched("confirm", "s", *flags)
+    assert done.returncode == 0, done.stderr
+    assert {row["study"] for row in rows(searched("studies", "-f", "json"))} == {"s", "s-confirmed-1", "s-confirmed-2"}
+
+
+def test_a_confirmation_that_another_process_has_just_made_goes_on(
+    searched: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail: `--skip-if-exists` refused it."""
+    flags = ("--study-name", "c", "--top", "1", "--seeds", "2", "-q")
+    assert searched("confirm", "s", *flags).returncode == 0
+    existing, asked = sessions._existing, []
+
+    def late(storage: str, name: str) -> str:
+        asked.append(name)
+        return "" if len(asked) == 1 else existing(storage, name)
+
+    monkeypatch.setattr(sessions, "_existing", late)
+    done = searched("confirm", "s", *flags, "--skip-if-exists")
+    assert done.returncode == 0, done.stderr

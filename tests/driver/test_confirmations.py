@@ -11,17 +11,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from searcher.confirmation import Configuration, Confirmation, ConfirmationProposer, Results
+from searcher import SearcherError
+from searcher.confirmation import Configuration, Confirmation, ConfirmationProposer, PlanError, Results
 from searcher.driver import leases, session
 from searcher.evidence import Verdict
-from searcher.proposers import WAIT, Proposal
+from searcher.proposers import WAIT, Design, Proposal, Stage
 from searcher.records import StudyTask, TrialState
-from searcher.reports.confirmed import Confirmed
+from searcher.reports.confirmed import Confirmed, is_confirmation
+from searcher.reports.ranked import leaderboard
 from searcher.samplers.contract import Observation, Pending
 from searcher.settings.config import ConfigError
 from searcher.store.checking import examine
 from searcher.store.store import Store
-from tests.support.confirmations import LOSSES, SETTINGS, Judge, make, plan, task_with_test
+from tests.support.confirmations import LOSSES, SETTINGS, Judge, functions, make, plan, task_with_test
+from tests.support.made import image_task
 from tests.support.searches import ThreadPool, never, run
 from workers.pools.base import InlinePool, Pool
 from workers.tasks.images.config import Recipe
@@ -218,3 +221,70 @@ def test_a_plan_that_names_a_configuration_that_there_is_not_is_refused(store: S
     confirmation, tasks = plan()
     with pytest.raises(ConfigError, match="names task configuration 1; there are 1, from 0"):
         make(store, replace(confirmation, configurations=(Configuration("network", (1,)),)), tasks)
+
+
+def other(**changes: object) -> dict[str, object]:
+    """Return the stored plan with other fields."""
+    confirmation, _ = plan()
+    return confirmation.to_plain() | changes
+
+
+FUNCTION, CONFIGURATION = other()["functions"][0], other()["configurations"][0]  # type: ignore[index]
+UNREADABLE = {
+    "a field of a newer version": other(racing=True),
+    "a field of a function of a newer version": other(functions=[{**FUNCTION, "new": 1}]),
+    "a field of a configuration of a newer version": other(configurations=[{**CONFIGURATION, "new": 1}]),
+    "a missing field": {name: value for name, value in other().items() if name != "reference"},
+    "no functions": other(functions=[]),
+    "no configurations": other(configurations=[]),
+    "an unknown reference": other(reference="nothing"),
+    "an unknown task configuration": other(configurations=[{**CONFIGURATION, "task_configs": [7]}]),
+    "a configuration without a task configuration": other(configurations=[{**CONFIGURATION, "task_configs": []}]),
+    "rates without a tuning": other(configurations=[{**CONFIGURATION, "rates": [0.1]}]),
+    "a text as alpha": other(alpha="small"),
+    "a text as a seed": other(seeds=["1", 2, 3, 4, 5, 6]),
+    "a number as an expression": other(functions=[{**FUNCTION, "expression": 3}]),
+    "a function twice": other(functions=[FUNCTION, FUNCTION]),
+    "one seed": other(looks=[1]),
+    "a text": "later",
+    "nothing": None,
+    "a stage without seeds": [{"expressions": ["x"]}],
+}
+
+
+@pytest.mark.parametrize("what", UNREADABLE)
+def test_a_plan_that_cannot_be_read_is_told_in_one_line(store: Store, what: str) -> None:
+    """A newer version may have stored it, or a person may have edited it. Most were seen to raise another error, or
+    to be read as if nothing were wrong."""
+    made = make(store, *plan())
+    study = replace(made, config={**made.config, "design": UNREADABLE[what]})
+    with pytest.raises(SearcherError) as refused:
+        session.proposer_of(study, SETTINGS)
+    assert "\n" not in str(refused.value)
+    if is_confirmation(study):
+        with pytest.raises(PlanError):
+            Confirmed.of(store, study)
+        with pytest.raises(PlanError):
+            leaderboard(store, study)
+
+
+def test_the_reference_may_be_written_in_another_way(store: Store) -> None:
+    study = make(store, *plan())
+    run(store, study, SETTINGS, InlinePool(run=Judge()))
+    found = Confirmed.of(store, study, "sigmoid(x) * x")
+    assert found.plan.reference_label == "swish1"
+
+
+def test_a_confirmation_in_which_nothing_has_ended(store: Store) -> None:
+    study = make(store, *plan())
+    found = Confirmed.of(store, study)
+    assert found.story() == ["Nothing can be concluded yet: no training of relu has ended."] and not found.rows()
+    board = leaderboard(store, study)
+    assert {(row["name"], row["expression"]) for row in board} == {(f.name, f.expression) for f in functions()}
+
+
+def test_a_design_shows_functions_that_always_diverge_by_their_formulas(store: Store) -> None:
+    design = Design([Stage(("max(x, 0)", "sin(x)"), (1, 2))])
+    study = session.create_design(store, design, [image_task()], SETTINGS)
+    run(store, study, SETTINGS, InlinePool(run=Judge(diverged={("sin", 1), ("sin", 2)})))
+    assert [row["expression"] for row in leaderboard(store, study)] == ["max(x, 0)", "sin(x)"]

@@ -173,7 +173,7 @@ def test_the_example_is_killed_and_goes_on(tmp_path: Path, cli: Cli) -> None:
     (row,) = json.loads(cli("studies", "-f", "json").stdout)
     assert (row["kind"], row["done"], row["total"], row["complete"]) == ("design", 18, 18, 18)
     top = json.loads(cli("top", "relu-or-not", "-f", "json").stdout)
-    assert [row["n_trials"] for row in top] == [3, 3, 3]
+    assert [(row["configuration"], row["n_trials"]) for row in top] == [("0", 3)] * 3 + [("1", 3)] * 3
     shown = cli("trial", "relu-or-not", "17", "-f", "json")
     assert json.loads(shown.stdout)[0]["task_config"] == 1
     resumed = cli("resume", "relu-or-not", "-q")

@@ -15,9 +15,11 @@ from searcher.driver.journal import Journal
 from searcher.driver.keys import is_current
 from searcher.driver.rekeying import RekeyRefused, rekey
 from searcher.records import Study, Trial, TrialState
+from searcher.reports.confirmed import Confirmed
 from searcher.store import database, schema
 from searcher.store.rows import Batch
 from searcher.store.store import Store
+from tests.support import confirmations
 from tests.support.commands import Cli
 from tests.support.searches import SETTINGS, judge, run
 from workers.pools.base import InlinePool
@@ -185,3 +187,26 @@ def test_rekey_asks_for_the_primitives_of_a_study(store: Store, cli: Cli) -> Non
 def test_the_number_of_the_rules_is_the_one_of_the_keys() -> None:
     """Whoever changes a key changes this number too, and this test with it."""
     assert (KEY_RULES, key(parse("x * sigmoid(beta * x)"))) == (2, "15218bdec2db8e65")
+
+
+def test_a_confirmation_keeps_its_results(store: Store, cli: Cli) -> None:
+    """Seen to fail: the plan kept the old keys, so that no training of it was found any more, and all were repeated."""
+    study = confirmations.make(store, *confirmations.plan())
+    run(store, study, confirmations.SETTINGS, InlinePool(run=confirmations.Judge()))
+    before = Confirmed.of(store, study).rows()
+    old = dict(study.config["design"])
+    for place, function in enumerate(old["functions"]):
+        execute(store, sa.update(schema.trial).where(schema.trial.c.key == function["key"]).values(key=f"old{place}"))
+    old |= {"functions": [{**one, "key": f"old{place}"} for place, one in enumerate(old["functions"])]}
+    versions = {name: version for name, version in study.versions.items() if name != "keys"}
+    config = {**study.config, "design": {**old, "reference": "old0"}}
+    execute(store, sa.update(schema.study).values(versions=versions, config=config))
+    assert Confirmed.of(store, store.study("c")).rows() == before
+    done = cli("db", "rekey", "c", "--storage", store.url.render_as_string(hide_password=False))
+    assert done.returncode == 0, done.stderr
+    found = Confirmed.of(store, store.study("c"))
+    assert found.rows() == before and found.finished
+    assert found.plan.reference == key(parse("max(x, 0)")) and whole(store, cli)
+    judge = confirmations.Judge()
+    run(store, found.study, confirmations.SETTINGS, InlinePool(run=judge))
+    assert not judge.runs

@@ -38,7 +38,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "searcher.integrations": ("workers", *BASE),
     "searcher.doctor": ("workers", "searcher.store", *BASE),
     "searcher.confirming": (
-        *("workers", "searcher.confirmation", "searcher.evidence", "searcher.driver", "searcher.settings"),
+        *("search_space", "workers", "searcher.confirmation", "searcher.evidence", "searcher.driver"),
+        "searcher.settings",
         *("searcher.store", *BASE),
     ),
     "searcher.reproductions": ("searcher.settings", *BASE),
