@@ -77,7 +77,8 @@ def announce(session: Session) -> None:
     if each is None or several > 1:
         logs.say("how long they take is not known before the first ones have ended")
     else:
-        seconds = each * plan.most_trainings / session.pool.capacity
+        workers = (session.pool.capacity + 1) // 2  # beside the job that it runs, a worker of Ray holds the next one
+        seconds = each * plan.most_trainings / workers
         span = f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
         logs.say(f"about {span}, as a training took {each:.1f} s in the search")
     logs.say(f"The rule: {plan.rule}")

@@ -45,6 +45,7 @@ def plot(
             rows = [{"picture": one, "shows": pictures.KINDS[one].title} for one in pictures.available(study)]
             print_rows(rows, Format.json if data_format else Format.table)
             return
+        pictures.check_kind(kind, study)
         as_data = data_format is not None or (output is not None and output.suffix.lower() == ".json")
         if output is None and not as_data:
             raise UsageError(f"name a file for the picture: -o {kind}.png; or print its data: -f json")

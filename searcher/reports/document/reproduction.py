@@ -10,7 +10,7 @@ from typing import Any
 from searcher.confirmation import Confirmation
 from searcher.records import Study, StudyKind
 from searcher.reports.words import task_settings, task_words
-from searcher.settings.config import Config, TrainingSettings
+from searcher.settings.config import Config, SearchSettings, TrainingSettings
 from searcher.settings.declared import Declared, declared
 from workers.tasks.base import IMAGES
 from workers.tasks.images.config import ImageConfig, Recipe
@@ -25,7 +25,10 @@ def facts(study: Study, plan: Confirmation | None) -> dict[str, Any]:
     Args:
         plan: of a confirmation.
     """
-    config = {name: value for name, value in study.config.items() if name != "design"}
+    left_out = {"design"}
+    if study.kind is StudyKind.DESIGN:  # nothing is proposed, so these settings have no effect
+        left_out |= {one.name for one in declared(SearchSettings)}
+    config = {name: value for name, value in study.config.items() if name not in left_out}
     return {
         "commands": commands(study, plan),
         "seeds": _seeds(study, plan),

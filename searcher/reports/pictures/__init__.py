@@ -24,7 +24,7 @@ from searcher.store.store import Store
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["ENDINGS", "KINDS", "NothingToDraw", "available", "check", "data", "figure", "save", "svg"]
+__all__ = ["ENDINGS", "KINDS", "NothingToDraw", "available", "check", "check_kind", "data", "figure", "save", "svg"]
 
 ENDINGS = (".png", ".svg", ".pdf")
 _SEARCHES, _CONFIRMATIONS = frozenset({SEARCH}), frozenset({CONFIRMATION})
@@ -91,6 +91,15 @@ def available(study: Study) -> list[str]:
     return [name for name, kind in KINDS.items() if kind_of(study) in kind.of and kind.fits(study)]
 
 
+def check_kind(kind: str, study: Study) -> None:
+    """Raise UsageError if there is no such kind, or this study cannot have it."""
+    if kind_of(study) not in _known(kind).of:
+        raise UsageError(
+            f"study {study.name!r} is a {kind_of(study)} and has no picture {kind!r}; accepted: "
+            f"{', '.join(available(study))}"
+        )
+
+
 def data(kind: str, store: Store, study: Study) -> dict[str, Any]:
     """Return what a picture shows, as plain values: texts, numbers, None, lists and mappings.
 
@@ -99,11 +108,7 @@ def data(kind: str, store: Store, study: Study) -> dict[str, Any]:
         NothingToDraw: the study has nothing to show yet.
     """
     picture = _known(kind)
-    if kind_of(study) not in picture.of:
-        raise UsageError(
-            f"study {study.name!r} is a {kind_of(study)} and has no picture {kind!r}; accepted: "
-            f"{', '.join(available(study))}"
-        )
+    check_kind(kind, study)
     return {"picture": kind, "title": picture.title, "study": study.name, **picture.data(store, study)}
 
 

@@ -188,7 +188,8 @@ def _verdict_legend(picture: Figure, verdicts: Sequence[str], rope: float | None
 
     handles = _verdict_handles(verdicts)
     if rope:
-        handles.append(Patch(color=style.PALE, label=f"±{rope:g} {metric['unit']}: no difference that matters".strip()))
+        unit = "" if metric["unit"] in ("", "fraction") else f" {metric['unit']}"
+        handles.append(Patch(color=style.PALE, label=f"±{rope:g}{unit}: no difference that matters"))
     narrow = picture.get_figwidth() < style.PAGE
     picture.legend(handles=handles, loc="outside upper center", ncols=2 if narrow else len(handles), handlelength=1.6)
 
