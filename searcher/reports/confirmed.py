@@ -209,9 +209,10 @@ class Confirmed:
         searched, reference = self.plan.searched, self._reference
         if searched and function.searched is not None and reference.searched is not None and not function.name:
             gap = searched.merit(function.searched) - searched.merit(reference.searched)
+            better = gap > 0
             yield (
-                f"In the search it was {'better' if gap > 0 else 'worse'} than {reference.label} by {abs(gap):.3g} in "
-                f"{searched.name}, as the best of many by one seed."
+                f"In the search it was {'better' if better else 'worse'} than {reference.label} by {abs(gap):.3g} in "
+                f"{searched.name}{', where the best of many look better than they are' if better else ''}."
             )
 
     @property

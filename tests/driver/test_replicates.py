@@ -114,3 +114,13 @@ def test_a_failed_replicate_is_not_tried_with_the_same_seed(store: Store) -> Non
     assert [trial.state for trial in trials].count(TrialState.FAILED) == 1
     again = Counter((trial.key, trial.seed) for trial in trials if trial.seed != SEED)
     assert set(again.values()) == {1}
+
+
+def test_seeds_begin_again_after_the_greatest(store: Store) -> None:
+    """Seen to fail on PostgreSQL: seeds that the table does not take."""
+    greatest = 2**31 - 1
+    settings = REPLICATED.replace(n_trials=30, training_seed=greatest)
+    study = session.create_study(store, settings)
+    run(store, study, settings, InlinePool(run=judge))
+    seeds = {trial.seed for trial in store.trials(study)}
+    assert {greatest, 0} <= seeds <= {greatest, 0, 1, 2, 3}
