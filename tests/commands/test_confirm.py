@@ -234,16 +234,6 @@ def test_the_greatest_seed(searched: Cli) -> None:
     assert seeds == {0, 1}, "no seed follows the greatest one"
 
 
-def test_the_leaders_of_a_search_with_replicates_are_those_of_top(searched: Cli) -> None:
-    """Seen to fail: the greatest mean led, though it was of one lucky training."""
-    done = searched("launch", *SEARCH, "--n-trials", "24", "--replicates", "0.5", "--study-name", "r")
-    assert done.returncode == 0, done.stderr
-    top = [row["expression"] for row in rows(searched("top", "r", "-f", "json")) if not row["name"]]
-    assert searched("confirm", "r", "--seeds", "2", "--top", "4", "--study-name", "c", "-q").returncode == 0
-    found = [row["expression"] for row in rows(searched("evidence", "c", "-f", "json"))]
-    assert found[:4] == top[:4]
-
-
 def test_two_confirmations_at_once_get_names_of_their_own(searched: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """Seen to fail: the second one of two that had found the same free name was refused."""
     found, free = [], confirming._free_name

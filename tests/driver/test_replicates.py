@@ -8,10 +8,12 @@ from random import Random
 import pytest
 
 from search_space import key, parse
+from searcher import confirming
 from searcher.driver import leases, session
 from searcher.proposers import LEADERS, MOST_TRAININGS
 from searcher.records import Kind, TrialState
 from searcher.reports.ranked import leaderboard
+from searcher.settings.confirm import ConfirmSettings
 from searcher.store.checking import examine
 from searcher.store.store import Store
 from tests.support.made import measures, point
@@ -124,3 +126,15 @@ def test_seeds_begin_again_after_the_greatest(store: Store) -> None:
     run(store, study, settings, InlinePool(run=judge))
     seeds = {trial.seed for trial in store.trials(study)}
     assert {greatest, 0} <= seeds <= {greatest, 0, 1, 2, 3}
+
+
+def test_a_confirmation_takes_the_leaders_in_the_order_of_top(sqlite_url: str) -> None:
+    """Seen to fail: the least mean loss led, though it was that of one lucky training."""
+    store = Store(sqlite_url, create=True)
+    study = session.create_study(store, REPLICATED)
+    run(store, study, REPLICATED, InlinePool(run=judge))
+    wanted = confirming.Wanted(ConfirmSettings(top=8, baselines=("none",)), REPLICATED, search=study)
+    found, _ = confirming.functions(store, wanted)
+    board = [row["key"] for row in leaderboard(store, study) if row["kind"] == Kind.CANDIDATE]
+    assert [one.key for one in found[:8]] == board[:8]
+    store.close()
