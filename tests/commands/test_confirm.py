@@ -159,7 +159,9 @@ def test_reading_writes_nothing(searched: Cli, tmp_path: Path) -> None:
     assert searched("confirm", "s", "--top", "1", "--seeds", "2", "-q").returncode == 0
     before = (tmp_path / "searcher.db").read_bytes()
     for command in (("evidence", "s-confirmed-1"), ("top", "s-confirmed-1"), ("status", "s-confirmed-1")):
-        assert searched(*command).returncode == 0
+        done = searched(*command)
+        assert done.returncode == 0
+    assert "searcher evidence s-confirmed-1" in done.stdout
     assert (tmp_path / "searcher.db").read_bytes() == before
 
 
