@@ -20,7 +20,7 @@ from workers.contract import Metric
 
 
 class PlanError(SearcherError):
-    """A stored plan is not one that this version reads."""
+    """This version cannot read a stored plan."""
 
 
 Training = tuple[str, int, int]  # a function's key, a training seed, the number of a task configuration
@@ -170,7 +170,7 @@ class Confirmation:
         """Return the plan of a JSON object.
 
         Raises:
-            PlanError: it is none that this version reads.
+            PlanError: this version cannot read it.
         """
         try:
             return cls._read(fields)
@@ -185,7 +185,7 @@ class Confirmation:
         """Return the plan of a study that is a confirmation.
 
         Raises:
-            PlanError: it is none that this version reads.
+            PlanError: this version cannot read it.
         """
         plan, there = cls.from_plain(study.config["design"]), len(study.tasks)
         if unknown := plan.task_numbers - set(range(there)):
@@ -206,7 +206,7 @@ class Confirmation:
         return found
 
     def check(self) -> None:
-        """Raise PlanError, or EvidenceError, if the plan is none that can be carried out."""
+        """Raise PlanError, or EvidenceError, if the plan cannot be carried out."""
         texts = [text for one in self.functions for text in (one.expression, one.key, one.name)]
         texts += [one.name for one in self.configurations]
         numbers: list[Any] = [number for one in self.configurations for number in (*one.task_configs, *one.tuning)]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from itertools import product
 from statistics import median
@@ -13,9 +14,10 @@ from search_space import load_primitives
 from searcher.confirmation import Configuration, Confirmation, Function
 from searcher.driver import session
 from searcher.driver.keys import key_of
+from searcher.evidence import Samples, ranked
 from searcher.evidence.paired import chosen_rope
 from searcher.evidence.sequential import LOOKS
-from searcher.records import Kind, Study, StudyTask
+from searcher.records import Kind, Study, StudyTask, TrialState
 from searcher.settings import loading
 from searcher.settings.checking import NAME_LENGTH
 from searcher.settings.config import LARGEST_SEED, Config, ConfigError, differences
@@ -125,8 +127,23 @@ def _leaders(store: Store | None, wanted: Wanted) -> list[Function]:
             raise ConfigError("--top takes the best functions of a search; name it: searcher confirm STUDY --top 3")
         return []
     top = (0 if wanted.expressions else TOP) if top is None else top
-    board = store.leaderboard(wanted.search, 2 * top + 100) if top else []
+    if not top:
+        return []
+    several = wanted.search.config.get("replicates")
+    board = _by_bound(store, wanted.search) if several else store.leaderboard(wanted.search, 2 * top + 100)
     return [_of_row(row, wanted.search) for row in board if row["kind"] == Kind.CANDIDATE][:top]
+
+
+def _by_bound(store: Store, search: Study) -> list[dict[str, Any]]:
+    """Return the leaderboard of a search with replicates in the order of `searcher top`: by what a function's mean
+    surely reaches, so that one lucky training does not lead."""
+    values: defaultdict[str, dict[int, float | None]] = defaultdict(dict)
+    for trial in store.trials(search):
+        if trial.state.judged and trial.cites is None:
+            values[trial.key][trial.seed] = trial.value if trial.state is TrialState.COMPLETE else None
+    board = {row["key"]: row for row in store.leaderboard(search)}
+    finished = Samples(search.objective, {key: own for key, own in values.items() if key in board})
+    return [board[one.function] for one in ranked(finished)]
 
 
 def _baselines(store: Store | None, wanted: Wanted) -> list[Function]:
@@ -295,27 +312,29 @@ def _seeds(store: Store | None, wanted: Wanted) -> tuple[tuple[int, ...], tuple[
     """Return the training seeds, and after how many of them the data are looked at.
 
     Raises:
-        ConfigError: the search chose its functions by trainings with one of these, or there are not so many.
+        ConfigError: the search chose its functions by trainings with one of these.
     """
     settings, used = wanted.settings, set[int]()
     if store and wanted.search:
         used = queries.training_seeds(store, wanted.search)
     number = settings.seeds or (LOOKS[-1] if settings.until_sure else SEEDS)
     looks = (*(look for look in LOOKS if settings.until_sure and look < number), number)
-    first = settings.first_seed
-    if first is None:
-        first = max(used, default=-1) + 1
+    free = _first_free(used, number)
+    first = free if settings.first_seed is None else settings.first_seed
     seeds = range(first, first + number)
-    if seeds[-1] >= LARGEST_SEED:  # the next one is for the tuning
-        raise ConfigError(
-            f"seeds {seeds[0]} to {seeds[-1]} are too large, as the search has seed {max(used)}; give --first-seed 0"
-        )
     if shared := used & set(seeds):
         raise ConfigError(
             f"the search chose its functions by trainings with seed {min(shared)}, so these count for nothing in a "
-            f"confirmation with seeds {seeds[0]} to {seeds[-1]}; give --first-seed {max(used) + 1}, or leave it out"
+            f"confirmation with seeds {seeds[0]} to {seeds[-1]}; give --first-seed {free}, or leave it out"
         )
     return tuple(seeds), looks
+
+
+def _first_free(used: Set[int], number: int) -> int:
+    """Return the first of so many seeds in a row, and one more for the tuning, that the search has not used: the one
+    after the greatest, if there are so many."""
+    starts = max(used, default=-1) + 1, 0, *(seed + 1 for seed in sorted(used))
+    return next(one for one in starts if one + number <= LARGEST_SEED and used.isdisjoint(range(one, one + number + 1)))
 
 
 def _names(settings: Sequence[Config]) -> list[str]:

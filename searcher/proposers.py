@@ -17,6 +17,7 @@ from searcher.samplers.contract import Observation, Pending, Sampler
 
 LEADERS = 5  # functions that are trained again
 MOST_TRAININGS = 5  # of each of them
+SEEDS = 2**31  # all training seeds are smaller
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ class ReplicatingProposer:
         due = int((number + 1) * self._share) > int(number * self._share)
         if due and (leader := self._leader(pending)):
             key, trainings = leader
-            return Proposal(self._expressions[key], key, self._seed + trainings)
+            return Proposal(self._expressions[key], key, (self._seed + trainings) % SEEDS)
         return self._proposer.ask(number, [one for one in pending if one.seed == self._seed])
 
     def _leader(self, pending: Sequence[Pending]) -> tuple[str, int] | None:

@@ -162,9 +162,13 @@ def _best(found: Status) -> tuple[str, ...]:
 
 
 def _next(found: Status) -> str:
+    from searcher.reports.confirmed import is_confirmation
+
     if found.driver.live:
         return "stop"
-    return "resume" if found.done < found.study.n_trials else "top"
+    if found.done < found.study.n_trials:
+        return "resume"
+    return "evidence" if is_confirmation(found.study) else "top"
 
 
 def _span(seconds: float) -> str:

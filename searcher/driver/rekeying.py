@@ -115,7 +115,7 @@ def rekey(store: Store, study: Study, report: Report) -> Rekeyed:
 
 
 def _design(study: Study) -> dict[str, Any] | None:
-    """Return the plan of a confirmation with keys of today's rules; None if the study is none.
+    """Return the plan of a confirmation with keys of today's rules; None for any other study.
 
     Raises:
         RekeyRefused: functions of the plan are equal by today's rules.

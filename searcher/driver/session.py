@@ -316,7 +316,7 @@ def _proposer_of_design(study: Study) -> Proposer:
     """Return the proposer of a confirmation, or of a list of stages.
 
     Raises:
-        PlanError: the plan of the confirmation is none that this version reads.
+        PlanError: this version cannot read the plan of the confirmation.
         StoreError: the stored design is neither.
     """
     design = study.config.get("design")

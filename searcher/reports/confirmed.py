@@ -38,8 +38,8 @@ def plan_of(study: Study) -> Confirmation:
     """Return the plan of a confirmation.
 
     Raises:
-        UsageError: the study is none.
-        PlanError: its plan is none that this version reads.
+        UsageError: the study is not a confirmation.
+        PlanError: this version cannot read its plan.
     """
     if not is_confirmation(study):
         raise UsageError(f"study {study.name!r} is a {study.kind} and no confirmation; make one: searcher confirm")
@@ -80,7 +80,9 @@ class Confirmed:
             reference: the label or the expression of another reference than the planned one; empty: the planned one.
 
         Raises:
-            UsageError: the study is none, or the reference was not trained, or the rule depends on the planned one.
+            UsageError: the study is not a confirmation, or the reference was not trained, or the rule depends on the
+                planned one.
+            PlanError: this version cannot read its plan.
         """
         plan = plan_of(study)
         if reference:
@@ -209,9 +211,10 @@ class Confirmed:
         searched, reference = self.plan.searched, self._reference
         if searched and function.searched is not None and reference.searched is not None and not function.name:
             gap = searched.merit(function.searched) - searched.merit(reference.searched)
+            better = gap > 0
             yield (
-                f"In the search, where it was chosen among many, it was {'better' if gap > 0 else 'worse'} than "
-                f"{reference.label} by {abs(gap):.3g} in {searched.name}."
+                f"In the search it was {'better' if better else 'worse'} than {reference.label} by {abs(gap):.3g} in "
+                f"{searched.name}{', where the best of many look better than they are' if better else ''}."
             )
 
     @property

@@ -31,7 +31,7 @@ def write_keys(
         keys: the new keys, by the numbers of the trials that have another key than before.
         reopened: trials whose citations no longer hold.
         rules: the number of the rules that made the keys.
-        design: the plan of a confirmation with the new keys; None if the study is none.
+        design: the plan of a confirmation with the new keys; None for any other study.
 
     Raises:
         LeaseLost: another driver has taken the study over; nothing was written.

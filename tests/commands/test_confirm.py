@@ -159,7 +159,9 @@ def test_reading_writes_nothing(searched: Cli, tmp_path: Path) -> None:
     assert searched("confirm", "s", "--top", "1", "--seeds", "2", "-q").returncode == 0
     before = (tmp_path / "searcher.db").read_bytes()
     for command in (("evidence", "s-confirmed-1"), ("top", "s-confirmed-1"), ("status", "s-confirmed-1")):
-        assert searched(*command).returncode == 0
+        done = searched(*command)
+        assert done.returncode == 0
+    assert "searcher evidence s-confirmed-1" in done.stdout
     assert (tmp_path / "searcher.db").read_bytes() == before
 
 
@@ -229,10 +231,9 @@ def test_the_greatest_seed(searched: Cli) -> None:
     greatest = 2**31 - 1
     done = searched("launch", *SEARCH, "--training-seed", str(greatest), "--study-name", "great")
     assert done.returncode == 0, done.stderr
-    refused = searched("confirm", "great", "--seeds", "2")
-    assert refused.returncode == 2
-    assert f"as the search has seed {greatest}; give --first-seed 0" in refused.stderr
-    assert searched("confirm", "great", "--seeds", "2", "--first-seed", "0", "--top", "1", "-q").returncode == 0
+    assert searched("confirm", "great", "--seeds", "2", "--top", "1", "--study-name", "c", "-q").returncode == 0
+    seeds = {row["seed"] for number in range(4) for row in rows(searched("trial", "c", str(number), "-f", "json"))}
+    assert seeds == {0, 1}, "no seed follows the greatest one"
 
 
 def test_two_confirmations_at_once_get_names_of_their_own(searched: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,10 +8,12 @@ from random import Random
 import pytest
 
 from search_space import key, parse
+from searcher import confirming
 from searcher.driver import leases, session
 from searcher.proposers import LEADERS, MOST_TRAININGS
 from searcher.records import Kind, TrialState
 from searcher.reports.ranked import leaderboard
+from searcher.settings.confirm import ConfirmSettings
 from searcher.store.checking import examine
 from searcher.store.store import Store
 from tests.support.made import measures, point
@@ -114,3 +116,25 @@ def test_a_failed_replicate_is_not_tried_with_the_same_seed(store: Store) -> Non
     assert [trial.state for trial in trials].count(TrialState.FAILED) == 1
     again = Counter((trial.key, trial.seed) for trial in trials if trial.seed != SEED)
     assert set(again.values()) == {1}
+
+
+def test_seeds_begin_again_after_the_greatest(store: Store) -> None:
+    """Seen to fail on PostgreSQL: seeds that the table does not take."""
+    greatest = 2**31 - 1
+    settings = REPLICATED.replace(n_trials=30, training_seed=greatest)
+    study = session.create_study(store, settings)
+    run(store, study, settings, InlinePool(run=judge))
+    seeds = {trial.seed for trial in store.trials(study)}
+    assert {greatest, 0} <= seeds <= {greatest, 0, 1, 2, 3}
+
+
+def test_a_confirmation_takes_the_leaders_in_the_order_of_top(sqlite_url: str) -> None:
+    """Seen to fail: the least mean loss led, though it was that of one lucky training."""
+    store = Store(sqlite_url, create=True)
+    study = session.create_study(store, REPLICATED)
+    run(store, study, REPLICATED, InlinePool(run=judge))
+    wanted = confirming.Wanted(ConfirmSettings(top=8, baselines=("none",)), REPLICATED, search=study)
+    found, _ = confirming.functions(store, wanted)
+    board = [row["key"] for row in leaderboard(store, study) if row["kind"] == Kind.CANDIDATE]
+    assert [one.key for one in found[:8]] == board[:8]
+    store.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -67,8 +68,8 @@ class Judge:
     """
 
     def __init__(
-        self, diverged: set[tuple[str, int]] = frozenset(), failed: set[tuple[str, int]] = frozenset()
-    ) -> None:  # type: ignore[assignment]
+        self, diverged: Set[tuple[str, int]] = frozenset(), failed: Set[tuple[str, int]] = frozenset()
+    ) -> None:
         self.runs: list[tuple[str, int, str]] = []
         self.diverged, self.failed = diverged, failed
 
