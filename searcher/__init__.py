@@ -95,7 +95,6 @@ class SearcherError(RuntimeError):
     |- RekeyRefused: the keys of a study cannot be renewed; nothing was written
     |- PlanError: the stored plan of a confirmation cannot be read, for example because a newer version made it
     |- QueryStopped: a query took too long or needed too much memory
-    |- PlanError: the stored plan of a confirmation cannot be read
     |- ReportError: a report cannot be written
     |- NothingToDraw: a study has nothing yet that a picture could show
     |- TaskNotReady: `searcher task check` found that a task does not keep its contract

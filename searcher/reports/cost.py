@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from search_space import SpaceError
 from searcher.display import headline
-from searcher.reports.report import Row
 from workers.contract import WorkersError
 from workers.tasks.images.models import default_device
 from workers.tasks.images.networks.sites import Activations, activation_of
 
 Apply = Callable[[Tensor], Tensor]
+Row = Mapping[str, Any]
 Times = dict[str, list[float]]
 
 RELU = "max(x, 0)"

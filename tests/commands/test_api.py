@@ -225,7 +225,7 @@ finally:
         assert process.stdout.readline() == "begun\n", process.stderr.read()
     process.send_signal(signal.SIGINT)
     _, text = process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGINT
+    assert process.returncode == -signal.SIGINT, text
     assert text.splitlines()[-1].startswith("KeyboardInterrupt: study 's' was stopped; nothing is lost. Go on with:")
     study = searcher.open_store()["s"]
     assert 2 <= study.done < 500
