@@ -203,9 +203,11 @@ def test_the_generator_checks_its_settings_at_once() -> None:
 
 @pytest.mark.slow
 def test_ctrl_c_keeps_everything(folder: Path) -> None:
+    # Below a shell that runs the tests in the background, the program would ignore the signal.
     program = f"""
 import signal, sys
 import searcher
+signal.signal(signal.SIGINT, signal.default_int_handler)
 {TASK}
 once = train
 def train(activation, report):
