@@ -179,6 +179,7 @@ def resume(
 ) -> None:
     """Go on with a study that was stopped or killed, or extend one that is done."""
     from searcher import sessions
+    from searcher.reports.confirmed import is_confirmation
     from searcher.settings import loading
 
     if quiet:
@@ -186,7 +187,7 @@ def resume(
     request = sessions.Request(storage, loading.from_flags(given), experiment, trust_code=trust_code)
     with served(metrics_host, metrics_port) as registry, sessions.resumed(request, name, caller()) as session:
         search(session, quiet, registry)
-    if session.study.kind == "design" and isinstance(session.study.config["design"], dict):
+    if is_confirmation(session.study):
         confirm_commands.conclude(storage, session.study)
     else:
         _conclude(storage, session.study)

@@ -133,15 +133,12 @@ class Confirmation:
         return {number for one in self.configurations for number in (*one.task_configs, *one.tuning)}
 
     @property
-    def rules(self) -> tuple[Plan, ...]:
-        """The rule of each configuration: when its data are looked at, and what follows."""
+    def looking(self) -> Plan:
+        """The rule that holds for each configuration by itself: when its data are looked at, and what follows."""
         labels = self.labels
         others = tuple(label for key, label in labels.items() if key != self.reference)
         alpha = self.alpha / len(self.configurations)
-        return tuple(
-            Plan(self.metric, others, labels[self.reference], self.seeds, self.looks, alpha, self.rope)
-            for _ in self.configurations
-        )
+        return Plan(self.metric, others, labels[self.reference], self.seeds, self.looks, alpha, self.rope)
 
     @property
     def rule(self) -> str:
@@ -149,9 +146,9 @@ class Confirmation:
         several = len(self.configurations)
         if self.until_sure:
             under = f" This holds for each of {several} configurations by itself." if several > 1 else ""
-            return self.rules[0].rule + under
+            return self.looking.rule + under
         comparisons = several * (len(self.functions) - 1)
-        margin = self.rules[0].rope
+        margin = self.looking.rope
         same = "" if margin is None else f" or equivalent within ±{margin:g} (two one-sided tests)"
         corrected = f", corrected by Holm's method for all {comparisons} comparisons," if comparisons > 1 else ""
         return (
@@ -225,7 +222,7 @@ class Confirmation:
             raise PlanError("it has no task configuration to train under")
         if any(not len(one.task_configs) == len(one.tuning) == len(one.rates) for one in tuned):
             raise PlanError("it has not as many learning rates as task configurations")
-        _ = self.rules  # checks seeds, looks, alpha, rope and labels
+        _ = self.looking  # checks seeds, looks, alpha, rope and labels
 
 
 def _with_tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -298,9 +295,9 @@ class Results:
 
     def reviews(self) -> tuple[Review, ...]:
         """Return where the rule of each configuration stands."""
-        labels = self.plan.labels
+        labels, rule = self.plan.labels, self.plan.looking
         found = []
-        for configuration, rule, samples in zip(self.plan.configurations, self.plan.rules, self.samples(), strict=True):
+        for configuration, samples in zip(self.plan.configurations, self.samples(), strict=True):
             failed = [
                 (labels[key], seed) for key, seed, config in self.failed if config == self.chosen(configuration, key)
             ]
@@ -320,12 +317,7 @@ class Results:
         known = [samples for samples in self.samples() if samples.values[self.plan.reference_label]]
         if not known:
             raise EvidenceError(f"no training of {self.plan.reference_label} has ended")
-        return across(
-            known,
-            self.plan.reference_label,
-            alpha=self.plan.alpha,
-            rope=self.plan.rope,
-        )
+        return across(known, self.plan.reference_label, alpha=self.plan.alpha, rope=self.plan.rope)
 
     def needed(self) -> Iterator[Training]:
         """Yield the trainings that come next, in order, those that run or have failed included. None: all is done.

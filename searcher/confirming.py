@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -12,12 +10,13 @@ from typing import Any
 
 from search_space import load_primitives
 from searcher.confirmation import Configuration, Confirmation, Function
+from searcher.display import without_folders
 from searcher.driver import session
 from searcher.driver.keys import key_of
 from searcher.evidence import Samples, ranked
 from searcher.evidence.paired import chosen_rope
 from searcher.evidence.sequential import LOOKS
-from searcher.records import Kind, Study, StudyTask, TrialState
+from searcher.records import Kind, Study, StudyTask
 from searcher.settings import loading
 from searcher.settings.checking import NAME_LENGTH
 from searcher.settings.config import LARGEST_SEED, Config, ConfigError, differences
@@ -58,7 +57,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class NewConfirmation:
     """A confirmation that can be stored: its plan, its task configurations, and the settings of the study."""
 
     confirmation: Confirmation
@@ -137,13 +136,9 @@ def _leaders(store: Store | None, wanted: Wanted) -> list[Function]:
 def _by_bound(store: Store, search: Study) -> list[dict[str, Any]]:
     """Return the leaderboard of a search with replicates in the order of `searcher top`: by what a function's mean
     surely reaches, so that one lucky training does not lead."""
-    values: defaultdict[str, dict[int, float | None]] = defaultdict(dict)
-    for trial in store.trials(search):
-        if trial.state.judged and trial.cites is None:
-            values[trial.key][trial.seed] = trial.value if trial.state is TrialState.COMPLETE else None
     board = {row["key"]: row for row in store.leaderboard(search)}
-    finished = Samples(search.objective, {key: own for key, own in values.items() if key in board})
-    return [board[one.function] for one in ranked(finished)]
+    finished = (trial for trial in store.trials(search) if trial.key in board)
+    return [board[one.function] for one in ranked(Samples.of_trials(search.objective, finished))]
 
 
 def _baselines(store: Store | None, wanted: Wanted) -> list[Function]:
@@ -186,7 +181,7 @@ def check(store: Store | None, wanted: Wanted) -> None:
 
 def planned(
     store: Store | None, wanted: Wanted, digests: Sequence[str], declared: Callable[[Config], Declaration]
-) -> Plan:
+) -> NewConfirmation:
     """Return the plan.
 
     Args:
@@ -230,7 +225,7 @@ def planned(
         reproduces=wanted.reproduces,
     )
     stored = wanted.training.replace(study_name=_free_name(store, wanted), n_trials=plan.most_trainings)
-    return Plan(plan, tuple(tasks), stored.replace(pruner="none", baselines=("none",), sampler="random"))
+    return NewConfirmation(plan, tuple(tasks), stored.replace(pruner="none", baselines=("none",), sampler="random"))
 
 
 def _check_metric(compared: Sequence[tuple[str, Metric]]) -> None:
@@ -244,7 +239,7 @@ def _check_metric(compared: Sequence[tuple[str, Metric]]) -> None:
             )
 
 
-def create(store: Store, wanted: Wanted, plan: Plan) -> tuple[Study, Config]:
+def create(store: Store, wanted: Wanted, plan: NewConfirmation) -> tuple[Study, Config]:
     """Create the study of a plan, and return it with its settings.
 
     Raises:
@@ -351,7 +346,7 @@ def _names(settings: Sequence[Config]) -> list[str]:
 def _name(config: Config) -> str:
     training = config.training
     if training.task != IMAGES:
-        return re.split(r"[/\\]", training.task)[-1]  # without its folders
+        return without_folders(training.task)
     return f"{training.images.model} on {training.images.dataset}"
 
 

@@ -38,6 +38,11 @@ def shown(text: str, *, lines: bool = False) -> str:
     return "".join(map(_kept_line if lines else _shown, text))
 
 
+def without_folders(task: str) -> str:
+    """Return the name of a task without the folders of its file: `my_task.py:train`."""
+    return re.split(r"[/\\]", task)[-1]
+
+
 def headline(text: str) -> str:
     """Return the first line of a text, limited in length, for a list of several."""
     return shown(limited(text.partition("\n")[0], HEADLINE))

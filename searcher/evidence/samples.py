@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Self
 
 from searcher import UsageError
+from searcher.records import Trial, TrialState
 from workers.contract import Metric
 
 GREATEST = 1e100  # magnitude of a value; beyond it squares and cubes overflow
@@ -87,6 +90,16 @@ class Samples:
                         f"{self.metric.name} of {function} with seed {seed} is {value}: give a finite number up to "
                         f"{GREATEST:g}, or None for a training that diverged"
                     )
+
+    @classmethod
+    def of_trials(cls, metric: Metric, trials: Iterable[Trial], configuration: str = "") -> Self:
+        """Return the values of a study's objective, by the keys of functions. Citations, and trainings that a machine
+        could not finish, are left out. A training that was stopped early counts as one that diverged."""
+        values: defaultdict[str, dict[int, float | None]] = defaultdict(dict)
+        for trial in trials:
+            if trial.state.judged and trial.cites is None:
+                values[trial.key][trial.seed] = trial.value if trial.state is TrialState.COMPLETE else None
+        return cls(metric, dict(values), configuration)
 
     def merits(self, function: str) -> list[float]:
         """Return the merits of the trainings that finished, in ascending order."""

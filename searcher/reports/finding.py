@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from search_space import ALIASES, KNOWN, SpaceError, key, parse
+from search_space import ALIASES, KNOWN, key, parse
 from searcher.display import headline
+from searcher.driver import keys as present
 from searcher.driver.keys import is_current
 from searcher.records import Study, StudyTask, Trial
 from searcher.reports.words import task_words
@@ -84,26 +85,19 @@ def trainings(store: Store, keys: Collection[str], studies: Sequence[Study] | No
 def _of_study(store: Store, study: Study, keys: Collection[str]) -> list[Training]:
     if is_current(study):
         return [Training(study, trial) for trial in queries.trials_of(store, study, list(keys))]
-    present = {trial.number: replace(trial, key=key_of(trial.expression, trial.key)) for trial in store.trials(study)}
+    known = {trial.number: replace(trial, key=key_of(trial.expression, trial.key)) for trial in store.trials(study)}
     found = []
-    for trial in present.values():
+    for trial in known.values():
         if trial.key in keys:
-            cited = present.get(trial.cites) if trial.cites is not None else None
+            cited = known.get(trial.cites) if trial.cites is not None else None
             found.append(Training(study, trial, cited.number if cited and cited.key != trial.key else None))
     return found
 
 
-def key_of(expression: str, stored: str) -> str:
-    """Return the key of a function by today's rules; the stored key if its text cannot be parsed here."""
-    return _key(expression) or stored
-
-
 @lru_cache(maxsize=65_536)
-def _key(expression: str) -> str:
-    try:
-        return key(parse(expression))
-    except SpaceError:
-        return ""
+def key_of(expression: str, stored: str) -> str:
+    """Return what `driver.keys.key_of` returns. The same few functions are asked for again and again."""
+    return present.key_of(expression, stored)
 
 
 def row(found: Training) -> dict[str, Any]:

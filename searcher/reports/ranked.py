@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import Any
 
 from searcher.confirmation import Function
@@ -64,7 +63,7 @@ def _samples(store: Store, study: Study) -> list[tuple[Samples, dict[str, tuple[
             )
             for samples, configuration in zip(found.samples, found.plan.configurations, strict=True)
         ]
-    trials = [trial for trial in store.trials(study) if trial.state.judged and trial.cites is None]
+    trials = store.trials(study)
     if study.kind is StudyKind.SEARCH:  # it ranks what was trained to the end
         finished = {trial.key for trial in trials if trial.state is TrialState.COMPLETE}
         trials = [trial for trial in trials if trial.key in finished]
@@ -72,11 +71,8 @@ def _samples(store: Store, study: Study) -> list[tuple[Samples, dict[str, tuple[
 
 
 def _of_trials(task: StudyTask, trials: list[Trial]) -> tuple[Samples, dict[str, tuple[StudyTask, Function]]]:
-    values: defaultdict[str, dict[int, float | None]] = defaultdict(dict)
-    for trial in trials:
-        values[trial.key][trial.seed] = trial.value if trial.state is TrialState.COMPLETE else None
     functions = {trial.key: (task, Function(trial.expression, trial.key, trial.name)) for trial in trials}
-    return Samples(task.objective, values, str(task.number)), functions
+    return Samples.of_trials(task.objective, trials, str(task.number)), functions
 
 
 def _without_value(function: Function, task: StudyTask) -> dict[str, Any]:

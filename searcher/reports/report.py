@@ -14,11 +14,9 @@ from typing import Any
 from searcher import SearcherError, UsageError, display
 from searcher.display import measured, shown
 from searcher.records import Study, StudyKind, StudyTask, Trial, TrialState
+from searcher.reports.words import parameters
 from searcher.store import queries
 from searcher.store.store import Store
-from workers.contract import TaskConfig
-from workers.tasks.base import IMAGES
-from workers.tasks.images.config import ImageConfig
 
 Row = Mapping[str, Any]
 
@@ -127,18 +125,9 @@ def trial_report(store: Store, study: Study, number: int) -> tuple[dict[str, Any
     """
     trial = store.trial(study, number)
     task = study.tasks[trial.task_config]
-    facts = {"study": study.name, **_plain(trial, task), "task": task.config.task, **_settings(task.config)}
+    facts = {"study": study.name, **_plain(trial, task), "task": task.config.task, **parameters(task.config)}
     curve = store.curve(study, number if trial.cites is None else trial.cites)
     return facts, [{"step": point.step, **point.metrics} for point in curve]
-
-
-def _settings(config: TaskConfig) -> dict[str, Any]:
-    """Return the parameters of a task configuration by name; names of the recipe look like `recipe.epochs`."""
-    if config.task != IMAGES:
-        return dict(config.parameters)
-    settings = asdict(ImageConfig.from_parameters(config.parameters))
-    recipe = settings.pop("recipe")
-    return settings | {f"recipe.{name}": value for name, value in recipe.items()}
 
 
 def trial_rows(store: Store, study: Study) -> list[dict[str, Any]]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
+from searcher.display import without_folders
 from searcher.records import Kind, Trial
-from workers.contract import TaskConfig
+from workers.contract import Metric, TaskConfig
 from workers.tasks.base import IMAGES
-from workers.tasks.images.config import ImageConfig, Recipe
+from workers.tasks.images.config import EVALUATION, ImageConfig, Recipe
 
-EVALUATION = "evaluation"  # the parameter that says what a confirmation measures and varies
 LONGEST = 100  # characters of an expression in a heading or a caption
 OWN = "own"  # the name of a baseline that was given as a formula
 _IMAGE = {field.name for field in fields(ImageConfig)}
@@ -29,17 +28,28 @@ def label_of_trial(trial: Trial) -> str:
     return trial.name if trial.kind is Kind.BASELINE and trial.name not in ("", OWN) else trial.expression
 
 
-def task_settings(config: TaskConfig) -> dict[str, Any]:
-    """Return the parameters of a task configuration by name, with defaults for those that are not stored. Names of the
-    recipe look like `recipe.epochs`."""
-    primitives = {"primitives": ",".join(config.primitives)} if config.primitives else {}
+def parameters(config: TaskConfig) -> dict[str, Any]:
+    """Return the parameters of a task by name, with defaults for those that are not stored. Names of the recipe look
+    like `recipe.epochs`."""
     if config.task != IMAGES:
-        return dict(config.parameters) | primitives
+        return dict(config.parameters)
     known = {name: value for name, value in config.parameters.items() if name in _IMAGE}
     settings = asdict(ImageConfig.from_parameters(known))
     recipe = settings.pop("recipe")
+    return settings | {f"recipe.{name}": value for name, value in recipe.items()}
+
+
+def task_settings(config: TaskConfig) -> dict[str, Any]:
+    """Return everything that a task configuration says, by name: its parameters, those that are no settings of a search
+    (what a confirmation measures and varies), and primitives of one's own."""
     others = {name: value for name, value in config.parameters.items() if name not in _IMAGE}
-    return settings | {f"recipe.{name}": value for name, value in recipe.items()} | others | primitives
+    primitives = {"primitives": ",".join(config.primitives)} if config.primitives else {}
+    return parameters(config) | others | primitives
+
+
+def metric_facts(metric: Metric) -> dict[str, str]:
+    """Return a metric as plain values."""
+    return {"name": metric.name, "direction": str(metric.direction), "unit": metric.unit, "split": metric.split}
 
 
 def task_words(config: TaskConfig) -> str:
@@ -48,7 +58,7 @@ def task_words(config: TaskConfig) -> str:
     if config.task != IMAGES:
         options = settings.get("options", {})
         said = ", ".join(f"{name}={value}" for name, value in options.items()) if isinstance(options, Mapping) else ""
-        task = re.split(r"[/\\]", config.task)[-1]  # without its folders
+        task = without_folders(config.task)
         return f"{task} ({said})" if said else task
     recipe = settings["recipe.name"]
     usual = asdict(ImageConfig()) | {f"recipe.{name}": value for name, value in asdict(_recipe(recipe)).items()}

@@ -25,7 +25,7 @@ from searcher.store.checking import examine
 from searcher.store.store import Store
 from tests.support.confirmations import LOSSES, SETTINGS, Judge, functions, make, plan, task_with_test
 from tests.support.made import image_task
-from tests.support.searches import ThreadPool, never, run
+from tests.support.searches import ThreadPool, killed, never, run
 from workers.pools.base import InlinePool, Pool
 from workers.tasks.images.config import Recipe
 
@@ -85,13 +85,7 @@ def test_a_confirmation_that_was_killed_goes_on(
     whole = Judge()
     run(store, make(store, confirmation, tasks, "whole"), SETTINGS, InlinePool(run=whole))
     study, judge = make(store, confirmation, tasks), Judge()
-    with monkeypatch.context() as patched:
-        patched.setattr("searcher.driver.loop.Search._reopen_running", lambda self: None)
-        with leases.held_lease(store, study) as lease:
-            session_of = session.search(store, lease, study, SETTINGS, InlinePool(run=judge), never)
-            while next(session_of).done < after:
-                pass
-            session_of.close()
+    killed(store, study, SETTINGS, InlinePool(run=judge), after, monkeypatch)
     again = session.stored_settings(store.study("c"), None, {})
     run(store, store.study("c"), again, InlinePool(run=judge))
     assert set(judge.runs) == set(whole.runs)

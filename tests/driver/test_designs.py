@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from search_space import ParseError
-from searcher.driver import leases, session
+from searcher.driver import session
 from searcher.proposers import WAIT, Design, Stage
 from searcher.records import Study, StudyKind, TrialState
 from searcher.samplers.contract import Pending
@@ -25,7 +25,7 @@ from searcher.store.store import Store
 from tests.support import ROOT
 from tests.support.commands import Cli
 from tests.support.made import complete, image_task
-from tests.support.searches import ThreadPool, judge, never, run
+from tests.support.searches import ThreadPool, judge, killed, run
 from workers.contract import Job, Outcome, Verdict
 from workers.pools.base import InlinePool, Pool
 
@@ -104,12 +104,7 @@ def test_rankings_are_means_over_seeds_under_each_configuration(store: Store) ->
 def test_a_design_that_was_killed_goes_on(store: Store, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """As after `kill -9`: nothing is written at the end of the first session."""
     study, noting = make(store), Noting()
-    monkeypatch.setattr("searcher.driver.loop.Search._reopen_running", lambda self: None)
-    with leases.held_lease(store, study) as lease:
-        session_of = session.search(store, lease, study, SETTINGS, InlinePool(run=noting), never)
-        while next(session_of).done < after:
-            pass
-        session_of.close()
+    killed(store, study, SETTINGS, InlinePool(run=noting), after, monkeypatch)
     settings = session.stored_settings(store.study("d"), None, {})
     run(store, store.study("d"), settings, InlinePool(run=noting))
     assert len(store.trials(study)) == SECOND_STAGE + 4

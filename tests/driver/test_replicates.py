@@ -9,7 +9,7 @@ import pytest
 
 from search_space import key, parse
 from searcher import confirming
-from searcher.driver import leases, session
+from searcher.driver import session
 from searcher.proposers import LEADERS, MOST_TRAININGS
 from searcher.records import Kind, TrialState
 from searcher.reports.ranked import leaderboard
@@ -17,7 +17,7 @@ from searcher.settings.confirm import ConfirmSettings
 from searcher.store.checking import examine
 from searcher.store.store import Store
 from tests.support.made import measures, point
-from tests.support.searches import SETTINGS, ThreadPool, never, run
+from tests.support.searches import SETTINGS, ThreadPool, killed, run
 from workers.contract import Job, Outcome, Verdict
 from workers.pools.base import InlinePool, Pool
 
@@ -71,13 +71,7 @@ def test_a_search_with_replicates_that_was_killed_goes_on(
     whole = session.create_study(store, REPLICATED.replace(study_name="whole"))
     run(store, whole, REPLICATED, InlinePool(run=judge))
     study = session.create_study(store, REPLICATED)
-    with monkeypatch.context() as patched:
-        patched.setattr("searcher.driver.loop.Search._reopen_running", lambda self: None)
-        with leases.held_lease(store, study) as lease:
-            session_of = session.search(store, lease, study, REPLICATED, InlinePool(run=judge), never)
-            while next(session_of).done < after:
-                pass
-            session_of.close()
+    killed(store, study, REPLICATED, InlinePool(run=judge), after, monkeypatch)
     run(store, study, REPLICATED, InlinePool(run=judge))
     one, other = (
         [(trial.expression, trial.seed, trial.value) for trial in store.trials(found)] for found in (study, whole)

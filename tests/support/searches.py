@@ -103,6 +103,19 @@ def run_and_die(store: Store, study: Study, settings: Config, after: int, monkey
             return
 
 
+def killed(
+    store: Store, study: Study, settings: Config, pool: Pool, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session that ends, as after `kill -9`, once `after` trials have ended: it writes nothing at its end."""
+    with monkeypatch.context() as patch:
+        patch.setattr("searcher.driver.loop.Search._reopen_running", lambda self: None)
+        with leases.held_lease(store, study) as lease:
+            session_of = session.search(store, lease, study, settings, pool, never)
+            while next(session_of).done < after:
+                pass
+            session_of.close()
+
+
 class CountingJudge:
     """Counts runs by key, and can take its time."""
 

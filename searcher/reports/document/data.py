@@ -13,9 +13,8 @@ from searcher.records import Study, StudyKind, TrialState
 from searcher.reports import published
 from searcher.reports.confirmed import Confirmed, is_confirmation, plan_of
 from searcher.reports.document import confirmation, illustrations, reproduction, search, story
-from searcher.reports.words import OWN, task_words
+from searcher.reports.words import OWN, metric_facts, task_words
 from searcher.store.store import Store
-from workers.contract import Metric
 
 VERSION = 1  # of the structure of these values
 LANGUAGE = "torch"  # of the best function's code
@@ -38,7 +37,7 @@ def report_data(store: Store, study: Study, *, costs: bool = True) -> dict[str, 
         "report": VERSION,
         "searcher": __version__,
         "study": _study(store, study),
-        "metric": _metric(confirmed.plan.metric if confirmed else study.objective),
+        "metric": metric_facts(confirmed.plan.metric if confirmed else study.objective),
         "search": None if confirmed else search.facts(store, study, LEADERS),
         "confirmation": confirmation.facts(confirmed) if confirmed else None,
         "related": _related(store, study, confirmed),
@@ -69,15 +68,6 @@ def _study(store: Store, study: Study) -> dict[str, Any]:
     }
 
 
-def _metric(metric: Metric) -> dict[str, str]:
-    return {
-        "name": metric.name,
-        "direction": str(metric.direction),
-        "unit": metric.unit,
-        "split": metric.split,
-    }
-
-
 def _related(store: Store, study: Study, confirmed: Confirmed | None) -> list[dict[str, Any]]:
     """Return the search of a confirmation, or the confirmations of a search, in short."""
     if confirmed:
@@ -86,7 +76,7 @@ def _related(store: Store, study: Study, confirmed: Confirmed | None) -> list[di
             return []
         known = store.study(name)
         facts = search.facts(store, known, 10)
-        data: dict[str, Any] = {"study": _study(store, known), "metric": _metric(known.objective), "search": facts}
+        data: dict[str, Any] = {"study": _study(store, known), "metric": metric_facts(known.objective), "search": facts}
         data["winner"] = search.winner(facts)
         short = {"leaderboard": facts["leaderboard"], "metrics": facts["metrics"]}
         return [{"study": name, "kind": "search", "story": story.of_search_in_short(data), **short}]

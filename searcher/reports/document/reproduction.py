@@ -13,7 +13,7 @@ from searcher.reports.words import task_settings, task_words
 from searcher.settings.config import Config, SearchSettings, TrainingSettings
 from searcher.settings.declared import Declared, declared
 from workers.tasks.base import IMAGES
-from workers.tasks.images.config import ImageConfig, Recipe
+from workers.tasks.images.config import EVALUATION, ImageConfig, Recipe
 from workers.tasks.images.recipes import RECIPES
 
 RECIPE = "recipe"
@@ -110,7 +110,7 @@ def _of_trainings(study: Study, plan: Confirmation) -> Iterator[str]:
         values = list(dict.fromkeys(str(one[name]) for one in settings if name in one))
         if len(values) > 1 or (values and not plan.search):
             yield from (flag, ",".join(values))
-    if any(one.get("evaluation", {}).get("vary_split") for one in settings):
+    if any(one.get(EVALUATION, {}).get("vary_split") for one in settings):
         yield "--vary-split"
     if not plan.search:
         yield from _without_network(_flags(study.config, TrainingSettings))

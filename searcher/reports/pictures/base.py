@@ -50,16 +50,6 @@ def kind_of(study: Study) -> str:
     return CONFIRMATION if is_confirmation(study) else SEARCH
 
 
-def described(metric: Metric) -> dict[str, str]:
-    """Return a metric as plain values."""
-    return {
-        "name": metric.name,
-        "direction": str(metric.direction),
-        "unit": metric.unit,
-        "split": metric.split,
-    }
-
-
 def finished_trials(store: Store, study: Study) -> list[Trial]:
     """Return the trials that have ended under the first task configuration, in the order in which they ended.
 

@@ -15,7 +15,8 @@ from searcher.records import Study
 from searcher.reports.confirmed import Confirmed, is_confirmation, plan_of
 from searcher.reports.function import Array
 from searcher.reports.pictures import style
-from searcher.reports.pictures.base import Data, NothingToDraw, described
+from searcher.reports.pictures.base import Data, NothingToDraw
+from searcher.reports.words import metric_facts
 from searcher.store.store import Store
 from workers.contract import Metric
 
@@ -51,7 +52,7 @@ def differences_data(store: Store, study: Study) -> dict[str, Any]:
     for panel in panels:
         panel["functions"].sort(key=lambda row: order.index(row["label"]))
     return {
-        "metric": described(plan.metric),
+        "metric": metric_facts(plan.metric),
         "reference": plan.reference_label,
         "rope": chosen_rope(plan.rope, plan.metric),
         "order": order,
@@ -292,8 +293,8 @@ def confirmed_data(store: Store, study: Study) -> dict[str, Any]:
     if not any(panel["functions"] for panel in panels):
         raise NothingToDraw(f"no function of study {study.name!r} has a value in its search and a confirmed one")
     return {
-        "metric": described(plan.metric),
-        "search_metric": described(searched_by),
+        "metric": metric_facts(plan.metric),
+        "search_metric": metric_facts(searched_by),
         "search": plan.search,
         "reference": plan.reference_label,
         "panels": panels,

@@ -12,8 +12,9 @@ from search_space import KNOWN, parse
 from searcher.records import Study
 from searcher.reports.function import REACH, Array, FunctionReport, sampled
 from searcher.reports.pictures import style
-from searcher.reports.pictures.base import Data, NothingToDraw, described, label, leading, tree_of
+from searcher.reports.pictures.base import Data, NothingToDraw, label, leading, tree_of
 from searcher.reports.plot import FARTHEST, broken_at, limits
+from searcher.reports.words import metric_facts
 from searcher.store.store import Store
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def functions_data(store: Store, study: Study) -> dict[str, Any]:
         {"label": label(row), "expression": row["expression"], "value": row["value"], **_curve(row["expression"], x)}
         for row in drawn
     ]
-    told = {"metric": described(metric), "configuration": configuration}
+    told = {"metric": metric_facts(metric), "configuration": configuration}
     return {**told, "x": x.tolist(), "functions": curves, "relu": _curve(RELU, x)}
 
 

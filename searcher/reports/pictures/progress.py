@@ -16,13 +16,13 @@ from searcher.reports.pictures.base import (
     NothingToDraw,
     baselines,
     complete,
-    described,
     finished_trials,
     label,
     leaders,
     no_result,
     ranked,
 )
+from searcher.reports.words import metric_facts
 from searcher.store.store import Store
 from workers.contract import Metric, Point
 from workers.tasks.base import IMAGES
@@ -62,7 +62,7 @@ def progress_data(store: Store, study: Study) -> dict[str, Any]:
             best.append(row)
     without = [{name: value for name, value in row.items() if name != "merit"} for row in rows]
     return {
-        "metric": described(study.objective),
+        "metric": metric_facts(study.objective),
         "finished": len(trials),
         "seconds": spent[-1],
         "trials": without,
@@ -182,7 +182,7 @@ def _curves(study: Study, metric: Metric, panels: Sequence[Data]) -> dict[str, A
     if not any(line["points"] for panel in panels for line in panel["lines"]):
         raise NothingToDraw(f"study {study.name!r} has no learning curve of a function that was trained to the end")
     step = "epoch" if study.task.config.task == IMAGES else "step"
-    return {"metric": described(metric), "step": step, "panels": list(panels)}
+    return {"metric": metric_facts(metric), "step": step, "panels": list(panels)}
 
 
 def _metric_of(metrics: Sequence[Metric], wanted: Metric, curves: Iterable[Sequence[Point]]) -> Metric:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from searcher.records import Study
 from searcher.reports.cost import in_words, with_costs
 from searcher.reports.pictures import style
-from searcher.reports.pictures.base import Data, NothingToDraw, described, front, label, leading, tree_of
+from searcher.reports.pictures.base import Data, NothingToDraw, front, label, leading, tree_of
+from searcher.reports.words import metric_facts
 from searcher.store.store import Store
 from workers.contract import Metric
 
@@ -30,7 +31,7 @@ def cost_data(store: Store, study: Study) -> dict[str, Any]:
         raise NothingToDraw(f"the cost of no function of study {study.name!r} can be measured: {rows[0]['cost_note']}")
     names = ("cost_forward_ns", "cost_both_ns", "cost_forward_ratio", "cost_both_ratio", "cost_saved_bytes")
     return {
-        "metric": described(metric),
+        "metric": metric_facts(metric),
         "configuration": configuration,
         "functions": [_kept(row, names) for row in found],
         "time_front": _front(found, "cost_both_ratio", metric),
@@ -47,7 +48,7 @@ def size_data(store: Store, study: Study) -> dict[str, Any]:
     if not rows:
         raise NothingToDraw(f"no ranked function of study {study.name!r} is an expression of known primitives")
     return {
-        "metric": described(metric),
+        "metric": metric_facts(metric),
         "configuration": configuration,
         "functions": [_kept(row, ("nodes",)) for row in rows],
         "front": _front(rows, "nodes", metric),

@@ -11,7 +11,8 @@ import numpy as np
 from searcher.display import headline
 from searcher.records import REFUSED, Kind, Study, TrialState
 from searcher.reports.pictures import style
-from searcher.reports.pictures.base import Data, NothingToDraw, baselines, complete, described, finished_trials, ranked
+from searcher.reports.pictures.base import Data, NothingToDraw, baselines, complete, finished_trials, ranked
+from searcher.reports.words import metric_facts
 from searcher.store.store import Store
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def trials_data(store: Store, study: Study) -> dict[str, Any]:
     marks = baselines(ranked(store, study, 1))
     counts = Counter(trial.state for trial in candidates if trial.cites is None)
     return {
-        "metric": described(study.objective),
+        "metric": metric_facts(study.objective),
         "candidates": values,
         "baselines": marks,
         "infeasible": counts[TrialState.INFEASIBLE],
