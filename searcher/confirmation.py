@@ -34,8 +34,8 @@ class Function:
         expression: as text in normal form.
         key: the key of the function; equal functions have equal keys.
         name: the name of a known function; empty if it has none.
-        searched: the value that it had in the search, of the search's objective; None if it was not searched for.
-        trial: the number of its trial in the search; None if it was not searched for.
+        searched: its value of the search's objective; None if the search did not train it.
+        trial: the number of its trial in the search; None if the search did not train it.
     """
 
     expression: str
@@ -235,7 +235,7 @@ class Results:
     """The trainings of a confirmation that have ended.
 
     Attributes:
-        merits: of the trainings that a worker judged: greater is better, None if the training diverged.
+        merits: the merit of each training that a worker judged; None if the training diverged.
         failed: trainings that a machine could not finish.
     """
 
@@ -320,7 +320,7 @@ class Results:
         return across(known, self.plan.reference_label, alpha=self.plan.alpha, rope=self.plan.rope)
 
     def needed(self) -> Iterator[Training]:
-        """Yield the trainings that come next, in order, those that run or have failed included. None: all is done.
+        """Yield the trainings that come next, in order. Those that run are among them. If there are none, all is done.
 
         The tuning comes first. Within a stage, functions change fastest, then configurations, then seeds, so that at
         any time all functions have been trained about equally often.

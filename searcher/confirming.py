@@ -40,11 +40,12 @@ class Wanted:
     """What a person asks for.
 
     Attributes:
-        settings: of the confirmation.
-        training: of the trainings and of how they are run; with a search, its trainings.
+        settings: the settings of the confirmation.
+        training: the settings of the trainings, which are the search's if there is one, and of how they are run.
         expressions: functions to confirm, by name or as formulas.
         search: the search whose functions are confirmed; None: no search.
-        others: settings of trainings under which to compare too, by name; without a search they are in `training`.
+        others: the settings, by name, in which a further configuration differs from the search's. Without a search
+            they are in `training`.
         reproduces: the published experiment that this is a part of, and its scale; mostly empty.
     """
 

@@ -170,7 +170,7 @@ def reproduction(name: str) -> Reproduction:
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """What is done, with the settings of each step by name.
+    """The steps of a reproduction, with their settings by name.
 
     Attributes:
         search: settings of the search; None: there is none.

@@ -106,7 +106,7 @@ def run_and_die(store: Store, study: Study, settings: Config, after: int, monkey
 def killed(
     store: Store, study: Study, settings: Config, pool: Pool, after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A session that ends, as after `kill -9`, once `after` trials have ended: it writes nothing at its end."""
+    """Run a session until `after` trials have ended. As after `kill -9`, it writes nothing at its end."""
     with monkeypatch.context() as patch:
         patch.setattr("searcher.driver.loop.Search._reopen_running", lambda self: None)
         with leases.held_lease(store, study) as lease:
