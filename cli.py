@@ -242,21 +242,25 @@ def trial(
     storage: Storage = DEFAULT_STORAGE,
     output: Output = Format.table,
 ) -> None:
-    """Show one trial: what was trained, how it ended, its learning curve."""
+    """Show one trial: what was trained, how it ended, its learning curve, and what its parameters became."""
     from searcher.reports import report
+    from searcher.reports.learned import table_row
 
     with opened(storage) as store:
-        facts, curve = report.trial_report(store, store.study(name), number)
+        found = report.trial_report(store, store.study(name), number)
         if output is not Format.table:
-            print_rows([{**facts, "curve": curve}], output)
+            print_rows([{**found.facts, "curve": found.curve, "learned": found.learned}], output)
             return
-        headline, _, traceback = str(facts["reason"] or "").partition("\n")  # what has lines of its own fits no table
-        rows = {**facts, "reason": headline}
+        # A reason may have lines of its own, which fit no table.
+        headline, _, traceback = str(found.facts["reason"] or "").partition("\n")
+        rows = {**found.facts, "reason": headline}
         print_rows([{"": key, " ": value} for key, value in rows.items() if value not in (None, "")], output)
         if traceback:
             print_text(traceback)
-        if curve:
-            print_rows(curve, output)
+        if found.curve:
+            print_rows(found.curve, output)
+        if found.learned:
+            print_rows(map(table_row, found.learned), output)
 
 
 @app.command()

@@ -53,6 +53,7 @@ def code(
     channels: int = 1,
     dim: int | None = None,
     betas: Betas | None = None,
+    frozen: bool = False,
 ) -> str:
     """Return the text of a file that defines this function in another language. The file works without this project.
 
@@ -66,6 +67,7 @@ def code(
             (-1 if not given) have it as their default.
         betas: the trained values, as `[beta.tolist() for beta in activation.betas]`; all 1 if not given. LaTeX shows
             symbols instead of values.
+        frozen: make the parameters constants, which are not trained.
 
     Raises:
         ParseError: the text is not an expression.
@@ -78,7 +80,10 @@ def code(
         raise SpaceError(f"onnx files are not text: use onnx_bytes; targets with text: {', '.join(_WRITERS)}")
     tree = _tree(expression, to)
     dim = (-1 if to == "jax" else 1) if dim is None else checked_dim(dim)
-    export = _Export(tree, to, name, channels, dim, _start_values(tree, channels, betas))
+    starts = _start_values(tree, channels, betas)
+    if frozen and all(len(row) == 1 for row in starts):
+        tree, starts = tree.with_numbers([row[0] for row in starts]), []
+    export = _Export(tree, to, name, channels, dim, starts, frozen)
     export.identifier(camel=False)  # check the name, because every file contains it
     return _WRITERS[to](export)
 
@@ -93,6 +98,7 @@ class _Export:
     channels: int
     dim: int
     betas: Betas
+    frozen: bool = False
 
     @property
     def title(self) -> str:
@@ -185,8 +191,11 @@ def _torch(export: _Export) -> str:
         places = "".join(f"{symbol} = self.{symbol}.to(x.dtype).reshape(shape)\n" for symbol in symbols)
         body = f"shape = self._broadcast_shape(x)\n{places}{body}"
         pairs = zip(symbols, export.betas, strict=True)
-        starts = (templates.TORCH_PARAMETER.format(symbol=symbol, start=f"[{_row(row)}]") for symbol, row in pairs)
-        parameters = "".join([templates.TORCH_START, *starts, templates.TORCH_SHAPE])
+        start, each = (
+            ("", templates.TORCH_BUFFER) if export.frozen else (templates.TORCH_START, templates.TORCH_PARAMETER)
+        )
+        starts = (each.format(symbol=symbol, start=f"[{_row(row)}]") for symbol, row in pairs)
+        parameters = "".join([start, *starts, templates.TORCH_SHAPE])
     definition = export.filled(
         templates.TORCH_CLASS,
         name=name,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain
@@ -133,6 +133,19 @@ class Expression:
         if self.op == "beta":
             return beta(numbers[int(self.value)])
         return Expression(self.op, tuple([arg.with_betas(numbers) for arg in self.args]), self.value)
+
+    def with_numbers(self, values: Sequence[float]) -> Expression:
+        """Return this tree with a constant for each parameter: one value for each of `betas`, in their order.
+
+        Raises:
+            SpaceError: a value is infinite or NaN.
+        """
+        constants = {old: number(value) for old, value in zip(self.betas, values, strict=True)}
+        return self.fold(
+            lambda node, args: (
+                constants[int(node.value)] if node.op == "beta" else Expression(node.op, args, node.value)
+            )
+        )
 
     def normal(self) -> Expression:
         """Return this tree with its parameters numbered 1, 2, ... in order of appearance."""

@@ -139,6 +139,9 @@ TORCH_START = """\
 TORCH_PARAMETER = """\
         self.{symbol} = nn.Parameter(torch.tensor({start}).expand(channels).clone())
 """
+TORCH_BUFFER = """\
+        self.register_buffer("{symbol}", torch.tensor({start}).expand(channels).clone())
+"""
 TORCH_SHAPE = '''
     def _broadcast_shape(self, x: Tensor) -> tuple[int, ...]:
         """Return the shape in which a parameter broadcasts with x. An x of one dimension is read as (channels,)."""

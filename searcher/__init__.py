@@ -96,6 +96,7 @@ class SearcherError(RuntimeError):
     |- PlanError: the stored plan of a confirmation cannot be read, for example because a newer version made it
     |- QueryStopped: a query took too long or needed too much memory
     |- ReportError: a report cannot be written
+    |- NothingLearned: a trial has no learned parameters
     |- NothingToDraw: a study has nothing yet that a picture could show
     |- TaskNotReady: `searcher task check` found that a task does not keep its contract
     |- LogError: a log file cannot be written

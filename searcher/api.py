@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search_space import SpaceError
+from search_space import Activation, SpaceError
 from searcher import DEFAULT_STORAGE, SearcherError, UsageError, records
 from searcher.driver.approval import CodeNotTrusted
 from searcher.driver.loop import Progress, StopAsked
@@ -23,6 +23,7 @@ from searcher.observe.progress import Display
 from searcher.records import Kind, StudyKind, Trial, TrialState
 from searcher.reports import report
 from searcher.reports.confirmed import Confirmed
+from searcher.reports.learned import LearnedFunction
 from searcher.reports.mirrors import marked
 from searcher.reports.ranked import leaderboard
 from searcher.sessions import Caller, Request, Session, confirmed, launched
@@ -34,7 +35,7 @@ from searcher.store.checking import explained_damage
 from searcher.store.database import StoreError
 from searcher.store.lease import StudyBusy
 from searcher.store.store import Store, StudyExists, UnknownStudy
-from workers.contract import Metric, Point, WorkersError
+from workers.contract import Learned, Metric, Point, WorkersError
 from workers.tasks import own
 
 if TYPE_CHECKING:
@@ -454,6 +455,42 @@ class Study:
         trial = self.trial(number)
         with self._view._reading() as store:
             return store.curve(self._record, number if trial.cites is None else trial.cites)
+
+    def learned(self, number: int) -> list[Learned]:
+        """Read what the parameters of a trial's function became, site by site of the network. A trial that cites
+        another one has the learned parameters of that one.
+
+        Args:
+            number: the number of the trial in the study, from 0.
+
+        Returns:
+            A record for each parameter at each site; none if the function has no parameters, or the training was
+            stopped early.
+
+        Raises:
+            UnknownStudy: The study has no such trial.
+        """
+        trial = self.trial(number)
+        with self._view._reading() as store:
+            return store.learned(self._record, number if trial.cites is None else trial.cites)
+
+    def activation(self, number: int, site: str) -> Activation:
+        """Make the activation that a trial's network had at one site after the training.
+
+        Args:
+            number: the number of the trial in the study, from 0.
+            site: the name of the site, as in `learned`.
+
+        Returns:
+            A PyTorch module with the learned parameters; it gives the same outputs as the one in the network.
+
+        Raises:
+            UnknownStudy: The study has no such trial.
+            NothingLearned: The trial has no learned parameters.
+            UsageError: There is no such site, or only statistics of its parameters are kept.
+        """
+        with self._view._reading() as store:
+            return LearnedFunction.of(store, self._record, number).module(site)
 
     def __repr__(self) -> str:
         objective = f"{self.objective.direction} {self.objective.name}"

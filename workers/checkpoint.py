@@ -14,7 +14,7 @@ import math
 import os
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -33,15 +33,21 @@ log = logging.getLogger(__name__)
 
 UNUSED_SECONDS = 30 * 86_400.0  # older checkpoints in the cache are removed
 TENSOR = "tensor"  # the key of a reference to a tensor
-FORMAT = 2  # increased when the meaning of the file's contents changes
+FORMAT = 3  # increased when the meaning of the file's contents changes
 
 
 class Trainable(Protocol):
-    """A training that can be saved: its state is the generator `draw` and the tensors of `tensors()`."""
+    """A training that can be saved: its state is the generator `draw` and the tensors of `tensors()`.
+
+    `load` takes over the tensors of an earlier training. It raises ValueError, and changes nothing, if they are not
+    those of this training.
+    """
 
     draw: torch.Generator
 
     def tensors(self) -> dict[str, Tensor]: ...
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None: ...
 
 
 class _CheckpointFile:
@@ -78,16 +84,11 @@ class Checkpoint(_CheckpointFile):
             with safe_open(self._path, framework="pt", device="cpu") as file:
                 read = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
                 curve = [Point(**point) for point in json.loads(file.metadata()["curve"])]
-            tensors = child.tensors()
-            if {n: t.shape for n, t in tensors.items()} != {n: t.shape for n, t in read.items() if n in tensors}:
-                raise ValueError("its tensors are not those of this network")
             generators = [read[f"draws.{name}"] for name in _states(child.draw, self._device)]
+            child.load(read)
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             log.warning("the checkpoint %s is not used: %s", self._path, error)
             return []
-        with torch.no_grad():
-            for name, tensor in tensors.items():
-                tensor.copy_(read[name])
         _set_states(child.draw, self._device, generators)
         log.info("going on after epoch %d, from %s", len(curve), self._path)
         return curve

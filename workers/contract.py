@@ -152,6 +152,39 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
+class Learned:
+    """What a training has made of one parameter of the activation at one site of a network.
+
+    Attributes:
+        site: the name of the activation in the network, or its number in a user's own task.
+        parameter: `beta`; if the function has several, `beta1`, `beta2` and so on.
+        channels: the number of its values, one for each channel.
+        dim: the dimension of the channels.
+        mean, deviation: their mean and standard deviation.
+        minimum, lower_quartile, median, upper_quartile, maximum: their quantiles.
+        values: all values in float32; empty if there are too many to keep.
+    """
+
+    site: str
+    parameter: str
+    channels: int
+    dim: int
+    mean: float
+    deviation: float
+    minimum: float
+    lower_quartile: float
+    median: float
+    upper_quartile: float
+    maximum: float
+    values: tuple[float, ...] = ()
+
+    @classmethod
+    def from_plain(cls, fields: Mapping[str, Any]) -> Self:
+        """Return the record of a JSON object."""
+        return cls(**{**fields, "values": tuple(fields["values"])})
+
+
+@dataclass(frozen=True, slots=True)
 class Limit:
     """The lowest merit of one metric that is good enough."""
 
@@ -261,6 +294,7 @@ class Outcome:
         reason: why it ended so; empty for COMPLETE. The first line is a summary.
         metrics: the final values by the names of metrics; not empty if and only if the verdict is COMPLETE or PRUNED.
         curve: the reported points, by step.
+        learned: the learned parameters of the activations, site by site.
         parameters: number of parameters that the network learns; None if not known.
         data_digest: the digest of the data on which it was trained; empty if not known.
         seconds: the worker's wall-clock time, which the pool measures.
@@ -274,6 +308,7 @@ class Outcome:
     reason: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict, hash=False)
     curve: tuple[Point, ...] = ()
+    learned: tuple[Learned, ...] = ()
     parameters: int | None = None
     data_digest: str = ""
     seconds: float = 0.0
@@ -300,6 +335,7 @@ class Outcome:
             "verdict": Verdict(fields["verdict"]),
             "health": Health(fields["health"]),
             "curve": tuple(Point(**point) for point in fields["curve"]),
+            "learned": tuple(map(Learned.from_plain, fields["learned"])),
             "declaration": Declaration.from_plain(declared) if declared else None,
         }
         return cls(**{**fields, **typed})

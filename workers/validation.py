@@ -12,12 +12,13 @@ from contextlib import suppress
 from dataclasses import replace
 from numbers import Integral, Real
 
-from workers.contract import Declaration, Health, Metric, Outcome, Point, Verdict
-from workers.text import limited
+from workers.contract import Declaration, Health, Learned, Metric, Outcome, Point, Verdict
+from workers.text import limited, storable
 
 LARGEST_INTEGER = 2**31 - 1  # the largest SQL integer of every database
 LARGEST = 1e300  # the largest absolute value of metrics and seconds that the tables accept
 DIGEST_LENGTH = 200
+SITE_LENGTH = 1000
 
 
 def validated(outcome: object, declared: Declaration, objective: str = "") -> Outcome:
@@ -63,6 +64,7 @@ def _accepted(outcome: Outcome, declared: Declaration, objective: str) -> Outcom
         outcome,
         metrics=_result(seen, declared, objective),
         curve=_curve(outcome.curve, declared),
+        learned=_learned(outcome),
         parameters=None if parameters is None else _integer("parameters", parameters, 0),
         seconds=_number("seconds", outcome.seconds, 0, LARGEST),
     )
@@ -121,6 +123,31 @@ def _curve(curve: Sequence[Point], declared: Declaration) -> tuple[Point, ...]:
         metrics = _without_test(point.metrics, declared)
         points.append(Point(step, checked_metrics(metrics, declared, f" of step {step}", whole=False)))
     return tuple(points)
+
+
+def _learned(outcome: Outcome) -> tuple[Learned, ...]:
+    """Return the learned parameters. Raise ValueError if one cannot be stored."""
+    if not isinstance(outcome.learned, (tuple, list)):
+        raise ValueError(f"the learned parameters are {_shown(outcome.learned)}; accepted: a list of records")
+    return tuple(map(_checked, outcome.learned))
+
+
+def _checked(found: object) -> Learned:
+    if not isinstance(found, Learned) or not isinstance(found.values, (tuple, list)):
+        raise ValueError(f"a learned parameter is {_shown(found)}; accepted: records with a tuple of values")
+    if not isinstance(found.site, str) or not isinstance(found.parameter, str):
+        raise ValueError(f"a learned parameter is named {_shown((found.site, found.parameter))}; accepted: texts")
+    name = f"the learned {limited(found.parameter, 100)} of {limited(found.site, 200)}"
+    numbers = ("mean", "deviation", "minimum", "lower_quartile", "median", "upper_quartile", "maximum")
+    return replace(
+        found,
+        site=limited(storable(found.site), SITE_LENGTH),
+        parameter=limited(storable(found.parameter), SITE_LENGTH),
+        channels=_integer(f"the number of channels of {name}", found.channels, 1),
+        dim=_integer(f"the dimension of {name}", found.dim, -LARGEST_INTEGER),
+        **{one: _number(f"{one} of {name}", getattr(found, one), -LARGEST, LARGEST) for one in numbers},
+        values=tuple(_number(f"a value of {name}", value, -LARGEST, LARGEST) for value in found.values),
+    )
 
 
 def _without_test(metrics: Mapping[str, float], declared: Declaration) -> Mapping[str, float]:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from itertools import dropwhile, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from typer.core import TyperCommand
 
-from searcher import SearcherError, UsageError
-from searcher.commands.console import MOST, Format, Output, Row, no_result, print_rows
+from searcher import DEFAULT_STORAGE, SearcherError, UsageError
+from searcher.commands.console import MOST, Format, Output, Row, Storage, no_result, opened, print_rows
 
 if TYPE_CHECKING:
     from search_space import Choices, Expression, Grammar
     from searcher.reports.function import FunctionReport
+    from searcher.reports.learned import LearnedFunction
 
 app = typer.Typer()
 group = typer.Typer(help="The search spaces, and the functions in them.", no_args_is_help=True)
@@ -31,7 +33,16 @@ Binary = Annotated[str | None, typer.Option(help="Use only these binary primitiv
 Primitives = Annotated[
     str | None, typer.Option(help="Modules that register primitives of your own: package.module,...")
 ]
-Formula = Annotated[str, typer.Argument(help="A formula, as in 'x * sigmoid(beta * x)', or a known name (swish).")]
+Formula = Annotated[
+    str,
+    typer.Argument(
+        help="A formula, as in 'x * sigmoid(beta * x)', or a known name (swish); with NUMBER, the name of a study."
+    ),
+]
+Number = Annotated[
+    int | None,
+    typer.Argument(min=0, max=2**31 - 1, help="A trial of the study: take its function as it was learned."),
+]
 
 
 class TakesMinus(TyperCommand):
@@ -150,27 +161,58 @@ def enumerate_space(
 @app.command(cls=TakesMinus)
 def code(
     expression: Formula,
+    number: Number = None,
     to: Annotated[str, typer.Option(help="torch, jax, sympy, latex, markdown or onnx.")] = "torch",
     file: Annotated[Path | None, typer.Option("-o", "--output", help="File to write; stdout if not given.")] = None,
     name: Annotated[str, typer.Option(help="Name of the class or function; derived from the key if not given.")] = "",
-    channels: Annotated[int, typer.Option(help="Channels of the input; each has its own parameters.")] = 1,
+    channels: Annotated[
+        int | None, typer.Option(help="Channels of the input; each has its own parameters. Default: 1.")
+    ] = None,
     dim: Annotated[
         int | None, typer.Option(help="Dimension of the channels: 1 or -1 (the last). Default: 1, for jax -1.")
     ] = None,
+    at: Annotated[
+        str, typer.Option(help="Of a trial: start each channel as at this site of its network; see `searcher trial`.")
+    ] = "",
+    frozen: Annotated[
+        bool, typer.Option("--frozen", help="Make the parameters constants, which are not trained.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
     primitives: Primitives = None,
+    storage: Storage = DEFAULT_STORAGE,
 ) -> None:
-    """Write a function as code that does not need this project."""
+    """Write a function as code that does not need this project. The code of a trial starts from the parameters that it
+    learned: from their medians over all sites, or from those of one site (--at)."""
     from search_space import code as text_of
     from search_space import onnx_bytes
 
-    tree, known = _expression(expression, primitives)
+    if number is None:
+        tree, known = _expression(expression, primitives)
+        if at:
+            raise UsageError("--at is for the code of a trial: searcher code STUDY NUMBER --at SITE")
+        start = Start(channels or 1, dim, None)
+    else:
+        learned = _learned(expression, number, storage, primitives)
+        tree, known = learned.expression, ""
+        start = _start(learned, at, channels, dim)
+    if frozen and not tree.betas:
+        raise UsageError(f"--frozen: {tree} has no parameters; leave it out")
     if to == "onnx":
         if file is None:
             raise UsageError("an onnx file is not text for a terminal; name a file: -o FILE.onnx")
-        content = onnx_bytes(tree, channels=channels, dim=1 if dim is None else dim)
+        content = onnx_bytes(
+            tree, channels=start.channels, dim=1 if start.dim is None else start.dim, betas=start.betas
+        )
     else:
-        text = text_of(tree, to, name=name or known, channels=channels, dim=dim)
+        text = text_of(
+            tree,
+            to,
+            name=name or known,
+            channels=start.channels,
+            dim=start.dim,
+            betas=start.betas,
+            frozen=frozen,
+        )
         if file is None:
             print(text, end="")
             return
@@ -179,23 +221,80 @@ def code(
     print(f"{to}, {len(content)} bytes, written to {file}", file=sys.stderr)
 
 
+class Start(NamedTuple):
+    """The channels of exported code, and the start values of the parameters; None: 1."""
+
+    channels: int
+    dim: int | None
+    betas: list[list[float]] | None
+
+
+def _start(learned: LearnedFunction, at: str, channels: int | None, dim: int | None) -> Start:
+    """Return the start values that a trial has learned: those of one site, or the medians over all sites."""
+    if not at:
+        number = channels or 1
+        sizes = sorted({one.channels for one in learned.parameters})
+        shown = ", ".join(f"{value:.6g}" for value in learned.medians)
+        counts = f"{len(learned.sites)} sites with {', '.join(map(str, sizes))} channels"
+        print(f"starts from {shown}, the median over {counts}; --at SITE: as at one of them", file=sys.stderr)
+        return Start(number, dim, [[value] * number for value in learned.medians])
+    found, module = learned.at(at), learned.module(at)
+    if channels not in (None, module.channels):
+        raise UsageError(
+            f"--channels {channels}: {at} has {module.channels} channels, and each starts from its own values; leave "
+            "--channels out, or leave --at out to start all channels from the medians"
+        )
+    return Start(module.channels, module.dim if dim is None else dim, [list(one.values) for one in found])
+
+
 @app.command(cls=TakesMinus)
 def show(
     expression: Formula,
+    number: Number = None,
     plot: Annotated[Path | None, typer.Option(help="Also draw a picture: FILE.png or FILE.svg.")] = None,
     primitives: Primitives = None,
+    storage: Storage = DEFAULT_STORAGE,
     output: Output = Format.table,
 ) -> None:
-    """Show a function's properties without training it: its shape, its slope, its effect in a deep network."""
+    """Show a function's properties without training it: its shape, its slope, its effect in a deep network. With a
+    study and the number of a trial, show the function as that training has learned it."""
     from searcher.reports.function import FunctionReport
 
-    report = FunctionReport(_expression(expression, primitives)[0])
-    if plot:  # before printing, which a closed pipe may end
-        from searcher.reports import plot as picture
+    if number is None:
+        report = FunctionReport(_expression(expression, primitives)[0])
+        if plot:  # before printing, which a closed pipe may end
+            from searcher.reports import plot as picture
 
-        picture.save(report, plot)
+            picture.save(report, plot)
+            print(f"picture written to {plot}", file=sys.stderr)
+        _print_report(report, output)
+        return
+    from searcher.reports.learned import table_row
+
+    learned = _learned(expression, number, storage, primitives)
+    if plot:
+        from searcher.reports.pictures.learned import save
+
+        save(learned, plot)
         print(f"picture written to {plot}", file=sys.stderr)
-    _print_report(report, output)
+    rows = [asdict(one) for one in learned.parameters]
+    if output is not Format.table:
+        print_rows(rows, output)
+        return
+    print(f"{learned.where}: {learned.expression}, as learned")
+    print_rows(map(table_row, rows), output)
+    print(f"With the medians over all sites, {learned.typical}:\n")
+    _print_report(FunctionReport(learned.typical), output)
+
+
+def _learned(study: str, number: int, storage: str, primitives: str | None) -> LearnedFunction:
+    from search_space import load_primitives
+    from searcher.reports.learned import LearnedFunction
+
+    with no_result():
+        load_primitives(_names(primitives, ()))
+    with opened(storage) as store:
+        return LearnedFunction.of(store, store.study(study), number)
 
 
 def _print_report(report: FunctionReport, output: Format) -> None:

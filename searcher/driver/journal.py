@@ -22,7 +22,7 @@ from searcher.records import Kind, Study, Trial, TrialState
 from searcher.store.database import StoreError
 from searcher.store.lease import Lease
 from searcher.store.rows import Batch
-from workers.contract import Point
+from workers.contract import Learned, Point
 
 
 def folder() -> Path:
@@ -177,6 +177,7 @@ def _plain(batch: Batch) -> dict[str, Any]:
         "added": [asdict(trial) for trial in batch.added],
         "changed": [[state, asdict(trial)] for state, trial in batch.changed],
         "curves": [[number, [astuple(point) for point in curve]] for number, curve in batch.curves.items()],
+        "learned": [[number, [asdict(one) for one in found]] for number, found in batch.learned.items()],
     }
 
 
@@ -188,6 +189,7 @@ def _batch(entry: dict[str, Any], study: Study) -> Batch:
         added=[_trial(trial, study) for trial in entry["added"]],
         changed=[(TrialState(state), _trial(trial, study)) for state, trial in entry["changed"]],
         curves={number: [to_point(*point) for point in curve] for number, curve in entry["curves"]},
+        learned={number: list(map(Learned.from_plain, found)) for number, found in entry.get("learned", [])},
         data_digests=digests if older else dict(map(tuple, entry["data_digests"])),
         serial=entry["serial"],
     )

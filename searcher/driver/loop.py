@@ -306,6 +306,8 @@ class Search:
         batch.changed.append((trial.state, done))
         if outcome.curve:
             batch.curves[trial.number] = outcome.curve
+        if outcome.learned:
+            batch.learned[trial.number] = outcome.learned
         self._record_end(done, ended, outcome.curve)
 
     def _on_our_data(self, trial: Trial, outcome: Outcome, batch: Batch) -> Outcome:

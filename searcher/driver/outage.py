@@ -283,6 +283,7 @@ def _together(held: deque[Batch]) -> Batch:
         whole.added += batch.added
         whole.changed += batch.changed
         whole.curves |= batch.curves
+        whole.learned |= batch.learned
         whole.data_digests |= batch.data_digests
         whole.serial = batch.serial
     return whole

@@ -53,6 +53,7 @@ from workers.tasks.images.data import Dataset, check_name, load
 from workers.tasks.images.doubts import doubts
 from workers.tasks.images.models import build, check_model
 from workers.tasks.images.networks.sites import activation_of
+from workers.tasks.images.optimizers import check_optimizer
 from workers.tasks.own import MAXOUT, is_given, names_object
 from workers.tasks.own import check_name as check_task_name
 
@@ -92,6 +93,7 @@ def check_training(settings: Config, *, maxout: bool = False) -> str:
     try:
         check_name(images.dataset)
         check_model(images.model, images.match)
+        check_optimizer(images.recipe)
     except WorkersError as error:
         raise ConfigError(str(error)) from error
     if settings.run.on_cluster:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from search_space import KNOWN, Expression, SpaceError, code, parse
-from search_space.expression import number
+from search_space import KNOWN, SpaceError, code, parse
 from searcher import SearcherError, UsageError
 from searcher.reports.function import REACH, Array, FunctionReport, sampled, window
 
@@ -59,11 +58,20 @@ def save(report: FunctionReport, path: Path) -> None:
         UsageError, SearcherError: as in `check`, or the file cannot be written.
     """
     check(path)
+    write(figure(report), path, report.key)
+
+
+def write(picture: Figure, path: Path, salt: str) -> None:
+    """Write a figure to a file. The same figure and the same salt of its ids give the same file.
+
+    Raises:
+        SearcherError: the file cannot be written.
+    """
     import matplotlib
 
     try:
-        with matplotlib.rc_context({"svg.hashsalt": report.key}):
-            figure(report).savefig(path, dpi=150, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
+        with matplotlib.rc_context({"svg.hashsalt": salt}):
+            picture.savefig(path, dpi=150, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
     except OSError as error:
         raise SearcherError(f"cannot write {path}: {error.strerror or error}") from error
 
@@ -95,18 +103,13 @@ def _curves(report: FunctionReport) -> list[tuple[FunctionReport, dict[str, Any]
     betas = {0: "", 1: "beta"}.get(len(report.expression.betas), "every beta")
     for value, style in MORE.items() if betas else ():
         look = {"label": f"{betas} = {value:g}", "linestyle": style, "color": STRONG, "linewidth": 1.1, "alpha": 0.6}
-        curves.append((FunctionReport(_with_betas(report.expression, value)), look))
+        fixed = report.expression.with_numbers([value] * len(report.expression.betas))
+        curves.append((FunctionReport(fixed), look))
     for name, (label, style) in OTHERS.items():
         if name not in report.names:
             look = {"label": label, "linestyle": style, "color": LIGHT, "linewidth": 1.1, "zorder": 1}
             curves.append((FunctionReport(parse(KNOWN[name].expression)), look))
     return curves
-
-
-def _with_betas(expression: Expression, value: float) -> Expression:
-    return expression.fold(
-        lambda node, args: number(value) if node.op == "beta" else Expression(node.op, args, node.value)
-    )
 
 
 def _panel(axes: Axes, curves: Sequence[tuple[FunctionReport, dict[str, Any]]], which: int) -> None:

@@ -116,9 +116,23 @@ def study_rows(store: Store) -> list[dict[str, Any]]:
     ]
 
 
-def trial_report(store: Store, study: Study, number: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return a trial's fields with the settings of its training, and its learning curve. A trial that cites another one
-    has the curve of that trial.
+@dataclass(frozen=True, slots=True)
+class TrialReport:
+    """A trial as plain values.
+
+    Attributes:
+        facts: its fields, with the settings of its training.
+        curve: its learning curve, a row for each step.
+        learned: what its parameters became, a row for each of them at each site of the network.
+    """
+
+    facts: dict[str, Any]
+    curve: list[dict[str, Any]]
+    learned: list[dict[str, Any]]
+
+
+def trial_report(store: Store, study: Study, number: int) -> TrialReport:
+    """Describe a trial. A trial that cites another one has the curve and the learned parameters of that trial.
 
     Raises:
         UnknownStudy: the study has no trial of that number.
@@ -126,8 +140,9 @@ def trial_report(store: Store, study: Study, number: int) -> tuple[dict[str, Any
     trial = store.trial(study, number)
     task = study.tasks[trial.task_config]
     facts = {"study": study.name, **_plain(trial, task), "task": task.config.task, **parameters(task.config)}
-    curve = store.curve(study, number if trial.cites is None else trial.cites)
-    return facts, [{"step": point.step, **point.metrics} for point in curve]
+    trained = number if trial.cites is None else trial.cites
+    curve = [{"step": point.step, **point.metrics} for point in store.curve(study, trained)]
+    return TrialReport(facts, curve, [asdict(one) for one in store.learned(study, trained)])
 
 
 def trial_rows(store: Store, study: Study) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from searcher.settings.config import Config, ConfigError
 from searcher.settings.declared import Declared, declared, values
 from searcher.settings.textfile import MARK, check_depth
 from workers.tasks.base import IMAGES
-from workers.tasks.images.config import DECLARATION, ImageConfig
+from workers.tasks.images.config import DECLARATION, OPTIMIZERS, ImageConfig, Recipe
 from workers.text import limited
 
 NAME_LENGTH = 200  # of a study's name, most
@@ -176,6 +176,7 @@ def _check_task(config: Config) -> None:
         objectives = [metric.name for metric in DECLARATION.metrics if metric.split == "val"]
         if objective not in ("", *objectives):
             raise ConfigError(f"unknown objective {objective!r}; {nearest(objective, objectives)}")
+        _check_optimizer(training.images.recipe)
         if training.task_kwargs:
             raise ConfigError("--task-kwargs are options of a task of your own; name it with --task, or leave them out")
         return
@@ -187,6 +188,16 @@ def _check_task(config: Config) -> None:
             f"{setting.label} is a setting of image trainings and has no effect on the task {training.task}; leave it "
             "out, or make it an option of your function: --task-kwargs"
         )
+
+
+def _check_optimizer(recipe: Recipe) -> None:
+    options = OPTIMIZERS[recipe.optimizer].options
+    for name in recipe.optimizer_kwargs:
+        if name not in options:
+            hint = "; momentum of sgd is a field of the recipe itself" if name in ("momentum", "nesterov") else ""
+            raise ConfigError(
+                f"recipe.optimizer_kwargs: {recipe.optimizer} has no option {name!r}; {nearest(name, options)}{hint}"
+            )
 
 
 def _check_search(config: Config) -> None:

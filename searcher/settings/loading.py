@@ -18,7 +18,7 @@ from searcher.settings.checking import check, known, nearest, said, typed
 from searcher.settings.config import Config, ConfigError
 from searcher.settings.declared import Declared, declared, keywords
 from searcher.settings.textfile import LARGEST, MARK, check_depth, text_of
-from workers.tasks.images.config import Recipe
+from workers.tasks.images.config import OPTIMIZERS, Recipe
 from workers.tasks.images.recipes import RECIPES
 
 C = TypeVar("C", bound=Config)
@@ -98,9 +98,12 @@ def _recipe(setting: Declared, base: Recipe, value: Any, where: str) -> Recipe:
     if "epochs" in table:
         table = {"steps": 0, **table}  # else the steps of a named recipe would outvote the epochs that were asked for
     given = known(setting.fields, table, f" in recipe{where}")
-    return replace(
-        RECIPES[name] if "name" in table else base, **{field.name: typed(field, v, where) for field, v in given}
-    )
+    fields = {field.name: typed(field, value, where) for field, value in given}
+    whole = RECIPES[name] if "name" in table else base
+    optimizer = fields.get("optimizer", whole.optimizer)
+    if optimizer != whole.optimizer and optimizer in OPTIMIZERS:  # the options and the rate of another one do not fit
+        fields = {"learning_rate": OPTIMIZERS[optimizer].learning_rate, "optimizer_kwargs": {}, **fields}
+    return replace(whole, **fields)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -39,8 +39,7 @@ _CITED = f"""
 """
 _FINISHED = f"""
     SELECT 1 FROM searcher_trial
-    WHERE searcher_trial.study_id = searcher_point.study_id AND searcher_trial.number = searcher_point.number
-      AND NOT {_OPEN}
+    WHERE searcher_trial.study_id = {{table}}.study_id AND searcher_trial.number = {{table}}.number AND NOT {_OPEN}
 """
 _OF_TRIAL = "task.study_id = searcher_trial.study_id AND task.number = searcher_trial.task_config"
 _TASK = f"SELECT 1 FROM searcher_task_config AS task WHERE {_OF_TRIAL}"
@@ -77,7 +76,11 @@ _RULES: dict[str, tuple[sa.Table, str]] = {
     ),
     "points of learning curves whose trial has not ended or is not there": (
         schema.point,
-        f"NOT EXISTS ({_FINISHED})",
+        f"NOT EXISTS ({_FINISHED.format(table='searcher_point')})",
+    ),
+    "learned parameters whose trial has not ended or is not there": (
+        schema.learned,
+        f"NOT EXISTS ({_FINISHED.format(table='searcher_learned')})",
     ),
 }
 

@@ -122,6 +122,17 @@ def trials_of(store: Store, study: Study, keys: Sequence[str]) -> list[Trial]:
     return [trial_of(row._mapping) for row in rows]
 
 
+def first_learned(store: Store, study: Study, expression: str) -> int | None:
+    """Return the number of the first training of an expression that has learned parameters; None if none has."""
+    c = schema.learned.c
+    rows = store.read(
+        sa.select(sa.func.min(_T.number))
+        .join(schema.learned, sa.and_(c.study_id == _T.study_id, c.number == _T.number, c.position == 0))
+        .where(_T.study_id == study.id, _T.expression == expression, _T.state == TrialState.COMPLETE)
+    )
+    return None if rows[0][0] is None else int(rows[0][0])
+
+
 def infeasible_reasons(store: Store, study: Study) -> list[tuple[str, int]]:
     """Return the reasons of infeasible trials, each with the number of trials. Citations do not count."""
     rows = store.read(

@@ -15,7 +15,7 @@ from sqlalchemy.engine import RowMapping
 from searcher.records import Kind, Study, StudyKind, StudyTask, Trial, TrialState
 from searcher.store import schema
 from searcher.store.database import StoreError
-from workers.contract import Declaration, Direction, Point, TaskConfig
+from workers.contract import Declaration, Direction, Learned, Point, TaskConfig
 from workers.text import storable
 
 _T, _N = schema.trial.c, schema.tally.c
@@ -182,6 +182,7 @@ class Batch:
         added: new trials.
         changed: pairs of the state that a trial must be in and its new record.
         curves: learning curves, by the numbers of the trials.
+        learned: learned parameters, by the numbers of the trials.
         data_digests: new digests of data, by the numbers of the task configurations.
         serial: the number of the batch in the study, from 1; 0 if it is not numbered.
     """
@@ -189,6 +190,7 @@ class Batch:
     added: list[Trial] = field(default_factory=list)
     changed: list[tuple[TrialState, Trial]] = field(default_factory=list)
     curves: dict[int, Sequence[Point]] = field(default_factory=dict)
+    learned: dict[int, Sequence[Learned]] = field(default_factory=dict)
     data_digests: dict[int, str] = field(default_factory=dict)
     serial: int = 0
 
@@ -215,3 +217,18 @@ def point_rows(study_id: int, curves: Mapping[int, Sequence[Point]]) -> Iterable
         for point in curve:
             metrics = json.dumps(dict(point.metrics))
             yield {"study_id": study_id, "number": number, "step": point.step, "metrics": metrics}
+
+
+def learned_rows(study_id: int, learned: Mapping[int, Sequence[Learned]], codec: str) -> Iterable[dict[str, Any]]:
+    """Yield the rows of learned parameters. Characters that the `codec` of the database lacks are escaped."""
+    for number, found in learned.items():
+        for position, one in enumerate(found):
+            row = asdict(one) | {"site": storable(one.site, codec), "parameter": storable(one.parameter, codec)}
+            vector = json.dumps(values) if (values := row.pop("values")) else None
+            yield {"study_id": study_id, "number": number, "position": position, "vector": vector, **row}
+
+
+def learned_of(row: RowMapping) -> Learned:
+    """Return the learned parameter of a row."""
+    facts = {name: row[name] for name in row if name not in ("study_id", "number", "position", "vector")}
+    return Learned(**facts, values=tuple(row["vector"] or ()))

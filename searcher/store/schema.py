@@ -31,7 +31,7 @@ from sqlalchemy import (
 from sqlalchemy import table as sqltable
 
 VERSION_TABLE = "searcher_version"
-REVISIONS = ("0001", "0002", "0003", "0004")  # all migrations, oldest first
+REVISIONS = ("0001", "0002", "0003", "0004", "0005")  # all migrations, oldest first
 HEAD = REVISIONS[-1]
 
 metadata = MetaData()
@@ -169,6 +169,29 @@ point = Table(
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("step", Integer, primary_key=True, autoincrement=False),
     Column("metrics", JSON, nullable=False),
+    ForeignKeyConstraint(["study_id", "number"], ["searcher_trial.study_id", "searcher_trial.number"]),
+)
+
+# The learned parameters of the activations: one row for each site of a network and each parameter, in the order of
+# `position`. `vector` has all values of a parameter, one for each channel, or is NULL if there are too many to keep.
+learned = Table(
+    "searcher_learned",
+    metadata,
+    Column("study_id", Integer, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("site", Text, nullable=False),
+    Column("parameter", Text, nullable=False),
+    Column("channels", Integer, nullable=False),
+    Column("dim", Integer, nullable=False),
+    Column("mean", Float, nullable=False),
+    Column("deviation", Float, nullable=False),
+    Column("minimum", Float, nullable=False),
+    Column("lower_quartile", Float, nullable=False),
+    Column("median", Float, nullable=False),
+    Column("upper_quartile", Float, nullable=False),
+    Column("maximum", Float, nullable=False),
+    Column("vector", JSON(none_as_null=True)),
     ForeignKeyConstraint(["study_id", "number"], ["searcher_trial.study_id", "searcher_trial.number"]),
 )
 

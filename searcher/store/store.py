@@ -26,6 +26,8 @@ from searcher.store.rows import (
     NEW_TALLY,
     Batch,
     edited,
+    learned_of,
+    learned_rows,
     point_rows,
     study_of,
     tally_rows,
@@ -33,7 +35,7 @@ from searcher.store.rows import (
     trial_of,
     trial_row,
 )
-from workers.contract import Point
+from workers.contract import Learned, Point
 from workers.text import storable
 
 LEASE_SECONDS = 15.0
@@ -107,6 +109,7 @@ class Store:
         self._new_states = Prepared(NEW_STATE, self._engine)
         self._new_tallies = Prepared(NEW_TALLY, self._engine)
         self._new_points = Prepared(sa.insert(schema.point), self._engine)
+        self._new_learned = Prepared(sa.insert(schema.learned), self._engine)
 
     @property
     def shown_url(self) -> str:
@@ -280,6 +283,12 @@ class Store:
             for number, *point in rows:
                 found.setdefault(number, []).append(Point(*point))
         return found
+
+    def learned(self, study: Study, number: int) -> list[Learned]:
+        """Return the learned parameters of a trial, site by site; empty if it has none."""
+        t = schema.learned
+        mine = sa.select(t).where(t.c.study_id == study.id, t.c.number == number).order_by(t.c.position)
+        return [learned_of(row._mapping) for row in self.read(mine)]
 
     def leaderboard(
         self, study: Study, limit: int | None = None, *, baselines: bool = False, task_config: int = 0
@@ -491,6 +500,7 @@ class Store:
             raise LeaseLost(f"a trial is no longer as it was left ({expected}): another process has changed it")
         self._new_tallies.execute(connection, list(tally_rows(study_id, batch.added, batch.changed)))
         self._new_points.execute(connection, list(point_rows(study_id, batch.curves)))
+        self._new_learned.execute(connection, list(learned_rows(study_id, batch.learned, self._codec)))
         c = schema.task_config.c
         for number, digest in batch.data_digests.items():
             known = sa.update(schema.task_config).where(c.study_id == study_id, c.number == number)

@@ -44,6 +44,7 @@ from workers.contract import (
     Declaration,
     Direction,
     Job,
+    Learned,
     Metric,
     Outcome,
     Point,
@@ -51,6 +52,7 @@ from workers.contract import (
     Verdict,
     WorkersError,
 )
+from workers.learned import learned_parameters
 from workers.tasks.base import Ended, check_cutoffs, interrupter
 from workers.tasks.images.models import default_device
 from workers.tasks.images.networks.sites import Activations, activation_of
@@ -204,17 +206,19 @@ def observe(job: Job, device: torch.device | None = None, stopped: Callable[[], 
 def _outcome(job: Job, report: Report, activation: ActivationFactory) -> Outcome:
     """Call the function, and return the outcome."""
     verdict, reason, permanent, metrics = Verdict.COMPLETE, "", False, dict[str, float]()
+    learned: tuple[Learned, ...] = ()
     try:
         found = _called(job, report, activation)
         report.end()
         _check_used(job, activation)
         metrics = report.result(found)
+        learned = learned_parameters(activation.called.items())
     except WorkersError as error:  # the function breaks the contract, and would do so again
         verdict, reason, permanent = Verdict.FAILED, str(error), True
     except Ended as ended:
         verdict, reason, permanent = ended.verdict, ended.reason, ended.permanent
         metrics = report.latest if verdict is Verdict.PRUNED else {}
-    return Outcome(verdict, reason, metrics, tuple(report.curve), permanent=permanent)
+    return Outcome(verdict, reason, metrics, tuple(report.curve), learned, permanent=permanent)
 
 
 def _called(job: Job, report: Report, activation: ActivationFactory) -> object:
@@ -348,6 +352,12 @@ class ActivationFactory:
         self._make = activations
         self.made = 0
         self.shapes: dict[int, tuple[int, ...]] = {}
+        self._called: dict[int, nn.Module] = {}
+
+    @property
+    def called(self) -> dict[str, nn.Module]:
+        """The activations that were called, by their numbers, in the order in which they were made."""
+        return {str(number): self._called[number] for number in sorted(self._called)}
 
     def __call__(self, channels: int, dim: int = 1) -> nn.Module:
         if self._make.expansion > 1:
@@ -360,11 +370,13 @@ class ActivationFactory:
         module = self._make(channels, dim)
         number, self.made = self.made, self.made + 1
 
-        def note_shape(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+        def note_call(called: nn.Module, inputs: tuple[Any, ...]) -> None:
+            """Note the first call. The called module may be a deep copy, which keeps the hook."""
             self.shapes.setdefault(number, tuple(inputs[0].shape))
-            handle.remove()  # a deep copy of the module keeps its hook, which then does nothing new
+            self._called.setdefault(number, called)
+            handle.remove()
 
-        handle = module.register_forward_pre_hook(note_shape)
+        handle = module.register_forward_pre_hook(note_call)
         return module
 
 

@@ -16,7 +16,19 @@ from searcher.store.store import Store
 
 NEEDS_MATPLOTLIB = "Pictures need matplotlib: pip install 'activation-searcher[plot]', and make the report again."
 ORDER = (  # the evidence first
-    *("differences", "confirmed", "map", "ranks", "progress", "trials", "functions", "curves", "cost", "size"),
+    *(
+        "differences",
+        "confirmed",
+        "map",
+        "ranks",
+        "progress",
+        "trials",
+        "functions",
+        "learned",
+        "curves",
+        "cost",
+        "size",
+    ),
     *("parts", "reasons"),
 )
 COST = "cost"  # the kind of picture that measures costs
@@ -209,6 +221,11 @@ def _functions(data: Data) -> str:
     return f"{', '.join(row['label'] for row in data['functions'])}; ReLU is beside each."
 
 
+def _learned(data: Data) -> str:
+    told = ", ".join(f"{row['label']} at {counted(len(row['sites']), 'site')}" for row in data["functions"])
+    return f"{told}. Each line is the median over the channels of a site, after one training."
+
+
 def _curves(data: Data) -> str:
     labels = dict.fromkeys(line["label"] for panel in data["panels"] for line in panel["lines"])
     return f"{data['metric']['name']} at each step of {', '.join(labels)}." if labels else ""
@@ -226,5 +243,6 @@ _CAPTIONS: Mapping[str, Callable[[Data], str]] = {
     "confirmed": _confirmed,
     "ranks": _ranks,
     "functions": _functions,
+    "learned": _learned,
     "curves": _curves,
 }

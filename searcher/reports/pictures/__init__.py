@@ -16,7 +16,7 @@ from search_space import nearest
 from searcher import SearcherError, UsageError
 from searcher.display import shown
 from searcher.records import Study
-from searcher.reports.pictures import confirmed, functions, parts, progress, style, tradeoffs, trials
+from searcher.reports.pictures import confirmed, functions, learned, parts, progress, style, tradeoffs, trials
 from searcher.reports.pictures.base import CONFIRMATION, SEARCH, Data, NothingToDraw, Picture, kind_of
 from searcher.reports.plot import drawing_possible
 from searcher.store.store import Store
@@ -79,6 +79,12 @@ KINDS: Mapping[str, Picture] = {
     ),
     "functions": Picture(
         "the leading functions and their slopes", _BOTH, functions.functions_data, functions.draw_functions
+    ),
+    "learned": Picture(
+        "the leading functions with parameters as trainings have learned them, site by site",
+        _BOTH,
+        learned.learned_data,
+        learned.draw_learned,
     ),
     "curves": Picture(
         "learning curves of the leaders and of baselines", _BOTH, progress.curves_data, progress.draw_curves

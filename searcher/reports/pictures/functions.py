@@ -49,12 +49,13 @@ def _curve(text: str, x: Array) -> dict[str, Any]:
     value, slope = sampled(report.expression, x)
     jumps, kinks = report.profile.jumps, report.profile.kinks
     return {
-        "f": _plain(broken_at(x, value, jumps)),
-        "slope": _plain(broken_at(x, slope, (*jumps, *kinks))),
+        "f": plain_curve(broken_at(x, value, jumps)),
+        "slope": plain_curve(broken_at(x, slope, (*jumps, *kinks))),
     }
 
 
-def _plain(y: Array) -> list[float | None]:
+def plain_curve(y: Array) -> list[float | None]:
+    """Return values with None where they are not finite."""
     return [value if np.isfinite(value) else None for value in y.tolist()]
 
 

@@ -9,8 +9,9 @@ from typing import Any, Self
 from workers.contract import Declaration, Direction, Metric, TaskConfig
 from workers.settings import setting
 
-SCHEDULES = ("onecycle", "cosine", "steps")
+SCHEDULES = ("onecycle", "warmup", "cosine", "steps")
 PRECISIONS = ("auto", "bfloat16", "float32")
+SGD = "sgd"
 EVALUATION = "evaluation"  # the name of an `Evaluation` among the parameters of a task configuration
 
 # Losses are mean cross-entropies over the images of a part. A training reports all three metrics after each epoch.
@@ -55,8 +56,36 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True)
+class KnownOptimizer:
+    """An optimizer of torch.
+
+    Attributes:
+        torch_name: its name in `torch.optim`.
+        learning_rate: the learning rate if none is given: torch's default, except for SGD.
+        options: the options that `optimizer_kwargs` may have. SGD's momentum is a field of the recipe.
+    """
+
+    torch_name: str
+    learning_rate: float
+    options: tuple[str, ...]
+
+
+OPTIMIZERS: Mapping[str, KnownOptimizer] = {
+    SGD: KnownOptimizer("SGD", 0.1, ("dampening",)),
+    "adam": KnownOptimizer("Adam", 0.001, ("betas", "eps", "amsgrad")),
+    "adamw": KnownOptimizer("AdamW", 0.001, ("betas", "eps", "amsgrad")),
+    "nadam": KnownOptimizer("NAdam", 0.002, ("betas", "eps", "momentum_decay", "decoupled_weight_decay")),
+    "radam": KnownOptimizer("RAdam", 0.001, ("betas", "eps", "decoupled_weight_decay")),
+    "adamax": KnownOptimizer("Adamax", 0.002, ("betas", "eps")),
+    "rmsprop": KnownOptimizer("RMSprop", 0.01, ("alpha", "eps", "momentum", "centered")),
+    "adagrad": KnownOptimizer("Adagrad", 0.01, ("lr_decay", "initial_accumulator_value", "eps")),
+    "adadelta": KnownOptimizer("Adadelta", 1.0, ("rho", "eps")),
+}
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a network is trained: SGD with momentum, for some epochs or some steps. The recipes with a name are in
+    """How a network is trained: with which optimizer, for some epochs or some steps. The recipes with a name are in
     workers/tasks/images/recipes.py."""
 
     name: str = setting("quick", help="The recipe that the other fields change.", flag=False)
@@ -69,11 +98,19 @@ class Recipe:
     )
     # Batch normalisation cannot train on one image.
     batch_size: int = setting(64, help="Images per step.", at_least=2, sensible_at_most=2**20)
-    learning_rate: float = setting(
-        0.1, help="The largest learning rate of the schedule.", at_least=1e-12, sensible_at_most=10**6
+    optimizer: str = setting(SGD, help="An optimizer of torch.", one_of=OPTIMIZERS)
+    optimizer_kwargs: Mapping[str, Any] = setting(
+        {}, help="The optimizer's other options", example='{"betas": [0.9, 0.95]}', flag=False
     )
-    momentum: float = setting(0.9, help="Momentum of SGD.", at_least=0, at_most=0.999999, flag=False)
-    nesterov: bool = setting(True, help="Use Nesterov's momentum.", flag=False)
+    learning_rate: float = setting(
+        0.1,
+        help="The largest learning rate of the schedule. Another --optimizer than the recipe's brings a default of "
+        "its own.",
+        at_least=1e-12,
+        sensible_at_most=10**6,
+    )
+    momentum: float = setting(0.9, help="Momentum of sgd.", at_least=0, at_most=0.999999, flag=False)
+    nesterov: bool = setting(True, help="Of sgd: use Nesterov's momentum.", flag=False)
     weight_decay: float = setting(
         5e-4,
         help="Weight decay, applied to all weights except the activations' own parameters.",
@@ -82,13 +119,14 @@ class Recipe:
     )
     schedule: str = setting(
         "onecycle",
-        help="The learning rate goes up and then down to nearly 0 (onecycle), down to 0 (cosine), or down in steps.",
+        help="The learning rate goes up and then down to nearly 0 (onecycle: along two cosines; warmup: along a line, "
+        "then a cosine), down to 0 (cosine), or down in steps.",
         one_of=SCHEDULES,
         flag=False,
     )
     warmup: float = setting(
         0.25,
-        help="Of one cycle: the fraction of all steps in which the rate goes up.",
+        help="Of onecycle and warmup: the fraction of all steps in which the rate goes up.",
         at_least=0,
         at_most=1,
         flag=False,

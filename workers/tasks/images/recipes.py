@@ -57,5 +57,20 @@ RECIPES: Mapping[str, Recipe] = {
             crop=4,
             flip=True,
         ),
+        # Touvron et al. 2021 (DeiT, arXiv 2012.12877), table 9: 5 epochs of warm-up. Without their further ways of
+        # augmentation and regularisation, which need large data.
+        Recipe(
+            "transformer",
+            epochs=300,
+            batch_size=1024,
+            optimizer="adamw",
+            learning_rate=0.001,
+            weight_decay=0.05,
+            schedule="warmup",
+            warmup=5 / 300,
+            label_smoothing=0.1,
+            crop=4,
+            flip=True,
+        ),
     )
 }

@@ -15,11 +15,12 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, OneCycleLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, MultiStepLR, OneCycleLR
 
-from search_space import compile_where_it_pays, load_primitives, parameter_groups
+from search_space import compile_where_it_pays, load_primitives
 from workers.checkpoint import Checkpoint
-from workers.contract import Declaration, Job, Outcome, Point, TaskConfig, Verdict, WorkersError
+from workers.contract import Declaration, Job, Learned, Outcome, Point, TaskConfig, Verdict, WorkersError
+from workers.learned import learned_parameters
 from workers.tasks.base import Ended, check_cutoffs, interrupter
 from workers.tasks.images.augment import augment, check_augmented
 from workers.tasks.images.config import Evaluation, ImageConfig, Recipe
@@ -27,10 +28,12 @@ from workers.tasks.images.data import Dataset, Part, load
 from workers.tasks.images.graphed import Graphed
 from workers.tasks.images.models import build, default_device, parameter_count
 from workers.tasks.images.networks.sites import activation_of
+from workers.tasks.images.optimizers import has_graph, load_state, make_optimizer, state_tensors
 
 LARGEST_SEED = 2**31 - 1  # of a split
 EVALUATED = 500  # images evaluated at a time
 LOOKED_AT = 25  # losses that are checked at a time on a GPU
+DIVERGED = 100.0  # a training whose loss is this many times the loss of guessing has diverged
 GUESSED = 0.97  # a loss above this share of the entropy of the classes' shares is no better than guessing
 
 
@@ -57,23 +60,29 @@ def train(job: Job, device: torch.device | None = None, stopped: Callable[[], bo
     checkpoint = Checkpoint(job, data.digest, device)
     curve = checkpoint.restore(child)
     verdict, reason, metrics = Verdict.COMPLETE, "", dict[str, float]()
+    learned: tuple[Learned, ...] = ()
     try:
         for point in child.epochs(len(curve), interrupt):
             curve.append(point)
             checkpoint.save_if_due(child, curve)
             check_cutoffs(job.cutoffs, curve)
-            _check_learned(job, point, child.data.val)
+            _check_better_than_guessing(job, point, child.data.val)
+        learned = learned_parameters(child.model.named_modules())
+        metrics = _final(curve[-1])
         if Evaluation.of(job.task).test:
-            metrics = child.tested()
+            metrics |= child.tested()
+        _check_diverged(metrics, data.classes)
     except Ended as ended:
         verdict, reason = ended.verdict, ended.reason
+        metrics = _final(curve[-1]) if verdict is Verdict.PRUNED else {}
     if verdict is not Verdict.FAILED:
         checkpoint.remove()
     return Outcome(
         verdict,
         reason,
-        metrics=_result(curve[-1]) | metrics if verdict in (Verdict.COMPLETE, Verdict.PRUNED) else {},
+        metrics,
         curve=tuple(curve),
+        learned=learned if verdict is Verdict.COMPLETE else (),
         parameters=parameter_count(child.model),
         data_digest=data.digest,
     )
@@ -97,11 +106,25 @@ def _data(job: Job, device: torch.device) -> Dataset:
     return data
 
 
-def _result(point: Point) -> dict[str, float]:
+def _final(point: Point) -> dict[str, float]:
     return {name: point.metrics[name] for name in ("val_loss", "val_acc")}
 
 
-def _check_learned(job: Job, point: Point, val: Part) -> None:
+def _check_diverged(metrics: Mapping[str, float], classes: int) -> None:
+    """End a training as INFEASIBLE if a loss after the last epoch is more than `DIVERGED` times the loss of guessing,
+    which is ln(classes) nats. Such a value tells that the training diverged, and nothing about the function beyond
+    that; means and tests over several trainings would be decided by it alone."""
+    most = DIVERGED * math.log(classes)
+    for name in ("val_loss", "test_loss"):
+        if metrics.get(name, 0.0) > most:
+            raise Ended(
+                Verdict.INFEASIBLE,
+                f"diverged: {name} is {metrics[name]:.4g} after the last epoch, more than {DIVERGED:g} times the loss "
+                f"of guessing, ln {classes}",
+            )
+
+
+def _check_better_than_guessing(job: Job, point: Point, val: Part) -> None:
     """At the first rung, end a training that is no better than guessing: its accuracy is not three standard errors
     above the share of the commonest class, and its training loss is not below the loss of guessing by the shares of the
     classes."""
@@ -141,22 +164,34 @@ class _Child:
         if config.compile:
             example = next(data.train.batches(recipe.batch_size))[0]
             compile_where_it_pays(self.model, example, self.steps)
-        self.optimizer = _optimizer(model, recipe, device)
+        self.optimizer = make_optimizer(model, recipe, device)
         self.rates = _learning_rates(recipe, self.steps, self.steps_per_epoch)
         self.draw = torch.Generator().manual_seed(job.seed)
-        self.step = Graphed(self._step, self.optimizer) if device.type == "cuda" else self._step
+        graph = device.type == "cuda" and has_graph(recipe)
+        self.step = Graphed(self._step, self.optimizer) if graph else self._step
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all tensors that a step changes. A checkpoint is restored by writing to them."""
+        """Return all tensors that a step changes, by name."""
         weights = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        return weights | {f"momentum.{n}": buffer for n, buffer in enumerate(self._momentum_buffers())}
+        return weights | {f"optimizer.{name}": value for name, value in state_tensors(self.optimizer).items()}
 
-    def _momentum_buffers(self) -> list[Tensor]:
-        if not self.recipe.momentum:
-            return []
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        # The first step would make the same buffers later; parameters without a gradient do not need theirs.
-        return [self.optimizer.state[p].setdefault("momentum_buffer", torch.zeros_like(p)) for p in parameters]
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over the tensors of an earlier training.
+
+        Raises:
+            ValueError: they are not those of this network; nothing was changed.
+        """
+        own = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        given = {name: value for name, value in tensors.items() if name.startswith("model.")}
+        if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in given.items()}:
+            raise ValueError("its tensors are not those of this network")
+        load_state(
+            self.optimizer,
+            {name.removeprefix("optimizer."): t for name, t in tensors.items() if name.startswith("optimizer.")},
+        )
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(given[name])
 
     def epochs(self, done: int, interrupt: Callable[[], None]) -> Iterator[Point]:
         """Train and evaluate, from the state after `done` epochs, and yield a point after each epoch. The last epoch
@@ -228,16 +263,6 @@ class _Child:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=wanted)
 
 
-def _optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
-    return torch.optim.SGD(
-        parameter_groups(model, recipe.weight_decay),
-        lr=torch.tensor(recipe.learning_rate, device=device) if device.type == "cuda" else recipe.learning_rate,
-        momentum=recipe.momentum,
-        nesterov=recipe.nesterov and recipe.momentum > 0,
-        fused=True,
-    )
-
-
 def _learning_rates(recipe: Recipe, steps: int, per_epoch: int) -> list[float]:
     """Return the learning rate of each step."""
     optimizer = torch.optim.SGD([torch.zeros(())], lr=recipe.learning_rate)
@@ -256,9 +281,19 @@ def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int, per_
         return MultiStepLR(optimizer, drops, recipe.drop_factor)
     if recipe.schedule == "cosine":
         return CosineAnnealingLR(optimizer, steps)
+    if recipe.schedule == "warmup":
+        rising = min(round(recipe.warmup * steps), steps - 1)
+        return LambdaLR(optimizer, lambda step: _warmed_up(step, rising, steps))
     warmup = min(recipe.warmup, 1 - 1e-6)  # torch divides by 0 if either part of the cycle has only one step
     warmup *= 1 - 1e-6 * (warmup * steps == 1)
     return OneCycleLR(optimizer, recipe.learning_rate, total_steps=steps, pct_start=warmup, cycle_momentum=False)
+
+
+def _warmed_up(step: int, rising: int, steps: int) -> float:
+    """Return the factor of the learning rate: it rises along a line for `rising` steps, then falls along a cosine."""
+    if step < rising:
+        return (step + 1) / (rising + 1)
+    return (1 + math.cos(math.pi * (step - rising) / (steps - rising))) / 2
 
 
 class _LossCheck:
