@@ -16,7 +16,7 @@ from searcher.display import as_json, shown
 app = typer.Typer()
 
 HELP = """What to draw; without it, the pictures of this study are listed. Of a search: progress, trials, parts,
-reasons. Of a confirmation: differences, confirmed, map, ranks. Of both: functions, curves, cost, size."""
+reasons. Of a confirmation: differences, confirmed, map, ranks. Of both: functions, learned, curves, cost, size."""
 
 
 class DataFormat(StrEnum):

@@ -29,8 +29,8 @@ def query(
     ] = 30,
     output: Output = Format.table,
 ) -> None:
-    """Run your own SQL, read only. Tables: searcher_study, searcher_task_config, searcher_trial, searcher_point; view:
-    leaderboard."""
+    """Run your own SQL, read only. Tables: searcher_study, searcher_task_config, searcher_trial, searcher_point,
+    searcher_learned; view: leaderboard."""
     from searcher.store.checking import explained_damage
     from searcher.store.query import ALL_BYTES, opened_query
 

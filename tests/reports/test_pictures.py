@@ -33,8 +33,8 @@ from tests.support.made import create, point, result
 from tests.support.made_confirmations import FUNCTIONS, TEST_ACC, confirmation, made_plan, noisy_losses
 from tests.support.searches import SETTINGS, completed
 
-OF_SEARCH = ["progress", "trials", "cost", "size", "parts", "reasons", "functions", "curves"]
-OF_CONFIRMATION = ["cost", "size", "differences", "confirmed", "map", "functions", "curves"]
+OF_SEARCH = ["progress", "trials", "cost", "size", "parts", "reasons", "functions", "learned", "curves"]
+OF_CONFIRMATION = ["cost", "size", "differences", "confirmed", "map", "functions", "learned", "curves"]
 LOSS = {"name": "val_loss", "direction": "minimize", "unit": "nats", "split": "val"}
 
 
@@ -400,9 +400,9 @@ def test_a_study_without_a_result_says_so(store: Store) -> None:
 )
 def test_odd_studies_are_drawn_or_say_why_not(store: Store, ended: list[Trial]) -> None:
     study = study_of(store, *ended)
-    for kind in set(OF_SEARCH) - {"reasons", "parts"}:
+    for kind in set(OF_SEARCH) - {"reasons", "parts", "learned"}:
         drawn(kind, store, study)
-    for kind in ("reasons", "parts"):
+    for kind in ("reasons", "parts", "learned"):
         with pytest.raises(NothingToDraw):
             pictures.data(kind, store, study)
 

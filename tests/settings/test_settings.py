@@ -58,6 +58,8 @@ def other(one: Declared) -> Any:
         return one.default / 2 + 0.25
     if one.kind is tuple:
         return ("a", "b") if str in get_args(one.hint) else (1.5, 2.0)
+    if one.key == "recipe.optimizer_kwargs":
+        return {"dampening": 0.5}
     return {"a": 1} if one.kind is dict else TEXTS.get(one.key, "another")
 
 

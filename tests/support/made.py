@@ -13,7 +13,7 @@ from searcher.samplers.contract import Sampler
 from searcher.settings.config import Config
 from searcher.settings.plan import grammar_of, study_task
 from searcher.store.store import Store
-from workers.contract import Job, Outcome, Point, Verdict
+from workers.contract import Job, Learned, Outcome, Point, Verdict
 from workers.tasks.images.config import DECLARATION, ImageConfig
 
 OBJECTIVES = ("val_loss", "val_acc")
@@ -60,6 +60,12 @@ def measures(loss: float, acc: float = 0.5) -> dict[str, float]:
 
 def point(epoch: int, train_loss: float, val_loss: float, val_acc: float) -> Point:
     return Point(epoch, {"train_loss": train_loss, "val_loss": val_loss, "val_acc": val_acc})
+
+
+def learned(site: str, parameter: str, *values: float) -> Learned:
+    """Return made-up learned parameters, with any numbers as their statistics."""
+    low, high = min(values), max(values)
+    return Learned(site, parameter, len(values), 1, low, 0.5, low, low, low, high, high, values)
 
 
 def complete(loss: float, acc: float = 0.5, **rest: Any) -> Outcome:

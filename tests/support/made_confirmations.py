@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from search_space import KNOWN, key, parse
+from search_space.activation import beta_names
 from searcher.confirmation import Configuration, Confirmation, Function
 from searcher.driver.leases import held_lease
 from searcher.records import Kind, Study, StudyKind, StudyTask, Trial, TrialState
 from searcher.settings.config import Config
 from searcher.store.rows import Batch
 from searcher.store.store import Store
-from tests.support.made import image_task
-from workers.contract import Direction, Metric, Point
+from tests.support.made import image_task, learned
+from workers.contract import Direction, Learned, Metric, Point
 
 TEST_LOSS = Metric("test_loss", Direction.MINIMIZE, "nats")
 TEST_ACC = Metric("test_acc", Direction.MAXIMIZE, "fraction")
@@ -84,6 +85,7 @@ def confirmation(
     functions = {function.label: function for function in plan.functions}
     trials: list[Trial] = []
     curves: dict[int, Sequence[Point]] = {}
+    became: dict[int, Sequence[Learned]] = {}
     for number, ((label, seed, place), loss) in enumerate(losses.items()):
         function = functions[label]
         trial = Trial(number, Kind.CANDIDATE, function.expression, function.key, seed, function.name)
@@ -96,9 +98,11 @@ def confirmation(
             curves[number] = [
                 Point(step, {"val_loss": loss + 0.02 + 1.5 / step - 1.5 / epochs}) for step in range(1, epochs + 1)
             ]
+            names = beta_names(len(parse(function.expression).betas))
+            became[number] = [learned(f"act{n}", name, 0.5, 1.0 + n) for n in range(3) for name in names]
         trials.append(trial)
     with held_lease(store, study) as lease:
-        store.commit(lease, Batch(added=trials, curves=curves))
+        store.commit(lease, Batch(added=trials, curves=curves, learned=became))
     return store.study(name)
 
 

@@ -11,12 +11,13 @@ from dataclasses import replace
 import pytest
 
 from search_space import key, parse
+from search_space.activation import beta_names
 from searcher.driver import leases, session
 from searcher.driver.loop import Progress
 from searcher.records import Study, Trial
 from searcher.settings.config import Config
 from searcher.store.store import Store
-from tests.support.made import measures, point
+from tests.support.made import learned, measures, point
 from workers.contract import Job, Outcome, Verdict
 from workers.pools.base import InlinePool, Pool
 
@@ -33,7 +34,8 @@ def judge(job: Job) -> Outcome:
         return Outcome(Verdict.INFEASIBLE, "training loss is not finite at epoch 1, step 1", seconds=0.0)
     loss = (digest % 1000) / 500
     curve = (point(1, loss + 1, loss, 0.5),)
-    return Outcome(Verdict.COMPLETE, metrics=measures(loss, 1 - loss / 2), curve=curve, parameters=10)
+    became = tuple(learned("act", name, loss, 1.0) for name in beta_names(len(parse(job.expression).betas)))
+    return Outcome(Verdict.COMPLETE, metrics=measures(loss, 1 - loss / 2), curve=curve, learned=became, parameters=10)
 
 
 def never() -> bool:

@@ -24,6 +24,9 @@ AUGMENTED = Recipe(epochs=4, schedule="cosine", label_smoothing=0.1, crop=1, fli
 JOBS = {
     "quick": image_job(0, "x * sigmoid(beta * x)", limit_train=320, recipe=Recipe(epochs=4)),
     "augmented": image_job(0, "relu", limit_train=320, recipe=AUGMENTED),
+    "adamw": image_job(
+        0, "relu", limit_train=320, recipe=Recipe(epochs=4, optimizer="adamw", learning_rate=0.01, schedule="warmup")
+    ),
     "no momentum": image_job(0, "tanh(x)", limit_train=320, recipe=Recipe(epochs=4, momentum=0.0)),
     "dropout": image_job(0, "max(x, 0)", limit_train=320, model="all-cnn", width=4, recipe=Recipe(epochs=4)),
     "maxout": image_job(0, "maxout(2)", limit_train=320, recipe=Recipe(steps=19)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from search_space import SpaceError, code
@@ -13,7 +14,9 @@ from searcher.records import Study, StudyKind, TrialState
 from searcher.reports import published
 from searcher.reports.confirmed import Confirmed, is_confirmation, plan_of
 from searcher.reports.document import confirmation, illustrations, reproduction, search, story
+from searcher.reports.learned import LearnedFunction
 from searcher.reports.words import OWN, metric_facts, task_words
+from searcher.store import queries
 from searcher.store.store import Store
 
 VERSION = 1  # of the structure of these values
@@ -45,7 +48,8 @@ def report_data(store: Store, study: Study, *, costs: bool = True) -> dict[str, 
     won = confirmation.winner(data["confirmation"]) if confirmed else search.winner(data["search"])
     data["published"] = published.facts(confirmed) if confirmed else None
     data["winner"] = won
-    data["code"] = _code(won, study)
+    learned = _learned(store, study, won)
+    data["code"] = _code(won, study, learned)
     data["pictures"] = illustrations.pictures_of(store, study, costs=costs)
     data["costs"] = illustrations.costs_of(_leaders(data) if costs else [], data["pictures"])
     data["reproduction"] = reproduction.facts(study, confirmed.plan if confirmed else None)
@@ -103,15 +107,29 @@ def _leaders(data: dict[str, Any]) -> list[tuple[str, str]]:
     return [(row["label"], row["expression"]) for row in found]
 
 
-def _code(winner: dict[str, Any] | None, study: Study) -> dict[str, Any] | None:
-    """Return the best function as code, as `searcher code` prints it; the reason if there is none."""
+def _learned(store: Store, study: Study, winner: dict[str, Any] | None) -> LearnedFunction | None:
+    """Return the best function as its first training has learned it; None if it has no learned parameters."""
+    number = queries.first_learned(store, study, winner["expression"]) if winner else None
+    try:
+        return None if number is None else LearnedFunction.of(store, study, number)
+    except SpaceError:  # the function needs primitives that are not registered here
+        return None
+
+
+def _code(winner: dict[str, Any] | None, study: Study, learned: LearnedFunction | None) -> dict[str, Any] | None:
+    """Return the best function as code, as `searcher code` prints it, with what a training has made of its parameters;
+    the reason if there is none."""
     if winner is None:
         return None
     expression = winner["expression"]
     name = winner["name"] if winner["name"] not in ("", OWN) else ""
-    found = {"language": LANGUAGE, "expression": expression, "text": "", "why_not": ""}
+    found: dict[str, Any] = {"language": LANGUAGE, "expression": expression, "text": "", "why_not": "", "learned": []}
+    starts = None
+    if learned:
+        starts = [[value] for value in learned.medians]
+        found |= {"learned": [asdict(one) for one in learned.parameters], "learned_by": learned.where}
     try:
-        return found | {"text": code(expression, LANGUAGE, name=name)}
+        return found | {"text": code(expression, LANGUAGE, name=name, betas=starts)}
     except SpaceError as error:
         why = headline(str(error))
         if primitives := study.tasks[0].config.primitives:

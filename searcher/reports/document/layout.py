@@ -432,8 +432,40 @@ def _code(data: Data) -> Iterator[Block]:
     if found["why_not"]:
         yield Paragraph(f"There is no code for {what}: {found['why_not']}.")
         return
-    yield Paragraph(f"This is {what} as a PyTorch module. It needs torch alone; copy it into a file of your own.")
+    starts = ""
+    if found["learned"]:
+        starts = (
+            f" Its parameters start from what {found['learned_by']} has learned: the medians over all sites of the "
+            "network. `searcher code STUDY NUMBER --at SITE` starts from one of the sites, --frozen makes constants."
+        )
+    yield Paragraph(
+        f"This is {what} as a PyTorch module. It needs torch alone; copy it into a file of your own.{starts}"
+    )
     yield Code(found["text"], "python", f"{what} as a PyTorch module")
+    if found["learned"]:
+        yield _learned(found["learned"])
+
+
+def _learned(rows: Sequence[Data]) -> Table:
+    """Return a table of what the parameters became at each site."""
+    columns = (
+        *(Column("site", code=True), Column("parameter", code=True), Column("channels", numeric=True)),
+        *(Column(name, numeric=True) for name in ("median", "lower quartile", "upper quartile", "least", "most")),
+    )
+    statistics = ("median", "lower_quartile", "upper_quartile", "minimum", "maximum")
+    return Table(
+        "What the parameters became in that training, over the channels of each site, from the first site to the last. "
+        "All started at 1.",
+        columns,
+        tuple(
+            (
+                *(Cell(row["site"]), Cell(row["parameter"]), Cell(str(row["channels"]), row["channels"])),
+                *(Cell(f"{row[name]:.4g}", row[name]) for name in statistics),
+            )
+            for row in rows
+        ),
+        folded=True,
+    )
 
 
 def _related_title(data: Data) -> str:
