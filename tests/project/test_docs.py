@@ -27,6 +27,7 @@ from workers.pools import ray_cluster
 pytestmark = pytest.mark.slow
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))  # their commands: tests/project/test_guides.py
 
 
 def run(directory: Path, command: str) -> str:
@@ -90,11 +91,19 @@ def test_there_are_commands_to_run() -> None:
     assert len(commands(ROOT / "docs" / "results.md")) >= 5
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def anchors(document: Path) -> set[str]:
+    """The names of the headings, as GitHub makes them."""
+    heads = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, *GUIDES], ids=lambda path: path.name)
 def test_links_lead_somewhere(document: Path) -> None:
-    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text()):
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", document.read_text()):
         if "://" not in target:
-            assert (document.parent / target).exists(), f"{document.name}: {target}"
+            there = document.parent / target if target else document
+            assert there.exists(), f"{document.name}: {target}"
+            assert not anchor or anchor in anchors(there), f"{document.name}: {target}#{anchor}"
 
 
 def test_the_task_of_the_document_on_tasks_is_ready(tmp_path: Path) -> None:
