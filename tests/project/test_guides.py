@@ -33,6 +33,7 @@ def packages(guide: Path) -> list[str]:
 CASES = [(guide, package) for guide in GUIDES for package in packages(guide)]
 
 
+@pytest.mark.filterwarnings("default")  # of the packages
 @pytest.mark.parametrize(("guide", "package"), CASES, ids=[f"{g.stem} {p}".strip() for g, p in CASES])
 def test_a_guide_can_be_followed(guide: Path, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Python that begins with the name of a file is that file; other Python is run, and so is each command."""
