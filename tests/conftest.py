@@ -11,6 +11,9 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait leave their core to the tests beside them
+
 import torch
 from hypothesis import settings
 

@@ -84,7 +84,7 @@ def test_a_disk_that_is_full(small_disk: Path, tmp_path: Path, monkeypatch: pyte
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The database of a finished search with all kinds of trials, some 100 kB."""
     folder = tmp_path_factory.mktemp("whole")
-    flags = "--pool inline --threads 1 --limit-train 100 --width 2 --epochs 2 --baselines relu --n-trials 60 -q"
+    flags = "--pool inline --threads 1 --limit-train 100 --width 2 --epochs 1 --baselines relu --n-trials 60 -q"
     done = called(folder, "launch", "--study-name", "s", *flags.split())
     assert done.returncode == 0, done.stderr
     return folder / "searcher.db"
@@ -119,12 +119,12 @@ SIGNS = (
 )
 
 
-def test_two_hundred_damaged_files(whole: Path, tmp_path: Path, cli: Cli) -> None:
+def test_a_hundred_damaged_files(whole: Path, tmp_path: Path, cli: Cli) -> None:
     """Every command does what it should, for the damage may be where it does not look, or says in one line which file
     is damaged and what to do. Seen to fail with the file not looked at after an exception (`opened`)."""
     draw, data = random.Random(0), whole.read_bytes()
     refused = 0
-    for number in range(200):
+    for number in range(100):
         file = tmp_path / "searcher.db"
         file.write_bytes(damaged(data, draw))
         for command in draw.sample(COMMANDS, 2):
@@ -137,7 +137,7 @@ def test_two_hundred_damaged_files(whole: Path, tmp_path: Path, cli: Cli) -> Non
                 assert len(done.stderr.splitlines()) < 4 and len(done.stderr) < 2000, (number, command, done.stderr)
         for path in tmp_path.iterdir():
             path.unlink()
-    assert refused > 50
+    assert refused > 25
 
 
 @pytest.mark.parametrize("command", COMMANDS)

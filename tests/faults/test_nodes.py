@@ -26,7 +26,7 @@ from workers.pools.ray_actors import RayPool
 
 def child(job):
     if not Path(job.data_dir, "hurry").exists():
-        time.sleep(0.1)
+        time.sleep(0.8)
     return harness.child(job)
 
 pool = RayPool(3, 0, sys.argv[3], 1, run=child)
@@ -35,7 +35,7 @@ try:
 finally:
     pool.close()
 """
-TRIALS, FEW = 500, 80
+TRIALS, FEW = 150, 30
 
 
 def until(holds: Callable[[], object], driver: subprocess.Popen[str], seconds: float = 300) -> None:
@@ -63,7 +63,7 @@ def test_a_node_that_is_lost_and_comes_back(postgresql_url: str, tmp_path: Path)
             until(lambda: at_work(cluster.head, tmp_path) and len(at_work(node, tmp_path)) == 2, driver)
             node.kill()
             before = len(harness.runs(tmp_path))
-            until(lambda: len(harness.runs(tmp_path)) > before + 10, driver)  # on the other node
+            until(lambda: len(harness.runs(tmp_path)) > before + 5, driver)  # on the other node
             again = cluster.join("--num-cpus 2")
             until(lambda: at_work(again, tmp_path), driver)
             (tmp_path / "hurry").touch()
@@ -81,7 +81,8 @@ LAUNCH = "from workers.pools import ray_cluster; ray_cluster.SILENT_SECONDS = 4.
 
 def launched(cluster: Cluster, url: str) -> AbstractContextManager[subprocess.Popen[str]]:
     """A driver that gives its cluster up sooner than others."""
-    flags = f"--study-name s --n-trials {FEW} --sampler random --epochs 1 --width 4 --baselines relu --workers 2"
+    flags = f"--study-name s --n-trials {FEW} --sampler random --epochs 1 --width 4 --limit-train 300"
+    flags += " --baselines relu --workers 2"
     return cluster.driver("-c", LAUNCH, "launch", *flags.split(), "--address", cluster.address, "--storage", url)
 
 

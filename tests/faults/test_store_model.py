@@ -8,7 +8,7 @@ from tests.support.histories import explore
 
 pytestmark = pytest.mark.slow
 
-EXAMPLES, STEPS = 100, 30
+EXAMPLES, STEPS = 40, 30  # benchmarks/soak.py has more
 
 
 @pytest.fixture(autouse=True)
