@@ -114,7 +114,14 @@ COMMANDS = [
 # SQLite of a query.
 SIGNS = (
     *("searcher.db: this database is damaged", "searcher.db: this file is not a SQLite database, or is damaged"),
-    *("see: searcher db check", "no study 's'", "has no trial 20", "newer than this searcher knows", "NO  "),
+    *(
+        "see: searcher db check",
+        "See: searcher db check",
+        "no study 's'",
+        "has no trial 20",
+        "newer than this searcher knows",
+        "NO  ",
+    ),
     "the query was refused",
 )
 
