@@ -11,7 +11,7 @@ torch.Size([16])
 """
 
 from search_space.activation import Activation, Maxout, parameter_groups
-from search_space.baselines import ALIASES, BASELINES, KNOWN, Baseline, baseline
+from search_space.baselines import ALIASES, BASELINES, GATES, KNOWN, MODERN, SETS, Baseline, baseline, name_at
 from search_space.compiled import Host, Plan, compile_activations, compile_where_it_pays, host, plan
 from search_space.export import TARGETS, code, onnx_bytes
 from search_space.expression import Expression, ParseError, parse
@@ -22,6 +22,7 @@ from search_space.properties import Profile, profile
 from search_space.reading import Choices
 from search_space.registry import Registered, extended, load_primitives, register
 from search_space.remarks import Kept, Surgery
+from search_space.sites import SITES, ElementwiseNorm, Gate
 from search_space.spaces import SPACES, Space, space
 from search_space.surgery import NothingToReplace, replace_activations
 from search_space.symmetry import is_own_mirror, mirror
@@ -32,8 +33,12 @@ __all__ = [
     "BASELINES",
     "BINARY",
     "FUNCTIONS",
+    "GATES",
     "KEY_RULES",
     "KNOWN",
+    "MODERN",
+    "SETS",
+    "SITES",
     "SPACES",
     "TARGETS",
     "UNARY",
@@ -41,7 +46,9 @@ __all__ = [
     "Baseline",
     "Choices",
     "Decision",
+    "ElementwiseNorm",
     "Expression",
+    "Gate",
     "Grammar",
     "Host",
     "Kept",
@@ -66,6 +73,7 @@ __all__ = [
     "key",
     "load_primitives",
     "mirror",
+    "name_at",
     "nearest",
     "onnx_bytes",
     "parameter_groups",

@@ -21,6 +21,7 @@ from search_space import (
     BASELINES,
     FUNCTIONS,
     KNOWN,
+    MODERN,
     Activation,
     Maxout,
     ParseError,
@@ -558,14 +559,35 @@ OTHERS = {
     "radial_basis": lambda x: torch.exp(-(x**2)),
     "sign": torch.sign,
     "heaviside": lambda x: torch.heaviside(x, torch.zeros_like(x)),
+    # As their papers write them, with their start values.
+    "squared_relu": lambda x: torch.relu(x).square(),
+    "smelu": lambda x: torch.where(x <= -1, 0, torch.where(x < 1, (x + 1) ** 2 / 4, x)),
+    "snake": lambda x: x + torch.sin(x) ** 2,
+    "siren": torch.sin,
+    "golu": lambda x: x * torch.exp(-torch.exp(-x)),
+    "telu": lambda x: x * torch.tanh(torch.exp(x)),
+    "xielu": lambda x: torch.where(x > 0, 0.8 * x * x, 0.8 * (torch.expm1(x) - x)) + 0.5 * x,
+    "dyt": lambda x: torch.tanh(0.5 * x),
+    "derf": lambda x: torch.erf(0.5 * x),
 }
 
 
-def test_the_other_known_functions_are_torchs() -> None:
+def test_the_other_known_functions_are_those_of_torch_and_of_their_papers() -> None:
     assert set(KNOWN) == set(BASELINES) | set(OTHERS)
     x = torch.linspace(-9, 9, 361, dtype=torch.float64)
     for name, function in OTHERS.items():
         torch.testing.assert_close(Activation(baseline(name).expression).double()(x), function(x), msg=name)
+
+
+@pytest.mark.parametrize("name", MODERN)
+def test_modern_functions_keep_finite_slopes_far_out_and_their_parameters_belong_together(name: str) -> None:
+    """As their papers write them, GoLU and TeLU have NaN slopes where exp overflows."""
+    module = Activation(baseline(name).expression, 2)
+    x = torch.tensor([-1e4, -120.0, -88.0, 0.0, 88.0, 120.0, 1e4]).repeat(2, 1).T.clone().requires_grad_()
+    module(x).sum().backward()
+    assert x.grad is not None and bool(torch.isfinite(x.grad).all())
+    assert all(beta.grad is not None and bool(torch.isfinite(beta.grad).all()) for beta in module.betas)
+    assert len(module.betas) == {"swish": 1, "snake": 1, "xielu": 2}.get(name, 0)
 
 
 def test_a_maxout_is_the_greatest_of_its_groups() -> None:

@@ -44,6 +44,18 @@ KNOWN_STEPS = {
     "radial_basis": ["square", "neg", "exp"],
     "sign": ["sign"],
     "heaviside": ["sign", "max"],
+    "squared_relu": ["max", "square"],
+    "smelu": ["-", "max", "+", "hardtanh", "square", "add_scaled"],
+    "snake": ["*", "sin", "square", "/", "+"],
+    "siren": ["sin"],
+    "golu": ["at_least", "neg", "exp", "neg", "exp", "*"],
+    "telu": ["at_most", "exp", "tanh", "*"],
+    "xielu": [
+        *("max", "square", "-", "softplus", "*"),  # alpha_p is one number for each channel
+        *("at_most", "expm1", "-", "-", "softplus", "+", "add_product", "add_scaled"),
+    ],
+    "dyt": ["*", "*", "tanh"],
+    "derf": ["*", "*", "+", "-", "erf"],
 }
 
 

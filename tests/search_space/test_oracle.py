@@ -57,9 +57,9 @@ class Dual:
 
     def __pow__(self, other: Dual) -> Dual:
         whole = other.value == mpmath.nint(other.value)
-        if self.value < 0 and whole and not other.slope:
-            power = self.value ** int(other.value)
-            return checked(power, other.value * power / self.value * self.slope)
+        if self.value <= 0 and whole and not other.slope and (self.value or other.value >= 1):
+            exponent = int(other.value)
+            return checked(self.value**exponent, exponent * self.value ** (exponent - 1) * self.slope)
         if self.value <= 0:
             raise Skip
         power = self.value**other.value
