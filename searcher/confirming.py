@@ -21,7 +21,7 @@ from searcher.settings import loading
 from searcher.settings.checking import NAME_LENGTH
 from searcher.settings.config import LARGEST_SEED, Config, ConfigError, differences
 from searcher.settings.confirm import ALL, ConfirmSettings
-from searcher.settings.plan import baseline_trial, study_task, training_seed
+from searcher.settings.plan import baseline_trial, study_task, training_seed, with_sets
 from searcher.store import queries
 from searcher.store.store import Store, StudyExists
 from workers.contract import Declaration, Metric
@@ -145,7 +145,7 @@ def _by_bound(store: Store, search: Study) -> list[dict[str, Any]]:
 def _baselines(store: Store | None, wanted: Wanted) -> list[Function]:
     names = wanted.settings.baselines
     if names != ALL:
-        return [_named(name, store, wanted) for name in names if name != "none"]
+        return [_named(name, store, wanted) for name in with_sets(names, wanted.training.training.images.site)]
     if not (store and wanted.search):
         return []
     board = store.leaderboard(wanted.search, 0, baselines=True)
@@ -160,7 +160,8 @@ def _of_row(row: dict[str, Any], search: Study) -> Function:
 
 def _named(text: str, store: Store | None, wanted: Wanted) -> Function:
     """Return a function that is given by its name or as a formula, with its value in the search, if it has one."""
-    trial = baseline_trial(0, "maxout" if text.strip() == "maxout(2)" else text, 0)
+    site = wanted.training.training.images.site
+    trial = baseline_trial(0, "maxout" if text.strip() == "maxout(2)" else text, 0, site)
     name = "" if trial.name == "own" else trial.name
     if trial.name == "maxout" and wanted.training.training.task != IMAGES:
         session.check_training(wanted.training, maxout=True)

@@ -98,8 +98,9 @@ class Session:
         log.info("study %s: %d trials, %s, in %s", study.name, study.n_trials, proposer, self.store.shown_url)
         if modules := training.primitives:
             log.info("with the primitives of %s: %s", ", ".join(modules), session.own_primitives(self.settings))
+        images = training.images
         pictures = search.skip_mirrors and training.task == IMAGES
-        if pictures and (why := mirror_caveat(training.images.model, training.images.model_kwargs)):
+        if pictures and (why := mirror_caveat(images.model, images.model_kwargs, images.site)):
             log.warning("--skip-mirrors: a function and its mirror -f(-x) need not do equally well here: %s", why)
 
 

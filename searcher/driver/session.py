@@ -92,7 +92,9 @@ def check_training(settings: Config, *, maxout: bool = False) -> str:
     images = settings.training.images
     try:
         check_name(images.dataset)
-        check_model(images.model, images.match)
+        check_model(images.model, images.match, images.site)
+        if maxout:
+            activation_of("maxout(2)", images.site)
         check_optimizer(images.recipe)
     except WorkersError as error:
         raise ConfigError(str(error)) from error
@@ -151,7 +153,7 @@ def _check_images(settings: Config, expressions: Iterable[str]) -> str:
 
 def _try_network(images: ImageConfig, data: Dataset, expression: str) -> None:
     """Build the network once, as each worker will."""
-    made, width = activation_of(expression), images.width or None
+    made, width = activation_of(expression, images.site), images.width or None
     try:
         build(
             *(images.model, made, data.shape, data.classes, width, images.model_kwargs, data.train.pixels.dtype),

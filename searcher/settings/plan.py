@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from search_space import BASELINES, Grammar, baseline, extended, key, load_primitives, nearest, parse, space
+from search_space import SETS, Grammar, baseline, extended, key, load_primitives, name_at, nearest, parse, space
 from searcher.records import Kind, StudyTask, Trial
 from searcher.settings.config import Config, ConfigError
 from workers.contract import Declaration, TaskConfig
@@ -32,8 +33,9 @@ def baseline_trials(config: Config) -> list[Trial]:
         ParseError: One that is written out is no expression.
     """
     load_primitives(config.training.primitives)
+    seed, site = training_seed(config), config.training.images.site
     chosen = _chosen(config)[: config.search.n_trials // 2]
-    return [baseline_trial(number, name, training_seed(config)) for number, name in enumerate(chosen)]
+    return [baseline_trial(number, name, seed, site) for number, name in enumerate(chosen)]
 
 
 def left_out(config: Config) -> list[str]:
@@ -42,20 +44,23 @@ def left_out(config: Config) -> list[str]:
 
 
 def _chosen(config: Config) -> list[str]:
-    if config.search.baselines == ("all",):  # a task of one's own has no layers that are wide enough for maxout
-        return [name for name in BASELINES if config.training.task == IMAGES or name != "maxout"]
-    return [name for name in config.search.baselines if name != "none"]
+    return with_sets(config.search.baselines, config.training.images.site)
 
 
-def baseline_trial(number: int, name: str, seed: int) -> Trial:
+def with_sets(names: Iterable[str], site: str) -> list[str]:
+    """Return names with each name of a set (`all`, `modern`, `none`) replaced by the functions in it, each once."""
+    return list(dict.fromkeys(one for name in names for one in SETS[site].get(name, (name,))))
+
+
+def baseline_trial(number: int, name: str, seed: int, site: str = "activation") -> Trial:
     """Return the trial of a function: of a known one by its name, of any other as it is written. Maxout is no
-    expression."""
+    expression. At a gate, functions are called as gates with them are: `reglu`."""
     if name == "maxout":
-        text, found = "maxout(2)", "maxout(2)"
-    else:
-        tree = parse(baseline(name).expression if name.isidentifier() and name != "x" else name)
-        text, found = str(tree), key(tree)
-    return Trial(number, Kind.BASELINE, text, found, seed, name=name if name.isidentifier() else "own")
+        return Trial(number, Kind.BASELINE, "maxout(2)", "maxout(2)", seed, name=name)
+    known = name.isidentifier() and name != "x"
+    tree = parse(baseline(name, site).expression if known else name)
+    called = name_at(site, name) if known else name if name == "x" else "own"
+    return Trial(number, Kind.BASELINE, str(tree), key(tree), seed, name=called)
 
 
 def training_seed(config: Config) -> int:

@@ -461,11 +461,15 @@ def test_mirrors_are_counted_apart_and_the_database_is_whole(store: Store, cli: 
         ("lecture", {"pooling": "lp"}, ""),
         ("lecture", {"pooling": "average"}, ""),
         ("lecture", {"pooling": "strided"}, ""),
+        ("resnet8", {"site": "norm"}, "in model 'resnet8' a norm is followed by ReLU, which treats signs differently"),
+        ("vit-4-64", {"site": "norm"}, ""),
+        ("vit-4-64", {"site": "gate"}, ""),
         ("mine:net", {}, "model 'mine:net' is your own and may have max pooling, or other parts that tell them apart"),
     ],
 )
 def test_networks_in_which_mirrors_may_differ(model: str, options: dict[str, object], why: str) -> None:
-    assert mirror_caveat(model, options) == why
+    site = str(options.pop("site", "activation"))
+    assert mirror_caveat(model, options, site) == why
 
 
 SMALL = ("--unary", "x,max0,min0", "--binary", "add,max", "--sampler", "optuna:bruteforce", "--baselines", "relu")

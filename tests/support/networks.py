@@ -16,6 +16,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "all-cnn": {"width": 8},
     "inception": {"width": 4},
     "lecture": {"width": 4},
+    "vit-4-64": {"width": 12, "depth": 2, "heads": 2},
 }
 
 

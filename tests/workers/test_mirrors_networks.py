@@ -9,6 +9,7 @@ function and its mirror have the same distribution of results. With the same see
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 from typing import Any
 
@@ -29,6 +30,7 @@ from workers.tasks.images.train import _Child  # its losses, step by step
 
 CPU = torch.device("cpu")
 STEPS = 6
+TRANSFORMER = "vit-4-64"
 FUNCTIONS = ("max(x, 0)", "x * sigmoid(beta * x)")
 MORE_FUNCTIONS = ("max(x, 0) + expm1(min(x, 0))", "exp(-x^2) + beta * x", "min(max(x, 0), 6)", "cos(x) - beta")
 Variant = tuple[str, dict[str, Any]]
@@ -40,7 +42,7 @@ def lecture(pooling: str, **options: Any) -> Variant:
 
 # Each network as it is shipped, but small, and further options that change its layers.
 HOLDS: list[Variant] = [
-    *((name, options) for name, options in SMALL.items() if name not in ("inception", "lecture")),
+    *((name, options) for name, options in SMALL.items() if name not in ("inception", "lecture", TRANSFORMER)),
     ("wrn-28-10", {"width": 2, "depth": 10, "widen": 1, "dropout": 0.3}),
     ("densenet-100-12", {"width": 3, "depth": 7, "dropout": 0.2}),
     ("all-cnn", {"width": 8, "norm": True}),
@@ -70,10 +72,10 @@ def mirror(text: str) -> str:
     return f"-({parse(text).fold(negated)})"
 
 
-def child(variant: Variant, function: str) -> _Child:
+def child(variant: Variant, function: str, site: str = "activation") -> _Child:
     name, options = variant
     recipe = Recipe(batch_size=16, learning_rate=0.05, label_smoothing=0.1, clip_norm=2.0)
-    job = image_job(0, function, model=name, model_kwargs=options, limit_train=160, recipe=recipe)
+    job = image_job(0, function, model=name, model_kwargs=options, site=site, limit_train=160, recipe=recipe)
     return _Child(job, load("digits", 0, CPU, "", image_config(job).limit_train), CPU)
 
 
@@ -97,6 +99,23 @@ def mirror_weights(source: nn.Module, target: nn.Module) -> set[str]:
     state = {name: -value if name in negated else value for name, value in source.state_dict().items()}
     target.load_state_dict(state)
     return negated
+
+
+def mirror_transformer(source: nn.Module, target: nn.Module, site: str) -> None:
+    """Give a transformer the source's weights, with the signs that the mirror requires.
+
+    At an activation or a gate, only the feed-forwards change. In the place of the norms, all signals between the blocks
+    are negated: attention maps negated tokens to negated tokens, and the fixed activation gets the same input.
+    """
+    first, last = r"feed_forward\.0\.", r"feed_forward\.2\."
+    patterns = {
+        "activation": (first, last + "weight"),
+        "gate": (first,),
+        "norm": ("embed", "positions", first + "weight", last, "head.weight", r"(norm\d?|qkv|project)\.bias"),
+    }[site]
+    state = source.state_dict()
+    negated = {name for name in state if any(re.search(pattern, name) for pattern in patterns)}
+    target.load_state_dict({name: -value if name in negated else value for name, value in state.items()})
 
 
 def losses(trained: _Child) -> list[float]:
@@ -130,6 +149,24 @@ def test_a_mirror_is_trained_like_its_function(variant: Variant, function: str) 
     assert image == pytest.approx(original, rel=1e-5)
 
 
+@pytest.mark.parametrize("site", ["activation", "gate", "norm"])
+def test_it_holds_at_every_site_of_a_transformer(site: str) -> None:
+    variant, function = (TRANSFORMER, SMALL[TRANSFORMER]), "max(x, 0) + 0.5 * tanh(beta * x)"
+    original, image = child(variant, function, site), child(variant, mirror(function), site)
+    with torch.no_grad():  # biases start at 0, where a wrong sign would not be seen
+        for weights in (p for name, p in original.model.named_parameters() if name.endswith("bias")):
+            weights.normal_(std=0.3)
+    mirror_transformer(original.model, image.model, site)
+    assert losses(image) == pytest.approx(losses(original), rel=1e-5)
+
+
+def test_it_does_not_hold_for_the_norms_of_a_resnet() -> None:
+    variant = ("resnet8", SMALL["resnet8"])
+    original, image = child(variant, "tanh(x + 0.5)", "norm"), child(variant, mirror("tanh(x + 0.5)"), "norm")
+    mirror_weights(original.model, image.model)
+    assert max(abs(one - other) for one, other in zip(losses(original), losses(image), strict=True)) > 1e-3
+
+
 @pytest.mark.parametrize("function", MORE_FUNCTIONS)
 def test_it_holds_for_functions_of_all_kinds(function: str) -> None:
     """With kinks, with an even part, bounded, and with a constant."""
@@ -148,7 +185,7 @@ def test_where_the_law_does_not_hold(variant: Variant, pooling: type[nn.Module],
 
 
 def test_every_network_and_pooling_is_judged() -> None:
-    judged = [*HOLDS, *(variant for variant, _, _ in BREAKS)]
+    judged = [*HOLDS, (TRANSFORMER, SMALL[TRANSFORMER]), *(variant for variant, _, _ in BREAKS)]
     assert {name for name, _ in judged} == set(NETWORKS)
     assert {options["pooling"] for name, options in judged if name == "lecture"} == set(POOLINGS)
     assert "pooling" not in SMALL["lecture"]  # as shipped it has maximum pooling

@@ -10,10 +10,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from search_space import Activation, Maxout, ParseError
+from search_space import (
+    SITES,
+    Activation,
+    ElementwiseNorm,
+    Gate,
+    Maxout,
+    ParseError,
+    SpaceError,
+    baseline,
+    parameter_groups,
+)
 from tests.support.made import image_job
 from tests.support.networks import POOLINGS, SMALL, named
 from workers.contract import Verdict, WorkersError
+from workers.tasks.images import config
 from workers.tasks.images.config import Recipe
 from workers.tasks.images.data import load
 from workers.tasks.images.models import NETWORKS, build, parameter_count
@@ -46,6 +57,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("lecture", {"width": 4, "dilation": 2, "norm": False}),
     ("lecture", {"width": 4, "stages": 1, "head": "gap"}),
     ("lecture", {"width": 4, "stages": 4, "pooling": "lp", "p": 3}),
+    ("vit-4-64", {"width": 6, "depth": 1, "heads": 3, "patch": 3, "ffn": "plain"}),
 ]
 IMAGES = [(1, 8, 8), (1, 28, 28), (3, 32, 32)]
 
@@ -124,7 +136,7 @@ def test_a_fresh_activation_of_the_right_width_at_each_site(variant: tuple[str, 
 
         def check(module: nn.Module, args: tuple[Tensor], out: Tensor) -> None:
             seen.append(module)
-            assert (args[0].shape[1], out.shape[1]) == (wanted.expansion * channels, channels)
+            assert (args[0].shape[dim], out.shape[dim]) == (wanted.expansion * channels, channels)
 
         module.register_forward_hook(check)
         return module
@@ -153,6 +165,7 @@ def test_a_fresh_activation_of_the_right_width_at_each_site(variant: tuple[str, 
         ("lecture", {"head": "fc"}, 3),
         ("lecture", {"head": "gap"}, 2),
         ("lecture", {"head": "gap", "pooling": "strided"}, 3),
+        ("vit-4-64", {"heads": 2}, 4),
     ],
 )
 def test_how_many_sites(name: str, options: dict[str, Any], sites: int) -> None:
@@ -208,7 +221,7 @@ def test_channels_last_computes_the_same(variant: tuple[str, dict[str, Any]]) ->
     torch.testing.assert_close(last(x.to(memory_format=torch.channels_last)), wanted, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "lecture"])
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name not in ("lecture", "vit-4-64")])
 def test_images_of_one_pixel_and_oblong_ones(name: str) -> None:
     model = seeded(name, RELU, (1, 1, 1), 10, SMALL[name]).eval()
     for shape in ((1, 1, 1), (1, 5, 11)):
@@ -282,6 +295,92 @@ def test_bad_names_of_activations() -> None:
     for pieces in (0, 1, 17):
         with pytest.raises(WorkersError, match=f"maxout takes 2 to 16 pieces, as in maxout\\(2\\), not {pieces}"):
             activation_of(f"maxout({pieces})")
+
+
+# Gates and norms
+
+
+def test_the_sites_are_the_same_on_both_sides() -> None:
+    assert config.SITES == SITES
+
+
+def test_a_gate_multiplies_the_second_half_by_the_function_of_the_first() -> None:
+    a, b = torch.randn(2, 4, 3, 3), torch.randn(2, 4, 3, 3)
+    swiglu = activation_of("x * sigmoid(x)", "gate")
+    assert swiglu.expansion == 2 and swiglu.site == "gate"
+    torch.testing.assert_close(swiglu(4)(torch.cat([a, b], dim=1)), nn.functional.silu(a) * b)
+    glu = activation_of("x", "gate")(3, dim=-1)  # torch's GLU has the sigmoid at the second half
+    torch.testing.assert_close(glu(torch.cat([a, b], dim=-1)), a * b)
+    swish = activation_of("x * sigmoid(beta * x)", "gate")(4)
+    assert [tuple(p.shape) for p in swish.parameters()] == [(4,)]
+    with pytest.raises(SpaceError, match=r"\(2, 4, 3, 3\); a gate of 4 channels needs 8 as its dimension 1"):
+        swiglu(4)(a)
+    with pytest.raises(WorkersError, match="maxout takes the place of an activation, not of a gate"):
+        activation_of("maxout", "gate")
+
+
+def test_a_function_in_the_place_of_a_norm_is_dynamic_tanh() -> None:
+    """As its paper's code: one alpha, which starts at 0.5, a weight and a bias for each channel."""
+    x, dyt = torch.randn(2, 5, 6), activation_of(baseline("dyt").expression, "norm")
+    norm = dyt(6, dim=-1)
+    assert {name: tuple(p.shape) for name, p in norm.named_parameters()} == {
+        "weight": (6,),
+        "bias": (6,),
+        "function.beta": (1,),
+    }
+    with torch.no_grad():
+        for parameter in norm.parameters():
+            parameter.copy_(torch.rand_like(parameter))
+    weight, bias, beta = norm.parameters()
+    torch.testing.assert_close(norm(x), torch.tanh(0.5 * beta * x) * weight + bias)
+    images = x.unsqueeze(-1).transpose(1, 2)
+    first = dyt(6)
+    first.load_state_dict(norm.state_dict())
+    torch.testing.assert_close(first(images), norm(x).unsqueeze(-1).transpose(1, 2))
+    groups = {len(group["params"]): group["weight_decay"] for group in parameter_groups(norm, 0.1)}
+    assert groups == {2: 0.1, 1: 0.0}, "weight and bias decay as those of a norm, alpha does not"
+
+
+@pytest.mark.parametrize(
+    ("name", "site", "sites"), [("resnet8", "norm", 7), ("vit-4-64", "gate", 2), ("vit-4-64", "norm", 5)]
+)
+def test_the_function_is_at_the_sites_that_a_network_offers_and_trained_there(name: str, site: str, sites: int) -> None:
+    wanted = activation_of("tanh(beta * x)", site)
+    model = seeded(name, wanted, (1, 8, 8), 10, SMALL[name])
+    kind = {"gate": Gate, "norm": ElementwiseNorm}[site]
+    found = [module for module in model.modules() if isinstance(module, kind)]
+    norms = [m for m in model.modules() if isinstance(m, nn.LayerNorm | nn.modules.batchnorm._BatchNorm)]
+    assert len(found) == sites
+    assert bool(norms) == (site == "gate"), "no other norm stays"
+    model(torch.randn(4, 1, 8, 8)).square().sum().backward()
+    assert all(p.grad is not None and bool(p.grad.any()) for p in model.parameters())
+
+
+def test_a_gated_feed_forward_has_as_many_weights_as_a_plain_one() -> None:
+    gated, plain = (
+        parameter_count(build("vit-4-64", activation_of("x", site), (3, 32, 32), 10)) for site in ("gate", "activation")
+    )
+    assert plain == 217_930 and 0.99 < gated / plain < 1.01
+
+
+@pytest.mark.parametrize(
+    ("name", "site", "message"),
+    [
+        (
+            "resnet8",
+            "gate",
+            "--site gate: model 'resnet8' has no gate that a function could take; these have: vit-4-64",
+        ),
+        (
+            "lecture",
+            "norm",
+            "--site norm: model 'lecture' has no norm that a function could take; these have: resnet8,",
+        ),
+    ],
+)
+def test_a_site_that_a_network_does_not_offer(name: str, site: str, message: str) -> None:
+    with pytest.raises(WorkersError, match=message):
+        build(name, activation_of("x", site), (1, 8, 8), 10)
 
 
 # Poolings
@@ -400,6 +499,8 @@ def test_images_of_any_size_go_through_one_lecture_network(options: dict[str, An
         ("lecture", {"pooling": "spatial_pyramid", "head": "gap"}, "use head 'fc', or another pooling"),
         ("lecture", {"padding": "valid", "stages": 4}, "images of 8x8 shrink to nothing .*use padding 'same', fewer"),
         ("lecture", {"pooling": "fractional", "stages": 6}, "images of 8x8 shrink to nothing"),
+        ("vit-4-64", {"heads": 5}, "width must be a multiple of heads, 5, not 64; change one of them"),
+        ("vit-4-64", {"ffn": "gated"}, "ffn 'gated' have no activation to search; use --site gate, or leave ffn out"),
     ],
 )
 def test_bad_options(name: str, options: dict[str, Any], message: str) -> None:

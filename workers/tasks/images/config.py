@@ -12,6 +12,7 @@ from workers.settings import setting
 SCHEDULES = ("onecycle", "warmup", "cosine", "steps")
 PRECISIONS = ("auto", "bfloat16", "float32")
 SGD = "sgd"
+SITES = ("activation", "gate", "norm")  # as in search_space, which cannot be imported without torch
 EVALUATION = "evaluation"  # the name of an `Evaluation` among the parameters of a task configuration
 
 # Losses are mean cross-entropies over the images of a part. A training reports all three metrics after each epoch.
@@ -185,6 +186,11 @@ class ImageConfig:
     model_kwargs: Mapping[str, Any] = setting({}, help="The network's other options", example='{"stem_stride": 2}')
     match: str = setting(
         "", help="In your own network, replace only the activations with names like this: 'layers.*.act'."
+    )
+    site: str = setting(
+        "activation",
+        help="What the function takes the place of: the activations, the gates f(a) * b, or the norms of the network.",
+        one_of=SITES,
     )
     recipe: Recipe = setting(
         Recipe(),

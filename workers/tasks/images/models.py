@@ -9,7 +9,7 @@ from types import MappingProxyType
 import torch
 from torch import nn
 
-from search_space import nearest
+from search_space import SITES, nearest
 from search_space.modules import code_name
 from workers.contract import WorkersError
 from workers.tasks.images.networks.allcnn import AllCNN
@@ -21,6 +21,7 @@ from workers.tasks.images.networks.own import Request, Survey, build_own, survey
 from workers.tasks.images.networks.preactivation import PreActivationResNet, WideResNet
 from workers.tasks.images.networks.resnet import ResNet
 from workers.tasks.images.networks.sites import Activations, activation_of
+from workers.tasks.images.networks.transformer import VisionTransformer
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,27 +32,31 @@ class Network:
         factory: the class of the network.
         source: the publication.
         defaults: options whose defaults differ from those in the factory's signature.
+        sites: what a searched function can take the place of in it.
     """
 
     factory: type[nn.Module]
     source: str
     defaults: Mapping[str, object] = field(default_factory=dict)
+    sites: tuple[str, ...] = ("activation",)
 
 
 _HE2015 = "He et al. 2015, arXiv 1512.03385"
+_NORMED = ("activation", "norm")
 
 NETWORKS: Mapping[str, Network] = {
-    "resnet8": Network(ResNet, _HE2015, {"depth": 8, "width": 8}),
-    "resnet20": Network(ResNet, _HE2015, {"depth": 20}),
-    "resnet32": Network(ResNet, _HE2015, {"depth": 32}),
-    "resnet56": Network(ResNet, _HE2015, {"depth": 56}),
-    "resnet110": Network(ResNet, _HE2015, {"depth": 110}),
+    "resnet8": Network(ResNet, _HE2015, {"depth": 8, "width": 8}, _NORMED),
+    "resnet20": Network(ResNet, _HE2015, {"depth": 20}, _NORMED),
+    "resnet32": Network(ResNet, _HE2015, {"depth": 32}, _NORMED),
+    "resnet56": Network(ResNet, _HE2015, {"depth": 56}, _NORMED),
+    "resnet110": Network(ResNet, _HE2015, {"depth": 110}, _NORMED),
     "preresnet164": Network(PreActivationResNet, "He et al. 2016, arXiv 1603.05027"),
     "wrn-28-10": Network(WideResNet, "Zagoruyko and Komodakis 2016, arXiv 1605.07146"),
     "densenet-100-12": Network(DenseNet, "Huang et al. 2017, arXiv 1608.06993"),
     "all-cnn": Network(AllCNN, "Springenberg et al. 2015, arXiv 1412.6806"),
     "inception": Network(InceptionNet, "Szegedy et al. 2014, arXiv 1409.4842"),
     "lecture": Network(LectureNet, "poolings: arXiv 1204.3968, 1301.3557, 1412.6071, 1406.4729"),
+    "vit-4-64": Network(VisionTransformer, "Dosovitskiy et al. 2020, arXiv 2010.11929", sites=SITES),
 }
 _NONE: Mapping[str, object] = MappingProxyType({})
 
@@ -86,7 +91,7 @@ def build(
     """
     if code_name(name):
         return build_own(Request(name, activation, shape, classes, width, options, dtype, match), note)
-    check_model(name, match)
+    check_model(name, match, activation.site)
     if len(shape) != 3 or dtype != torch.float32:
         raise WorkersError(
             f"model {name!r} takes images, (channels, height, width) of floating-point numbers; an example of these "
@@ -127,9 +132,9 @@ def survey(
     return survey_own(Request(name, activation_of(expression), shape, classes, width, options, dtype, match))
 
 
-def check_model(name: str, match: str = "") -> None:
-    """Raise WorkersError if this cannot be the name of a network. Whether a user's own network exists is not
-    checked."""
+def check_model(name: str, match: str = "", site: str = "activation") -> None:
+    """Raise WorkersError if this cannot be the name of a network, or if it is one of the table that has no such site.
+    Whether a user's own network exists is not checked."""
     if match and name in NETWORKS:
         raise WorkersError(
             f"--match chooses among the activations of a network of your own (package.module:function), and model "
@@ -137,14 +142,21 @@ def check_model(name: str, match: str = "") -> None:
         )
     if name not in NETWORKS and not code_name(name):
         raise WorkersError(f"unknown model {name!r}; {nearest(name, NETWORKS)}, or package.module:function of your own")
+    if name in NETWORKS and site not in NETWORKS[name].sites:
+        able = ", ".join(other for other, row in NETWORKS.items() if site in row.sites)
+        raise WorkersError(
+            f"--site {site}: model {name!r} has no {site} that a function could take; these have: {able}"
+        )
 
 
-def mirror_caveat(name: str, options: Mapping[str, object] = _NONE) -> str:
+def mirror_caveat(name: str, options: Mapping[str, object] = _NONE, site: str = "activation") -> str:
     """Return why f and its mirror -f(-x) may perform differently in a network with these options; empty if they perform
     equally well on average (docs/search-space.md, "Mirrors")."""
     pooling = options.get("pooling", "max") if name == "lecture" else "average"
     if code_name(name):
         return f"model {name!r} is your own and may have max pooling, or other parts that tell them apart"
+    if site == "norm" and NETWORKS[name].factory is ResNet:
+        return f"in model {name!r} a norm is followed by ReLU, which treats signs differently"
     if name == "inception":
         return "model 'inception' has max pooling"
     return "" if pooling in ("average", "strided", "lp") else f"model 'lecture' has {pooling!r} pooling"

@@ -154,8 +154,8 @@ class _Child:
         recipe, width = config.recipe, config.width or None
         check_augmented(recipe, data.shape)
         model = build(
-            *(config.model, activation_of(job.expression), data.shape, data.classes, width, config.model_kwargs),
-            *(data.train.pixels.dtype, config.match),
+            *(config.model, activation_of(job.expression, config.site), data.shape, data.classes, width),
+            *(config.model_kwargs, data.train.pixels.dtype, config.match),
         )
         self.model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.data, self.device, self.recipe = data, device, recipe

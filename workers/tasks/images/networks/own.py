@@ -84,7 +84,7 @@ def build_own(request: Request, note: Callable[[str], object] = str) -> nn.Modul
     `in_channels`, `classes`, `image_size` (height, width) and `width` (only if the settings have one). For data that
     are not images, it gets `shape`, the shape of one example, in place of `in_channels` and `image_size`. If it does
     not take `activation`, the activation modules in its network are replaced: all, or those whose dotted name matches
-    `match`.
+    `match`. A function that takes `activation` and puts it at gates or norms says so with its attribute `sites`.
 
     Args:
         note: called with each remark on the replacements.
@@ -96,6 +96,7 @@ def build_own(request: Request, note: Callable[[str], object] = str) -> nn.Modul
     """
     name, activation = request.name, request.activation
     function, given = request.function()
+    _check_site(name, activation.site, function, takes="activation" in given)
     made: list[nn.Module] = []
 
     def recorded(channels: int, dim: int) -> nn.Module:
@@ -119,6 +120,20 @@ def build_own(request: Request, note: Callable[[str], object] = str) -> nn.Modul
         )
     _dry_run(name, model, request.zeros(), request.classes, made)
     return model
+
+
+def _check_site(name: str, site: str, function: Callable[..., Any], *, takes: bool) -> None:
+    """Raise WorkersError if the network does not offer the site. `takes`: the function takes `activation`."""
+    sites = getattr(function, "sites", ("activation",)) if takes else ("activation",)
+    if site not in sites:
+        attribute = code_name(name)[1] if code_name(name) else name  # type: ignore[index]
+        needs = "`activation(channels)` makes a module of f, a weight and a bias"
+        if site == "gate":
+            needs = "the layer before `activation(channels)` makes `activation.expansion * channels` channels"
+        raise WorkersError(
+            f"--site {site}: model {name!r} offers no {site}; let its function take `activation` and put it there "
+            f'({needs}), and write below it: {attribute}.sites = ("{site}",)'
+        )
 
 
 def survey_own(request: Request) -> Survey:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from workers.tasks.images.networks.layers import initialise
 from workers.tasks.images.networks.options import Shape, Stride, Width
-from workers.tasks.images.networks.sites import Activations
+from workers.tasks.images.networks.sites import Activations, Norms, activation_of, split_sites
 
 
 class Block(nn.Module):
@@ -19,14 +19,16 @@ class Block(nn.Module):
     channel. Shapes: `(n, in_channels, h, w)` -> `(n, channels, h/stride, w/stride)`.
     """
 
-    def __init__(self, in_channels: int, channels: int, stride: int, activation: Activations) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, stride: int, activation: Activations, norm: Norms = nn.BatchNorm2d
+    ) -> None:
         super().__init__()
         wide = activation.expansion * channels
         self.conv1 = nn.Conv2d(in_channels, wide, 3, stride, 1, bias=False)
-        self.norm1 = nn.BatchNorm2d(wide)
+        self.norm1 = norm(wide)
         self.act1 = activation(channels)
         self.conv2 = nn.Conv2d(channels, wide, 3, 1, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(wide)
+        self.norm2 = norm(wide)
         self.act2 = activation(channels)
         self.stride, self.new_channels, self.expansion = stride, channels - in_channels, activation.expansion
 
@@ -44,7 +46,9 @@ class Block(nn.Module):
 
 class ResNet(nn.Module):
     """`depth = 6 n + 2` layers in three stages of `width`, `2 width` and `4 width` channels, and global average
-    pooling. `stem_stride` is the stride of the first convolution: 1 in the paper; 2 needs a quarter of the work."""
+    pooling. `stem_stride` is the stride of the first convolution: 1 in the paper; 2 needs a quarter of the work.
+
+    Where norms are searched, they take the place of BatchNorm, and the activations are ReLU."""
 
     def __init__(
         self,
@@ -57,15 +61,16 @@ class ResNet(nn.Module):
         stem_stride: Stride = 1,
     ) -> None:
         super().__init__()
+        norm, activation = split_sites(activation, nn.BatchNorm2d, activation_of("max(x, 0)"))
         wide = activation.expansion * width
         self.stem = nn.Conv2d(shape[0], wide, 3, stem_stride, 1, bias=False)
-        self.norm = nn.BatchNorm2d(wide)
+        self.norm = norm(wide)
         self.act = activation(width)
         stages, channels = [], width
         for stage in range(3):
             for block in range((depth - 2) // 6):
                 stride = 2 if stage and not block else 1
-                stages.append(Block(channels, width * 2**stage, stride, activation))
+                stages.append(Block(channels, width * 2**stage, stride, activation, norm))
                 channels = width * 2**stage
         self.stages = nn.Sequential(*stages)
         self.head = nn.Linear(channels, classes)
