@@ -31,6 +31,7 @@ from search_space.expression import Expression, X, as_expression, beta
 from search_space.normal_form import key
 from search_space.notation import LANGUAGES, ONNX, ONNX_TERMS, distinct, in_terms, statements
 from search_space.primitives import EPS, SpaceError, nearest
+from search_space.sites import SITES
 
 Array = npt.NDArray[np.float32]
 Betas = Sequence[Sequence[float]]  # one row per parameter, one value per channel
@@ -54,6 +55,7 @@ def code(
     dim: int | None = None,
     betas: Betas | None = None,
     frozen: bool = False,
+    site: str = "activation",
 ) -> str:
     """Return the text of a file that defines this function in another language. The file works without this project.
 
@@ -66,24 +68,29 @@ def code(
         dim: the dimension of the channels, as in `Activation`; the torch module (1 if not given) and the jax function
             (-1 if not given) have it as their default.
         betas: the trained values, as `[beta.tolist() for beta in activation.betas]`; all 1 if not given. LaTeX shows
-            symbols instead of values.
+            symbols instead of values. In the place of a norm, all channels share each parameter: one value in a row.
         frozen: make the parameters constants, which are not trained.
+        site: what the function takes the place of in its network, one of `SITES`. For a gate or a norm, files for torch
+            and markdown also define a module for it, which can load the state of `Gate` or `ElementwiseNorm`.
 
     Raises:
         ParseError: the text is not an expression.
-        SpaceError: the target is unknown or cannot express the function, the name is not a valid name, or `betas` has
-            another shape than (parameters, channels).
+        SpaceError: the target or the site is unknown, the target cannot express the function, the name is not a valid
+            name, or `betas` has another shape than (parameters, channels).
     """
     if to not in TARGETS:
         raise SpaceError(f"unknown target {to!r}; {nearest(str(to), TARGETS)}")
+    if site not in SITES:
+        raise SpaceError(f"unknown site {site!r}; {nearest(str(site), SITES)}")
     if to == "onnx":
         raise SpaceError(f"onnx files are not text: use onnx_bytes; targets with text: {', '.join(_WRITERS)}")
     tree = _tree(expression, to)
     dim = (-1 if to == "jax" else 1) if dim is None else checked_dim(dim)
-    starts = _start_values(tree, channels, betas)
+    own = 1 if site == "norm" else checked_channels(channels)
+    starts = _start_values(tree, own, betas)
     if frozen and all(len(row) == 1 for row in starts):
         tree, starts = tree.with_numbers([row[0] for row in starts]), []
-    export = _Export(tree, to, name, channels, dim, starts, frozen)
+    export = _Export(tree, to, name, own, dim, starts, site, channels, frozen)
     export.identifier(camel=False)  # check the name, because every file contains it
     return _WRITERS[to](export)
 
@@ -98,6 +105,8 @@ class _Export:
     channels: int
     dim: int
     betas: Betas
+    site: str
+    width: int  # the channels of the gate or the norm
     frozen: bool = False
 
     @property
@@ -125,7 +134,7 @@ class _Export:
         formula = fill(f"f(x) = {self.tree}", 110, break_long_words=False)
         inner = formula.replace("\n", "\n    ")
         common = {"title": self.title, "formula": formula, "inner": inner, "key": key(self.tree)}
-        return template.format(**common, channels=self.channels, dim=self.dim, **more)
+        return template.format(**common, channels=self.channels, width=self.width, dim=self.dim, **more)
 
     def helpers(self, definition: str) -> str:
         """Return the definitions of the helper functions that the definition calls."""
@@ -133,6 +142,7 @@ class _Export:
 
     def file(self, about: str, imports: str, definition: str) -> str:
         """Return a whole file: a docstring, the imports, the helper functions and the definition."""
+        about += templates.SITES[self.site]
         more = {"about": about, "needs": self.to, "imports": imports, "definition": definition}
         return self.filled(templates.FILE, helpers=self.helpers(definition), **more)
 
@@ -203,6 +213,7 @@ def _torch(export: _Export) -> str:
         parameters=parameters,
         body=indent(body, " " * 8),
     )
+    definition += export.filled(templates.TORCH_SITES[export.site], name=name)
     imports = [
         "from __future__ import annotations\n",
         "import math\n",
@@ -276,18 +287,19 @@ def _latex(export: _Export) -> str:
     language = replace(language, beta=r"\beta") if len(export.symbols) == 1 else language
     eps = Expression("number", value=EPS)
     shown = export.tree.fold(lambda node, args: language.write(eps if node.op == "eps" else node, args))
-    return f"f(x) = {shown[0]}\n"
+    return f"f(x) = {shown[0]}{templates.LATEX_SITES[export.site]}\n"
 
 
 def _markdown(export: _Export) -> str:
+    used = replace(export, channels=export.width * (2 if export.site == "gate" else 1))
     return export.filled(
         templates.CARD,
-        shape=", ".join(map(str, [8, *export.shape(4, 4)[1:]] if export.dim % 4 else export.shape(4, 4))),
+        shape=", ".join(map(str, [8, *used.shape(4, 4)[1:]] if export.dim % 4 else used.shape(4, 4))),
         latex=_latex(export).strip(),
         text=export.tree,
         symbols=", ".join(export.symbols) or "none",
         values=export.betas or "-",
-        name=export.identifier(camel=True),
+        name=export.identifier(camel=True) + {"gate": "Gate", "norm": "Norm"}.get(export.site, ""),
         module=_torch(replace(export, to="torch")),
     )
 

@@ -66,7 +66,7 @@ class ElementwiseNorm(nn.Module):
 
     def __init__(self, expression: Expression | str, channels: int, *, dim: int = 1) -> None:
         super().__init__()
-        self.function = Activation(expression)
+        self.function = Activation(expression, dim=dim)
         self.channels, self.dim = checked_channels(channels), checked_dim(dim)
         self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
 

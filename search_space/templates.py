@@ -133,6 +133,64 @@ class {name}(nn.Module):
             raise TypeError(f"a floating-point input is needed, not {{x.dtype}}; convert it: x.float()")
 {body}
 '''
+_TORCH_GATE = '''
+
+class {name}Gate(nn.Module):
+    """Return f(a) * b, where f is {name}, a the first half of the channels and b the second half.
+
+    Args:
+        channels: the number of channels of the output; the layer before must make twice as many.
+        dim: the dimension of the channels, as in {name}.
+
+    Shapes: `(batch, 2 * channels, ...)` to `(batch, channels, ...)`.
+    """
+
+    def __init__(self, channels: int = {width}, dim: int = {dim}) -> None:
+        super().__init__()
+        self.function, self.channels, self.dim = {name}(channels, dim=dim), channels, dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[self.dim] != 2 * self.channels:
+            raise ValueError(f"dimension {{self.dim}} must be {{2 * self.channels}} channels, not {{tuple(x.shape)}}")
+        a, b = x.chunk(2, self.dim)
+        return self.function(a) * b
+'''
+_TORCH_NORM = '''
+
+class {name}Norm(nn.Module):
+    """Return weight * f(x) + bias, where f is {name}, in the place of a normalisation.
+
+    Args:
+        channels: the size of dimension `dim` of the input. All channels share the parameters of f.
+        dim: the dimension of the channels, as in {name}.
+
+    Shapes: input and output have the same shape; weight and bias are `(channels,)`.
+    """
+
+    def __init__(self, channels: int = {width}, dim: int = {dim}) -> None:
+        super().__init__()
+        self.function, self.channels, self.dim = {name}(), channels, dim
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[self.dim] != self.channels:
+            raise ValueError(f"dimension {{self.dim}} must be the {{self.channels}} channels, not {{tuple(x.shape)}}")
+        shape = (self.channels,) + (1,) * ((x.dim() - 1 - self.dim) % x.dim())
+        weight, bias = self.weight.to(x.dtype).reshape(shape), self.bias.to(x.dtype).reshape(shape)
+        return torch.addcmul(bias, weight, self.function(x))
+'''
+TORCH_SITES: Mapping[str, str] = {"activation": "", "gate": _TORCH_GATE, "norm": _TORCH_NORM}
+LATEX_SITES: Mapping[str, str] = {
+    "activation": "",
+    "gate": r", \quad g(a, b) = f(a) \cdot b",
+    "norm": r", \quad g(x) = w \cdot f(x) + c",
+}
+# What the first line of a file says about the place of the function.
+SITES: Mapping[str, str] = {
+    "activation": "",
+    "gate": ", for a gate f(a) * b",
+    "norm": ", for weight * f(x) + bias in the place of a norm",
+}
 TORCH_START = """\
         # Exclude these parameters from weight decay, which would pull them towards 0.
 """
@@ -188,7 +246,7 @@ Save this module as `{title}.py`. Then:
 ```python
 from {title} import {name}
 
-y = {name}(channels={channels})(torch.randn({shape}))
+y = {name}(channels={width})(torch.randn({shape}))
 ```
 
 ```python

@@ -178,26 +178,36 @@ def code(
         bool, typer.Option("--frozen", help="Make the parameters constants, which are not trained.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+    site: Annotated[
+        str | None,
+        typer.Option(
+            help="gate or norm: also write the module f(a) * b, or weight * f(x) + bias. Default: activation, or what "
+            "the trial's study searched."
+        ),
+    ] = None,
     primitives: Primitives = None,
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
     """Write a function as code that does not need this project. The code of a trial starts from the parameters that it
     learned: from their medians over all sites, or from those of one site (--at)."""
+    from search_space import GATES, onnx_bytes
     from search_space import code as text_of
-    from search_space import onnx_bytes
 
     if number is None:
-        tree, known = _expression(expression, primitives)
+        site = site or "activation"
+        tree, known = _expression(GATES.get(expression, expression) if site == "gate" else expression, primitives)
         if at:
             raise UsageError("--at is for the code of a trial: searcher code STUDY NUMBER --at SITE")
         start = Start(channels or 1, dim, None)
     else:
         learned = _learned(expression, number, storage, primitives)
-        tree, known = learned.expression, ""
-        start = _start(learned, at, channels, dim)
+        tree, known, site = learned.expression, "", site or learned.replaces
+        start = _start(learned, at, None if site == "norm" else channels, dim)
     if frozen and not tree.betas:
         raise UsageError(f"--frozen: {tree} has no parameters; leave it out")
     if to == "onnx":
+        if site != "activation":
+            raise UsageError(f"an onnx file holds f without its {site}; --site activation writes f, --to torch both")
         if file is None:
             raise UsageError("an onnx file is not text for a terminal; name a file: -o FILE.onnx")
         content = onnx_bytes(
@@ -208,10 +218,11 @@ def code(
             tree,
             to,
             name=name or known,
-            channels=start.channels,
+            channels=channels or 1 if site == "norm" else start.channels,
             dim=start.dim,
             betas=start.betas,
             frozen=frozen,
+            site=site,
         )
         if file is None:
             print(text, end="")

@@ -32,11 +32,13 @@ class LearnedFunction:
         expression: the function.
         where: the trial, in words.
         parameters: the learned parameters, site by site.
+        replaces: what the function took the place of in the network: "activation", "gate" or "norm".
     """
 
     expression: Expression
     where: str
     parameters: tuple[Learned, ...]
+    replaces: str = "activation"
 
     @classmethod
     def of(cls, store: Store, study: Study, number: int) -> LearnedFunction:
@@ -58,7 +60,8 @@ class LearnedFunction:
                 f"{where} ({trial.state}) has no learned parameters. They are kept of trainings that came to their "
                 "end, but not by older versions; train the function again: searcher confirm --help"
             )
-        return cls(expression, where, tuple(found))
+        replaces = study.tasks[trial.task_config].config.parameters.get("site", "activation")
+        return cls(expression, where, tuple(found), replaces)
 
     @property
     def sites(self) -> tuple[str, ...]:

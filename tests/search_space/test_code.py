@@ -22,7 +22,9 @@ from search_space import (
     FUNCTIONS,
     KNOWN,
     Activation,
+    ElementwiseNorm,
     Expression,
+    Gate,
     Grammar,
     ParseError,
     SpaceError,
@@ -619,3 +621,33 @@ def test_onnx_has_float32_whatever_the_default_type_is(monkeypatch: pytest.Monke
             assert onnx_bytes("max(x, 2) * beta + 1e300") == wanted
         finally:
             torch.set_default_dtype(torch.float32)
+
+
+# Gates and norms
+
+
+@pytest.mark.parametrize("dim", [1, -1])
+@pytest.mark.parametrize(("site", "made", "suffix"), [("gate", Gate, "Gate"), ("norm", ElementwiseNorm, "Norm")])
+def test_a_file_for_a_gate_or_a_norm_has_the_module_for_it(site: str, made: Any, suffix: str, dim: int) -> None:
+    shared = site == "norm"
+    betas = [[0.5]] if shared else [[0.5, 1.0, 2.0]]
+    text = code(SWISH, "torch", name="found", channels=3, dim=dim, betas=betas, site=site)
+    names = run_text(text)
+    theirs, ours = names[f"Found{suffix}"](), made(SWISH, 3, dim=dim)
+    assert next(theirs.function.parameters()).tolist() == betas[0]
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.uniform_(0.5, 1.5)
+    ours.load_state_dict(theirs.state_dict())
+    shape = [2, 4, 4]
+    shape[dim] = 3 if shared else 6
+    x = torch.randn(shape)
+    torch.testing.assert_close(theirs(x), ours(x))
+    with pytest.raises(ValueError, match="channels, not"):
+        theirs(torch.randn(2, 4, 4))
+    card = code(SWISH, "markdown", name="found", channels=3, dim=dim, site=site)
+    example = re.search(r"^y = (.*)$", card, re.MULTILINE)
+    assert example and eval(example[1], {**names, "torch": torch}).shape[dim] == 3
+    assert "gate" in code(SWISH, "jax", site="gate") and "g(x) = w" in code(SWISH, "latex", site="norm")
+    with pytest.raises(SpaceError, match="unknown site 'gat'; did you mean 'gate'"):
+        code(SWISH, "torch", site="gat")

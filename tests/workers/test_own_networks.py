@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from search_space import Activation, Maxout
+from search_space import Activation, ElementwiseNorm, Gate, Maxout
 from searcher.driver import session
 from searcher.settings.config import Config, ConfigError
 from tests.support import ROOT
@@ -421,3 +421,27 @@ def test_whatever_a_network_raises_is_said(write: Write, source: str, kind: str)
     name = write(f"import asyncio\n{mute}\n{raising}".format(kind=kind))
     with pytest.raises(WorkersError, match=r"fails.*Mute: \(its text cannot be had"):
         own(f"{name}:network", "x")
+
+
+SITES = """
+def gated(activation, classes):
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 5 * activation.expansion), activation(5), nn.Linear(5, classes)
+    )
+
+def normed(activation, classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 5), activation(5), nn.ReLU(), nn.Linear(5, classes))
+
+gated.sites, normed.sites = ("gate",), ("norm",)
+"""
+
+
+def test_a_network_of_ones_own_says_at_which_sites_it_puts_the_function(write: Write) -> None:
+    name = write(NET + SITES)
+    for function, site, kind in (("gated", "gate", Gate), ("normed", "norm", ElementwiseNorm)):
+        model = build(f"{name}:{function}", activation_of("tanh(x)", site), (1, 8, 8), 10)
+        assert sum(isinstance(module, kind) for module in model.modules()) == 1
+    for function, site in (("gated", "norm"), ("gated", "activation"), ("Net", "gate")):
+        message = rf"--site {site}: model '{name}:{function}' offers no {site}.*{function}.sites = \(\"{site}\",\)"
+        with pytest.raises(WorkersError, match=message):
+            build(f"{name}:{function}", activation_of("tanh(x)", site), (1, 8, 8), 10)
