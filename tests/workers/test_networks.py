@@ -360,7 +360,7 @@ def test_a_gated_feed_forward_has_as_many_weights_as_a_plain_one() -> None:
     gated, plain = (
         parameter_count(build("vit-4-64", activation_of("x", site), (3, 32, 32), 10)) for site in ("gate", "activation")
     )
-    assert plain == 217_930 and 0.99 < gated / plain < 1.01
+    assert plain == 217_866 and 0.99 < gated / plain < 1.01
 
 
 @pytest.mark.parametrize(
