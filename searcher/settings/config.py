@@ -72,7 +72,8 @@ class SearchSettings:
     preflight: bool = setting(True, help="Refuse candidates that cannot be trained through, untrained.")
     skip_mirrors: bool = setting(False, help="Leave -f(-x) untrained where f is known to the study.")
     baselines: tuple[str, ...] = setting(
-        ("all",), help="Functions trained first, in at most half of the trials: relu,swish,..., x*tanh(x), all, none."
+        ("all",),
+        help="Functions trained first, in at most half of the trials: relu,swish,..., x*tanh(x), all, modern, none.",
     )
     replicates: float = setting(
         0.0,

@@ -26,7 +26,7 @@ class ConfirmSettings:
         at_most=10_000,
     )
     baselines: tuple[str, ...] = setting(
-        ALL, help="Known functions to compare with: relu,swish1,...; all: those of the search; none."
+        ALL, help="Known functions to compare with: relu,swish1,...; all: those of the search; modern; none."
     )
     reference: str = setting("relu", help="The function that all others are compared with.")
     seeds: int | None = setting(

@@ -178,7 +178,7 @@ class ImageConfig:
     )
     split_seed: int = setting(0, help="Seed of the split into train, val and test.", at_least=0, at_most=2**31 - 1)
     model: str = setting(
-        "resnet8", help="resnet8, wrn-28-10 and others (docs/children.md), or package.module:function."
+        "resnet8", help="resnet8, wrn-28-10, vit-4-64 and others (docs/children.md), or package.module:function."
     )
     width: int = setting(
         0, help="Channels of the network's first stage; 0: its own.", at_least=0, sensible_at_most=2**14
