@@ -126,13 +126,12 @@ def _check_site(name: str, site: str, function: Callable[..., Any], *, takes: bo
     """Raise WorkersError if the network does not offer the site. `takes`: the function takes `activation`."""
     sites = getattr(function, "sites", ("activation",)) if takes else ("activation",)
     if site not in sites:
-        attribute = code_name(name)[1] if code_name(name) else name  # type: ignore[index]
         needs = "`activation(channels)` makes a module of f, a weight and a bias"
         if site == "gate":
             needs = "the layer before `activation(channels)` makes `activation.expansion * channels` channels"
         raise WorkersError(
             f"--site {site}: model {name!r} offers no {site}; let its function take `activation` and put it there "
-            f'({needs}), and write below it: {attribute}.sites = ("{site}",)'
+            f'({needs}), and write below it: {name.partition(":")[2]}.sites = ("{site}",)'
         )
 
 
