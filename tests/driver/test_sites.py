@@ -10,6 +10,7 @@ from search_space import GATES, SETS, SITES, SpaceError, baseline, key, parse
 from searcher import UsageError
 from searcher.driver import session
 from searcher.records import TrialState
+from searcher.reports.learned import LearnedFunction
 from searcher.settings.config import Config
 from searcher.settings.plan import baseline_trials, task_config_of, with_sets
 from searcher.store.store import Store
@@ -25,11 +26,11 @@ AT_GATES = Config.of(
     site="gate",
     limit_train=100,
     limit_val=50,
-    recipe=Recipe(epochs=1, learning_rate=0.03),
+    recipe=Recipe(epochs=1, batch_size=16),
     sampler="random",
     n_trials=6,
     pool="inline",
-    baselines=("relu", "swiglu", "x * tanh(x)"),
+    baselines=("relu", "swiglu", "swish"),
 )
 
 
@@ -45,12 +46,15 @@ def test_a_search_over_gates_trains_them_and_calls_them_by_their_names(store: St
     study = session.create_study(store, AT_GATES)
     run(store, study, AT_GATES, InlinePool())
     trials = store.trials(study)
-    assert [trial.name for trial in trials[:3]] == ["reglu", "swiglu", "own"]
+    assert [trial.name for trial in trials[:3]] == ["reglu", "swiglu", "swish"]
     assert [trial.expression for trial in trials[:2]] == ["max(x, 0)", "x * sigmoid(x)"]
     trained = [trial for trial in trials if trial.trained and trial.state is TrialState.COMPLETE]
     assert len({trial.value for trial in trained}) == len(trained) >= 4, "each function gives another network"
     assert {row["name"] for row in store.leaderboard(study, baselines=True)} >= {"reglu", "swiglu"}
     assert study.task.config.parameters["site"] == "gate"
+    learned = LearnedFunction.of(store, study, 2)
+    assert learned.replaces == "gate" and learned.sites == ("blocks.0.feed_forward.1.function",)
+    assert (learned.parameters[0].channels, learned.parameters[0].dim) == (21, -1)  # two thirds of 4 * 8
 
 
 def test_only_sites_that_are_not_activations_are_stored() -> None:
