@@ -64,7 +64,7 @@ FUNCTIONS: Mapping[str, tuple[Apply, Callable[[], nn.Module] | None]] = {
     "squared_relu": (lambda x: torch.relu(x) ** 2, None),
     "smelu": (lambda x: torch.where(x.abs() < 1, (x + 1) ** 2 / 4, torch.relu(x)), None),
     "snake": (lambda x: x + torch.sin(beta * x) ** 2 / beta, None),
-    "siren": (torch.sin, None),
+    "sine": (torch.sin, None),
     "golu": (lambda x: x * torch.exp(-torch.exp(-x)), None),
     "telu": (lambda x: x * torch.tanh(torch.exp(x)), None),
     "xielu": (lambda x: torch.where(x > 0, 0.8 * beta * x * x, 0.8 * beta * (torch.expm1(x) - x)) + 0.5 * x, None),

@@ -55,7 +55,9 @@ _ROWS = (
     Baseline(
         "snake", "x + sin(beta1 * x)^2 / beta1", "Ziyin et al. 2020, arXiv 2006.08195; a starts at 1 and is trained"
     ),
-    Baseline("siren", "sin(x)", "Sitzmann et al. 2020, arXiv 2006.09661; their omega_0 = 30 is a scale of weights"),
+    Baseline(
+        "sine", "sin(x)", "Sitzmann et al. 2020 (SIREN), arXiv 2006.09661; their omega_0 = 30 is a scale of weights"
+    ),
     # Below -10 the factor is exactly 0, and above 10 exactly 1. Without the limits, slopes of float32 would be NaN
     # beyond 88, where exp overflows.
     Baseline("golu", "x * exp(-exp(-max(x, -10)))", "Das et al. 2025, arXiv 2502.03654"),
@@ -79,7 +81,7 @@ BASELINES: Mapping[str, Baseline] = {row.name: row for row in _ROWS[:12]}  # the
 # What networks of these years are built with, with ReLU to compare with: `--baselines modern`.
 MODERN = (
     *("relu", "gelu", "swish1", "swish", "mish", "hard_swish"),
-    *("squared_relu", "xielu", "golu", "telu", "smelu", "snake", "siren"),
+    *("squared_relu", "xielu", "golu", "telu", "smelu", "snake", "sine"),
 )
 
 ALIASES: Mapping[str, str] = {
@@ -87,6 +89,7 @@ ALIASES: Mapping[str, str] = {
     "identity": "linear",
     "rbf": "radial_basis",
     "relu2": "squared_relu",
+    "siren": "sine",
 }
 
 

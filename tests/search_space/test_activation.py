@@ -563,7 +563,7 @@ OTHERS = {
     "squared_relu": lambda x: torch.relu(x).square(),
     "smelu": lambda x: torch.where(x <= -1, 0, torch.where(x < 1, (x + 1) ** 2 / 4, x)),
     "snake": lambda x: x + torch.sin(x) ** 2,
-    "siren": torch.sin,
+    "sine": torch.sin,
     "golu": lambda x: x * torch.exp(-torch.exp(-x)),
     "telu": lambda x: x * torch.tanh(torch.exp(x)),
     "xielu": lambda x: torch.where(x > 0, 0.8 * x * x, 0.8 * (torch.expm1(x) - x)) + 0.5 * x,

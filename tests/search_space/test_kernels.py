@@ -47,7 +47,7 @@ KNOWN_STEPS = {
     "squared_relu": ["max", "square"],
     "smelu": ["-", "max", "+", "hardtanh", "square", "add_scaled"],
     "snake": ["*", "sin", "square", "/", "+"],
-    "siren": ["sin"],
+    "sine": ["sin"],
     "golu": ["at_least", "neg", "exp", "neg", "exp", "*"],
     "telu": ["at_most", "exp", "tanh", "*"],
     "xielu": [
