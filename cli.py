@@ -6,9 +6,7 @@ import errno
 import logging
 import os
 import sys
-from collections.abc import Sequence
 from importlib.util import find_spec
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,12 +42,14 @@ _find_own_packages()
 import typer
 
 from searcher import DEFAULT_STORAGE, __version__
+from searcher.commands import changing as changing_commands
 from searcher.commands import compare as compare_commands
+from searcher.commands import completion
 from searcher.commands import confirm as confirm_commands
-from searcher.commands import costs
 from searcher.commands import data as data_commands
 from searcher.commands import database as database_commands
 from searcher.commands import driving as driving_commands
+from searcher.commands import init as init_commands
 from searcher.commands import jobs as jobs_commands
 from searcher.commands import plot as plot_commands
 from searcher.commands import report as report_commands
@@ -58,19 +58,23 @@ from searcher.commands import space as space_commands
 from searcher.commands import sql as sql_commands
 from searcher.commands import surgery as surgery_commands
 from searcher.commands import task as task_commands
+from searcher.commands import top as top_commands
 from searcher.commands.console import (
     Format,
     Output,
-    Row,
     Storage,
+    Wide,
+    loading,
     opened,
     print_findings,
     print_rows,
     print_text,
 )
+from searcher.commands.hints import Commands
 from searcher.commands.options import SectionedCommand, with_settings
 from searcher.commands.running import caller, search, served
-from searcher.display import measured, shown
+from searcher.commands.tables import Row
+from searcher.display import shown
 from searcher.observe import logs, streams
 from searcher.settings.config import Config
 from searcher.settings.declared import keywords
@@ -80,6 +84,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="searcher",
+    cls=Commands,
     help="Search for activation functions: propose, train small networks, rank, with evidence.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -87,6 +92,9 @@ app = typer.Typer(
 )
 app.add_typer(database_commands.app, name="db")
 app.add_typer(driving_commands.app)
+app.add_typer(top_commands.app)
+app.add_typer(changing_commands.app)
+app.add_typer(init_commands.app)
 app.add_typer(confirm_commands.app)
 app.add_typer(reproduce_commands.app)
 app.add_typer(compare_commands.app)
@@ -101,7 +109,7 @@ app.add_typer(task_commands.app, name="task")
 
 log = logging.getLogger("searcher")
 
-Name = Annotated[str, typer.Argument(help="Name of the study.")]
+Name = Annotated[str, typer.Argument(help="Name of the study.", autocompletion=completion.studies)]
 MetricsPort = Annotated[
     int | None, typer.Option(min=0, max=65_535, help="Serve metrics for Prometheus at this port; 0: a free one.")
 ]
@@ -134,7 +142,12 @@ def _main(
 def launch(
     experiment: Annotated[Path | None, typer.Argument(help="Experiment file (TOML); flags override it.")] = None,
     storage: Storage = DEFAULT_STORAGE,
-    preset: Annotated[str, typer.Option(help="Settings to start from: quick or paper.")] = "quick",
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="Settings to start from: quick or paper.", autocompletion=completion.among(completion.PRESETS)
+        ),
+    ] = "quick",
     *,
     skip_if_exists: Annotated[
         bool,
@@ -146,12 +159,13 @@ def launch(
     **given: Any,
 ) -> None:
     """Start a new study: search, and print the ranked functions."""
-    from searcher import sessions
-    from searcher.settings import loading
-
     if quiet:
         logs.hide_session_messages()
-    request = sessions.Request(storage, loading.from_flags(given), experiment, preset)
+    with loading():
+        from searcher import sessions
+        from searcher.settings.loading import from_flags
+
+    request = sessions.Request(storage, from_flags(given), experiment, preset)
     with (
         served(metrics_host, metrics_port) as registry,
         sessions.launched(request, caller(), resume=skip_if_exists) as session,
@@ -178,61 +192,39 @@ def resume(
     **given: Any,
 ) -> None:
     """Go on with a study that was stopped or killed, or extend one that is done."""
-    from searcher import sessions
-    from searcher.reports.confirmed import is_confirmation
-    from searcher.settings import loading
-
     if quiet:
         logs.hide_session_messages()
-    request = sessions.Request(storage, loading.from_flags(given), experiment, trust_code=trust_code)
+    with loading():
+        from searcher import sessions
+        from searcher.reports.confirmed import is_confirmation
+        from searcher.settings.loading import from_flags
+
+    request = sessions.Request(storage, from_flags(given), experiment, trust_code=trust_code)
     with served(metrics_host, metrics_port) as registry, sessions.resumed(request, name, caller()) as session:
-        search(session, quiet, registry)
-    if is_confirmation(session.study):
-        confirm_commands.conclude(storage, session.study)
+        study = session.study
+        if session.finished:
+            more = "confirm it again with more --seeds" if is_confirmation(study) else "give a greater --n-trials"
+            ended = f"all {study.n_trials} trials have ended, so nothing was started"
+            logs.say(f"study {name!r} is finished: {ended}. To go on, {more}")
+        else:
+            search(session, quiet, registry)
+    if is_confirmation(study):
+        confirm_commands.conclude(storage, study)
     else:
-        _conclude(storage, session.study)
+        _conclude(storage, study)
 
 
 @app.command()
-def studies(storage: Storage = DEFAULT_STORAGE, output: Output = Format.table) -> None:
+def studies(storage: Storage = DEFAULT_STORAGE, output: Output = Format.table, wide: Wide = False) -> None:
     """List the studies of a database."""
     from searcher.reports import report
 
     with opened(storage) as store:
         rows = report.study_rows(store)
-        print_rows([_in_short(row) for row in rows] if output is Format.table else rows, output)
-
-
-@app.command()
-def top(
-    name: Name,
-    storage: Storage = DEFAULT_STORAGE,
-    limit: Annotated[
-        int | None, typer.Option(min=1, max=10_000_000, help="How many functions; all if not given.")
-    ] = None,
-    cost: Annotated[
-        bool, typer.Option("--cost", help="Measure what each function costs beside ReLU (50 unless --limit says more).")
-    ] = False,
-    output: Output = Format.table,
-) -> None:
-    """Rank a study's functions, best first, by its objective. With several seeds, by what each surely reaches."""
-    with opened(storage) as store:
-        study = store.study(name)
-        from searcher.reports.mirrors import marked  # imports torch: not before the study is known to be there
-        from searcher.reports.ranked import leaderboard
-
-        rows = marked(store, study, leaderboard(store, study, costs.checked(limit) if cost else limit))
-        if cost:
-            rows = costs.measured(rows)
         if output is not Format.table:
             print_rows(rows, output)
             return
-        for configuration, own in groupby(rows, key=lambda row: row.get("configuration", "")):
-            if configuration:
-                print_text(configuration)
-            print_rows(_for_table(study, [*own]), output)
-        if cost:
-            costs.print_conditions(rows)
+        print_rows([_in_short(row) for row in rows], output, spare=("created", "sampler", "complete"), wide=wide)
 
 
 @app.command()
@@ -268,13 +260,14 @@ def export(
     name: Name,
     file: Annotated[Path, typer.Argument(help="FILE.csv, FILE.json or FILE.parquet.")],
     storage: Storage = DEFAULT_STORAGE,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
     """Write every trial of a study to a file."""
     from searcher.reports import report
 
     with opened(storage) as store:
         rows = report.trial_rows(store, store.study(name))
-        report.export(rows, file)
+        report.export(rows, file, force=force)
     print_text(f"{len(rows)} trials written to {file}")
 
 
@@ -291,18 +284,19 @@ def _conclude(storage: str, study: Study) -> None:
     """The ranked table, the best function against ReLU, and what to type next."""
     from searcher.reports import report
     from searcher.reports.mirrors import marked
+    from searcher.reports.names import with_labels
     from searcher.reports.ranked import leaderboard
 
     with opened(storage) as store:
-        rows = marked(store, study, leaderboard(store, study, 15, baselines=True))
-        print_rows(_for_table(study, rows), Format.table)
+        rows = with_labels(marked(store, study, leaderboard(store, study, 15, baselines=True)))
+        if rows:
+            top_commands.print_board(study, rows)
         print_text(report.conclusion(store, study, rows))
         typed = shown(store.typed(study.name))
-        print_text(f"Next: searcher top {typed}")
-        print_text(f"      searcher confirm {typed}")
         done = sum(n for state, n in store.counts(study).items() if state.finished)
         longer = f" --n-trials {2 * study.n_trials}" if done >= study.n_trials else ""
-        print_text(f"      searcher resume {typed}{longer}")
+        commands = [f"top {typed}", f"confirm {typed}"] if rows else [f"status {typed}"]
+        print_text("Next: " + "\n      ".join(f"searcher {text}" for text in (*commands, f"resume {typed}{longer}")))
 
 
 def _in_short(study: Row) -> dict[str, Any]:
@@ -319,25 +313,6 @@ def _in_short(study: Row) -> dict[str, Any]:
         "created": study["created"],
         "driver": process_of(study["driver"]),
     }
-
-
-def _for_table(study: Study, rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return the rows of a leaderboard as people read them: baselines by name, four decimals. The mark of a mirror
-    stands behind the expression, because mirrors are too rare for a column. With several seeds, `=` behind the rank
-    says that the leader is not shown to be better."""
-    return [
-        {
-            "rank": f"{row['rank']}{'=' * (row['tied'] and row['rank'] > 1)}" if "tied" in row else row["rank"],
-            "expression": row["expression"] + (f"  ({row['mirror']})" if row["mirror"] else ""),
-            "baseline": row["name"],
-            "trials": row["n_trials"],
-            **{metric.name: measured(row[metric.name]) for metric in study.task.shown},
-            **({"surely": measured(row["bound"]), "diverged": row["diverged"]} if "tied" in row else {}),
-            **costs.in_short(row),
-            "number": row["number"],
-        }
-        for row in rows
-    ]
 
 
 def main() -> None:

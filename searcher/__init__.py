@@ -93,6 +93,7 @@ class SearcherError(RuntimeError):
     |- CodeNotTrusted: a study names code, or a cluster, that this user has not approved
     |- CopyRefused: a study cannot be copied; nothing was written
     |- RekeyRefused: the keys of a study cannot be renewed; nothing was written
+    |- ChangeRefused: a study cannot be renamed or retried now; nothing was written
     |- PlanError: the stored plan of a confirmation cannot be read, for example because a newer version made it
     |- QueryStopped: a query took too long or needed too much memory
     |- ReportError: a report cannot be written

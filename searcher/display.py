@@ -17,6 +17,7 @@ from workers.text import limited
 # Unicode categories: control (ESC, BEL, newline, DEL, C1), format (bidirectional overrides and isolates, zero width),
 # lone surrogates, separators of lines and of paragraphs.
 HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+OWN = "own"  # stands for the name of a baseline that a person gave as a formula
 HEADLINE = 500  # the longest reason in a list of several, in characters
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -46,6 +47,19 @@ def without_folders(task: str) -> str:
 def headline(text: str) -> str:
     """Return the first line of a text, limited in length, for a list of several."""
     return shown(limited(text.partition("\n")[0], HEADLINE))
+
+
+def label(name: str, expression: str) -> str:
+    """Return what people call a function: its name if it is a known one, otherwise the expression."""
+    return expression if name in ("", OWN) else name
+
+
+def cut(text: str, width: int, dots: str = "…") -> str:
+    """Return the text with its middle left out if it is longer than `width`: `beta1 * max(x, … * tanh(x)`."""
+    if len(text) <= width:
+        return text
+    kept = max(2, width - len(dots))
+    return f"{text[: kept - kept // 2]}{dots}{text[len(text) - kept // 2 :]}"
 
 
 def measured(value: float | None) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from searcher import confirming
 from searcher.driver import approval, leases, session
+from searcher.driver.journal import Journal
 from searcher.driver.loop import Progress
 from searcher.records import Study, StudyKind
 from searcher.settings import loading
@@ -22,7 +23,7 @@ from searcher.store.checking import opened
 from searcher.store.lease import Lease, StudyBusy
 from searcher.store.store import Store, StudyExists, UnknownStudy
 from workers.contract import TaskConfig
-from workers.pools.base import Pool
+from workers.pools.base import InlinePool, Pool
 from workers.tasks.base import IMAGES
 from workers.tasks.images.models import mirror_caveat
 
@@ -75,13 +76,18 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A study that this process may write to, with workers for it."""
+    """A study that this process may write to, with workers for it.
+
+    Attributes:
+        finished: all its trials had ended when the session began, so nothing will run.
+    """
 
     store: Store
     lease: Lease
     study: Study
     settings: Config
     pool: Pool
+    finished: bool = False
 
     def run(self, should_stop: Callable[[], bool]) -> Generator[Progress, None, None]:
         """Search until the study is done, its time is up or it is to stop; see `Search.run`.
@@ -93,6 +99,8 @@ class Session:
         return session.search(self.store, self.lease, self.study, self.settings, self.pool, should_stop)
 
     def _log_what_begins(self) -> None:
+        if self.finished:
+            return
         study, training, search = self.study, self.settings.training, self.settings.search
         proposer = f"sampler {search.sampler}" if study.kind is StudyKind.SEARCH else "of a design"
         log.info("study %s: %d trials, %s, in %s", study.name, study.n_trials, proposer, self.store.shown_url)
@@ -174,7 +182,12 @@ def resumed(request: Request, name: str, caller: Caller, *, wait: bool = False) 
         with session.stored_settings_errors(study):  # what the trainings of a design need, its workers find out
             digest = "" if design else caller.check(settings)
         session.check_comparable(study, digest)
-        with leases.held_lease(store, study, caller.patience, wait=wait) as lease:
+        finished = _is_finished(store, study, settings)
+        with leases.held_lease(store, study, caller.patience, wait=wait, drives=not finished) as lease:
+            if finished:
+                with closing(InlinePool()) as idle:  # nothing will run, so Ray is not started
+                    yield Session(store, lease, study, settings, idle, finished)
+                return
             study = session.extended(store, lease, study, settings.search.n_trials)
             with leases.renewed(store, lease):
                 pool = session.make_pool(settings, approval.files_to_send(settings, tasks))
@@ -182,6 +195,12 @@ def resumed(request: Request, name: str, caller: Caller, *, wait: bool = False) 
                 with caller.muted():
                     session.check_task(study, settings, pool)
                 yield Session(store, lease, study, settings, pool)
+
+
+def _is_finished(store: Store, study: Study, settings: Config) -> bool:
+    ended = sum(n for state, n in store.counts(study).items() if state.finished)
+    longer = settings.search.n_trials != study.n_trials
+    return not longer and ended >= study.n_trials and not Journal.paths(study)
 
 
 @contextmanager

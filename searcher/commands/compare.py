@@ -8,8 +8,10 @@ import typer
 from typer.core import TyperCommand
 
 from searcher import DEFAULT_STORAGE, UsageError
-from searcher.commands.console import Format, Output, Storage, no_result, opened, print_rows, print_text
-from searcher.display import measured, metrics_line
+from searcher.commands import completion
+from searcher.commands.console import Format, Output, Storage, Wide, loading, no_result, opened, print_rows, print_text
+from searcher.commands.tables import Long
+from searcher.display import label, measured, metrics_line
 
 if TYPE_CHECKING:
     from searcher.reports.comparing import SideBySide, Studies
@@ -37,11 +39,25 @@ def _is_formula(arg: str, options: set[str]) -> bool:
 
 @app.command(cls=TakesFormulas)
 def compare(
-    a: Annotated[str, typer.Argument(help="A function (a formula or a known name), or the name of a study.")],
-    b: Annotated[str, typer.Argument(help="What it is compared with: a function or a study, as A is.")],
+    a: Annotated[
+        str,
+        typer.Argument(
+            help="A function (a formula or a known name), or the name of a study.", autocompletion=completion.studies
+        ),
+    ],
+    b: Annotated[
+        str,
+        typer.Argument(
+            help="What it is compared with: a function or a study, as A is.", autocompletion=completion.studies
+        ),
+    ],
     storage: Storage = DEFAULT_STORAGE,
     study: Annotated[
-        str | None, typer.Option(help="Compare two functions within this study only; otherwise in the whole database.")
+        str | None,
+        typer.Option(
+            help="Compare two functions within this study only; otherwise in the whole database.",
+            autocompletion=completion.studies,
+        ),
     ] = None,
     as_studies: Annotated[
         bool | None,
@@ -53,6 +69,7 @@ def compare(
     metric: Annotated[str, typer.Option(help="Compare functions by this metric; otherwise by the objective.")] = "",
     primitives: Primitives = None,
     output: Output = Format.table,
+    wide: Wide = False,
 ) -> None:
     """Put two functions, or two studies, side by side: values by seed, the paired test, how many more seeds."""
     with opened(storage) as store:
@@ -64,7 +81,7 @@ def compare(
                 raise UsageError(
                     f"{'--study' if study else '--metric'} is for comparing functions, and these are studies"
                 )
-            _compare_studies(store, a, b, output)
+            _compare_studies(store, a, b, output, wide)
         else:
             _load(primitives)
             _check_functions(a, b, names)
@@ -128,7 +145,7 @@ def _signed(difference: float | None) -> str:
     return "" if difference is None else f"{difference:+.4g}"
 
 
-def _compare_studies(store: Store, a: str, b: str, output: Format) -> None:
+def _compare_studies(store: Store, a: str, b: str, output: Format, wide: bool) -> None:
     from searcher.reports import comparing
 
     found = comparing.studies(store, store.study(a), store.study(b))
@@ -136,12 +153,12 @@ def _compare_studies(store: Store, a: str, b: str, output: Format) -> None:
         print_rows([one.to_plain() for one in found], output)
     elif output is Format.table:
         for one in found:
-            _print_studies(one)
+            _print_studies(one, wide)
     else:
         print_rows([{"judged_by": one.judged_by[0], **row} for one in found for row in one.shared_rows()], output)
 
 
-def _print_studies(one: Studies) -> None:
+def _print_studies(one: Studies, wide: bool) -> None:
     """Print what two studies measured differently, their functions, and what follows."""
     a, b = one.names
     print_text(f"{a}: {one.metrics[0].name} of {one.judged_by[0]}\n{b}: {one.metrics[1].name} of {one.judged_by[1]}")
@@ -151,7 +168,7 @@ def _print_studies(one: Studies) -> None:
     if one.shared:
         rows = [
             {
-                "function": row.function,
+                "function": Long(row.function),
                 f"{a}: mean": measured(row.means[0]),
                 f"{b}: mean": measured(row.means[1]),
                 "better by": _signed(row.difference),
@@ -161,7 +178,9 @@ def _print_studies(one: Studies) -> None:
             }
             for row in one.shared
         ]
-        print_rows(rows if not one.differences else [_without_difference(row) for row in rows], Format.table)
+        spare = (f"{a}: seeds", f"{b}: seeds")
+        rows = rows if not one.differences else [_without_difference(row) for row in rows]
+        print_rows(rows, Format.table, spare=spare, wide=wide)
     if one.best:
         _print_seeds(one.best)
     print_text("\n".join(one.sentences))
@@ -181,6 +200,7 @@ def find(
     storage: Storage = DEFAULT_STORAGE,
     primitives: Primitives = None,
     output: Output = Format.table,
+    wide: Wide = False,
 ) -> None:
     """List the trials of a function in all studies of a database, whatever name or form it has there."""
     from searcher.reports import finding
@@ -190,7 +210,7 @@ def find(
     with opened(storage) as store:
         rows = [finding.row(found) for found in finding.trainings(store, [function.key])]
         if output is Format.table:
-            print_rows([_in_short(row) for row in rows], output)
+            print_rows([_in_short(row) for row in rows], output, spare=("judged by", "seed"), wide=wide)
             print_text(_summary(function, rows, store))
         elif output is Format.csv or output is Format.markdown:
             flat = [{**row, "metrics": metrics_line(row["metrics"])} for row in rows]
@@ -204,7 +224,7 @@ def _in_short(row: dict[str, Any]) -> dict[str, Any]:
     return {
         "study": row["study"],
         "number": row["number"],
-        "expression": row["expression"],
+        "expression": Long(label(row["name"], row["expression"])),
         "seed": row["seed"],
         "judged by": row["judged_by"],
         "state": f"{state}, another function" if row["cites_other_function"] else state,
@@ -225,7 +245,8 @@ def _summary(function: Function, rows: list[dict[str, Any]], store: Store) -> st
 
 def _load(primitives: str | None) -> None:
     """Register primitives of a person's own."""
-    from search_space import load_primitives
+    with loading():
+        from search_space import load_primitives
 
     with no_result():
         load_primitives([name for part in (primitives or "").split(",") if (name := part.strip())])

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from searcher import DEFAULT_STORAGE
-from searcher.commands.console import Format, Output, Storage, opened, print_rows, print_text
+from searcher.commands import completion
+from searcher.commands.console import Format, Output, Storage, Wide, loading, opened, print_rows, print_text
 from searcher.commands.options import SectionedCommand, with_settings
 from searcher.commands.running import caller, search
+from searcher.commands.tables import Long
 from searcher.display import measured, shown
 from searcher.observe import logs
 from searcher.settings.confirm import CONFIRMATION, ConfirmSettings
@@ -22,13 +24,21 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+SPARE = ("in the search", "learning rate", "seeds", "corrected p")  # columns that a narrow terminal may do without
 CONFIRM = {setting.name for setting in declared(ConfirmSettings)}
 
 
 @app.command(cls=SectionedCommand)
 @with_settings(CONFIRMATION)
 def confirm(
-    name: Annotated[str, typer.Argument(help="The search whose best functions are confirmed.", metavar="STUDY")] = "",
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="The search whose best functions are confirmed.",
+            metavar="STUDY",
+            autocompletion=completion.studies,
+        ),
+    ] = "",
     expression: Annotated[
         list[str] | None, typer.Option(help="Confirm this function, by name or as a formula; may be repeated.")
     ] = None,
@@ -45,18 +55,20 @@ def confirm(
     **given: Any,
 ) -> None:
     """Train functions with many seeds, beside ReLU and others, and say which differences are significant."""
-    from searcher import sessions
-    from searcher.settings import loading
-
     if quiet:
         logs.hide_session_messages()
+    with loading():
+        from searcher import sessions
+        from searcher.settings.loading import from_flags
+
     asked = ConfirmSettings.of({key: value for key, value in given.items() if key in CONFIRM})
     flags = {key: value for key, value in given.items() if key not in CONFIRM}
-    request = sessions.Request(storage, loading.from_flags({**flags, "study_name": study_name}), trust_code=trust_code)
+    request = sessions.Request(storage, from_flags({**flags, "study_name": study_name}), trust_code=trust_code)
     with sessions.confirmed(
         request, asked, caller(), search=name, expressions=expression or (), resume=skip_if_exists
     ) as session:
-        announce(session)
+        if not quiet:
+            announce(session)
         search(session, quiet, None)
     conclude(storage, session.study)
 
@@ -90,10 +102,11 @@ def announce(session: Session) -> None:
 
 @app.command()
 def evidence(
-    name: Annotated[str, typer.Argument(help="Name of the confirmation.")],
+    name: Annotated[str, typer.Argument(help="Name of the confirmation.", autocompletion=completion.studies)],
     storage: Storage = DEFAULT_STORAGE,
     reference: Annotated[str, typer.Option(help="Compare with this function instead of the planned one.")] = "",
     output: Output = Format.table,
+    wide: Wide = False,
 ) -> None:
     """Say what a confirmation has found: which functions differ from the reference, by how much, how sure."""
     from searcher.reports.confirmed import Confirmed
@@ -103,7 +116,7 @@ def evidence(
         if output is not Format.table:
             print_rows(found.rows(), output)
             return
-        print_evidence(found)
+        print_evidence(found, wide=wide)
 
 
 def conclude(storage: str, study: Study) -> None:
@@ -118,14 +131,14 @@ def conclude(storage: str, study: Study) -> None:
         print_text(f"Next: searcher {command}")
 
 
-def print_evidence(found: Confirmed) -> None:
+def print_evidence(found: Confirmed, *, wide: bool = False) -> None:
     """Print a table for each configuration, and the verdicts in sentences."""
     rows, story = found.rows(), found.story()
     for configuration in found.plan.configurations:
         own = [row for row in rows if row["configuration"] == configuration.name]
         if own:
             print_text(configuration.name)
-            print_rows(_shown(own), Format.table)
+            print_rows(_shown(own), Format.table, spare=SPARE, wide=wide)
     for text in story:
         print_text(text)
 
@@ -134,7 +147,7 @@ def _shown(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return rows as people read them, without columns that are empty."""
     shown_rows = [
         {
-            "function": row["function"],
+            "function": Long(row["function"]),
             "in the search": measured(row["searched"]),
             "seeds": f"{row['seeds']}" + (f" ({row['diverged']} diverged)" if row["diverged"] else ""),
             "learning rate": "" if row["learning_rate"] is None else f"{row['learning_rate']:g}",

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, redirect_stdout
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from searcher.commands.tables import Row, print_table
 from searcher.display import shown
 from searcher.observe import logs
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from searcher.findings import Finding
     from searcher.store.store import Store
 
 MOST = 10**18  # the largest number of rows in an option; Python and SQL accept no more
-PLAIN_WIDTH = 140  # characters in a line of a table that is written to a file or a pipe
-
-Row = Mapping[str, Any]
 
 
 class Format(StrEnum):
@@ -35,6 +31,9 @@ class Format(StrEnum):
 
 
 Output = Annotated[Format, typer.Option("-f", "--format", help="How to print.")]
+Wide = Annotated[
+    bool, typer.Option("--wide", help="Print whole expressions and all columns, however narrow the terminal is.")
+]
 Storage = Annotated[
     str,
     typer.Option(
@@ -54,10 +53,22 @@ def finite(value: float) -> float:
 def opened(storage: str, *, create: bool = False, existing: bool = False) -> Iterator[Store]:
     """Open the store at a URL for the length of the block. `create` creates or upgrades its tables; `existing` requires
     that the database exists."""
-    from searcher.store import checking
+    with ExitStack() as stack:
+        with _waiting("opening the database"):
+            from searcher.store import checking
 
-    with checking.opened(storage, create=create, existing=existing) as store:
+            store = stack.enter_context(checking.opened(storage, create=create, existing=existing))
         yield store
+
+
+def loading() -> AbstractContextManager[None]:
+    """Return a context in which torch is imported. If that takes long, a user at a terminal is told."""
+    return _waiting("loading torch")
+
+
+def _waiting(what: str) -> AbstractContextManager[None]:
+    """Return `logs.waiting` at a terminal. Elsewhere nobody waits, and a program may take stderr for errors."""
+    return logs.waiting(what) if sys.stderr.isatty() else nullcontext()
 
 
 def no_result() -> redirect_stdout[logs.Printed]:
@@ -65,16 +76,19 @@ def no_result() -> redirect_stdout[logs.Printed]:
     return redirect_stdout(logs.Printed())
 
 
-def print_rows(rows: Iterable[Row], output: Format, names: Sequence[str] = ()) -> None:
+def print_rows(
+    rows: Iterable[Row], output: Format, names: Sequence[str] = (), *, spare: Sequence[str] = (), wide: bool = False
+) -> None:
     """Print rows as they come; a table only after the last row, because its columns are as wide as the longest text.
 
     Args:
         names: the names of the columns; with these, CSV and Markdown have a head line even if there are no rows.
+        spare, wide: for tables; see `tables.print_table`.
     """
     from searcher.reports import report
 
     if output is Format.table:
-        _print_table(list(rows))
+        print_table(list(rows), spare, wide=wide)
         return
     lines = {
         Format.json: report.as_json(rows),
@@ -100,34 +114,3 @@ def print_findings(findings: Iterable[Finding]) -> bool:
         well &= finding.ok
         print(f"{'ok' if finding.ok else 'NO':3} {shown(finding.what)}: {shown(finding.found)}")
     return well
-
-
-def _print_table(rows: Sequence[Row]) -> None:
-    from rich.console import Console
-
-    if not rows:
-        print("(no rows)")
-        return
-    Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table_of(rows))
-
-
-def table_of(rows: Sequence[Row]) -> Table:
-    """Return rows, at least one, as a table for Rich. A cell is one line; a tuple has a line for each item."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, show_header=any(map(str.strip, rows[0])))
-    for name, value in rows[0].items():
-        number = isinstance(value, (int, float)) or name.startswith("val_")
-        whole = name in ("study", "created")  # these must not be broken over lines, to be copied and compared
-        table.add_column(Text(shown(name)), justify="right" if number else "left", overflow="fold", no_wrap=whole)
-    for row in rows:
-        table.add_row(*(Text(_cell(value)) for value in row.values()))
-    return table
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, tuple):
-        return "\n".join(map(_cell, value))
-    return "" if value is None else shown(str(value))

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from searcher import UsageError
-from searcher.commands.console import Row, print_text
+from searcher.commands.console import print_text
+from searcher.commands.tables import Row
 
 USUAL = 50  # functions that are measured if no limit is given
 MOST = 1000

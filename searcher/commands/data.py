@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from searcher.commands.console import Format, Output, no_result, print_rows, print_text
+from searcher.commands import completion
+from searcher.commands.console import Format, Output, loading, no_result, print_rows, print_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,14 +45,20 @@ def list_data(data_dir: DataDir = "", output: Output = Format.table) -> None:
         }
         for name, known in KNOWN.items()
     ]
-    print_rows(rows, output)
+    print_rows(rows, output, spare=("shape", "title"))
     if output is Format.table:
         print("Your own: npz:FILE, or package.module:function that returns images and labels.")
 
 
 @app.command()
 def check(
-    name: Annotated[str, typer.Argument(help="A data set of the list, npz:FILE or package.module:function.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A data set of the list, npz:FILE or package.module:function.",
+            autocompletion=completion.among(completion.DATASETS),
+        ),
+    ],
     data_dir: DataDir = "",
     split_seed: Annotated[
         int, typer.Option(min=0, max=2**31 - 1, help="Seed of the split into train, val and test.")
@@ -65,10 +72,11 @@ def check(
     output: Output = Format.table,
 ) -> None:
     """Read all of a data set, describe it (csv, markdown: its parts only), and warn of anything unusual in it."""
-    import torch
+    with loading():
+        import torch
 
-    from workers.tasks.images.data import load
-    from workers.tasks.images.doubts import doubts
+        from workers.tasks.images.data import load
+        from workers.tasks.images.doubts import doubts
 
     with no_result():
         data = load(name, split_seed, torch.device("cpu"), data_dir, limit_train, limit_val, standardise)
@@ -85,7 +93,12 @@ def check(
 
 @app.command()
 def fetch(
-    name: Annotated[str, typer.Argument(help="fashion-mnist, cifar10 or cifar100.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="fashion-mnist, cifar10 or cifar100.", autocompletion=completion.among(completion.DATASETS[1:])
+        ),
+    ],
     data_dir: Annotated[str, typer.Option(help="Folder to put it in; if not given, SEARCHER_DATA or the cache.")] = "",
     url: Annotated[str, typer.Option(help="URL of a folder with the same files, to download from there.")] = "",
 ) -> None:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from searcher import DEFAULT_STORAGE
+from searcher.commands import completion
 from searcher.commands.console import Format, Output, Storage, no_result, opened, print_findings, print_rows, print_text
+from searcher.commands.tables import Long
 from searcher.display import shown
 
 if TYPE_CHECKING:
@@ -71,7 +73,10 @@ def copy(
 
 @app.command()
 def rekey(
-    study: Annotated[list[str] | None, typer.Argument(help="Names of studies; all if none is given.")] = None,
+    study: Annotated[
+        list[str] | None,
+        typer.Argument(help="Names of studies; all if none is given.", autocompletion=completion.studies),
+    ] = None,
     storage: Storage = DEFAULT_STORAGE,
     primitives: Annotated[
         str | None, typer.Option(help="Modules that register the primitives of the studies: package.module,...")
@@ -96,7 +101,8 @@ def rekey(
             check_primitives(row, modules)
         with _bar("trials") as report:
             done = [renew_keys(store, row, report) for row in old]
-        print_rows([asdict(trial) for one in done for trial in one.reopened], output)
+        reopened = [asdict(trial) for one in done for trial in one.reopened]
+        print_rows(map(_with_long, reopened) if output is Format.table else reopened, output)
         if output is not Format.table:
             return
         if not done:
@@ -105,6 +111,10 @@ def rekey(
             how = f"Next: searcher resume {store.typed(one.study)}" if one.reopened else "All citations are right."
             told = f"{one.trials} trials, {one.changed} with a new key, {len(one.reopened)} wait to be trained"
             print_text(f"study {one.study!r}: {told}. {how}")
+
+
+def _with_long(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: Long(value) if name.endswith("expression") else value for name, value in row.items()}
 
 
 @contextmanager

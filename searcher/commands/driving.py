@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from searcher import DEFAULT_STORAGE
-from searcher.commands.console import Format, Output, Storage, finite, opened, print_rows, print_text, table_of
-from searcher.display import metrics_line
+from searcher.commands import completion
+from searcher.commands.console import Format, Output, Storage, Wide, finite, opened, print_rows, print_text
+from searcher.commands.tables import Long, fitting, table_of
+from searcher.display import label, metrics_line
 from searcher.observe import logs
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-Name = Annotated[str, typer.Argument(help="Name of the study.")]
+Name = Annotated[str, typer.Argument(help="Name of the study.", autocompletion=completion.studies)]
 LOOK_SECONDS = 0.2  # how often `stop` checks whether the driver has ended
 
 
@@ -33,15 +35,16 @@ def status(
         float, typer.Option(min=0.1, max=86_400, callback=finite, help="With --watch: seconds between two looks.")
     ] = 2.0,
     output: Output = Format.table,
+    wide: Wide = False,
 ) -> None:
     """Show who drives a study and since when, how fast it is, what runs, and what failed and why."""
     from searcher.reports import status as reading
 
     with opened(storage) as store:
         if watch:
-            _watch(store, name, every, output)
+            _watch(store, name, every, output, wide)
         else:
-            _show(store, reading.status(store, name), output)
+            _show(store, reading.status(store, name), output, wide)
 
 
 @app.command()
@@ -72,16 +75,16 @@ def stop(
             print_text(f"study {name!r} is stopped; go on with: searcher resume {store.typed(name)}")
 
 
-def _show(store: Store, found: Status, output: Format) -> None:
+def _show(store: Store, found: Status, output: Format, wide: bool) -> None:
     from searcher.reports.status import as_facts
 
     if output is Format.table:
-        print_rows(_lines(store, found), output)
+        print_rows(_lines(store, found), output, wide=wide)
     else:
         print_rows([as_facts(found)], output)
 
 
-def _watch(store: Store, name: str, every: float, output: Format) -> None:
+def _watch(store: Store, name: str, every: float, output: Format, wide: bool) -> None:
     """Show the status repeatedly until nobody drives the study. If the database does not answer, wait for it."""
     from rich.console import Console
     from rich.live import Live
@@ -105,9 +108,10 @@ def _watch(store: Store, name: str, every: float, output: Format) -> None:
                 continue
             silent = False
             if live:
-                live.update(table_of(_lines(store, found)), refresh=True)
+                rows = _lines(store, found)
+                live.update(table_of(rows) if wide else fitting(rows, live.console.width), refresh=True)
             else:
-                _show(store, found, output)
+                _show(store, found, output, wide)
             if not found.driver.live:
                 return
             time.sleep(every)
@@ -125,7 +129,8 @@ def _lines(store: Store, found: Status) -> list[dict[str, Any]]:
         "driver": _driver(found),
         "trials": ", ".join(f"{n} {state.lower()}" for state, n in found.counts.items()) or "none yet",
         "rate": _rate(found),
-        "running": tuple(f"{number}: {expression}" for number, expression in found.running),
+        "running": tuple(Long(expression, before=f"{number}: ") for number, expression in found.running),
+        "trained": tuple(Long(function, after=f": {ended} trainings") for function, ended in found.trainings),
         "failed": tuple(f"{f.count}x {f.reason} (searcher trial {typed} {f.number})" for f in found.failures),
         "best": _best(found),
         "next": f"searcher {_next(found)} {typed}",
@@ -153,12 +158,12 @@ def _rate(found: Status) -> str:
     return f"{found.rate:,.0f} trials/h, {_span(found.seconds_left or 0)} left"
 
 
-def _best(found: Status) -> tuple[str, ...]:
-    named = [(found.best["expression"], found.best)] if found.best else []
+def _best(found: Status) -> tuple[Long, ...]:
+    named = [(label(found.best["name"], found.best["expression"]), found.best)] if found.best else []
     if found.relu:
         named.append(("ReLU", found.relu))
     metrics = [metric.name for metric in found.study.task.shown]
-    return tuple(f"{name}: {metrics_line({m: row[m] for m in metrics})}" for name, row in named)
+    return tuple(Long(name, after=f": {metrics_line({m: row[m] for m in metrics})}") for name, row in named)
 
 
 def _next(found: Status) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 from typer.core import TyperCommand
 
+from searcher.commands import completion
 from searcher.settings.declared import Declared
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def _option(setting: Declared) -> inspect.Parameter:
         *([f"{setting.flag}/--no-{setting.flag[2:]}"] if kind is bool else [setting.flag]),
         help=f"{facts.help} as JSON: '{facts.example}'." if kind is dict else facts.help,
         envvar=facts.variable or None,
+        autocompletion=completion.of_setting(setting),
         rich_help_panel=setting.section.capitalize() or None,
     )
     return inspect.Parameter(

@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from searcher import DEFAULT_STORAGE, SearcherError, UsageError
-from searcher.commands.console import Format, Storage, opened, print_rows
+from searcher.commands import completion
+from searcher.commands.console import Format, Storage, loading, opened, print_rows
 from searcher.display import as_json, shown
 
 app = typer.Typer()
@@ -25,7 +26,7 @@ class DataFormat(StrEnum):
 
 @app.command()
 def plot(
-    name: Annotated[str, typer.Argument(help="Name of the study.")],
+    name: Annotated[str, typer.Argument(help="Name of the study.", autocompletion=completion.studies)],
     kind: Annotated[str, typer.Argument(help=" ".join(HELP.split()), show_default=False)] = "",
     storage: Storage = DEFAULT_STORAGE,
     output: Annotated[
@@ -39,7 +40,8 @@ def plot(
     """Draw a study: its progress, trade-offs, leading functions, confirmed differences."""
     with opened(storage) as store:
         study = store.study(name)
-        from searcher.reports import pictures  # imports torch: not before the study is known to be there
+        with loading():  # not before the study is known to be there
+            from searcher.reports import pictures
 
         if not kind:
             rows = [{"picture": one, "shows": pictures.KINDS[one].title} for one in pictures.available(study)]

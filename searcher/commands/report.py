@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from searcher import DEFAULT_STORAGE, UsageError
-from searcher.commands.console import Storage, opened
+from searcher.commands import completion
+from searcher.commands.console import Storage, loading, opened
 from searcher.display import shown
 
 app = typer.Typer()
@@ -17,7 +18,9 @@ app = typer.Typer()
 
 @app.command()
 def report(
-    name: Annotated[str, typer.Argument(help="Name of the study: a search or a confirmation.")],
+    name: Annotated[
+        str, typer.Argument(help="Name of the study: a search or a confirmation.", autocompletion=completion.studies)
+    ],
     storage: Storage = DEFAULT_STORAGE,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="FILE.html, FILE.md or FILE.json.", show_default=False)
@@ -32,7 +35,8 @@ def report(
         raise UsageError("name a file for the report: -o report.html, or one that ends in .md or .json")
     with opened(storage) as store:
         study = store.study(name)
-        from searcher.reports.document import files  # imports torch: not before the study is known to be there
+        with loading():  # not before the study is known to be there
+            from searcher.reports.document import files
 
         files.check(output, force=force)
         written = files.write(store, study, output, force=force, costs=costs)

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from searcher import DEFAULT_STORAGE
+from searcher.commands import completion
 from searcher.commands.confirm import announce, conclude
-from searcher.commands.console import Storage
+from searcher.commands.console import Storage, loading
 from searcher.commands.options import SectionedCommand, with_settings
 from searcher.commands.running import caller, search
 from searcher.observe import logs
@@ -21,27 +22,38 @@ app = typer.Typer()
 @app.command(cls=SectionedCommand)
 @with_settings(setting for setting in keywords(Config) if setting.section == "run" and setting.name != "timeout")
 def reproduce(
-    name: Annotated[str, typer.Argument(help="lecture, or swish2017.")],
+    name: Annotated[
+        str, typer.Argument(help="lecture, or swish2017.", autocompletion=completion.among(completion.REPRODUCTIONS))
+    ],
     storage: Storage = DEFAULT_STORAGE,
     scale: Annotated[
-        str, typer.Option(help="smoke: a minute; cpu: at most 2.5 hours on 2 cores; full: days on GPUs.")
+        str,
+        typer.Option(
+            help="smoke: a minute; cpu: at most 2.5 hours on 2 cores; full: days on GPUs.",
+            autocompletion=completion.among(completion.SCALES),
+        ),
     ] = "cpu",
     dataset: Annotated[
-        str, typer.Option(help="The data set; not given: the scale's first one, fashion-mnist for cpu.")
+        str,
+        typer.Option(
+            help="The data set; not given: the scale's first one, fashion-mnist for cpu.",
+            autocompletion=completion.among(completion.DATASETS),
+        ),
     ] = "",
     *,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress, no logs; errors only.")] = False,
     **given: Any,
 ) -> None:
     """Run a published experiment again, or go on with it. `searcher report` then adds the published figures."""
-    from searcher import sessions
-    from searcher.reproductions import steps
-    from searcher.settings import loading
-    from searcher.settings.confirm import ConfirmSettings
-
-    wanted, run = steps(name, scale, dataset), loading.from_flags(given)
     if quiet:
         logs.hide_session_messages()
+    with loading():
+        from searcher import sessions
+        from searcher.reproductions import steps
+        from searcher.settings.confirm import ConfirmSettings
+        from searcher.settings.loading import from_flags
+
+    wanted, run = steps(name, scale, dataset), from_flags(given)
     if wanted.search:
         request = sessions.Request(storage, _together(run, wanted.search))
         with sessions.launched(request, caller(), resume=True) as session:
@@ -56,7 +68,8 @@ def reproduce(
         reproduces=wanted.label,
         resume=True,
     ) as session:
-        announce(session)
+        if not quiet:
+            announce(session)
         search(session, quiet, None)
     conclude(storage, session.study)
 

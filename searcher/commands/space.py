@@ -7,13 +7,27 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from itertools import dropwhile, islice
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from typer.core import TyperCommand
 
 from searcher import DEFAULT_STORAGE, SearcherError, UsageError
-from searcher.commands.console import MOST, Format, Output, Row, Storage, no_result, opened, print_rows
+from searcher.commands import completion
+from searcher.commands.console import (
+    MOST,
+    Format,
+    Output,
+    Storage,
+    Wide,
+    loading,
+    no_result,
+    opened,
+    print_rows,
+    print_text,
+)
+from searcher.commands.tables import Long, Row
 
 if TYPE_CHECKING:
     from search_space import Choices, Expression, Grammar
@@ -24,9 +38,15 @@ app = typer.Typer()
 group = typer.Typer(help="The search spaces, and the functions in them.", no_args_is_help=True)
 app.add_typer(group, name="space")
 
+EXACT = 10**6  # sizes of spaces from here on are shown in powers of ten
 INDEX_WIDTH = 14  # characters of the index in a table that is printed line by line
 
-SpaceName = Annotated[str, typer.Argument(help="A named space; `searcher space list` lists them.")]
+SpaceName = Annotated[
+    str,
+    typer.Argument(
+        help="A named space; `searcher space list` lists them.", autocompletion=completion.among(completion.SPACES)
+    ),
+]
 Units = Annotated[int, typer.Option(help="Core units of the grammar.")]
 Unary = Annotated[str | None, typer.Option(help="Use only these unary primitives: x,neg,sin,...")]
 Binary = Annotated[str | None, typer.Option(help="Use only these binary primitives: add,mul,max,...")]
@@ -59,7 +79,8 @@ class TakesMinus(TyperCommand):
 @group.command("list")
 def list_spaces(output: Output = Format.table) -> None:
     """List the named spaces, and how many choices each has with one, two and three core units."""
-    from search_space import SPACES, space
+    with loading():
+        from search_space import SPACES, space
 
     most = max(max(found.units) for found in SPACES.values())
     rows = [
@@ -74,7 +95,22 @@ def list_spaces(output: Output = Format.table) -> None:
         }
         for found in SPACES.values()
     ]
-    print_rows(rows, output)
+    if output is not Format.table:
+        print_rows(rows, output)
+        return
+    print_rows([_in_short(row) for row in rows], output)
+    for found in SPACES.values():
+        print_text(f"{found.name}: {found.title} ({found.reference})")
+
+
+def _in_short(row: Row) -> dict[str, Any]:
+    """Return a space as people read it: large sizes in powers of ten, and no texts."""
+    sizes = {
+        name: size if size is None or size < EXACT else f"{size:.3g}"
+        for name, size in row.items()
+        if name.startswith("size_")
+    }
+    return {name: row[name] for name in ("space", "units", "unary", "binary")} | sizes
 
 
 @group.command()
@@ -90,7 +126,8 @@ def info(
     output: Output = Format.table,
 ) -> None:
     """Describe a space: its size, decisions, primitives and reference (csv, markdown: the primitives only)."""
-    from search_space import SPACES
+    with loading():
+        from search_space import SPACES
 
     grammar = _grammar(name, units, unary, binary, primitives)
     facts: dict[str, Any] = {"space": name, "title": SPACES[name].title, "reference": SPACES[name].reference}
@@ -128,10 +165,11 @@ def sample(
         bool, typer.Option("--unique", help="Draw again if a function repeats, so that each comes once.")
     ] = False,
     output: Output = Format.table,
+    wide: Wide = False,
 ) -> None:
     """Draw functions at random, uniformly over the choices; several choices can be the same function."""
     grammar = _grammar(name, units, unary, binary, primitives)
-    given = _print_stream(islice(_draws(grammar, seed, unique), count), output)
+    given = _print_stream(islice(_draws(grammar, seed, unique), count), output, wide)
     if given < count:
         print(f"The whole space has {given} functions.", file=sys.stderr)
 
@@ -148,6 +186,7 @@ def enumerate_space(
         int, typer.Option(min=0, help="The first index. Those before it are computed too, about 500 a second.")
     ] = 0,
     output: Output = Format.table,
+    wide: Wide = False,
 ) -> None:
     """Print each function of a space once, with the index of the first choices that make it, as they are found."""
     grammar = _grammar(name, units, unary, binary, primitives)
@@ -155,14 +194,19 @@ def enumerate_space(
         raise UsageError(f"--start must be below {grammar.size}, the size of the space, not {start}")
     found = _functions(grammar, bar=not sys.stdout.isatty())  # on a terminal, the rows themselves show the progress
     rows = dropwhile(lambda row: row["index"] < start, found)
-    _print_stream(islice(rows, limit), output)
+    _print_stream(islice(rows, limit), output, wide)
 
 
 @app.command(cls=TakesMinus)
 def code(
     expression: Formula,
     number: Number = None,
-    to: Annotated[str, typer.Option(help="torch, jax, sympy, latex, markdown or onnx.")] = "torch",
+    to: Annotated[
+        str,
+        typer.Option(
+            help="torch, jax, sympy, latex, markdown or onnx.", autocompletion=completion.among(completion.TARGETS)
+        ),
+    ] = "torch",
     file: Annotated[Path | None, typer.Option("-o", "--output", help="File to write; stdout if not given.")] = None,
     name: Annotated[str, typer.Option(help="Name of the class or function; derived from the key if not given.")] = "",
     channels: Annotated[
@@ -242,8 +286,10 @@ class Start(NamedTuple):
 
 def _start(learned: LearnedFunction, at: str, channels: int | None, dim: int | None) -> Start:
     """Return the start values that a trial has learned: those of one site, or the medians over all sites."""
+    number = channels or 1
+    if not (at or learned.parameters):
+        return Start(number, dim, None)
     if not at:
-        number = channels or 1
         sizes = sorted({one.channels for one in learned.parameters})
         shown = ", ".join(f"{value:.6g}" for value in learned.medians)
         counts = f"{len(learned.sites)} sites with {', '.join(map(str, sizes))} channels"
@@ -292,9 +338,10 @@ def show(
     if output is not Format.table:
         print_rows(rows, output)
         return
-    print(f"{learned.where}: {learned.expression}, as learned")
-    print_rows(map(table_row, rows), output)
-    print(f"With the medians over all sites, {learned.typical}:\n")
+    if rows:
+        print(f"{learned.where}: {learned.expression}, as learned")
+        print_rows(map(table_row, rows), output)
+        print(f"With the medians over all sites, {learned.typical}:\n")
     _print_report(FunctionReport(learned.typical), output)
 
 
@@ -324,7 +371,8 @@ def _print_report(report: FunctionReport, output: Format) -> None:
 
 def _expression(text: str, primitives: str | None) -> tuple[Expression, str]:
     """Return the expression of a text, and the text itself if it is a known name (otherwise an empty text)."""
-    from search_space import ALIASES, KNOWN, load_primitives, parse
+    with loading():
+        from search_space import ALIASES, KNOWN, load_primitives, parse
 
     with no_result():
         load_primitives(_names(primitives, ()))
@@ -337,7 +385,8 @@ def _grammar(name: str, units: int, unary: str | None, binary: str | None, primi
     `binary`."""
     from dataclasses import replace
 
-    from search_space import extended, load_primitives, space
+    with loading():
+        from search_space import extended, load_primitives, space
 
     with no_result():
         own = load_primitives(_names(primitives, ()))
@@ -396,7 +445,7 @@ def _row(grammar: Grammar, choices: Choices) -> dict[str, Any]:
     return {"index": grammar.rank(choices), "key": key(expression), "expression": str(expression)}
 
 
-def _print_stream(rows: Iterable[Row], output: Format) -> int:
+def _print_stream(rows: Iterable[Row], output: Format, wide: bool) -> int:
     """Print each row as it comes, and return their number."""
     number = 0
 
@@ -406,20 +455,23 @@ def _print_stream(rows: Iterable[Row], output: Format) -> int:
             yield row
 
     if output is Format.table:
-        for line in _table_lines(counted()):
+        narrow = sys.stdout.isatty() and not wide
+        for line in _table_lines(counted(), get_terminal_size().columns if narrow else None):
             print(line)
     else:
         print_rows(counted(), output)
     return number
 
 
-def _table_lines(rows: Iterable[Row]) -> Iterator[str]:
-    """Yield the lines of a table as its rows come. Only the last column has an unknown width."""
+def _table_lines(rows: Iterable[Row], most: int | None) -> Iterator[str]:
+    """Yield the lines of a table as its rows come. Only the last column has an unknown width; expressions are cut so
+    that no line has more than `most` characters."""
     width = INDEX_WIDTH
     for n, row in enumerate(rows):
         if n == 0:
             yield f"{'index':>{width}}  {'key':<16}  expression"
-        yield f"{row['index']:>{width}}  {row['key']}  {row['expression']}"
+        before = f"{row['index']:>{width}}  {row['key']}  "
+        yield Long(row["expression"], before).within(most) if most else f"{before}{row['expression']}"
 
 
 def _write(file: Path, content: bytes, force: bool) -> None:

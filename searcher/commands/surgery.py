@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from searcher.commands.console import Format, Output, no_result, print_rows, print_text
+from searcher.commands.console import Format, Output, loading, no_result, print_rows, print_text
 
 if TYPE_CHECKING:
     import torch
@@ -45,10 +45,11 @@ def surgery(
 
     The network is made and run once on two made-up examples. If a search would refuse it, the reason is the error.
     """
-    from search_space import load_primitives
-    from searcher.settings.loading import parse_kwargs
-    from workers.contract import WorkersError
-    from workers.tasks.images.models import survey
+    with loading():
+        from search_space import load_primitives
+        from searcher.settings.loading import parse_kwargs
+        from workers.contract import WorkersError
+        from workers.tasks.images.models import survey
 
     options = parse_kwargs("model_kwargs", model_kwargs) or {}
     with no_result():

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from searcher import SearcherError, UsageError
-from searcher.commands.console import Format, Output, no_result, print_rows, print_text
+from searcher.commands.console import Format, Output, loading, no_result, print_rows, print_text
 from searcher.commands.options import with_settings
 from searcher.display import metrics_line
+from searcher.observe import logs
 from searcher.settings.config import Config
 from searcher.settings.declared import declared
 
@@ -39,19 +40,20 @@ def check(
     **given: Any,
 ) -> None:
     """Train a task three times with one activation, and show what a search would see. Exit status 1 means not ready."""
-    import torch
+    with loading():
+        import torch
 
-    from searcher.settings import loading
-    from searcher.settings.plan import study_task, task_config_of
-    from workers.tasks import checking, own
-    from workers.tasks.base import IMAGES
+        from searcher.settings.loading import from_flags, load
+        from searcher.settings.plan import study_task, task_config_of
+        from workers.tasks import checking, own
+        from workers.tasks.base import IMAGES
 
-    settings = loading.load(None, loading.from_flags({"task": task, **given}))
+    settings = load(None, from_flags({"task": task, **given}))
     if settings.training.task == IMAGES:
         raise UsageError("the task `images` is this program's own; give yours, as in: searcher task check my.py:train")
     own.check_name(settings.training.task)
     torch.set_num_threads(1)  # as a worker has
-    with no_result():
+    with no_result(), logs.waiting(f"training {task} three times"):
         found = checking.check(task_config_of(settings), _text_of(expression), seed)
     ranked = study_task(settings, found.declared)
     if output is Format.table:

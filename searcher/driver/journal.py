@@ -63,8 +63,13 @@ class Journal:
         Raises:
             StoreError: a journal is damaged or cannot be read.
         """
-        found = [cls._read(path, study) for path in folder().glob(f"{_stem(study)}-*.jsonl")]
+        found = [cls._read(path, study) for path in cls.paths(study)]
         return sorted(found, key=lambda journal: journal._generation)
+
+    @staticmethod
+    def paths(study: Study) -> list[Path]:
+        """Return the files of those journals."""
+        return list(folder().glob(f"{_stem(study)}-*.jsonl"))
 
     def append(self, batch: Batch) -> None:
         """Write a batch to the journal.

@@ -23,7 +23,12 @@ log = logging.getLogger("searcher")
 
 @contextmanager
 def held_lease(
-    store: Store, study: Study, before_waiting: Callable[[StudyBusy], None] | None = None, *, wait: bool = False
+    store: Store,
+    study: Study,
+    before_waiting: Callable[[StudyBusy], None] | None = None,
+    *,
+    wait: bool = False,
+    drives: bool = True,
 ) -> Iterator[Lease]:
     """Hold the study's lease for the length of the block. The lease of a dead process is taken over: at once if it ran
     on this machine, otherwise when it expires.
@@ -31,6 +36,7 @@ def held_lease(
     Args:
         before_waiting: called before the wait for a lease whose holder may be dead.
         wait: wait for a live holder too, until it has ended.
+        drives: the holder runs trials. Otherwise it only changes the study, and its lease is not announced.
 
     Raises:
         StudyBusy: a live process holds the lease.
@@ -39,7 +45,9 @@ def held_lease(
     try:
         with logs.about(study.name):
             log.log(
-                logging.INFO if lease.generation > 1 else logging.DEBUG,  # a new study is announced elsewhere
+                logging.INFO
+                if drives and lease.generation > 1
+                else logging.DEBUG,  # a new study is announced elsewhere
                 "this process drives study %s from here on, its driver number %d",
                 study.name,
                 lease.generation,

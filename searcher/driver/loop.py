@@ -72,6 +72,7 @@ class Progress:
         mirrors: number of trials that `--skip-mirrors` left untrained.
         commits: how many seconds each transaction since the last progress took.
         study: the name of the study.
+        design: whether the study is a design, which compares functions over all its seeds. Its best trial says nothing.
     """
 
     total: int
@@ -91,6 +92,7 @@ class Progress:
     mirrors: int = 0
     commits: tuple[float, ...] = ()
     study: str = ""
+    design: bool = False
 
     @property
     def done(self) -> int:
@@ -472,4 +474,5 @@ class Search:
             mirrors=state.mirrors,
             commits=self._writer.commits(),
             study=state.study.name,
+            design=state.study.kind is StudyKind.DESIGN,
         )

@@ -23,6 +23,7 @@ from searcher.confirmation import Confirmation, ConfirmationProposer
 from searcher.display import shown
 from searcher.driver.journal import Journal
 from searcher.driver.loop import Progress, Search
+from searcher.observe import logs
 from searcher.proposers import Design, Proposer, ReplicatingProposer, SamplerProposer
 from searcher.records import Study, StudyKind, StudyTask
 from searcher.samplers.contract import Sampler
@@ -76,7 +77,8 @@ def check(settings: Config) -> str:
             cannot be built for them.
     """
     first = baseline_trials(settings)
-    _sampler(settings).ask(0)
+    with logs.waiting(f"making the sampler {settings.search.sampler}"):
+        _sampler(settings).ask(0)
     return check_training(settings, maxout=any(trial.name == "maxout" for trial in first))
 
 
@@ -101,7 +103,8 @@ def check_training(settings: Config, *, maxout: bool = False) -> str:
     if settings.run.on_cluster:
         return ""
     # The first one has a beta: parameters can need special layers.
-    return _check_images(settings, ("x * sigmoid(beta * x)", *(["maxout(2)"] if maxout else [])))
+    with logs.waiting(f"checking the data {images.dataset} and the network {images.model}"):
+        return _check_images(settings, ("x * sigmoid(beta * x)", *(["maxout(2)"] if maxout else [])))
 
 
 def _check_own(settings: Config, maxout: bool) -> None:
@@ -183,10 +186,13 @@ def declared(settings: Config, pool: Pool) -> Declaration:
         return DECLARATION
     pool.submit(Job(0, "", task=task_config_of(settings), describe=True))
     begun, said = time.monotonic(), False
-    while not (answers := pool.wait(1.0)):
-        if not said and time.monotonic() - begun > SILENT_SECONDS:
-            log.warning("a worker is still importing task %s; if it hangs, stop with Ctrl-C", settings.training.task)
-            said = True
+    with logs.waiting(f"a worker imports the task {settings.training.task}"):
+        while not (answers := pool.wait(1.0)):
+            if not said and time.monotonic() - begun > SILENT_SECONDS:
+                log.warning(
+                    "a worker is still importing task %s; if it hangs, stop with Ctrl-C", settings.training.task
+                )
+                said = True
     [(_, answer)] = answers
     if answer.verdict is Verdict.COMPLETE and answer.declaration:
         _check_same_file(settings.training.task, answer.declaration.digest)
@@ -280,9 +286,12 @@ def make_pool(settings: Config, code: Sequence[Path] = ()) -> Pool:
     run = settings.run
     if run.pool == "inline":
         return InlinePool(run.threads or usable_cpus())
-    from workers.pools.ray_actors import RayPool
+    where = f"joining the Ray cluster at {run.address}" if run.on_cluster else "starting Ray"
+    packages = f", with copies of {', '.join(path.name for path in code)}" if code and run.on_cluster else ""
+    with logs.waiting(where + packages):
+        from workers.pools.ray_actors import RayPool
 
-    return RayPool(run.workers, run.gpus_per_worker, run.address, run.threads, code=code)
+        return RayPool(run.workers, run.gpus_per_worker, run.address, run.threads, code=code)
 
 
 def search(

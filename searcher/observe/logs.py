@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ from searcher.display import as_json, shown, without_colours
 from workers.text import LIMIT, limited
 
 log = logging.getLogger("searcher")
+
+WAIT_SECONDS = 1.5  # a wait that is shorter is not mentioned
 
 _FACTS = ("study", "trial", "worker")
 _about: ContextVar[dict[str, Any] | None] = ContextVar("about", default=None)
@@ -83,6 +86,18 @@ def structured() -> bool:
 def say(message: str, level: int = logging.INFO) -> None:
     """Show a message to the user: a plain line if logs are text, a normal record if they are JSON."""
     log.log(level, "%s", message, extra={"said": True})
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Log what the program does in the block, such as `starting Ray`, if it takes longer than `WAIT_SECONDS`."""
+    timer = threading.Timer(WAIT_SECONDS, log.info, ("%s ...", what))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def print_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from contextlib import ExitStack
 from importlib.util import find_spec
 from types import TracebackType
 from typing import Any, Self
@@ -14,7 +15,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from searcher.display import headline, metrics_line, shown
+from searcher.display import headline, label, metrics_line, shown
 from searcher.driver.loop import Progress as SearchProgress
 from searcher.observe import logs
 from searcher.records import Trial, TrialState
@@ -41,17 +42,21 @@ class Display:
         self._last_line = 0.0
         self._latest: SearchProgress | None = None
         self._printed: SearchProgress | None = None
+        self._first = ExitStack()  # the wait for the first progress
 
     def __enter__(self) -> Self:
         console = Console(stderr=True)
         if sys.stderr and not self._quiet and not logs.structured() and _shows_bars(console):
             self._live = Live(self._bar, console=console, refresh_per_second=4, redirect_stdout=False)
             self._live.start()
+        else:
+            self._first.enter_context(logs.waiting("the workers start, and train the first functions"))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._first.close()
         if self._live:
             self._live.stop()
         elif self._latest and self._latest is not self._printed:
@@ -60,6 +65,7 @@ class Display:
     def update(self, progress: SearchProgress) -> None:
         """Show the next progress of the search, and log its events."""
         self._latest = progress
+        self._first.close()
         log_events(progress)
         if self._live:
             left = _clock(time_left(progress))
@@ -71,9 +77,8 @@ class Display:
     def _line(self, progress: SearchProgress) -> None:
         self._last_line, self._printed = time.monotonic(), progress
         if not self._quiet:
-            counts, best = describe(progress)
-            left = _clock(time_left(progress))
-            log.info("%s %d/%d, %s left, %s; %s", self._study, progress.done, progress.total, left, counts, best)
+            left, said = _clock(time_left(progress)), "; ".join(describe(progress))
+            log.info("%s %d/%d, %s left, %s", self._study, progress.done, progress.total, left, said)
 
 
 def _shows_bars(console: Console) -> bool:
@@ -108,8 +113,8 @@ def _about(trial: Trial) -> dict[str, Any]:
     return {"trial": trial.number, "worker": trial.worker or None}
 
 
-def describe(progress: SearchProgress) -> tuple[str, str]:
-    """Return two lines: the counts and the rate, and the best function so far."""
+def describe(progress: SearchProgress) -> tuple[str, ...]:
+    """Return two lines: the counts and the rate, and the best function so far, which a design does not have."""
     infeasible = progress.counts[TrialState.INFEASIBLE]
     pruned = progress.counts[TrialState.PRUNED] - progress.mirrors
     failed = progress.counts[TrialState.FAILED]
@@ -126,8 +131,8 @@ def describe(progress: SearchProgress) -> tuple[str, str]:
     if outage := progress.outage:
         counts.append(f"DATABASE DOES NOT ANSWER since {_clock(outage.seconds)}, {outage.held} results held")
     best = progress.best
-    found = f"best {best.expression}, {metrics_line(best.metrics)}" if best else "none yet"
-    return ", ".join(counts), found
+    found = f"best {label(best.name, best.expression)}, {metrics_line(best.metrics)}" if best else "none yet"
+    return (", ".join(counts),) if progress.design else (", ".join(counts), found)
 
 
 def rate(progress: SearchProgress) -> float:

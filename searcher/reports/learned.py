@@ -31,7 +31,7 @@ class LearnedFunction:
     Attributes:
         expression: the function.
         where: the trial, in words.
-        parameters: the learned parameters, site by site.
+        parameters: the learned parameters, site by site; empty if the function has none.
         replaces: what the function took the place of in the network: "activation", "gate" or "norm".
     """
 
@@ -46,16 +46,14 @@ class LearnedFunction:
 
         Raises:
             UnknownStudy: the study has no such trial.
-            NothingLearned: the trial has no learned parameters; the message says why.
+            NothingLearned: the function has parameters, but those that were learned are not there.
             ParseError: the function needs primitives that were not loaded.
         """
         trial = store.trial(study, number)
         expression = parse(trial.expression)
         found = store.learned(study, number if trial.cites is None else trial.cites)
         where = f"trial {number} of study {study.name}"
-        if not expression.betas:
-            raise NothingLearned(f"{where}: {trial.expression} has no parameters, so nothing in it was learned")
-        if not found:
+        if expression.betas and not found:
             raise NothingLearned(
                 f"{where} ({trial.state}) has no learned parameters. They are kept of trainings that came to their "
                 "end, but not by older versions; train the function again: searcher confirm --help"
@@ -72,8 +70,11 @@ class LearnedFunction:
         """Return the parameters at one site.
 
         Raises:
+            NothingLearned: the function has no parameters.
             UsageError: there is no such site.
         """
+        if not self.parameters:
+            raise NothingLearned(f"{self.where}: {self.expression} has no parameters, so nothing in it was learned")
         if site not in self.sites:
             raise UsageError(f"{self.where} has no activation {site!r}; {nearest(site, self.sites)}")
         return tuple(one for one in self.parameters if one.site == site)
@@ -94,6 +95,7 @@ class LearnedFunction:
         """Return the activation of a site as it was at the end of the training.
 
         Raises:
+            NothingLearned: the function has no parameters.
             UsageError: there is no such site, or only statistics of its parameters were kept.
         """
         found = self.at(site)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from searcher.confirmation import Function
 from searcher.evidence import Samples, ranked
 from searcher.records import Kind, Study, StudyKind, StudyTask, Trial, TrialState
 from searcher.reports.confirmed import Confirmed, is_confirmation
+from searcher.reports.words import task_words
 from searcher.store.store import Store
+from workers.contract import Metric
 
 
 def leaderboard(
@@ -46,6 +49,46 @@ def leaderboard(
                     "tied": one.tied,
                 }
             )
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """The best functions of all searches that have the same task configuration, data and objective.
+
+    Attributes:
+        judged_by: the task configuration in words.
+        objective: the metric that ranks them.
+        metrics: the metrics of each row.
+        rows: the rows of the searches' leaderboards, best first, each with its rank here, its study and `judged_by`. A
+            function that several searches have trained has a row for each: their seeds may differ.
+    """
+
+    judged_by: str
+    objective: Metric
+    metrics: tuple[Metric, ...]
+    rows: tuple[dict[str, Any], ...]
+
+
+def across(store: Store, limit: int) -> list[Board]:
+    """Rank the functions of all searches of a database. Values of different task configurations or data cannot be
+    compared, so each of these has a ranking of its own.
+
+    Args:
+        limit: number of rows of a ranking.
+    """
+    searches = [one.study for one in store.studies() if one.study.kind is StudyKind.SEARCH]
+    groups: dict[tuple[str, str, Metric], list[Study]] = {}
+    for study in searches:
+        groups.setdefault((study.task.config.hash, study.task.data_digest, study.objective), []).append(study)
+    found = []
+    for (_, _, objective), studies in groups.items():
+        rows = [{"study": one.name, **row} for one in studies for row in store.leaderboard(one, limit)]
+        rows.sort(key=lambda row: -objective.merit(row[objective.name]))
+        if rows:
+            task, words = studies[0].task, task_words(studies[0].task.config)
+            ranked_rows = [{**row, "rank": rank, "judged_by": words} for rank, row in enumerate(rows[:limit], 1)]
+            found.append(Board(words, objective, task.shown, tuple(ranked_rows)))
     return found
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,13 +14,16 @@ from textwrap import indent
 from typing import Any
 
 from searcher import SearcherError, UsageError, display
-from searcher.display import measured, shown
+from searcher.display import headline, label, measured, shown
 from searcher.records import Study, StudyKind, StudyTask, Trial, TrialState
 from searcher.reports.words import parameters
 from searcher.store import queries
 from searcher.store.store import Store
+from workers.tasks.base import IMAGES
 
 Row = Mapping[str, Any]
+
+REASONS = 8  # reasons that are listed where nothing could be trained
 
 
 class ReportError(SearcherError):
@@ -53,7 +58,7 @@ def conclusion(store: Store, study: Study, board: Sequence[Row]) -> str:
     if not board and not any(state.finished for state in store.counts(study)):
         return "No trial has ended yet."
     if not board:
-        return f"No function could be trained to the end; the reasons: searcher status {store.typed(study.name)}"
+        return "\n".join(nothing_trained(store, study))
     lines = [_totals(store, study)]
     found = compare_with_relu(board)
     if found is None:
@@ -63,7 +68,7 @@ def conclusion(store: Store, study: Study, board: Sequence[Row]) -> str:
     seeds = "1 seed each: weak evidence" if found.seeds == 1 else f"{found.seeds} seeds or more each"
     by_metric = (f"{metric.name} {_signed(found.difference(metric.name))}" for metric in study.task.shown)
     lines.append(
-        f"Best by {study.objective.name}: {found.best['expression']}. Against ReLU: {', '.join(by_metric)} ({seeds})."
+        f"Best by {study.objective.name}: {_label(found.best)}. Against ReLU: {', '.join(by_metric)} ({seeds})."
     )
     if found.best.get("mirror") == "mirror of relu":
         lines.append("It is the mirror of ReLU, -f(-x): without max pooling in the network the difference is chance.")
@@ -72,6 +77,35 @@ def conclusion(store: Store, study: Study, board: Sequence[Row]) -> str:
             "The best of many single runs looks better than it is; train it with more seeds before you trust it."
         )
     return "\n".join(lines)
+
+
+def nothing_trained(store: Store, study: Study) -> Iterator[str]:
+    """Yield why no trial of a study came to a result: each reason with the number of its trials, and what helps."""
+    yield f"No function could be trained to the end: {_totals(store, study)}"
+    ended = [trial for trial in store.trials(study) if trial.state.finished]
+    found = Counter((str(trial.state), headline(trial.reason)) for trial in ended)
+    first = {(str(trial.state), headline(trial.reason)): trial.number for trial in reversed(ended)}
+    typed, task = store.typed(study.name), study.task.config.task
+    for (state, reason), trials in found.most_common(REASONS):
+        yield f"{trials:6} {state}: {reason} (searcher trial {typed} {first[state, reason]})"
+    if len(found) > REASONS:
+        yield f"       and {len(found) - REASONS} more reasons: searcher export {typed} trials.csv"
+    states = {trial.state for trial in ended}
+    if TrialState.FAILED in states:
+        check = "" if task == IMAGES else f"To find the error in your task: searcher task check {shlex.quote(task)}. "
+        yield f"FAILED: the machine or your own code ended these trials. {check}After a repair: searcher retry {typed}"
+    if TrialState.INFEASIBLE in states:
+        smaller = "for example --learning-rate 0.01" if task == IMAGES else "for example a smaller learning rate"
+        yield (
+            "INFEASIBLE: these functions cannot be trained with these settings. Launch another study with other ones, "
+            f"{smaller} where trainings diverge."
+        )
+    if TrialState.PRUNED in states:
+        yield "PRUNED: these trainings were stopped early. To train all to the end, launch with --pruner none."
+
+
+def _label(row: Row) -> str:
+    return str(row.get("label") or label(row["name"], row["expression"]))
 
 
 def _signed(difference: float) -> str:
@@ -150,16 +184,21 @@ def trial_rows(store: Store, study: Study) -> list[dict[str, Any]]:
     return [_plain(trial, study.tasks[trial.task_config]) for trial in store.trials(study)]
 
 
-def export(rows: Sequence[Row], path: Path) -> None:
+def export(rows: Sequence[Row], path: Path, *, force: bool = False) -> None:
     """Write rows to a `.csv`, `.json` or `.parquet` file.
+
+    Args:
+        force: replace the file if it exists.
 
     Raises:
         UsageError: the file name has another ending.
-        ReportError: the file cannot be written, or it is a Parquet file and pyarrow is missing.
+        ReportError: the file exists or cannot be written, or it is a Parquet file and pyarrow is missing.
     """
     writers = {".csv": _export_text, ".json": _export_text, ".parquet": _export_parquet}
     if path.suffix not in writers:
         raise UsageError(f"cannot export to {path.name!r}; accepted: names that end in {', '.join(writers)}")
+    if path.exists() and not force:
+        raise ReportError(f"{path} exists; --force replaces it")
     try:
         writers[path.suffix](rows, path)
     except OSError as error:

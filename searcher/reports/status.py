@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from searcher.display import headline
-from searcher.records import Study, TrialState
+from searcher.display import headline, label
+from searcher.records import Study, StudyKind, TrialState
 from searcher.reports.report import Row
 from searcher.store import queries
 from searcher.store.lease import Driver
@@ -16,6 +16,7 @@ from searcher.store.store import Store
 
 RECENT = 200  # latest trials from which the rate is computed
 FAILURES = 1000  # latest failed trials whose reasons are counted
+FUNCTIONS = 30  # of a design
 SHOWN = 10  # lines of running trials, and of failures
 
 
@@ -46,8 +47,9 @@ class Status:
         failures: the most frequent reasons why trials failed.
         rate: trials decided per hour, from the latest trials of the driver; None if nobody drives the study or too few
             trials have ended.
-        best: the leaderboard's first row.
-        relu: the leaderboard's row of ReLU.
+        best, relu: the leaderboard's first row and the row of ReLU. A design has none: it compares functions over all
+            seeds, and a single training of it says nothing.
+        trainings: of a design, the labels of its first functions, each with the number of trainings that have ended.
     """
 
     study: Study
@@ -58,6 +60,7 @@ class Status:
     rate: float | None
     best: Row | None
     relu: Row | None
+    trainings: tuple[tuple[str, int], ...] = ()
 
     @property
     def done(self) -> int:
@@ -79,7 +82,9 @@ def status(store: Store, name: str) -> Status:
     """
     study = store.study(name)
     driver = store.driver(study)
-    best = store.leaderboard(study, 1)
+    design = study.kind is StudyKind.DESIGN
+    best = [] if design else store.leaderboard(study, 1)
+    functions = queries.ended_by_function(store, study, FUNCTIONS) if design else []
     return Status(
         study=study,
         driver=driver,
@@ -88,7 +93,8 @@ def status(store: Store, name: str) -> Status:
         failures=_failures(store, study),
         rate=_rate(store, study, driver),
         best=best[0] if best else None,
-        relu=store.baseline(study, "relu"),
+        relu=None if design else store.baseline(study, "relu"),
+        trainings=tuple((label(name, expression), ended) for name, expression, ended in functions),
     )
 
 
@@ -128,6 +134,7 @@ def as_facts(found: Status) -> dict[str, Any]:
         "seconds_left": found.seconds_left,
         "running_trials": [{"number": number, "expression": expression} for number, expression in found.running],
         "failures": [{"reason": f.reason, "count": f.count, "number": f.number} for f in found.failures],
+        "trainings": [{"function": function, "ended": ended} for function, ended in found.trainings],
         "best": best["expression"] if best else None,
         **{f"best_{metric.name}": best[metric.name] if best else None for metric in found.study.task.shown},
         **{f"relu_{metric.name}": relu[metric.name] if relu else None for metric in found.study.task.shown},

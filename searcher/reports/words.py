@@ -6,21 +6,20 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
-from searcher.display import without_folders
+from searcher.display import OWN, label, without_folders
 from searcher.records import Kind, Trial
 from workers.contract import Metric, TaskConfig
 from workers.tasks.base import IMAGES
 from workers.tasks.images.config import EVALUATION, ImageConfig, Recipe
 
 LONGEST = 100  # characters of an expression in a heading or a caption
-OWN = "own"  # the name of a baseline that was given as a formula
 _IMAGE = {field.name for field in fields(ImageConfig)}
 _NAMED = ("dataset", "model", "recipe.name")  # what the words of an image training begin with
 
 
 def label_of(row: Mapping[str, Any]) -> str:
     """Return what people call the function in a row of a leaderboard: its name, or the expression."""
-    return str(row["name"]) if row["name"] not in ("", OWN) else str(row["expression"])
+    return label(str(row["name"]), str(row["expression"]))
 
 
 def label_of_trial(trial: Trial) -> str:

@@ -122,8 +122,8 @@ def check(config: Config, stored: Config | None = None) -> None:
     check_values(config, stored)
     _check_task(config)
     _check_search(config)
-    if not stored or config.study_name != stored.study_name:
-        _check_name(config.study_name)
+    if config.study_name and not (stored and config.study_name == stored.study_name):  # empty: one is made up
+        check_study_name(config.study_name)
 
 
 def check_values(record: Any, stored: Any = None) -> None:
@@ -207,8 +207,9 @@ def _check_search(config: Config) -> None:
         raise ConfigError(f"--gpus-per-worker must be a part of one GPU, or whole GPUs, not {gpus!r}")
 
 
-def _check_name(name: str) -> None:
-    if name.strip() != name or len(name) > NAME_LENGTH or name.startswith("-") or not is_plain(name):
+def check_study_name(name: str) -> None:
+    """Raise ConfigError if no study can have this name."""
+    if not name or name.strip() != name or len(name) > NAME_LENGTH or name.startswith("-") or not is_plain(name):
         raise ConfigError(
             f"--study-name must be at most {NAME_LENGTH} characters of UTF-8, all visible (no control characters), "
             f"without blanks around them or a - before them, not {limited(repr(name), LONGEST_SHOWN)}"

@@ -165,7 +165,8 @@ def _add_study(old: Connection, new: Connection, study: Study) -> int:
         lease = old.execute(sa.select(c).where(c.c.study_id == study.id)).one()
     made = {name: value for name, value in _plain(s, row).items() if name != "id"}
     with _errors_of(new):
-        study_id: int = new.execute(sa.insert(s).values(made).returning(s.c.id)).scalar_one()
+        with_id = made | database.new_id(new)
+        study_id: int = new.execute(sa.insert(s).values(with_id).returning(s.c.id)).scalar_one()
         free = {"study_id": study_id, "expires_at": 0.0, "stop_generation": None}
         new.execute(sa.insert(c).values(_plain(c, lease) | free))
     return study_id

@@ -180,6 +180,30 @@ def clock(dialect: str) -> str:
     return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION)"
 
 
+def new_id(connection: Connection) -> dict[str, int]:
+    """Return the id of a new study as a value to insert; empty if the database finds one by itself.
+
+    No id is given twice: a driver that was suspended while its study was deleted would take a new study of that id for
+    its own. PostgreSQL's sequences never repeat. SQLite takes the next id after those that are there, so the greatest
+    deleted one is kept in the file's `user_version` (`keep_id`).
+    """
+    if connection.dialect.name != "sqlite":
+        return {}
+    greatest = connection.execute(sa.text("SELECT coalesce(max(id), 0) FROM searcher_study")).scalar_one()
+    return {"id": max(greatest, _kept_id(connection)) + 1}
+
+
+def keep_id(connection: Connection, study_id: int) -> None:
+    """Prevent that the id of a study that is deleted is given to another one; see `new_id`."""
+    if connection.dialect.name == "sqlite":
+        kept = max(study_id, _kept_id(connection))
+        connection.exec_driver_sql(f"PRAGMA user_version = {kept:d}")
+
+
+def _kept_id(connection: Connection) -> int:
+    return int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+
+
 def _is_current(connection: Connection, create: bool) -> bool:
     revision, shown = _revision(connection), masked(connection.engine.url)
     if revision == HEAD:

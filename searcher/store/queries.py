@@ -66,6 +66,20 @@ def totals(store: Store, study: Study) -> Totals:
     return Totals(**row._mapping)
 
 
+def ended_by_function(store: Store, study: Study, limit: int) -> list[tuple[str, str, int]]:
+    """Return the names and expressions of the first `limit` functions of a study, each with the number of its trials
+    that have ended."""
+    ended = sa.func.count(_T.finish_order)
+    rows = store.read(
+        sa.select(_T.name, _T.expression, ended.label("ended"))
+        .where(_T.study_id == study.id)
+        .group_by(_T.name, _T.expression)
+        .order_by(sa.func.min(_T.number))
+        .limit(limit)
+    )
+    return [(row.name, row.expression, row.ended) for row in rows]
+
+
 def running(store: Store, study: Study, limit: int) -> list[tuple[int, str]]:
     """Return the numbers and expressions of the first `limit` running trials, by number."""
     rows = store.read(

@@ -57,7 +57,7 @@ def _write(
         )
         waiting = sa.update(schema.trial).where(mine, number).values(state=TrialState.WAITING, reason="", **empty)
         connection.execute(waiting, [{"of_number": trial.number} for trial in reopened])
-        _close_gaps(connection, study)
+        close_gaps(connection, study)
     if design:
         config = {**study.config, "design": design}
         connection.execute(sa.update(schema.study).where(schema.study.c.id == study.id).values(config=config))
@@ -66,7 +66,7 @@ def _write(
     connection.execute(sa.update(schema.study).where(schema.study.c.id == study.id).values(versions=present))
 
 
-def _close_gaps(connection: Connection, study: Study) -> None:
+def close_gaps(connection: Connection, study: Study) -> None:
     """Renumber `finish_order` of the study's trials from 0. The first statement writes negative numbers, because two
     trials may not have the same number even for a moment."""
     ended = _T.finish_order.is_not(None)

@@ -8,7 +8,8 @@ has taken changes nothing.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -153,7 +154,9 @@ class Store:
         try:
             with plain_errors(self.url), self._writer.begin() as connection:
                 study_id = connection.execute(
-                    sa.insert(schema.study).values(**row, created_at=now).returning(schema.study.c.id)
+                    sa.insert(schema.study)
+                    .values(**row, **database.new_id(connection), created_at=now)
+                    .returning(schema.study.c.id)
                 ).scalar_one()
                 connection.execute(
                     sa.insert(schema.lease).values(study_id=study_id, generation=0, holder="", expires_at=0.0)
@@ -478,10 +481,20 @@ class Store:
         Raises:
             LeaseLost: another driver has the study; nothing was written.
         """
-        with plain_errors(self.url), self._writer.begin() as connection:
-            self._renew(connection, lease, 0)
+        with self.writing(lease) as connection:
             write(connection)
             self._tally(connection, lease.study_id)
+
+    @contextmanager
+    def writing(self, lease: Lease) -> Iterator[Connection]:
+        """Begin a transaction that checks the lease, for the length of the block.
+
+        Raises:
+            LeaseLost: another driver has the study; nothing was written.
+        """
+        with plain_errors(self.url), self._writer.begin() as connection:
+            self._renew(connection, lease, 0)
+            yield connection
 
     def _write(self, connection: Connection, study_id: int, batch: Batch, stamp: Any) -> None:
         added = [{**trial_row(study_id, trial, stamp, self._codec), "created_at": stamp} for trial in batch.added]

@@ -54,7 +54,7 @@ def rows(done: Done) -> list[dict]:  # type: ignore[type-arg]
 def test_search_confirm_and_read(searched: Cli) -> None:
     """The best functions of a search are trained with new seeds, on its network and another one; the sentences say what
     the numbers do."""
-    done = searched("confirm", "s", "--top", "2", "--seeds", "3", "--models", "lecture", "-q")
+    done = searched("confirm", "s", "--top", "2", "--seeds", "3", "--models", "lecture")
     assert done.returncode == 0, done.stderr
     assert "3 functions with 3 seeds under 2 configurations: 18 trainings" in done.stderr
     assert "3 seeds show great differences only" in done.stderr

@@ -199,7 +199,7 @@ COMMANDS = [
     ("trial", "s", "0"),
     ("studies",),
     ("query", "SELECT * FROM searcher_study"),
-    ("export", "s", "all.csv"),
+    ("export", "s", "all.csv", "--force"),
     ("doctor",),
     ("db", "upgrade"),
     ("db", "check"),

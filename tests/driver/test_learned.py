@@ -158,6 +158,13 @@ def test_code_starts_from_what_was_learned(study: searcher.Study, storage: str, 
     assert torch.allclose(constant(x), made_of(done.stdout)(x))
 
 
+def test_a_function_without_parameters_is_shown_and_written_as_it_is(
+    study: searcher.Study, storage: str, cli: Cli
+) -> None:
+    assert isinstance(made_of(cli("code", "net", "1", "--name", "g", "--storage", storage).stdout), nn.Module)
+    assert "max(x, 0)" in cli("show", "net", "1", "--storage", storage).stdout.splitlines()[0]
+
+
 def made_of(text: str) -> nn.Module:
     namespace: dict[str, Any] = {"__name__": "made"}
     exec(text, namespace)
@@ -171,7 +178,7 @@ def made_of(text: str) -> nn.Module:
     [
         (("code", "net", "0", "--at", "body.4"), "only statistics are kept"),
         (("code", "net", "0", "--at", "body.2", "--channels", "16"), "body.2 has 8 channels"),
-        (("code", "net", "1"), "has no parameters"),
+        (("code", "net", "1", "--at", "body.2"), "has no parameters"),
         (("code", "net", "9"), "has no trial 9"),
         (("code", "nett", "0"), "no study 'nett'"),
         (("code", "relu", "--frozen"), "has no parameters; leave it out"),

@@ -444,7 +444,7 @@ def test_mirrors_are_counted_apart_and_the_database_is_whole(store: Store, cli: 
     trials = store.trials(study)
     assert progress.mirrors == sum(trial.left_untrained for trial in trials) > 10
     assert progress.unique == len({trial.key for trial in trials})
-    counts, _ = describe(progress)
+    counts, *_ = describe(progress)
     assert f"{progress.mirrors} mirrors left untrained" in counts and "stopped early" not in counts
     said = conclusion(store, store.study("s"), store.leaderboard(study))
     assert f"{progress.mirrors} mirrors left untrained, " in said and "stopped early" not in said

@@ -19,7 +19,7 @@ COMMANDS = {
     "studies": ("studies",),
     "top": ("top", "s"),
     "trial": ("trial", "s", "1"),
-    "export": ("export", "s", "out.csv"),
+    "export": ("export", "s", "out.csv", "--force"),
     "stop": ("stop", "s", "--within", "1"),
     "copy": ("db", "copy", "sqlite:///searcher.db", "sqlite:///copy.db"),
     "check": ("db", "check"),

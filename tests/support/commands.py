@@ -15,6 +15,8 @@ from cli import main
 
 Cli = Callable[..., "Done"]
 
+COLUMNS = "160"  # of the terminal
+
 
 @dataclass(frozen=True, slots=True)
 class Done:
@@ -41,7 +43,7 @@ def called(directory: Path, *args: str) -> Done:
     out, err, status = Capture(), Capture(), 0
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.chdir(directory)
-        patch.setenv("COLUMNS", "160")
+        patch.setenv("COLUMNS", COLUMNS)
         patch.setattr(sys, "argv", ["searcher", *args])
         patch.setattr(sys, "path", list(sys.path))  # folders that a command looks into are its own
         try:

@@ -9,13 +9,13 @@ from typing import Any
 
 from search_space import SpaceError, code
 from searcher import __version__
-from searcher.display import as_json, headline
+from searcher.display import OWN, as_json, headline
 from searcher.records import Study, StudyKind, TrialState
 from searcher.reports import published
 from searcher.reports.confirmed import Confirmed, is_confirmation, plan_of
 from searcher.reports.document import confirmation, illustrations, reproduction, search, story
 from searcher.reports.learned import LearnedFunction
-from searcher.reports.words import OWN, metric_facts, task_words
+from searcher.reports.words import metric_facts, task_words
 from searcher.store import queries
 from searcher.store.store import Store
 

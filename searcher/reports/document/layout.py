@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from itertools import compress
 from typing import Any
 
-from searcher.display import measured
+from searcher.display import OWN, measured
 from searcher.reports.document.illustrations import missing
-from searcher.reports.words import OWN, counted
+from searcher.reports.words import counted
 
 Data = Mapping[str, Any]
 
