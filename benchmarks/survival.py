@@ -1,4 +1,4 @@
-"""One search through three faults, as its terminal shows them: the transcript in docs/operations.md.
+"""One search through three faults, as its terminal shows them: the transcript in docs/guarantees.md.
 
     python -m benchmarks.survival --trials 400
 

@@ -22,7 +22,7 @@ Completer = Callable[[Context, list[str], str], list[str]]
 
 MODELS = (
     *("resnet8", "resnet20", "resnet32", "resnet56", "resnet110", "preresnet164", "wrn-28-10", "densenet-100-12"),
-    *("all-cnn", "inception", "lecture"),
+    *("all-cnn", "inception", "lecture", "vit-4-64"),
 )
 DATASETS = ("digits", "fashion-mnist", "cifar10", "cifar100")
 TARGETS = ("torch", "jax", "sympy", "latex", "markdown", "onnx")

@@ -5,7 +5,7 @@ time is up. SQLite: the file is opened for reading, and an authorizer permits re
 and VACUUM INTO could write). PostgreSQL: the query becomes a server-side cursor, sent as a single statement, in a
 read-only transaction that is never committed. The transaction's snapshot is taken first, so that the query cannot make
 the transaction writable. Functions of the server that act outside of transactions can be prevented by grants only: see
-docs/operations.md.
+docs/security.md.
 """
 
 from __future__ import annotations

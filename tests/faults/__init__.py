@@ -1,1 +1,1 @@
-"""What is killed, cut off, filled up or damaged, and what must hold: docs/operations.md."""
+"""What is killed, cut off, filled up or damaged, and what must hold: docs/guarantees.md."""

@@ -87,7 +87,7 @@ def test_commands_run(launched: Path, started_ray: None, document: Path) -> None
 
 
 def test_there_are_commands_to_run() -> None:
-    assert len(commands(ROOT / "README.md")) >= 9
+    assert len(commands(ROOT / "docs" / "first-search.md")) >= 12
     assert len(commands(ROOT / "docs" / "results.md")) >= 5
 
 

@@ -1,7 +1,7 @@
 """Start Ray on this machine: in a folder that can hold its sockets, with a token that nobody else can read, and on the
 loopback interface.
 
-docs/cluster.md lists the options that Ray is given, docs/operations.md the reasons. Ray itself is imported only when it
+docs/cluster.md lists the options that Ray is given, docs/security.md the reasons. Ray itself is imported only when it
 is started, so that `searcher doctor` can ask for the folder without it.
 """
 
