@@ -242,7 +242,7 @@ def code(
         tree, known = _expression(GATES.get(expression, expression) if site == "gate" else expression, primitives)
         if at:
             raise UsageError("--at is for the code of a trial: searcher code STUDY NUMBER --at SITE")
-        start = Start(channels or 1, dim, None)
+        start = Start(1 if channels is None else channels, dim, None)
     else:
         learned = _learned(expression, number, storage, primitives)
         tree, known, site = learned.expression, "", site or learned.replaces
@@ -262,7 +262,7 @@ def code(
             tree,
             to,
             name=name or known,
-            channels=channels or 1 if site == "norm" else start.channels,
+            channels=channels if site == "norm" and channels is not None else start.channels,
             dim=start.dim,
             betas=start.betas,
             frozen=frozen,
@@ -286,7 +286,7 @@ class Start(NamedTuple):
 
 def _start(learned: LearnedFunction, at: str, channels: int | None, dim: int | None) -> Start:
     """Return the start values that a trial has learned: those of one site, or the medians over all sites."""
-    number = channels or 1
+    number = 1 if channels is None else channels
     if not (at or learned.parameters):
         return Start(number, dim, None)
     if not at:

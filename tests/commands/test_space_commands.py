@@ -448,7 +448,7 @@ def labels(text: str) -> list[str]:
 
 
 def test_a_picture_has_relu_swish_and_other_parameters() -> None:
-    assert labels("sin(x)") == ["this function", "ReLU", "Swish"]
+    assert labels("sin(x) - x") == ["this function", "ReLU", "Swish"]
     assert labels("relu") == ["relu", "Swish"]
     assert labels("swish") == ["swish", "beta = 0.5", "beta = 2", "ReLU"]
     assert labels("beta1 * x + beta2")[:3] == ["this function", "every beta = 0.5", "every beta = 2"]
