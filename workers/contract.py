@@ -294,7 +294,6 @@ class Outcome:
         reason: why it ended so; empty for COMPLETE. The first line is a summary.
         metrics: the final values by the names of metrics; not empty if and only if the verdict is COMPLETE or PRUNED.
         curve: the reported points, by step.
-        learned: the learned parameters of the activations, site by site.
         parameters: number of parameters that the network learns; None if not known.
         data_digest: the digest of the data on which it was trained; empty if not known.
         seconds: the worker's wall-clock time, which the pool measures.
@@ -302,13 +301,13 @@ class Outcome:
         health: the state in which the job left its worker process.
         declaration: the task's declaration, for a job with `describe`.
         permanent: True if a FAILED job would fail in the same way if it ran again.
+        learned: the learned parameters of the activations, site by site.
     """
 
     verdict: Verdict
     reason: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict, hash=False)
     curve: tuple[Point, ...] = ()
-    learned: tuple[Learned, ...] = ()
     parameters: int | None = None
     data_digest: str = ""
     seconds: float = 0.0
@@ -316,6 +315,7 @@ class Outcome:
     health: Health = Health.SOUND
     declaration: Declaration | None = None
     permanent: bool = False
+    learned: tuple[Learned, ...] = ()
 
     def __post_init__(self) -> None:
         # The text of an exception may have any length, and characters that a database does not accept.

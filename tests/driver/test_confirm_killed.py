@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from random import Random
 
@@ -57,14 +56,12 @@ def test_a_confirmation_that_is_killed_ten_times(kind: str, tmp_path: Path, cli:
     draw = Random(18)
     with forking(tmp_path, "launch", *SEARCH, *search, "-q") as forks:
         command = ("confirm", "s", *confirm, "-q", "--study-name")
-        begun = time.monotonic()
         assert forks.run(*command, "whole") == 0
-        longest = 0.4 + 0.14 * (time.monotonic() - begun)  # so that ten kills fall before the end
         once, statuses = forks.ended, list[int]()
-        for _ in range(KILLS):
+        for after in sorted(draw.sample(range(once - KILLS), KILLS)):
             known = _trials(tmp_path, "parts")
             again = ("resume", "parts", "-q") if known else (*command, "parts", "--skip-if-exists")
-            statuses.append(forks.run(*again, kill_after=draw.uniform(0.1, longest)))
+            statuses.append(forks.run(*again, kill_at=once + after, seconds=draw.uniform(0, 0.1)))
             assert statuses[-1] == -9, f"it ended by itself: {statuses}"
         killed = len(known)
         assert forks.run("resume", "parts", "-q") == 0

@@ -110,8 +110,8 @@ COMMANDS = [
     ("resume", "s", "-q"),
     ("db", "check"),
 ]
-# What is said: of the file; of settings, a name, a number or a revision that is another now; by `db check`; by
-# SQLite of a query.
+# What is said: of the file; of settings, a name, a number, a digest or a revision that is another now; by `db check`;
+# by SQLite of a query.
 SIGNS = (
     *("searcher.db: this database is damaged", "searcher.db: this file is not a SQLite database, or is damaged"),
     *(
@@ -122,7 +122,7 @@ SIGNS = (
         "newer than this searcher knows",
         "NO  ",
     ),
-    "the query was refused",
+    *("the query was refused", "have changed since it began"),
 )
 
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+LONGEST = 120.0  # seconds that are waited for an outcome
 ENDED = "ended.txt"  # a line for each training of which a driver got the outcome
 
 
@@ -25,15 +26,18 @@ class Forks:
     def __init__(self, directory: Path, process: subprocess.Popen[str]) -> None:
         self.directory, self._process = directory, process
 
-    def run(self, *args: str, kill_after: float | None = None) -> int:
-        """Return the exit status of a command. It is negative if the command was killed, `kill_after` seconds after its
-        start."""
+    def run(self, *args: str, kill_at: int | None = None, seconds: float = 0.0) -> int:
+        """Return the exit status of a command. It is negative if the command was killed: `seconds` after `ended` has
+        come to `kill_at`."""
         assert self._process.stdin
         self._process.stdin.write(json.dumps(args) + "\n")
         self._process.stdin.flush()
         child = int(self._answer())
-        if kill_after is not None:
-            time.sleep(kill_after)
+        if kill_at is not None:
+            end = time.monotonic() + LONGEST
+            while self.ended < kill_at and time.monotonic() < end:
+                time.sleep(0.005)
+            time.sleep(seconds)
             os.kill(child, signal.SIGKILL)  # its parent waits for it after this, so the number is still its own
         assert self._process.stdin
         self._process.stdin.write("wait\n")

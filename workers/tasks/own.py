@@ -218,7 +218,7 @@ def _outcome(job: Job, report: Report, activation: ActivationFactory) -> Outcome
     except Ended as ended:
         verdict, reason, permanent = ended.verdict, ended.reason, ended.permanent
         metrics = report.latest if verdict is Verdict.PRUNED else {}
-    return Outcome(verdict, reason, metrics, tuple(report.curve), learned, permanent=permanent)
+    return Outcome(verdict, reason, metrics, tuple(report.curve), permanent=permanent, learned=learned)
 
 
 def _called(job: Job, report: Report, activation: ActivationFactory) -> object:
