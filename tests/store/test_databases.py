@@ -338,7 +338,7 @@ def plain(value: Any) -> Any:
     """A value as SQLite's driver gives it."""
     if isinstance(value, datetime):
         return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
-    return json.dumps(value) if isinstance(value, dict) else value
+    return json.dumps(value) if isinstance(value, dict | list) else value
 
 
 def copied(cli: Cli, source: str, target: str, *options: str) -> list[dict[str, Any]]:
