@@ -74,7 +74,7 @@ from searcher.commands.hints import Commands
 from searcher.commands.options import SectionedCommand, with_settings
 from searcher.commands.running import caller, search, served
 from searcher.commands.tables import Row
-from searcher.display import shown
+from searcher.display import measured, shown
 from searcher.observe import logs, streams
 from searcher.settings.config import Config
 from searcher.settings.declared import keywords
@@ -250,9 +250,15 @@ def trial(
         if traceback:
             print_text(traceback)
         if found.curve:
-            print_rows(found.curve, output)
+            print_rows(_steps(found.curve), output)
         if found.learned:
-            print_rows(map(table_row, found.learned), output)
+            print_rows(map(table_row, found.learned), output, spare=["channels"])
+
+
+def _steps(curve: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the points of a learning curve for people. Not every point has all metrics."""
+    names = dict.fromkeys(name for row in curve for name in row if name != "step")
+    return [{"step": row["step"], **{name: measured(row.get(name)) for name in names}} for row in curve]
 
 
 @app.command()

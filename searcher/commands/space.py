@@ -340,7 +340,7 @@ def show(
         return
     if rows:
         print(f"{learned.where}: {learned.expression}, as learned")
-        print_rows(map(table_row, rows), output)
+        print_rows(map(table_row, rows), output, spare=["channels"])
         print(f"With the medians over all sites, {learned.typical}:\n")
     _print_report(FunctionReport(learned.typical), output)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,16 @@ def task(activation: Any, report: Any) -> dict[str, float]:
 
 
 task.metrics = {"val_mse": "minimize"}  # type: ignore[attr-defined]
+
+
+def uneven(activation: Any, report: Any) -> dict[str, float]:
+    activation(1)(torch.ones(1, 1))
+    report(1, train_mse=1.0)
+    report(2, val_mse=0.25)
+    return {"val_mse": 0.25}
+
+
+uneven.metrics = {"val_mse": "minimize", "train_mse": "minimize"}  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +138,7 @@ def test_an_own_task_keeps_what_its_copies_learned(tmp_path: Path) -> None:
 def test_commands_show_what_was_learned(study: searcher.Study, storage: str, cli: Cli, tmp_path: Path) -> None:
     shown = cli("trial", "net", "0", "--storage", storage)
     assert "body.2" in shown.stdout and "quartiles" in shown.stdout
+    assert re.search(r"^ +2 +\d\.\d{4} +\d\.\d{4} +\d\.\d{4} *$", shown.stdout, re.MULTILINE)
     (facts,) = json.loads(cli("trial", "net", "0", "-f", "json", "--storage", storage).stdout)
     assert facts["learned"][0]["values"] == list(study.learned(0)[0].values)
 
@@ -138,6 +150,14 @@ def test_commands_show_what_was_learned(study: searcher.Study, storage: str, cli
 
     picture = json.loads(cli("plot", "net", "learned", "-f", "json", "--storage", storage).stdout)
     assert [(one["label"], len(one["sites"])) for one in picture["functions"]] == [("prelu", 2)]
+
+
+def test_a_curve_is_shown_whose_points_lack_metrics(tmp_path: Path, cli: Cli) -> None:
+    """Seen to fail with the columns of the first point only."""
+    storage = f"sqlite:///{tmp_path}/own.db"
+    searcher.search(task=uneven, storage=storage, study_name="s", pool="inline", baselines=("relu",), n_trials=2)
+    shown = cli("trial", "s", "0", "--storage", storage).stdout
+    assert re.search(r"step +train_mse +val_mse", shown) and re.search(r"^ +2 +0\.2500 *$", shown, re.MULTILINE)
 
 
 def test_code_starts_from_what_was_learned(study: searcher.Study, storage: str, cli: Cli) -> None:
