@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, redirect_stdout
+from contextlib import AbstractContextManager, ExitStack, contextmanager, redirect_stdout
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,7 +54,7 @@ def opened(storage: str, *, create: bool = False, existing: bool = False) -> Ite
     """Open the store at a URL for the length of the block. `create` creates or upgrades its tables; `existing` requires
     that the database exists."""
     with ExitStack() as stack:
-        with _waiting("opening the database"):
+        with logs.waiting("opening the database"):
             from searcher.store import checking
 
             store = stack.enter_context(checking.opened(storage, create=create, existing=existing))
@@ -63,12 +63,7 @@ def opened(storage: str, *, create: bool = False, existing: bool = False) -> Ite
 
 def loading() -> AbstractContextManager[None]:
     """Return a context in which torch is imported. If that takes long, a user at a terminal is told."""
-    return _waiting("loading torch")
-
-
-def _waiting(what: str) -> AbstractContextManager[None]:
-    """Return `logs.waiting` at a terminal. Elsewhere nobody waits, and a program may take stderr for errors."""
-    return logs.waiting(what) if sys.stderr.isatty() else nullcontext()
+    return logs.waiting("loading torch")
 
 
 def no_result() -> redirect_stdout[logs.Printed]:

@@ -90,7 +90,11 @@ def say(message: str, level: int = logging.INFO) -> None:
 
 @contextmanager
 def waiting(what: str) -> Iterator[None]:
-    """Log what the program does in the block, such as `starting Ray`, if it takes longer than `WAIT_SECONDS`."""
+    """Log what the program does in the block, such as `starting Ray`, if it takes longer than `WAIT_SECONDS` and a user
+    waits at a terminal. Elsewhere, what is on stderr must not depend on how fast the machine is."""
+    if not (sys.stderr and sys.stderr.isatty()):
+        yield
+        return
     timer = threading.Timer(WAIT_SECONDS, log.info, ("%s ...", what))
     timer.daemon = True
     timer.start()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
+import time
 import tomllib
 from collections.abc import Iterator
 from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from threading import Event
 
@@ -41,7 +44,7 @@ LONG = "beta1 * max(x, tanh(x) + sin(x)) + (1 - beta1) * min(x, cos(x)) * tanh(x
 
 
 class Terminal(Capture):
-    """Stdout of a terminal."""
+    """A stream of a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -193,14 +196,19 @@ def test_a_finished_study_is_not_started_again(cli: Cli, monkeypatch: pytest.Mon
     store.close()
 
 
-def test_waits_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waits_are_told_of_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", Terminal())
     monkeypatch.setattr(logs, "WAIT_SECONDS", 0.01)
     told = Event()
     monkeypatch.setattr(logs.log, "info", lambda *args: told.set())
     with logs.waiting("starting Ray"):
         assert told.wait(10)
+    monkeypatch.setattr(logs.log, "info", lambda *args: pytest.fail("it was quick, or nobody waits"))
+    monkeypatch.setattr(sys, "stderr", StringIO())
+    with logs.waiting("starting Ray"):
+        time.sleep(0.1)
+    monkeypatch.setattr(sys, "stderr", Terminal())
     monkeypatch.setattr(logs, "WAIT_SECONDS", 60)
-    monkeypatch.setattr(logs.log, "info", lambda *args: pytest.fail("it was quick"))
     with logs.waiting("starting Ray"):
         pass
 
