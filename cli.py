@@ -63,6 +63,7 @@ from searcher.commands.console import (
     Format,
     Output,
     Storage,
+    StudyName,
     Wide,
     loading,
     opened,
@@ -109,7 +110,6 @@ app.add_typer(task_commands.app, name="task")
 
 log = logging.getLogger("searcher")
 
-Name = Annotated[str, typer.Argument(help="Name of the study.", autocompletion=completion.studies)]
 MetricsPort = Annotated[
     int | None, typer.Option(min=0, max=65_535, help="Serve metrics for Prometheus at this port; 0: a free one.")
 ]
@@ -177,7 +177,7 @@ def launch(
 @app.command(cls=SectionedCommand)
 @with_settings(setting for setting in keywords(Config) if setting.facts.on_resume)
 def resume(
-    name: Name,
+    name: StudyName,
     experiment: Annotated[
         Path | None, typer.Argument(help="Experiment file, which must ask for what the study measures.")
     ] = None,
@@ -229,7 +229,7 @@ def studies(storage: Storage = DEFAULT_STORAGE, output: Output = Format.table, w
 
 @app.command()
 def trial(
-    name: Name,
+    name: StudyName,
     number: Annotated[int, typer.Argument(min=0, max=2**31 - 1, help="Number of the trial in its study.")],
     storage: Storage = DEFAULT_STORAGE,
     output: Output = Format.table,
@@ -263,7 +263,7 @@ def _steps(curve: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @app.command()
 def export(
-    name: Name,
+    name: StudyName,
     file: Annotated[Path, typer.Argument(help="FILE.csv, FILE.json or FILE.parquet.")],
     storage: Storage = DEFAULT_STORAGE,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,

@@ -142,7 +142,7 @@ class _Export:
 
     def file(self, about: str, imports: str, definition: str) -> str:
         """Return a whole file: a docstring, the imports, the helper functions and the definition."""
-        about += templates.SITES[self.site]
+        about += templates.ABOUT_SITES[self.site]
         more = {"about": about, "needs": self.to, "imports": imports, "definition": definition}
         return self.filled(templates.FILE, helpers=self.helpers(definition), **more)
 

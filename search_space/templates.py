@@ -186,7 +186,7 @@ LATEX_SITES: Mapping[str, str] = {
     "norm": r", \quad g(x) = w \cdot f(x) + c",
 }
 # What the first line of a file says about the place of the function.
-SITES: Mapping[str, str] = {
+ABOUT_SITES: Mapping[str, str] = {
     "activation": "",
     "gate": ", for a gate f(a) * b",
     "norm": ", for weight * f(x) + bias in the place of a norm",

@@ -452,9 +452,9 @@ class Study:
         Raises:
             UnknownStudy: The study has no such trial.
         """
-        trial = self.trial(number)
+        training = self.trial(number).training
         with self._view._reading() as store:
-            return store.curve(self._record, number if trial.cites is None else trial.cites)
+            return store.curve(self._record, training)
 
     def learned(self, number: int) -> list[Learned]:
         """Read what the parameters of a trial's function became, site by site of the network. A trial that cites
@@ -470,9 +470,9 @@ class Study:
         Raises:
             UnknownStudy: The study has no such trial.
         """
-        trial = self.trial(number)
+        training = self.trial(number).training
         with self._view._reading() as store:
-            return store.learned(self._record, number if trial.cites is None else trial.cites)
+            return store.learned(self._record, training)
 
     def activation(self, number: int, site: str) -> Activation:
         """Make the activation that a trial's network had at one site after the training.

@@ -99,6 +99,11 @@ class Trial:
     finish_order: int | None = None
 
     @property
+    def training(self) -> int:
+        """The number of the trial whose training gave the result: the cited one, or the trial itself."""
+        return self.number if self.cites is None else self.cites
+
+    @property
     def trained(self) -> bool:
         """True if a worker spent time on the trial, so that it is neither a citation nor refused before training."""
         return self.seconds > 0

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from searcher import DEFAULT_STORAGE, UsageError
-from searcher.commands import completion
-from searcher.commands.console import Storage, loading, opened, print_text
+from searcher.commands.console import Storage, StudyName, loading, opened, print_text
 from searcher.commands.running import say_waiting
 
 if TYPE_CHECKING:
@@ -20,12 +19,10 @@ app = typer.Typer()
 
 NUMBERS = 20  # trials that a message names
 
-Name = Annotated[str, typer.Argument(help="Name of the study.", autocompletion=completion.studies)]
-
 
 @app.command()
 def delete(
-    name: Name,
+    name: StudyName,
     storage: Storage = DEFAULT_STORAGE,
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")] = False,
 ) -> None:
@@ -65,7 +62,7 @@ def _confirm(store: Store, study: Study) -> None:
 
 @app.command()
 def rename(
-    old: Annotated[str, typer.Argument(help="Name of the study.", autocompletion=completion.studies)],
+    old: StudyName,
     new: Annotated[str, typer.Argument(help="Its new name.")],
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
@@ -79,7 +76,7 @@ def rename(
 
 
 @app.command()
-def retry(name: Name, storage: Storage = DEFAULT_STORAGE) -> None:
+def retry(name: StudyName, storage: Storage = DEFAULT_STORAGE) -> None:
     """Let the FAILED trials of a study wait again; a resume then trains them."""
     with loading():
         from searcher.driver import changing

@@ -7,10 +7,13 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, redirect_stdout
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from searcher import SearcherError
+from searcher.commands import completion
 from searcher.commands.tables import Row, print_table
 from searcher.display import shown
 from searcher.observe import logs
@@ -30,6 +33,7 @@ class Format(StrEnum):
     markdown = "markdown"
 
 
+StudyName = Annotated[str, typer.Argument(help="Name of the study.", autocompletion=completion.studies)]
 Output = Annotated[Format, typer.Option("-f", "--format", help="How to print.")]
 Wide = Annotated[
     bool, typer.Option("--wide", help="Print whole expressions and all columns, however narrow the terminal is.")
@@ -109,3 +113,18 @@ def print_findings(findings: Iterable[Finding]) -> bool:
         well &= finding.ok
         print(f"{'ok' if finding.ok else 'NO':3} {shown(finding.what)}: {shown(finding.found)}")
     return well
+
+
+def write_file(file: Path, content: bytes, force: bool) -> None:
+    """Write a file that does not exist yet; with `force`, replace one that does.
+
+    Raises:
+        SearcherError: the file exists, or cannot be written.
+    """
+    try:
+        with file.open("wb" if force else "xb") as out:
+            out.write(content)
+    except FileExistsError:
+        raise SearcherError(f"{file} exists; --force replaces it") from None
+    except OSError as error:
+        raise SearcherError(f"cannot write {file}: {error.strerror or error}") from error

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from searcher import DEFAULT_STORAGE
-from searcher.commands import completion
-from searcher.commands.console import Format, Output, Storage, Wide, finite, opened, print_rows, print_text
+from searcher.commands.console import Format, Output, Storage, StudyName, Wide, finite, opened, print_rows, print_text
 from searcher.commands.tables import Long, fitting, table_of
 from searcher.display import label, metrics_line
 from searcher.observe import logs
@@ -22,13 +21,12 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-Name = Annotated[str, typer.Argument(help="Name of the study.", autocompletion=completion.studies)]
 LOOK_SECONDS = 0.2  # how often `stop` checks whether the driver has ended
 
 
 @app.command()
 def status(
-    name: Name,
+    name: StudyName,
     storage: Storage = DEFAULT_STORAGE,
     watch: Annotated[bool, typer.Option("--watch", help="Show it repeatedly, until the search has ended.")] = False,
     every: Annotated[
@@ -49,7 +47,7 @@ def status(
 
 @app.command()
 def stop(
-    name: Name,
+    name: StudyName,
     storage: Storage = DEFAULT_STORAGE,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it has ended.")] = True,
     within: Annotated[

@@ -1,4 +1,4 @@
-"""Say which option is meant by one that a command does not have."""
+"""Answer an option that a command does not have with the option that the user means."""
 
 from __future__ import annotations
 

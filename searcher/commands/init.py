@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from searcher import SearcherError, UsageError
+from searcher import UsageError
 from searcher.commands import completion
-from searcher.commands.console import print_text
+from searcher.commands.console import print_text, write_file
 from searcher.display import shown
 
 app = typer.Typer()
@@ -39,21 +39,11 @@ def init(
     new = script.endswith(".py") and not Path(script).exists()
     if new and function != "train":
         raise UsageError(f"there is no file {script}; to let it be written, call the function train: {script}:train")
-    _write(file, template.experiment(task, shown(str(file))), force)
+    write_file(file, template.experiment(task, shown(str(file))).encode(), force)
     print_text(f"{file} is written")
     if new:
-        _write(Path(script), template.TASK.format(name=task), force=False)
+        write_file(Path(script), template.TASK.format(name=task).encode(), force=False)
         print_text(f"{script} is written: replace its training by yours")
     if task != IMAGES:
         print_text(f"Next: searcher task check {task}")
     print_text(f"{'Next: ' if task == IMAGES else '      '}searcher launch {file}")
-
-
-def _write(file: Path, text: str, force: bool) -> None:
-    try:
-        with file.open("w" if force else "x", encoding="utf-8") as out:
-            out.write(text)
-    except FileExistsError:
-        raise SearcherError(f"{file} exists; --force replaces it") from None
-    except OSError as error:
-        raise SearcherError(f"cannot write {file}: {error.strerror or error}") from error

@@ -10,8 +10,7 @@ from typing import Annotated
 import typer
 
 from searcher import DEFAULT_STORAGE, SearcherError, UsageError
-from searcher.commands import completion
-from searcher.commands.console import Format, Storage, loading, opened, print_rows
+from searcher.commands.console import Format, Storage, StudyName, loading, opened, print_rows
 from searcher.display import as_json, shown
 
 app = typer.Typer()
@@ -26,7 +25,7 @@ class DataFormat(StrEnum):
 
 @app.command()
 def plot(
-    name: Annotated[str, typer.Argument(help="Name of the study.", autocompletion=completion.studies)],
+    name: StudyName,
     kind: Annotated[str, typer.Argument(help=" ".join(HELP.split()), show_default=False)] = "",
     storage: Storage = DEFAULT_STORAGE,
     output: Annotated[

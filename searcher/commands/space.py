@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 from typer.core import TyperCommand
 
-from searcher import DEFAULT_STORAGE, SearcherError, UsageError
+from searcher import DEFAULT_STORAGE, UsageError
 from searcher.commands import completion
 from searcher.commands.console import (
     MOST,
@@ -26,6 +26,7 @@ from searcher.commands.console import (
     opened,
     print_rows,
     print_text,
+    write_file,
 )
 from searcher.commands.tables import Long, Row
 
@@ -234,54 +235,89 @@ def code(
 ) -> None:
     """Write a function as code that does not need this project. The code of a trial starts from the parameters that it
     learned: from their medians over all sites, or from those of one site (--at)."""
-    from search_space import GATES, onnx_bytes
-    from search_space import code as text_of
-
     if number is None:
-        site = site or "activation"
-        tree, known = _expression(GATES.get(expression, expression) if site == "gate" else expression, primitives)
         if at:
             raise UsageError("--at is for the code of a trial: searcher code STUDY NUMBER --at SITE")
         start = Start(1 if channels is None else channels, dim, None)
+        found = _of_formula(expression, primitives, site or "activation", start)
     else:
         learned = _learned(expression, number, storage, primitives)
-        tree, known, site = learned.expression, "", site or learned.replaces
-        start = _start(learned, at, None if site == "norm" else channels, dim)
-    if frozen and not tree.betas:
-        raise UsageError(f"--frozen: {tree} has no parameters; leave it out")
+        place = site or learned.replaces
+        start = _start(learned, at, None if place == "norm" else channels, dim)
+        found = Exported(learned.expression, "", place, start)
+    if frozen and not found.tree.betas:
+        raise UsageError(f"--frozen: {found.tree} has no parameters; leave it out")
     if to == "onnx":
-        if site != "activation":
-            raise UsageError(f"an onnx file holds f without its {site}; --site activation writes f, --to torch both")
-        if file is None:
-            raise UsageError("an onnx file is not text for a terminal; name a file: -o FILE.onnx")
-        content = onnx_bytes(
-            tree, channels=start.channels, dim=1 if start.dim is None else start.dim, betas=start.betas
-        )
+        content = _onnx(found, file)
     else:
-        text = text_of(
-            tree,
-            to,
-            name=name or known,
-            channels=channels if site == "norm" and channels is not None else start.channels,
-            dim=start.dim,
-            betas=start.betas,
-            frozen=frozen,
-            site=site,
-        )
-        if file is None:
-            print(text, end="")
-            return
-        content = text.encode()
-    _write(file, content, force)
+        width = channels if found.site == "norm" and channels is not None else found.start.channels
+        content = _text(found, to, name, width, frozen).encode()
+    if file is None:
+        print(content.decode(), end="")
+        return
+    write_file(file, content, force)
     print(f"{to}, {len(content)} bytes, written to {file}", file=sys.stderr)
 
 
 class Start(NamedTuple):
-    """The channels of exported code, and the start values of the parameters; None: 1."""
+    """How exported code starts.
+
+    Attributes:
+        channels, dim: the number of channels and their dimension; None means the target's default dimension.
+        betas: the start values, a row for each parameter; None means that all are 1.
+    """
 
     channels: int
     dim: int | None
     betas: list[list[float]] | None
+
+
+class Exported(NamedTuple):
+    """A function to export.
+
+    Attributes:
+        known: its name; empty if it is not a known function.
+        site: what it takes the place of in a network.
+    """
+
+    tree: Expression
+    known: str
+    site: str
+    start: Start
+
+
+def _of_formula(expression: str, primitives: str | None, site: str, start: Start) -> Exported:
+    from search_space import GATES
+
+    tree, known = _expression(GATES.get(expression, expression) if site == "gate" else expression, primitives)
+    return Exported(tree, known, site, start)
+
+
+def _onnx(found: Exported, file: Path | None) -> bytes:
+    from search_space import onnx_bytes
+
+    tree, _, site, start = found
+    if site != "activation":
+        raise UsageError(f"an onnx file holds f without its {site}; --site activation writes f, --to torch both")
+    if file is None:
+        raise UsageError("an onnx file is not text for a terminal; name a file: -o FILE.onnx")
+    dim = 1 if start.dim is None else start.dim
+    return onnx_bytes(tree, channels=start.channels, dim=dim, betas=start.betas)
+
+
+def _text(found: Exported, to: str, name: str, channels: int, frozen: bool) -> str:
+    from search_space import code as text_of
+
+    tree, known, site, start = found
+    return text_of(
+        *(tree, to),
+        name=name or known,
+        channels=channels,
+        dim=start.dim,
+        betas=start.betas,
+        frozen=frozen,
+        site=site,
+    )
 
 
 def _start(learned: LearnedFunction, at: str, channels: int | None, dim: int | None) -> Start:
@@ -472,16 +508,6 @@ def _table_lines(rows: Iterable[Row], most: int | None) -> Iterator[str]:
             yield f"{'index':>{width}}  {'key':<16}  expression"
         before = f"{row['index']:>{width}}  {row['key']}  "
         yield Long(row["expression"], before).within(most) if most else f"{before}{row['expression']}"
-
-
-def _write(file: Path, content: bytes, force: bool) -> None:
-    try:
-        with file.open("wb" if force else "xb") as out:
-            out.write(content)
-    except FileExistsError:
-        raise SearcherError(f"{file} exists; --force replaces it") from None
-    except OSError as error:
-        raise SearcherError(f"cannot write {file}: {error.strerror or error}") from error
 
 
 def _can_print(characters: str) -> bool:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from searcher import DEFAULT_STORAGE, UsageError
-from searcher.commands import completion, costs
-from searcher.commands.console import Format, Output, Storage, Wide, loading, opened, print_rows, print_text
+from searcher.commands import costs
+from searcher.commands.console import Format, Output, Storage, StudyName, Wide, loading, opened, print_rows, print_text
 from searcher.commands.tables import Long, Row
 from searcher.display import measured
 
@@ -26,7 +26,7 @@ ACROSS = 15  # rows for each task configuration if --all-studies has no --limit
 
 @app.command()
 def top(
-    name: Annotated[str, typer.Argument(help="Name of the study.", autocompletion=completion.studies)] = "",
+    name: StudyName = "",
     storage: Storage = DEFAULT_STORAGE,
     limit: Annotated[
         int | None, typer.Option(min=1, max=10_000_000, help="How many functions; all if not given.")

@@ -42,12 +42,11 @@ def held_lease(
         StudyBusy: a live process holds the lease.
     """
     lease = _acquire(store, study, before_waiting, wait)
+    first = lease.generation == 1  # a new study is announced elsewhere
     try:
         with logs.about(study.name):
             log.log(
-                logging.INFO
-                if drives and lease.generation > 1
-                else logging.DEBUG,  # a new study is announced elsewhere
+                logging.INFO if drives and not first else logging.DEBUG,
                 "this process drives study %s from here on, its driver number %d",
                 study.name,
                 lease.generation,

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from search_space import Activation, Expression, parse
+from search_space import Activation, Expression, nearest, parse
 from search_space.activation import default_modes
 from searcher import SearcherError, UsageError
 from searcher.records import Study
 from searcher.reports.function import Array
-from searcher.settings.checking import nearest
 from searcher.store.store import Store
 from workers.contract import Learned
 
@@ -51,7 +50,7 @@ class LearnedFunction:
         """
         trial = store.trial(study, number)
         expression = parse(trial.expression)
-        found = store.learned(study, number if trial.cites is None else trial.cites)
+        found = store.learned(study, trial.training)
         where = f"trial {number} of study {study.name}"
         if expression.betas and not found:
             raise NothingLearned(
@@ -124,7 +123,7 @@ class LearnedFunction:
 
 
 def table_row(one: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row of a table for people about one learned parameter at one site, which is given as plain values."""
+    """Return a learned parameter, given as plain values, as a row of a table that people read."""
     return {
         "site": one["site"],
         "parameter": one["parameter"],

@@ -174,9 +174,8 @@ def trial_report(store: Store, study: Study, number: int) -> TrialReport:
     trial = store.trial(study, number)
     task = study.tasks[trial.task_config]
     facts = {"study": study.name, **_plain(trial, task), "task": task.config.task, **parameters(task.config)}
-    trained = number if trial.cites is None else trial.cites
-    curve = [{"step": point.step, **point.metrics} for point in store.curve(study, trained)]
-    return TrialReport(facts, curve, [asdict(one) for one in store.learned(study, trained)])
+    curve = [{"step": point.step, **point.metrics} for point in store.curve(study, trial.training)]
+    return TrialReport(facts, curve, [asdict(one) for one in store.learned(study, trial.training)])
 
 
 def trial_rows(store: Store, study: Study) -> list[dict[str, Any]]:

@@ -16,20 +16,8 @@ from searcher.store.store import Store
 
 NEEDS_MATPLOTLIB = "Pictures need matplotlib: pip install 'activation-searcher[plot]', and make the report again."
 ORDER = (  # the evidence first
-    *(
-        "differences",
-        "confirmed",
-        "map",
-        "ranks",
-        "progress",
-        "trials",
-        "functions",
-        "learned",
-        "curves",
-        "cost",
-        "size",
-    ),
-    *("parts", "reasons"),
+    *("differences", "confirmed", "map", "ranks", "progress", "trials"),
+    *("functions", "learned", "curves", "cost", "size", "parts", "reasons"),
 )
 COST = "cost"  # the kind of picture that measures costs
 LISTED = 4  # functions that a caption names

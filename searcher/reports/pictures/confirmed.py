@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from searcher.confirmation import Confirmation
+from searcher.display import cut
 from searcher.evidence.across import ENOUGH
 from searcher.evidence.paired import Comparison, Evidence, Verdict, chosen_rope
 from searcher.records import Study
@@ -142,7 +143,7 @@ def _forest(axes: Axes, panel: Data, data: Data) -> None:
             look: dict[str, Any] = {"marker": mark, "color": colour, "markerfacecolor": face, "markersize": 4.5}
             axes.plot(row["difference"], place, zorder=3, **look)
         _remark(axes, row, place)
-    axes.set_yticks(range(len(data["order"])), [style.plain(style.cut(label, 30)) for label in data["order"]])
+    axes.set_yticks(range(len(data["order"])), [style.plain(cut(label, 30)) for label in data["order"]])
     axes.set_ylim(len(data["order"]) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
@@ -246,11 +247,11 @@ def draw_map(data: Data) -> Figure:
             fontsize=7,
             color="white" if dark else "black",
         )
-    axes.set_xticks(range(len(panels)), [style.plain(style.cut(panel["configuration"], 26)) for panel in panels])
+    axes.set_xticks(range(len(panels)), [style.plain(cut(panel["configuration"], 26)) for panel in panels])
     if len(panels) > 4:
         for tick in axes.get_xticklabels():
             tick.set(rotation=30, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(order)), [style.plain(style.cut(label, 26)) for label in order])
+    axes.set_yticks(range(len(order)), [style.plain(cut(label, 26)) for label in order])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     label = style.unit_label(data["metric"], f"mean difference to {data['reference']} in")
@@ -389,7 +390,7 @@ def _against(axes: Axes, panel: Data, places: Mapping[str, int]) -> None:
         axes.plot(row["searched"], row["difference"], linestyle="", **look)
         at = row["searched"], row["difference"]
         if not (left <= at[0] <= right and bottom <= at[1] <= top):
-            outside.append(f"{number}" if number else style.cut(row["label"], 12))
+            outside.append(f"{number}" if number else cut(row["label"], 12))
         elif number:
             axes.annotate(str(number), at, xytext=(4, 2), textcoords="offset points", fontsize=7)
     if outside:
@@ -457,7 +458,7 @@ def draw_ranks(data: Data) -> Figure:
     )
     axes.set_xlim(0.8, max(len(rows), 1 + critical) + 0.2)
     axes.set_ylim(bottom + 0.9 * len(groups), -2.3)
-    axes.set_yticks(range(len(rows)), [style.plain(style.cut(row["label"], 26)) for row in rows])
+    axes.set_yticks(range(len(rows)), [style.plain(cut(row["label"], 26)) for row in rows])
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     picture.supxlabel(

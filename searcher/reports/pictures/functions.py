@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from search_space import KNOWN, parse
+from searcher.display import cut
 from searcher.records import Study
 from searcher.reports.function import REACH, Array, FunctionReport, sampled
 from searcher.reports.pictures import style
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHOWN = 6
-COLUMNS = 3
 POINTS = 400  # an even number, which leaves out x = 0, where many functions break
 RELU = KNOWN["relu"].expression
 
@@ -62,19 +62,12 @@ def plain_curve(y: Array) -> list[float | None]:
 def draw_functions(data: Data) -> Figure:
     """Draw a panel for each function: f, f' and ReLU."""
     functions = data["functions"]
-    columns = min(COLUMNS, len(functions))
-    rows = -(-len(functions) // columns)
-    width = style.PAGE if columns > 1 else style.COLUMN
-    picture, panels = style.new(width, 1.9 * rows + 0.3, rows, columns, squeeze=False)
-    for place, (axes, row) in enumerate(zip(panels, functions, strict=False), 1):
+    picture, panels = style.grid(len(functions), 1.9, 0.3)
+    for place, (axes, row) in enumerate(zip(panels, functions, strict=True), 1):
         _draw(axes, data, row)
         value = f"\n{data['metric']['name']} {row['value']:.4g}"
-        text = fill(style.cut(f"{place}. {row['label']}", 64), 34)
+        text = fill(cut(f"{place}. {row['label']}", 64), 34)
         axes.set_title(style.plain(text + value), fontsize=7.5)
-    for axes in panels[len(functions) :]:
-        axes.remove()
-    for axes in panels[max(0, len(functions) - columns) : len(functions)]:
-        axes.set_xlabel("x")
     handles, names = panels[0].get_legend_handles_labels()
     if any(parse(row["expression"]).betas for row in functions):
         names = [f"{name}, each beta at 1" if name == "f(x)" else name for name in names]

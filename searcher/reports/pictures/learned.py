@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from searcher.display import cut
 from searcher.records import Study
 from searcher.reports.function import REACH, sampled
 from searcher.reports.learned import LearnedFunction
 from searcher.reports.pictures import style
 from searcher.reports.pictures.base import Data, NothingToDraw, label, leading, tree_of
-from searcher.reports.pictures.functions import COLUMNS, POINTS, plain_curve
+from searcher.reports.pictures.functions import POINTS, plain_curve
 from searcher.reports.plot import FARTHEST, limits
 from searcher.store import queries
 from searcher.store.store import Store
@@ -80,20 +81,13 @@ def draw_learned(data: Data) -> Figure:
     from matplotlib.colors import Normalize
 
     functions = data["functions"]
-    columns = min(COLUMNS, len(functions))
-    rows = -(-len(functions) // columns)
-    width = style.PAGE if columns > 1 else style.COLUMN
-    picture, panels = style.new(width, 2.2 * rows + 0.6, rows, columns, squeeze=False)
-    for axes, row in zip(panels, functions, strict=False):
+    picture, panels = style.grid(len(functions), 2.2, 0.6)
+    for axes, row in zip(panels, functions, strict=True):
         _draw(axes, data["x"], row)
-    for axes in panels[len(functions) :]:
-        axes.remove()
-    for axes in panels[max(0, len(functions) - columns) : len(functions)]:
-        axes.set_xlabel("x")
     handles, names = panels[0].get_legend_handles_labels()
     picture.legend(handles, names, loc="outside lower center", ncols=2)
     scale = ScalarMappable(Normalize(0, 1), _colours())
-    bar = picture.colorbar(scale, ax=panels[: len(functions)], ticks=[0, 1], aspect=30)
+    bar = picture.colorbar(scale, ax=panels, ticks=[0, 1], aspect=30)
     bar.ax.set_yticklabels(["first\nsite", "last\nsite"])
     return picture
 
@@ -120,4 +114,4 @@ def _draw(axes: Axes, x: list[float], row: Data) -> None:
     axes.plot(x, drawn[0], color=style.BLACK, linestyle="--", linewidth=1.1, label="at the start")
     axes.set_xlim(-REACH, REACH)
     axes.set_ylim(*limits(drawn, FARTHEST[0]))
-    axes.set_title(style.plain(fill(style.cut(row["label"], 64), 34)), fontsize=7.5)
+    axes.set_title(style.plain(fill(cut(row["label"], 64), 34)), fontsize=7.5)

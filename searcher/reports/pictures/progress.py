@@ -8,6 +8,7 @@ from itertools import accumulate
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from searcher.display import cut
 from searcher.records import Kind, Study
 from searcher.reports.confirmed import Confirmed, is_confirmation
 from searcher.reports.pictures import style
@@ -129,7 +130,7 @@ def draw_progress(data: Data) -> Figure:
 
 def _baseline_label(row: Data, marks: Sequence[Data]) -> str:
     best = "best baseline: " if row == marks[0] else ""
-    return style.plain(best + style.cut(row["name"], 26))
+    return style.plain(best + cut(row["name"], 26))
 
 
 def _range(data: Data, shown: Sequence[Data]) -> tuple[float, float]:
@@ -273,7 +274,7 @@ def _draw_lines(axes: Any, lines: Sequence[Data], looks: Mapping[str, dict[str, 
             **look,
             markersize=3.5,
             markevery=max(1, len(points) // 8),
-            label=style.plain(style.cut(line["label"])),
+            label=style.plain(cut(line["label"], style.LABEL)),
             zorder=2 if line["baseline"] else 3,
         )
         if line["trainings"] > 1 and line in (lines[0], lines[-1]):  # the best one and the reference

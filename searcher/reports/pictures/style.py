@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from searcher.display import shown
+from searcher.display import cut, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 Data = Mapping[str, Any]
 
 COLUMN, PAGE = 3.3, 7.0  # inches: the width of a column and of a page of a paper
+LABEL = 34  # characters of a function in a list below a picture
+COLUMNS = 3  # panels in a row
 ROW = 0.17  # inches for a line of text
 MOST_POINTS = 2_000  # that stay vectors in a drawing; more are drawn as pixels
 
@@ -80,12 +82,21 @@ def new(width: float, height: float, rows: int = 1, columns: int = 1, **options:
     return picture, list(np.ravel(picture.subplots(rows, columns, **options)))
 
 
-def cut(text: str, length: int = 34) -> str:
-    """Return a text of at most `length` characters: of a longer one the middle is left out."""
-    if len(text) <= length:
-        return text
-    head = (length - 1) // 2 + (length - 1) % 2
-    return f"{text[:head]}…{text[len(text) - (length - 1 - head) :]}"
+def grid(number: int, height: float, more: float) -> tuple[Figure, list[Axes]]:
+    """Return a figure with a panel for each of some functions of x, at most `COLUMNS` in a row.
+
+    Args:
+        height: inches of a row.
+        more: inches of the whole figure for legends.
+    """
+    columns = min(COLUMNS, number)
+    rows = -(-number // columns)
+    picture, panels = new(PAGE if columns > 1 else COLUMN, height * rows + more, rows, columns, squeeze=False)
+    for axes in panels[number:]:
+        axes.remove()
+    for axes in panels[max(0, number - columns) : number]:
+        axes.set_xlabel("x")
+    return picture, panels[:number]
 
 
 def plain(text: str) -> str:
@@ -157,7 +168,9 @@ def number_legend(picture: Figure, texts: Mapping[int, str], columns: int) -> No
 
     look: dict[str, Any] = {"color": BLACK, "markeredgewidth": 0.2, "linestyle": ""}
     handles = [
-        Line2D([], [], marker=f"${number}$", markersize=3.5 * len(str(number)) + 1, label=plain(cut(text)), **look)
+        Line2D(
+            [], [], marker=f"${number}$", markersize=3.5 * len(str(number)) + 1, label=plain(cut(text, LABEL)), **look
+        )
         for number, text in texts.items()
     ]
     picture.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=1.2)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from searcher.display import headline
+from searcher.display import cut, headline
 from searcher.records import REFUSED, Kind, Study, TrialState
 from searcher.reports.pictures import style
 from searcher.reports.pictures.base import Data, NothingToDraw, baselines, complete, finished_trials, ranked
@@ -92,7 +92,7 @@ def _rows(axes: Axes, marks: list[Data]) -> None:
         )
         if relu:
             axes.plot([mark["value"]] * 2, [place, -0.7], color=style.BLACK, linestyle="--", linewidth=1)
-    axes.set_yticks(range(len(marks)), [style.plain(style.cut(mark["name"], 16)) for mark in marks])
+    axes.set_yticks(range(len(marks)), [style.plain(cut(mark["name"], 16)) for mark in marks])
     axes.set_ylim(len(marks) - 0.4, -0.7)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
@@ -146,7 +146,7 @@ def draw_reasons(data: Data) -> Figure:
         axes.annotate(
             f"{row['trials']}", (row["trials"], place), xytext=(3, 0), textcoords="offset points", va="center"
         )
-    axes.set_yticks(range(len(rows)), [style.plain(style.cut(row["reason"], 56)) for row in rows])
+    axes.set_yticks(range(len(rows)), [style.plain(cut(row["reason"], 56)) for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel(f"infeasible functions ({data['infeasible']} of {data['trials']} judged)")

@@ -194,7 +194,7 @@ class ImageConfig:
     )
     recipe: Recipe = setting(
         Recipe(),
-        help="How children are trained: quick, onecycle, he2016, wrn or densenet.",
+        help="How children are trained: quick, onecycle, he2016, wrn, densenet or transformer.",
         example='{"crop": 4, "flip": true}',
     )
     compile: bool = setting(

@@ -23,7 +23,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> Op
     Raises:
         WorkersError: torch does not accept an option.
     """
-    cls: Any = getattr(torch.optim, OPTIMIZERS[recipe.optimizer].torch_name)
+    cls = _class(recipe)
     options: dict[str, Any] = dict(recipe.optimizer_kwargs)
     if recipe.optimizer == SGD:
         options |= {"momentum": recipe.momentum, "nesterov": recipe.nesterov and recipe.momentum > 0}
@@ -52,8 +52,11 @@ def check_optimizer(recipe: Recipe) -> None:
 
 def has_graph(recipe: Recipe) -> bool:
     """Return True if a step of the recipe's optimizer can be captured in a CUDA graph."""
-    accepted = signature(getattr(torch.optim, OPTIMIZERS[recipe.optimizer].torch_name)).parameters
-    return recipe.optimizer == SGD or "capturable" in accepted
+    return recipe.optimizer == SGD or "capturable" in signature(_class(recipe)).parameters
+
+
+def _class(recipe: Recipe) -> Any:
+    return getattr(torch.optim, OPTIMIZERS[recipe.optimizer].torch_name)
 
 
 def state_tensors(optimizer: Optimizer) -> dict[str, Tensor]:

@@ -112,8 +112,8 @@ def _final(point: Point) -> dict[str, float]:
 
 def _check_diverged(metrics: Mapping[str, float], classes: int) -> None:
     """End a training as INFEASIBLE if a loss after the last epoch is more than `DIVERGED` times the loss of guessing,
-    which is ln(classes) nats. Such a value tells that the training diverged, and nothing about the function beyond
-    that; means and tests over several trainings would be decided by it alone."""
+    which is ln(classes) nats. Such a value says only that the training diverged, and it alone would decide the means
+    and tests of several trainings."""
     most = DIVERGED * math.log(classes)
     for name in ("val_loss", "test_loss"):
         if metrics.get(name, 0.0) > most:

@@ -26,8 +26,7 @@ class Activations:
     An activation maps `(n, expansion * channels, ...)` to `(n, channels, ...)`, so the layer before a site must make
     `expansion * channels` channels. `expansion` is 1 for functions of one number, 2 for gates, whose halves are the
     first and the second `channels` channels, and the number of pieces for Maxout, whose pieces are neighbouring
-    channels. For a sum with a shortcut there are two correct ways, and each network
-    states its own:
+    channels. For a sum with a shortcut there are two correct ways, and each network states its own:
 
     * The sum is right before the activation. Each channel of the shortcut is added to all pieces of its channel, and
       as `max(piece_1 + s, piece_2 + s) = s + max(piece_1, piece_2)`, the shortcut passes Maxout unchanged.
